@@ -1,0 +1,42 @@
+# Needs Python >= 3.11 with venv, and make. `make train` and `make test` do all the set-up themselves.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+TRAIN ?= env=smax_3m total_timesteps=300_000
+BENCHMARKS ?= $(filter-out __init__ common,$(basename $(notdir $(wildcard benchmarks/*.py))))
+
+.PHONY: setup train test slow lint type format bench
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "jmarl needs Python 3.11 or newer, and '$(PYTHON)' is not; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@echo "installing jmarl and its dependencies into $(VENV)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+train: setup
+	$(RUN) -m jmarl.systems.mam_ppo $(TRAIN)
+
+test: setup
+	$(RUN) -m pytest -m "not slow"
+
+slow: setup
+	$(RUN) -m pytest
+
+lint: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: setup
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+type: setup
+	$(RUN) -m pyright
+
+bench: setup
+	for name in $(BENCHMARKS); do $(RUN) -m benchmarks.$$name || exit 1; done

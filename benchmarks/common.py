@@ -1,0 +1,205 @@
+"""What the benchmarks share: interleaved timing, compiled memory, the record of a run, tables.
+
+Protocol. Baseline and candidate run interleaved (A B B A), so that a drift of the machine hits
+both. The clock is the process's CPU time over all threads on a CPU backend, where other
+processes make wall time noise, and wall time on an accelerator. A ratio is taken between
+minima, and the two halves of each side are compared with each other: where they disagree by
+more than ``NOISE_LIMIT``, the ratio is flagged.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+
+NOISE_LIMIT = 0.10
+
+
+class Timing(NamedTuple):
+    """Seconds a call, over the repeats of one side."""
+
+    cpu_min: float
+    cpu_median: float
+    wall_min: float
+    wall_median: float
+    noise: float
+    """Relative difference between the minima of the even and of the odd repeats (A/A)."""
+
+    @property
+    def best(self) -> float:
+        """The minimum on the clock that counts on this backend."""
+        return self.cpu_min if uses_cpu_clock() else self.wall_min
+
+
+class PairTiming(NamedTuple):
+    """Two callables timed against each other."""
+
+    baseline: Timing
+    candidate: Timing
+    ratio: float
+    """Baseline time over candidate time: above 1, the candidate is faster."""
+    noise: float
+
+    @property
+    def trusted(self) -> bool:
+        """False where the A/A noise is too large for the ratio to be quoted."""
+        return self.noise <= NOISE_LIMIT
+
+
+def uses_cpu_clock() -> bool:
+    """Whether process CPU time is the clock: on the CPU backend only."""
+    return jax.default_backend() == "cpu"
+
+
+def timed_pair(
+    baseline: Callable[[], Any], candidate: Callable[[], Any], repeats: int = 10, attempts: int = 1
+) -> PairTiming:
+    """Time two calls without arguments, interleaved A B B A, after one warm-up call of each.
+
+    ``repeats`` is the number of timed calls of each side, rounded up to an even number; while the
+    noise is too large, up to ``attempts`` such rounds are taken together. What a call returns is
+    waited for, so it may be any pytree of arrays.
+    """
+    jax.block_until_ready((baseline(), candidate()))
+    samples: tuple[list, list] = ([], [])
+    for _ in range(attempts):
+        for side in (0, 1, 1, 0) * max(1, (repeats + 1) // 2):
+            samples[side].append(_sample((baseline, candidate)[side]))
+        a, b = (_summary(side) for side in samples)
+        pair = PairTiming(a, b, ratio=a.best / b.best, noise=max(a.noise, b.noise))
+        if pair.trusted:
+            break
+    return pair
+
+
+def timed(call: Callable[[], Any], repeats: int = 10) -> Timing:
+    """Time one call on its own; use ``timed_pair`` for anything that is quoted as a ratio."""
+    jax.block_until_ready(call())
+    return _summary([_sample(call) for _ in range(max(2, repeats))])
+
+
+def _sample(call: Callable[[], Any]) -> tuple[float, float]:
+    cpu, wall = time.process_time(), time.perf_counter()
+    jax.block_until_ready(call())
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def _summary(samples: Sequence[tuple[float, float]]) -> Timing:
+    cpu, wall = zip(*samples, strict=True)
+    clock = cpu if uses_cpu_clock() else wall
+    even, odd = min(clock[::2]), min(clock[1::2])
+    noise = abs(even - odd) / min(even, odd)
+    return Timing(min(cpu), statistics.median(cpu), min(wall), statistics.median(wall), noise)
+
+
+def compiled(function: Callable, *args: Any) -> Any:
+    """The executable for these arguments: callable with them, and asked by the functions below."""
+    return jax.jit(function).lower(*args).compile()
+
+
+def temp_bytes(executable: Any) -> int:
+    """Temporary memory that XLA plans for a compiled function, arguments and results apart."""
+    return int(executable.memory_analysis().temp_size_in_bytes)
+
+
+def flops(executable: Any) -> float:
+    """FLOPs by XLA's own count; a loop's body is counted once."""
+    analysis = executable.cost_analysis()
+    return float((analysis[0] if isinstance(analysis, list) else analysis).get("flops", float("nan")))
+
+
+def environment_record() -> dict[str, Any]:
+    """What a reader needs to repeat a run: command, commit, device, versions, load."""
+    device = jax.devices()[0]
+    return {
+        "command": _command(),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "platform": device.platform,
+        "device": _cpu_model() if device.platform == "cpu" else device.device_kind,
+        "device_count": jax.device_count(),
+        "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load_average": list(os.getloadavg()),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "clock": "process cpu" if uses_cpu_clock() else "wall",
+    }
+
+
+def write_json(path: str | Path, obj: dict[str, Any]) -> None:
+    """Write ``obj`` with the record of this run under ``environment``; folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {"environment": environment_record(), **obj}
+    path.write_text(json.dumps(record, indent=1, default=float) + "\n")
+
+
+def arguments(defaults: dict[str, Any], argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Read ``key=value`` arguments, each cast to the type of its default; a tuple is a comma list.
+
+    An unknown key ends the program with one line that names the nearest one (exit status 2).
+    """
+    values = dict(defaults)
+    for word in sys.argv[1:] if argv is None else argv:
+        key, _, text = word.partition("=")
+        if key not in defaults:
+            near = difflib.get_close_matches(key, defaults, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"keys: {', '.join(defaults)}"
+            print(f"unknown argument {key!r}; {hint}", file=sys.stderr)
+            raise SystemExit(2)
+        values[key] = _cast(defaults[key], text)
+    return values
+
+
+def _cast(default: Any, text: str) -> Any:
+    if isinstance(default, tuple):
+        return tuple(type(default[0])(item) for item in text.split(",") if item)
+    if isinstance(default, bool):
+        return text.lower() in ("1", "true", "yes")
+    return type(default)(text)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A markdown table; floats keep three significant digits."""
+    lines = [header, ["---"] * len(header), *([_cell(x) for x in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _command() -> str:
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    program = f"-m {spec.name}" if spec else Path(sys.argv[0]).name
+    return " ".join(["python", program, *sys.argv[1:]])
+
+
+def _git(*args: str) -> str:
+    try:
+        done = subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "cpu")

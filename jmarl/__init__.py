@@ -1,0 +1,31 @@
+"""jmarl: cooperative multi-agent reinforcement learning, end to end on the accelerator.
+
+The names below are imported on first use, so that ``import jmarl`` and every ``--help`` stay
+free of JAX.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from jmarl.training.anakin import Runner as Runner
+    from jmarl.training.api import train as train
+    from jmarl.training.config import load_config as load_config
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Runner": "jmarl.training.anakin",
+    "train": "jmarl.training.api",
+    "load_config": "jmarl.training.config",
+}
+__all__ = ["Runner", "__version__", "load_config", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'jmarl' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Statistics over runs, and pictures of them."""

@@ -1,0 +1,1 @@
+"""Networks: from entity observations to logits, Q-values and values."""

@@ -1,0 +1,63 @@
+"""The multi-layer perceptron that everything else is built from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from jmarl.networks.init import orthogonal
+
+
+Activation = Literal["relu", "tanh", "gelu"]
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": nn.relu, "tanh": nn.tanh, "gelu": nn.gelu}
+
+
+class MLP(nn.Module):
+    """Dense layers, each followed by the activation and, if ``layer_norm``, by a LayerNorm.
+
+    Kernels start orthogonal with gain sqrt 2, biases at zero. The input may come in ``parts`` that
+    broadcast against each other (``[B, 1, F1]`` for a team and ``[B, N, F2]`` for its agents): the
+    first layer is that of their concatenation, with the product of each part taken once.
+    """
+
+    sizes: tuple[int, ...]
+    activation: Activation = "relu"
+    layer_norm: bool = False
+
+    @nn.compact
+    def __call__(self, *parts: Float[Array, "... F"]) -> Float[Array, "... H"]:
+        """``[..., F]`` to ``[..., sizes[-1]]``."""
+        x = parts[0]
+        for i, size in enumerate(self.sizes):
+            x = JointDense(size, name=f"dense_{i}")(*(parts if i == 0 else (x,)))
+            x = ACTIVATIONS[self.activation](x)
+            x = nn.LayerNorm(name=f"norm_{i}")(x) if self.layer_norm else x
+        return x
+
+
+class JointDense(nn.Module):
+    """A dense layer on the concatenation of parts whose leading axes broadcast.
+
+    ``[x1, x2] W = x1 W1 + x2 W2``: the product with what the agents of a team share is
+    computed once for the team.
+    """
+
+    features: int
+    scale: float = float(np.sqrt(2.0))
+
+    @nn.compact
+    def __call__(self, *parts: Float[Array, "... F"]) -> Float[Array, "... H"]:
+        """Parts ``[..., F_i]`` to ``[..., features]``."""
+        widths = [part.shape[-1] for part in parts]
+        init = orthogonal(self.scale)
+        kernel = self.param("kernel", init, (sum(widths), self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        ends = np.cumsum(widths)
+        products = [part @ kernel[end - width : end] for part, width, end in zip(parts, widths, ends, strict=True)]
+        return sum(products[1:], start=products[0]) + bias

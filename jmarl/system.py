@@ -1,0 +1,59 @@
+"""The seam: a system is to the training loop what ``optax.GradientTransformation`` is to an optimiser."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from jaxtyping import Array, Float, Shaped
+
+from jmarl.types import Carry, Extras, Key, Metrics, Params, Rollout, TimeStep
+
+
+Learner = Any
+"""A ``flax.struct.PyTreeNode`` of the system's own with at least the field ``params``."""
+
+
+class InitFn(Protocol):
+    def __call__(self, key: Key, /) -> Learner:
+        """Parameters, optimiser state, targets, counters. Jittable; shares no buffer between fields."""
+        ...
+
+
+class CarryFn(Protocol):
+    def __call__(self, batch: int, /) -> Carry:
+        """Initial memory of the policy, each leaf with a leading B; ``()`` when it has none."""
+        ...
+
+
+class ActFn(Protocol):
+    def __call__(
+        self, params: Params, carry: Carry, timestep: TimeStep, key: Key, explore: Float[Array, ""], /
+    ) -> tuple[Shaped[Array, "B N ..."], Carry, Extras]:
+        """Choose an action for every agent.
+
+        ``explore`` lies in [0, 1] and 0 is greedy. Memory is reset where ``timestep.first``
+        before it is read. Training and evaluation call this same function.
+        """
+        ...
+
+
+class UpdateFn(Protocol):
+    def __call__(self, learner: Learner, rollout: Rollout, key: Key, /) -> tuple[Learner, Metrics]:
+        """One whole learning phase; the metrics are scalars."""
+        ...
+
+
+class ExploreFn(Protocol):
+    def __call__(self, env_steps: Float[Array, ""], /) -> Float[Array, ""]:
+        """The exploration rate after that many environment steps; constant 1 for policy gradients."""
+        ...
+
+
+class System(NamedTuple):
+    """An algorithm as pure functions, built by one ``make(spec, config)``."""
+
+    init: InitFn
+    carry: CarryFn
+    act: ActFn
+    update: UpdateFn
+    explore: ExploreFn

@@ -1,0 +1,1 @@
+"""Algorithms, one a file, and the two kits they call: ``ppo`` and ``value``."""

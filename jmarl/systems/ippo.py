@@ -1,0 +1,34 @@
+"""IPPO: independent PPO with shared parameters (de Witt et al. 2020, arXiv:2011.09533).
+
+    L = sum_i [ - min(rho_i A_i, clip(rho_i, 1 - eps, 1 + eps) A_i) - c_H H_i + c_V l(V(o_i), G_i) ]
+
+Every agent is a PPO learner on its own observation, its critic included; all of them share one actor
+and one critic. Differs from the paper: memory (``none``, ``gru``, ``ssm``) is a choice; values are
+normalised; dead agents are masked; time limits bootstrap (see ``systems/ppo.py``).
+"""
+
+from __future__ import annotations
+
+
+if __name__ == "__main__":
+    from jmarl.training.launch import main
+
+    main("ippo")
+
+from jmarl.config import RunConfig
+from jmarl.networks.actor_critic import AgentNet, Critic, Policy
+from jmarl.networks.actor_critic import NetworkConfig as Network
+from jmarl.system import System
+from jmarl.systems.ppo import PPOConfig as Config
+from jmarl.systems.ppo import actor_critic_system
+from jmarl.types import Spec
+
+
+__all__ = ["Config", "Network", "make"]
+
+
+def make(spec: Spec, config: RunConfig) -> System:
+    """IPPO for a world."""
+    policy = Policy(AgentNet(spec, config.network), spec.discrete)
+    critic = Critic(spec, config.network, reads="obs")
+    return actor_critic_system(policy, critic, spec, config.system, config.num_updates)

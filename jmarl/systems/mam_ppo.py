@@ -1,0 +1,79 @@
+"""MAM: Multi-Agent Mamba with PPO (Daniel et al. 2024, arXiv:2410.19382).
+
+    h_i = exp(dt_i A) h_{i-1} + dt_i B_i x_i;   y_i = C_i h_i + D x_i     over agents i
+    encoder: C, B, dt from o, in both directions;   decoder: dt, B from the actions so far, C from rep^i
+
+MAT with its attentions replaced by selective state spaces: the loss is MAT's (``systems/mat_ppo.py``),
+and acting costs the same time for every further agent.
+Differs from the paper: ``bi_mode=sum`` adds two passes over the same input, where the authors' form
+(``bi_mode=mam``) multiplies the first pass with a second one over its output; a shuffled order of
+agents is the one that acted (``systems/sequence.py``); a continuous decoder hears ``tanh`` of the
+sample in acting and in learning; the convolution has no more taps than there are agents.
+"""
+
+from __future__ import annotations
+
+
+if __name__ == "__main__":
+    from jmarl.training.launch import main
+
+    main("mam_ppo")
+
+import dataclasses
+from functools import partial
+from typing import Literal
+
+from jmarl.config import RunConfig, check_range
+from jmarl.networks.sequence.mamba import DecoderBlock, EncoderBlock
+from jmarl.networks.sequence.network import Decoder, Encoder, memoryless_policy
+from jmarl.networks.sequence.policy import SequencePolicy
+from jmarl.ssm import MambaConfig
+from jmarl.system import System
+from jmarl.systems.sequence import SequenceConfig as Config
+from jmarl.systems.sequence import sequence_system
+from jmarl.types import Spec
+
+
+__all__ = ["Config", "Network", "make", "policy"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Sizes of encoder and decoder."""
+
+    embed_dim: int
+    n_block: int
+    d_state: int
+    d_conv: int
+    expand: int
+    delta_rank: int | None
+    bi_mode: Literal["sum", "mam"]
+    double_residual: bool
+    agent_id: bool
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        for key in ("embed_dim", "n_block", "d_state", "d_conv", "expand"):
+            check_range(f"network.{key}", getattr(self, key), low=1)
+        if self.delta_rank is not None:
+            check_range("network.delta_rank", self.delta_rank, low=1)
+
+
+def policy(spec: Spec, network: Network) -> SequencePolicy:
+    """The state-space model as a sequence policy."""
+    width, depth = network.embed_dim, network.n_block
+    ssm = MambaConfig(
+        d_state=network.d_state,
+        d_conv=min(network.d_conv, spec.n_agents),
+        expand=network.expand,
+        delta_rank=network.delta_rank,
+    )
+    encoder = Encoder(width, depth, partial(EncoderBlock, width, ssm, network.bi_mode, network.double_residual))
+    block = partial(DecoderBlock, width, ssm, network.double_residual)
+    decoder = Decoder(width, depth, spec.n_actions, spec.discrete, block)
+    return memoryless_policy(spec, encoder, decoder, agent_id=network.agent_id)
+
+
+def make(spec: Spec, config: RunConfig) -> System:
+    """MAM for a world."""
+    return sequence_system(spec, policy(spec, config.network), config)

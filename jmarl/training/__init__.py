@@ -1,0 +1,1 @@
+"""Running a system: the Anakin loop, evaluation, checkpoints, loggers, configuration, command line."""

@@ -1,0 +1,148 @@
+"""The Anakin loop: environment, policy, learning and optimiser in one compiled program.
+
+``rollout`` is a scan of ``System.act`` and ``Env.step``; ``train_chunk`` is a scan of rollout
+and ``System.update``. Both know only the seam (``Env``, ``System``). Podracer architectures
+(Hessel et al. 2021, arXiv 2104.06272), section 3; differs from the paper: one program on a mesh with
+the environment axis sharded, instead of a replica and a gradient ``pmean`` for each core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from jmarl.system import Learner, System
+from jmarl.types import Carry, Env, EnvState, Key, Metrics, Rollout, TimeStep, Transition
+
+
+class Episode(struct.PyTreeNode):
+    """The episode that each environment is in: return (mean over agents) and length so far."""
+
+    ret: Float[Array, "*batch"]
+    length: Int[Array, "*batch"]
+
+
+class Runner(struct.PyTreeNode):
+    """Everything a run is: saving and restoring this resumes it bit for bit."""
+
+    learner: Learner
+    env_state: EnvState
+    timestep: TimeStep
+    carry: Carry
+    episode: Episode
+    key: Key
+    env_steps: Int[Array, "*seeds"]
+    """Environment steps so far: rows on which the action counted. ``uint32``."""
+
+
+ON_ENV_AXIS = ("env_state", "timestep", "carry", "episode")
+"""Fields of ``Runner`` whose leaves lead with B and are split over devices; the others are replicated."""
+
+
+def init_runner(env: Env, system: System, num_envs: int, key: Key) -> Runner:
+    """The state of a run before its first step."""
+    key, k_learner, k_env = jax.random.split(key, 3)
+    env_state, timestep = env.reset(k_env, num_envs)
+    return Runner(
+        learner=system.init(k_learner),
+        env_state=env_state,
+        timestep=timestep,
+        carry=system.carry(num_envs),
+        episode=Episode(ret=jnp.zeros(num_envs), length=jnp.zeros(num_envs, jnp.int32)),
+        key=key,
+        env_steps=jnp.uint32(0),
+    )
+
+
+def _track(episode: Episode, timestep: TimeStep) -> tuple[Episode, Metrics]:
+    """Add one time step to the running episodes; sums over those that it ends, no division anywhere."""
+    episode = Episode(
+        ret=jnp.where(timestep.first, 0.0, episode.ret + timestep.reward.mean(-1)),
+        length=jnp.where(timestep.first, 0, episode.length + 1),
+    )
+    ended = timestep.last
+    finished = {"return": episode.ret, "length": episode.length, **timestep.info}
+    sums = {name: jnp.where(ended, x, 0).sum(dtype=jnp.float32) for name, x in finished.items()}
+    return episode, {"count": ended.sum(dtype=jnp.float32), **sums}
+
+
+def rollout(env: Env, system: System, runner: Runner, length: int, key: Key) -> tuple[Runner, Rollout, Metrics]:
+    """Act for ``length`` rows with fixed parameters.
+
+    Returns the runner after it, the experience, and sums over the episodes that ended:
+    ``count``, ``return``, ``length`` and the environment's outcomes.
+    """
+    k_refresh, k_steps = jax.random.split(key)
+    explore = system.explore(runner.env_steps.astype(jnp.float32))
+    params = runner.learner.params
+
+    def step(loop: tuple[EnvState, TimeStep, Carry, Episode], keys: Key) -> Any:
+        env_state, timestep, carry, episode = loop
+        action, carry, extras = system.act(params, carry, timestep, keys[0], explore)
+        env_state, after = env.step(keys[1], env_state, action)
+        episode, ended = _track(episode, after)
+        row = Transition(
+            obs=timestep.obs,
+            first=timestep.first,
+            valid=timestep.valid,
+            action=action,
+            reward=after.reward,
+            terminated=after.terminated,
+            truncated=after.truncated,
+            extras=extras,
+        )
+        return (env_state, after, carry, episode), (row, ended)
+
+    start = (env.refresh(k_refresh, runner.env_state), runner.timestep, runner.carry, runner.episode)
+    end, (rows, ended) = jax.lax.scan(step, start, jax.random.split(k_steps, (length, 2)))
+    env_state, timestep, carry, episode = end
+    env_steps = runner.env_steps + rows.valid.sum(dtype=jnp.uint32)
+    after = runner.replace(env_state=env_state, timestep=timestep, carry=carry, episode=episode, env_steps=env_steps)
+    experience = Rollout(steps=rows, carry=runner.carry, last=timestep, last_carry=carry)
+    return after, experience, jax.tree.map(lambda x: x.sum(0), ended)
+
+
+def train_chunk(
+    env: Env, system: System, rollout_length: int, updates: int, runner: Runner
+) -> tuple[Runner, dict[str, Metrics]]:
+    """``updates`` times rollout and update.
+
+    Metrics: ``train``, the means over the updates of what ``System.update`` reports;
+    ``episodes``, the sums over the episodes that ended.
+    """
+
+    def iteration(runner: Runner, _: None) -> tuple[Runner, dict[str, Metrics]]:
+        key, k_rollout, k_update = jax.random.split(runner.key, 3)
+        runner, experience, ended = rollout(env, system, runner, rollout_length, k_rollout)
+        learner, metrics = system.update(runner.learner, experience, k_update)
+        return runner.replace(learner=learner, key=key), {"train": metrics, "episodes": ended}
+
+    runner, metrics = jax.lax.scan(iteration, runner, None, length=updates)
+    return runner, {
+        "train": jax.tree.map(lambda x: x.mean(0), metrics["train"]),
+        "episodes": jax.tree.map(lambda x: x.sum(0), metrics["episodes"]),
+    }
+
+
+def device_mesh(devices: Sequence[Any] = ()) -> Mesh:
+    """One mesh axis, ``env``, over all local devices. Auto axes: explicit ones break the vmapped step."""
+    return Mesh(np.asarray(devices or jax.local_devices()), ("env",), axis_types=(AxisType.Auto,))
+
+
+def runner_shardings(mesh: Mesh, runner: Runner) -> Runner:
+    """Where each leaf of a runner with a leading seed axis lies: by the field's name, never by a size."""
+    split = NamedSharding(mesh, PartitionSpec(None, "env"))
+    whole = NamedSharding(mesh, PartitionSpec())
+    return Runner(
+        **{
+            name: jax.tree.map(lambda _: split if name in ON_ENV_AXIS else whole, getattr(runner, name))
+            for name in Runner.__dataclass_fields__
+        }
+    )

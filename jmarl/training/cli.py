@@ -1,0 +1,148 @@
+"""The verbs of ``jmarl``: thin shells over functions that Python users call directly.
+
+Importing this, and answering ``--help``, takes neither JAX nor Hydra.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from jmarl.config import ConfigError, build, nearest
+from jmarl.training.catalogue import summary, systems
+from jmarl.training.help import system_help, table
+from jmarl.training.launch import exit_code, launch, train
+
+
+class Verb(NamedTuple):
+    """``run(arguments) -> exit code``; ``help`` is the usage, of which ``jmarl --help`` shows the second line."""
+
+    run: Callable[[Sequence[str]], int]
+    help: str
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Carry out ``jmarl <verb> ...``; exits with its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    sys.exit(exit_code(lambda: dispatch(arguments)))
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Find the verb and run it, or print help. Raises ``ConfigError`` for a verb that does not exist."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    name, *rest = arguments
+    if name not in VERBS:
+        raise ConfigError(f"{name}: no such verb; the nearest is {nearest(name, VERBS)} (see jmarl --help)")
+    if {"-h", "--help"} & set(rest):
+        print(system_help(rest[0]) if name == "train" and rest[0] in systems() else VERBS[name].help)
+        return 0
+    return VERBS[name].run(rest)
+
+
+def overview() -> str:
+    """What ``jmarl --help`` prints."""
+    rows = {name: verb.help.splitlines()[2] for name, verb in VERBS.items()}
+    return "\n".join(
+        [
+            "usage: jmarl <verb> ...   (also: python -m jmarl <verb> ...)",
+            "",
+            *table(rows),
+            "",
+            "jmarl <verb> --help says more. Train the main system with: jmarl train mam_ppo env=smax_10v10",
+        ]
+    )
+
+
+def _train(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] not in systems():
+        named = arguments[0] if arguments else "train"
+        raise ConfigError(
+            f"{named}: name a system first; the nearest is {nearest(named, systems())} (see jmarl systems)"
+        )
+    return launch(arguments[0], arguments[1:], train)
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    import yaml
+
+    from jmarl.training.judge import evaluate_run
+
+    def read(text: str) -> Any:
+        value = yaml.safe_load(text)
+        return value if isinstance(value, bool | int | float) else text
+
+    given = {key: read(value) for key, _, value in (argument.partition("=") for argument in arguments)}
+    return evaluate_run(**dataclasses.asdict(build(_keywords(evaluate_run), given)))
+
+
+def _keywords(function: Callable[..., Any]) -> type:
+    """The parameters of a function as a dataclass, for ``build`` to check arguments by."""
+    hints = typing.get_type_hints(function)
+    fields = [
+        (p.name, hints[p.name], dataclasses.field(default=dataclasses.MISSING if p.default is p.empty else p.default))
+        for p in inspect.signature(function).parameters.values()
+    ]
+    return dataclasses.make_dataclass("Keywords", fields, frozen=True)
+
+
+def _systems(arguments: Sequence[str]) -> int:
+    _no_arguments("systems", arguments)
+    print("\n".join(table({name: summary(name) for name in systems()})))
+    return 0
+
+
+def _envs(arguments: Sequence[str]) -> int:
+    from jmarl.envs import registry
+
+    _no_arguments("envs", arguments)
+    print("\n".join(table(dict(registry.names()))))
+    hints = [family.hint for family in registry.FAMILIES if family.hint]
+    print(f"\nalso: {'; '.join(hints)}")
+    return 0
+
+
+def _doctor(arguments: Sequence[str]) -> int:
+    from jmarl.training.doctor import doctor
+
+    _no_arguments("doctor", arguments)
+    return doctor()
+
+
+def _no_arguments(verb: str, arguments: Sequence[str]) -> None:
+    if arguments:
+        raise ConfigError(f"{arguments[0]}: jmarl {verb} takes no arguments")
+
+
+VERBS = {
+    "train": Verb(
+        _train,
+        """\
+usage: jmarl train <system> [group=choice ...] [key=value ...] [-m]
+
+train a system; the same as python -m jmarl.systems.<system>
+
+jmarl train <system> --help lists the groups and keys of a system, jmarl systems the systems.""",
+    ),
+    "evaluate": Verb(
+        _evaluate,
+        """\
+usage: jmarl evaluate run=<run folder> [episodes=N] [parameters=best|latest] [seed=N] [json=<file>]
+
+judge the parameters that a run saved, greedily and sampled, with 95 % intervals
+
+  run=<run folder>   the folder that the run printed, wherever it lies now
+  episodes=640       episodes of each kind, exactly one in each environment
+  parameters=best    best: those of each seed's best evaluation; latest: those of the newest checkpoint
+  seed=0             another seed plays other episodes
+  json=<file>        write the results there too""",
+    ),
+    "systems": Verb(_systems, "usage: jmarl systems\n\nlist the algorithms, one line each"),
+    "envs": Verb(_envs, "usage: jmarl envs\n\nlist the environments, one line each"),
+    "doctor": Verb(_doctor, "usage: jmarl doctor\n\nprint versions and devices, and test in seconds that they work"),
+}

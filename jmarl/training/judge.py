@@ -1,0 +1,87 @@
+"""Judging a run's parameters on many fresh episodes: at its end, and by ``jmarl evaluate`` later."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from jmarl.config import ConfigError, RunConfig, check
+from jmarl.training import folder as run_folder
+from jmarl.training import report
+from jmarl.training.api import assemble
+from jmarl.training.checkpoint import Checkpoints
+from jmarl.training.loop import Position, Session, log_absolute
+from jmarl.training.programs import ABSOLUTE, State, programs, seed_keys
+
+
+def absolute_metric(s: Session, state: State, at: Position) -> str:
+    """The best parameters on ``absolute_factor`` times the episodes of an evaluation, all of them fresh.
+
+    Gorsane et al. 2022 (arXiv:2209.10485), section 4. Calls the compiled evaluation again,
+    writes ``evaluation.json`` and a row of metrics, and returns a table.
+    """
+    best = state.best
+    parts = [
+        jax.device_get(s.programs.evaluate(best, best.params, s.keys.at(ABSOLUTE + i), at.update)[1])
+        for i in range(s.config.eval.absolute_factor)
+    ]
+    results = jax.tree.map(lambda *x: np.concatenate(x, axis=-1), *parts)
+    log_absolute(s, at, results)
+    tree = _tree(s.config, s.config.eval.absolute_factor * s.config.eval.episodes, best.update, results)
+    run_folder.write_json(s.folder / "evaluation.json", tree)
+    return _table("best", tree)
+
+
+def evaluate_run(run: str, *, episodes: int = 640, parameters: str = "best", seed: int = 0, json: str = "") -> int:
+    """Judge a run's parameters again, greedily and sampled, and print means with 95 % intervals.
+
+    ``parameters`` is ``best`` (each seed's best evaluation) or ``latest``; ``seed`` draws other
+    episodes; ``json`` names a file for the results. Raises ``ConfigError`` when there is nothing to judge.
+    """
+    check(parameters in ("best", "latest"), "parameters", parameters, "must be one of best, latest")
+    check(episodes >= 1, "episodes", episodes, "must be at least 1")
+    folder = run_folder.existing("run", run)
+    config = run_folder.read_config(folder)
+    config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, episodes=episodes))
+    env, system = assemble(config)
+    plain = programs(config, env, system)
+    state, step = _restore(config, folder, jax.eval_shape(plain.init, seed_keys(config).init))
+    params = state.best.params if parameters == "best" else state.runner.learner.params
+    updates = state.best.update if parameters == "best" else np.full(config.num_seeds, step)
+    keys = seed_keys(config).at(ABSOLUTE + config.eval.absolute_factor + seed)
+    results = jax.device_get(jax.jit(plain.evaluate)(state.best, params, keys, step)[1])
+    tree = _tree(config, episodes, updates, results)
+    print(_table(parameters, tree), flush=True)
+    if json:
+        run_folder.write_json(pathlib.Path(json), tree)
+    return 0
+
+
+def _restore(config: RunConfig, folder: pathlib.Path, like: State) -> tuple[State, int]:
+    warn = report.open_reporter().warn
+    checkpoints = Checkpoints(folder / "checkpoints", keep=1, verify=True, warn=warn, read_only=True)
+    restored = checkpoints.restore(like)
+    checkpoints.close()
+    if restored is None:
+        raise ConfigError(f"run={folder}: holds no checkpoint to evaluate")
+    for change in run_folder.version_changes(restored.meta["versions"]):
+        warn(f"not the versions that trained these parameters: {change}")
+    return restored.state, restored.step
+
+
+def _tree(config: RunConfig, episodes: int, updates: Any, results: Any) -> dict[str, Any]:
+    return {
+        "episodes": episodes,
+        "seeds": list(range(config.seed, config.seed + config.num_seeds)),
+        "update": np.asarray(updates).tolist(),
+        "results": report.summarise(results),
+    }
+
+
+def _table(parameters: str, tree: dict[str, Any]) -> str:
+    head = f"{parameters} parameters (of update {', '.join(map(str, tree['update']))}), {tree['episodes']} episodes"
+    return f"{head}, means and 95 % intervals:\n{report.table(tree['results'], tree['seeds'])}"

@@ -1,0 +1,194 @@
+"""The three programs of a run, with their seed axis, shardings and ahead-of-time compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from jmarl.config import RunConfig
+from jmarl.system import System
+from jmarl.training import anakin, api
+from jmarl.training.anakin import Runner
+from jmarl.training.report import size
+from jmarl.types import Env, Key, Metrics, Params
+
+
+ABSOLUTE = 2**31
+"""Where the keys of the absolute metric begin; those of evaluations count from 0."""
+
+
+class Best(struct.PyTreeNode):
+    """For each seed the parameters of its best evaluation so far; the later of two equal ones."""
+
+    params: Params
+    score: Float[Array, " S"]
+    update: Int[Array, " S"]
+
+
+class State(struct.PyTreeNode):
+    """What a checkpoint holds. Every leaf leads with the seed axis."""
+
+    runner: Runner
+    best: Best
+
+
+class ChunkReport(NamedTuple):
+    """What comes to the host after a chunk, in one transfer."""
+
+    metrics: dict[str, Metrics]
+    env_steps: Int[Array, " S"]
+    finite: dict[str, Array]
+    """For each leaf of the parameters, whether all of it is finite: ``bool[S]`` by path."""
+
+
+class Programs(NamedTuple):
+    """A run as functions over the seed axis.
+
+    ``init(keys) -> State``; ``chunk(runner) -> (runner, ChunkReport)`` donates the runner;
+    ``evaluate(best, params, keys, update) -> (best, {mode: {name: [S, episodes]}})``.
+    """
+
+    init: Callable[[Key], State]
+    chunk: Callable[[Runner], tuple[Runner, ChunkReport]]
+    evaluate: Callable[[Best, Params, Key, Any], tuple[Best, dict[str, Metrics]]]
+
+
+class Keys(NamedTuple):
+    """Keys of all seeds ``[S]``: what training starts from and what evaluations fold their number into.
+
+    Seed i is ``jax.random.key(seed + i)``, so it is the same run alone and among others; the split
+    is that of ``jmarl.train``.
+    """
+
+    init: Key
+    evaluation: Key
+
+    def at(self, number: int) -> Key:
+        """The keys of one evaluation; training never sees them."""
+        return jax.vmap(lambda key: jax.random.fold_in(key, np.uint32(number)))(self.evaluation)
+
+
+def seed_keys(config: RunConfig) -> Keys:
+    """The keys of a run's seeds."""
+    seeds = np.arange(config.seed, config.seed + config.num_seeds, dtype=np.uint32)
+    pairs = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(seeds)
+    return Keys(pairs[:, 0], pairs[:, 1])
+
+
+def score_name(env: Env) -> str:
+    """What the best parameters are best at, greedily."""
+    return "won" if "won" in env.spec.outcomes else "return"
+
+
+def programs(config: RunConfig, env: Env, system: System) -> Programs:
+    """The programs as plain functions, vmapped over seeds."""
+    init_one, chunk_one, evaluate_one = api.programs(config, env, system)
+    judged = score_name(env)
+
+    def init(keys: Key) -> State:
+        runner = jax.vmap(init_one)(keys)
+        params = jax.tree.map(jnp.copy, runner.learner.params)
+        seeds = keys.shape[0]
+        return State(runner, Best(params, jnp.full(seeds, -jnp.inf), jnp.full(seeds, -1, jnp.int32)))
+
+    def chunk(runner: Runner) -> tuple[Runner, ChunkReport]:
+        runner, metrics = jax.vmap(chunk_one)(runner)
+        return runner, ChunkReport(metrics, runner.env_steps, _finite(runner.learner.params))
+
+    def evaluate(best: Best, params: Params, keys: Key, update: Array) -> tuple[Best, dict[str, Metrics]]:
+        results = jax.vmap(evaluate_one)(params, keys)
+        score = results["greedy"][judged].mean(-1)
+        return _better(best, params, score, update), results
+
+    return Programs(init, chunk, evaluate)
+
+
+def _finite(params: Params) -> dict[str, Array]:
+    leaves = jax.tree.leaves_with_path(params)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): jnp.isfinite(x).reshape(x.shape[0], -1).all(-1)
+        for path, x in leaves
+    }
+
+
+def _better(best: Best, params: Params, score: Array, update: Array) -> Best:
+    wins = score >= best.score
+
+    def pick(new: Array, old: Array) -> Array:
+        return jnp.where(wins.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return Best(jax.tree.map(pick, params, best.params), pick(score, best.score), jnp.where(wins, update, best.update))
+
+
+def state_shapes(config: RunConfig, plain: Programs) -> State:
+    """Shapes, types and shardings of a run's state, without computing it."""
+    mesh = anakin.device_mesh()
+    whole = NamedSharding(mesh, PartitionSpec())
+    shapes = jax.eval_shape(plain.init, jax.eval_shape(lambda: seed_keys(config).init))
+    places = State(anakin.runner_shardings(mesh, shapes.runner), jax.tree.map(lambda _: whole, shapes.best))
+    return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, places)
+
+
+def compile_programs(config: RunConfig, plain: Programs, shapes: State, *, fresh: bool) -> tuple[Programs, str]:
+    """Compile ahead of time, all programs side by side, because XLA lets Python's lock go.
+
+    Tracing holds that lock, so it goes in order, the longest compilation first. ``init`` is
+    compiled for a ``fresh`` run alone. The text says what memory the compiled chunk takes.
+    """
+    whole = jax.tree.leaves(shapes.best)[0].sharding
+    keys = _like(jax.eval_shape(lambda: seed_keys(config).init), whole)
+    update = _like(jax.ShapeDtypeStruct((), jnp.int32), whole)
+    runner_at, state_at = (jax.tree.map(lambda x: x.sharding, t) for t in (shapes.runner, shapes))
+    chunk = jax.jit(plain.chunk, donate_argnums=0, out_shardings=(runner_at, whole))
+    evaluate = jax.jit(plain.evaluate, out_shardings=whole)
+    init = jax.jit(plain.init, out_shardings=state_at)
+    with ThreadPoolExecutor(3, thread_name_prefix="compile") as pool:
+        chunk = pool.submit(chunk.lower(shapes.runner).compile)
+        evaluate = pool.submit(evaluate.lower(shapes.best, shapes.best.params, keys, update).compile)
+        init = pool.submit(init.lower(keys).compile) if fresh else None
+    ready = Programs(
+        init=lambda k: init.result()(jax.device_put(k, whole)) if init else plain.init(k),
+        chunk=chunk.result(),
+        evaluate=lambda b, p, k, u: evaluate.result()(b, p, *jax.device_put((k, np.int32(u)), whole)),
+    )
+    return ready, _memory_text(chunk.result().memory_analysis())
+
+
+def _memory_text(analysis: Any) -> str:
+    if analysis is None:
+        return "the backend does not say how much memory that takes"
+    parts = {"temporary": analysis.temp_size_in_bytes, "state": analysis.argument_size_in_bytes}
+    return "a chunk takes " + ", ".join(f"{size(n)} {name}" for name, n in parts.items()) + " a device"
+
+
+def _like(x: jax.ShapeDtypeStruct, at: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
+
+
+def count_parameters(shapes: State) -> int:
+    """Parameters of one seed."""
+    leaves = jax.tree.leaves(shapes.best.params)
+    return sum(x.size for x in leaves) // leaves[0].shape[0]
+
+
+def number_of_bytes(shapes: Any) -> int:
+    """Bytes of all arrays of a tree of shapes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+
+
+def rollout_bytes(config: RunConfig, env: Env, system: System, shapes: State) -> int:
+    """Bytes of the experience that one update learns from, over all seeds."""
+
+    def collect(runner: Runner, key: Key) -> Any:
+        return anakin.rollout(env, system, runner, config.rollout_length, key)[1]
+
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes.runner)
+    return config.num_seeds * number_of_bytes(jax.eval_shape(collect, one, one.key))

@@ -1,0 +1,189 @@
+"""A run on the command line: a folder, compiled programs, the loop, and an exit code.
+
+Every number that a run reports or saves comes out of the functions behind ``jmarl.train``; the host
+decides when each is called, and writes down what they return.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jmarl.config import RunConfig
+from jmarl.system import System
+from jmarl.training import folder as run_folder
+from jmarl.training import logger as log
+from jmarl.training import loop, report
+from jmarl.training.anakin import device_mesh
+from jmarl.training.api import assemble
+from jmarl.training.checkpoint import Checkpoints, Restored
+from jmarl.training.judge import absolute_metric, evaluate_run
+from jmarl.training.loop import NotFinite, Position, Session
+from jmarl.training.programs import (
+    State,
+    compile_programs,
+    count_parameters,
+    number_of_bytes,
+    programs,
+    rollout_bytes,
+    seed_keys,
+    state_shapes,
+)
+from jmarl.training.report import Reporter
+from jmarl.training.signals import PREEMPTED, stop_requests
+from jmarl.types import Env
+
+
+__all__ = ["evaluate_run", "run"]
+
+OUT_OF_MEMORY = 3
+NUMERICAL = 4
+
+
+def run(config: RunConfig) -> int:
+    """Train as ``config`` says, in a folder of its own, or continue ``config.resume``.
+
+    Returns the exit code: 0 finished, 3 out of memory, 4 not finite, 75 stopped by a signal and
+    resumable. Raises ``ConfigError`` for a folder that cannot be used and a checkpoint that does not fit.
+    """
+    folder = run_folder.open_folder(config)
+    reporter = report.open_reporter()
+    with run_folder.locked(folder), stop_requests() as stop:
+        try:
+            code, message = _run(config, folder, reporter, stop)
+        except NotFinite as error:
+            code, message = NUMERICAL, str(error)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            code, message = OUT_OF_MEMORY, _too_large(config, error)
+        finally:
+            reporter.close()
+        state = {0: "finished", PREEMPTED: "interrupted"}.get(code, "failed")
+        run_folder.write_status(folder, state, exit_code=code, message=message)
+    (reporter.say if code in (0, PREEMPTED) else reporter.warn)(message)
+    reporter.say(f"the run is in {folder}" if code == 0 else _hint(config, folder))
+    return code
+
+
+def _run(config: RunConfig, folder: pathlib.Path, reporter: Reporter, stop: Callable[[], str]) -> tuple[int, str]:
+    """Set up and train; returns the exit code and the last words."""
+    env, system = assemble(config)
+    plain = programs(config, env, system)
+    shapes = state_shapes(config, plain)
+    checkpoints = _open_checkpoints(config, folder, reporter)
+    try:
+        restored = checkpoints.restore(shapes) if checkpoints and config.resume else None
+        at = Position(**restored.meta["position"]) if restored else loop.start(config)
+        if at.update >= config.num_updates and (folder / "evaluation.json").exists():
+            return 0, f"already finished, all {at.update:,} updates; total_timesteps=<more> extends the run"
+        reporter.say(_plan(config, env, system, shapes))
+        reporter.say(_beginning(config, folder, at, restored))
+        _prepare(config, folder, at, restored, checkpoints, reporter)
+        with report.stopwatch() as seconds:
+            ready, memory = compile_programs(config, plain, shapes, fresh=restored is None)
+        reporter.say(f"compiled in {seconds():.1f} s, which no steps/s below contains; {memory}")
+        keys = seed_keys(config)
+        logger = log.open_loggers(config.logger, folder, folder.name, reporter.warn)
+        session = Session(config, folder, env, ready, keys, checkpoints, logger, reporter, stop)
+        state = jax.device_put(restored.state, jax.tree.map(lambda x: x.sharding, shapes)) if restored else None
+        return _train(session, state or ready.init(keys.init), at, at if restored else None)
+    finally:
+        if checkpoints:
+            checkpoints.close()
+
+
+def _train(s: Session, state: State, at: Position, saved: Position | None) -> tuple[int, str]:
+    try:
+        state, at, signal = loop.train(s, state, at, saved)
+        if signal:
+            return PREEMPTED, f"stopped by {signal} after update {at.update}"
+        if s.config.eval.absolute_factor:
+            s.reporter.say(absolute_metric(s, state, at))
+    finally:
+        s.logger.close()
+    _draw(s.folder, s.reporter)
+    return 0, f"finished: {at.update:,} updates, {at.env_steps[0]:,} env steps a seed"
+
+
+def _draw(folder: pathlib.Path, reporter: Reporter) -> None:
+    """A picture is no reason for a finished run to fail."""
+    try:
+        from jmarl.analysis.curves import draw
+
+        draw(folder)
+    except Exception as error:
+        reporter.warn(f"no curve.png: {type(error).__name__}: {error}")
+
+
+def _open_checkpoints(config: RunConfig, folder: pathlib.Path, reporter: Reporter) -> Checkpoints | None:
+    cfg = config.checkpoint
+    if not (cfg.enabled or config.resume):
+        return None
+    return Checkpoints(folder / "checkpoints", keep=cfg.keep, verify=cfg.verify, warn=reporter.warn)
+
+
+def _prepare(
+    config: RunConfig,
+    folder: pathlib.Path,
+    at: Position,
+    restored: Restored | None,
+    checkpoints: Checkpoints | None,
+    reporter: Reporter,
+) -> None:
+    """Describe the run in its folder, and take back what a resumed one will write again."""
+    for change in run_folder.version_changes(restored.meta["versions"]) if restored else ():
+        reporter.warn(f"the run resumes with other versions and may go another way: {change}")
+    if restored and checkpoints:
+        checkpoints.discard_after(restored.step)
+    log.truncate_rows(folder / "metrics.jsonl", lambda row: loop.belongs_before(row, at))
+    run_folder.write_config(folder, config)
+    run_folder.write_versions(folder, run_folder.versions())
+    run_folder.write_status(folder, "running", update=at.update, env_steps=at.env_steps)
+
+
+def _plan(config: RunConfig, env: Env, system: System, shapes: State) -> str:
+    """What is about to happen, and how much memory it takes at least."""
+    devices = device_mesh().devices.ravel()
+    seeds = f"{config.num_seeds} seeds from {config.seed}" if config.num_seeds > 1 else f"seed {config.seed}"
+    state, rows = number_of_bytes(shapes), rollout_bytes(config, env, system, shapes)
+    limit = (devices[0].memory_stats() or {}).get("bytes_limit")
+    room = f" of {report.size(limit * devices.size)}" if limit else ""
+    updates, chunk, interval = config.num_updates, config.updates_per_chunk, config.updates_per_evaluation
+    lines = [
+        f"{config.system_name} on {env.name}, {seeds}",
+        f"  parameters  {count_parameters(shapes):,} a seed",
+        f"  devices     {devices.size} x {devices[0].device_kind} ({devices[0].platform})",
+        f"  memory      at least {report.size(state + rows)}{room}: "
+        f"state {report.size(state)}, experience of one update {report.size(rows)}",
+        f"  updates     {updates:,} of {config.num_envs} environments x {config.rollout_length} steps, "
+        f"{chunk} in a call, an evaluation every {interval}",
+    ]
+    return "\n".join(lines)
+
+
+def _beginning(config: RunConfig, folder: pathlib.Path, at: Position, restored: Restored | None) -> str:
+    if restored:
+        how = f"resumes after update {at.update:,} ({at.env_steps[0]:,} env steps a seed)"
+    elif config.resume:
+        how = "holds no checkpoint yet; starts from the beginning"
+    else:
+        how = "starts from the beginning"
+    return f"  run folder  {folder}: {how}"
+
+
+def _hint(config: RunConfig, folder: pathlib.Path) -> str:
+    if not config.checkpoint.enabled:
+        return "it cannot be resumed, because of checkpoint.enabled=false"
+    return f"resume with: python -m jmarl.systems.{config.system_name} resume={shlex.quote(str(folder))}"
+
+
+def _too_large(config: RunConfig, error: Exception) -> str:
+    minibatches: Any = getattr(config.system, "minibatches", None)
+    more = f" or system.minibatches={2 * minibatches}" if minibatches else ""
+    first_line = str(error).partition("\n")[0]
+    return f"out of memory: {first_line}; try num_envs={max(1, config.num_envs // 2)}{more}"

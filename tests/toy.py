@@ -1,0 +1,96 @@
+"""The smallest system that learns, for tests of everything around a system: it compiles in a moment.
+
+One softmax over actions for all agents, trained by REINFORCE with Adam. ``install()`` makes it
+known as ``jmarl.systems.toy``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jmarl.config import ArchConfig, CheckpointConfig, EvalConfig, LoggerConfig, RunConfig
+from jmarl.system import System
+from jmarl.types import Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    lr: float = 0.1
+    nan_at: int = -1
+    """The update after which the parameters are not finite; -1: never."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    width: int = 1
+
+
+class Learner(struct.PyTreeNode):
+    params: Any
+    opt_state: Any
+    updates: jax.Array
+
+
+def make(spec: Spec, config: RunConfig) -> System:
+    tx = optax.adam(config.system.lr)
+
+    def init(key):
+        params = {"logits": 0.1 * jax.random.normal(key, (spec.n_actions,)), "bias": jnp.zeros(config.network.width)}
+        return Learner(params, tx.init(params), jnp.int32(0))
+
+    def act(params, carry, timestep, key, explore):
+        logits = jnp.broadcast_to(params["logits"], (*timestep.obs.alive.shape, spec.n_actions))
+        sampled = jax.random.categorical(key, logits)
+        return jnp.where(explore > 0, sampled, logits.argmax(-1)), carry, ()
+
+    def update(learner, rollout, key):
+        steps = rollout.steps
+
+        def loss(params):
+            logp = jax.nn.log_softmax(params["logits"])[steps.action]
+            return -jnp.mean(logp * steps.reward * steps.valid[..., None]) + jnp.sum(params["bias"] ** 2)
+
+        value, grads = jax.value_and_grad(loss)(learner.params)
+        changes, opt_state = tx.update(grads, learner.opt_state)
+        params = optax.apply_updates(learner.params, changes)
+        updates = learner.updates + 1
+        params["bias"] = jnp.where(updates == config.system.nan_at, jnp.nan, params["bias"])
+        return Learner(params, opt_state, updates), {"loss": value}
+
+    return System(init, lambda batch: (), act, update, lambda env_steps: jnp.ones(()))
+
+
+def install() -> None:
+    module = types.ModuleType("jmarl.systems.toy")
+    module.__dict__.update(Config=Config, Network=Network, make=make)
+    sys.modules["jmarl.systems.toy"] = module
+
+
+def config(**changes: Any) -> RunConfig:
+    """A run of 8 updates in 4 intervals, on one-step episodes that pay for the last action."""
+    base = RunConfig(
+        system_name="toy",
+        seed=0,
+        num_seeds=1,
+        total_timesteps=8 * 64,
+        num_envs=8,
+        rollout_length=8,
+        run_dir="",
+        resume="",
+        env={"name": "probe_bandit"},
+        system=Config(),
+        network=Network(),
+        arch=ArchConfig("cpu", 1, ""),
+        eval=EvalConfig(16, 2 * 64, 2),
+        checkpoint=CheckpointConfig(True, 1, 2, True),
+        logger=LoggerConfig(False, False, "", "disabled"),
+    )
+    return dataclasses.replace(base, **changes)
