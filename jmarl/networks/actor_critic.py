@@ -6,11 +6,12 @@ import dataclasses
 from typing import Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jmarl.config import check, check_range
-from jmarl.networks.flatten import flatten, flatten_state, one_hot
+from jmarl.networks.flatten import flat_parts, one_hot, state_parts
 from jmarl.networks.heads import ActionDist, ActionHead
 from jmarl.networks.init import orthogonal
 from jmarl.networks.memory import MemoryKind, make_memory
@@ -44,7 +45,11 @@ class NetworkConfig:
 
 
 class Trunk(nn.Module):
-    """Torso, memory, head layers: everything before the output."""
+    """Torso, memory, head layers: everything before the output.
+
+    On a CPU it runs a time step at a time, whose activations stay in the cache; elsewhere over all T at
+    once. An SSM's scan is over all T anywhere.
+    """
 
     config: NetworkConfig
 
@@ -58,6 +63,28 @@ class Trunk(nn.Module):
         self, carry: Carry, parts: tuple[Float[Array, "T B ? F"], ...], first: Bool[Array, "T B ..."]
     ) -> tuple[Carry, Float[Array, "T B ? H"]]:
         """Input parts whose agent axes broadcast (see ``MLP``) to features."""
+        layers = Layers(self.config, name="layers")
+        if len(first) == 1 or self.config.memory == "ssm" or jax.default_backend() != "cpu":
+            return layers(carry, parts, first)
+
+        def step(layers, carry, row):
+            carry, x = layers(carry, *jax.tree.map(lambda x: x[None], row))
+            return carry, x[0]
+
+        scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
+        return scan(layers, carry, (parts, first))
+
+
+class Layers(nn.Module):
+    """The layers of a ``Trunk``, over all T rows that they are given."""
+
+    config: NetworkConfig
+
+    @nn.compact
+    def __call__(
+        self, carry: Carry, parts: tuple[Float[Array, "T B ? F"], ...], first: Bool[Array, "T B ..."]
+    ) -> tuple[Carry, Float[Array, "T B ? H"]]:
+        """As ``Trunk``."""
         cfg = self.config
         x = MLP(cfg.torso, cfg.activation, cfg.layer_norm, name="torso")(*parts)
         carry, x = make_memory(cfg.memory, cfg.memory_width)(carry, x, first)
@@ -84,8 +111,8 @@ class AgentNet(nn.Module):
         self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]
     ) -> tuple[Carry, Float[Array, "T B N A"]]:
         """Observations ``[T, B, N]`` and where episodes begin, to outputs."""
-        x = flatten(obs, self.spec, agent_id=self.config.agent_id)
-        carry, x = Trunk(self.config, name="trunk")(carry, (x,), first[..., None] | obs.joined)
+        parts = flat_parts(obs, self.spec, agent_id=self.config.agent_id)
+        carry, x = Trunk(self.config, name="trunk")(carry, parts, first[..., None] | obs.joined)
         return carry, nn.Dense(self.spec.n_actions, kernel_init=orthogonal(self.out_scale), name="out")(x)
 
 
@@ -131,11 +158,8 @@ class Critic(nn.Module):
         return carry, jnp.broadcast_to(value, obs.alive.shape)
 
     def _parts(self, obs: EntityObs) -> tuple[Float[Array, "T B ? F"], ...]:
-        if self.reads == "obs":
-            return (flatten(obs, self.spec, agent_id=self.config.agent_id),)
-        state = flatten_state(obs.state)[..., None, :]
-        if self.reads == "state":
-            return (state,)
+        own = flat_parts(obs, self.spec, agent_id=self.config.agent_id)
+        state = tuple(part[..., None, :] for part in state_parts(obs.state))
         if self.reads == "state_and_id":
-            return state, one_hot(obs, self.spec)
-        return state, flatten(obs, self.spec, agent_id=self.config.agent_id)
+            return *state, one_hot(obs, self.spec)
+        return {"obs": own, "state": state, "state_and_obs": state + own}[self.reads]

@@ -16,10 +16,13 @@ def flatten(obs: EntityObs, spec: Spec, *, agent_id: bool = False) -> Float[Arra
     Masked rows are zero whatever they hold. The one-hot breaks permutation and size transfer; it
     is for networks that cannot tell agents apart otherwise.
     """
-    parts = [obs.own, *map(_rows, obs.rows, obs.mask)]
-    if agent_id:
-        parts.append(one_hot(obs, spec))
-    return jnp.concatenate(parts, axis=-1)
+    return jnp.concatenate(flat_parts(obs, spec, agent_id=agent_id), axis=-1)
+
+
+def flat_parts(obs: EntityObs, spec: Spec, *, agent_id: bool = False) -> tuple[Float[Array, "*batch N F"], ...]:
+    """``flatten``, not yet concatenated: ``JointDense`` takes the parts, and spares the copy."""
+    parts = (obs.own, *map(_rows, obs.rows, obs.mask))
+    return (*parts, one_hot(obs, spec)) if agent_id else parts
 
 
 def one_hot(obs: EntityObs, spec: Spec) -> Float[Array, "*batch N N"]:
@@ -29,7 +32,12 @@ def one_hot(obs: EntityObs, spec: Spec) -> Float[Array, "*batch N N"]:
 
 def flatten_state(state: CentralState) -> Float[Array, "*batch F"]:
     """The central state as one vector: global features | rows of each group."""
-    return jnp.concatenate([state.features, *map(_rows, state.rows, state.mask)], axis=-1)
+    return jnp.concatenate(state_parts(state), axis=-1)
+
+
+def state_parts(state: CentralState) -> tuple[Float[Array, "*batch F"], ...]:
+    """``flatten_state``, not yet concatenated."""
+    return state.features, *map(_rows, state.rows, state.mask)
 
 
 def empty_obs(spec: Spec, *batch: int) -> EntityObs:

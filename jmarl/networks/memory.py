@@ -7,6 +7,7 @@ agent joins in the middle of one; never by a death. Acting is the same call with
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from jmarl.learning.returns import align
 from jmarl.networks.init import orthogonal
+from jmarl.networks.torso import product
 from jmarl.ssm import Mamba, MambaState
 
 
@@ -43,17 +45,19 @@ class NoMemory(nn.Module):
         return carry, x
 
 
-def _orthogonal_gates(key: jax.Array, shape: tuple[int, int]) -> Float[Array, "H 3H"]:
-    width, total = shape
-    blocks = [orthogonal()(k, (width, width)) for k in jax.random.split(key, total // width)]
-    return jnp.concatenate(blocks, axis=1)
+def _per_gate(init: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Initialise a kernel ``[F, 3H]`` as three of ``[F, H]``."""
+
+    def three(key: jax.Array, shape: tuple[int, int]) -> Float[Array, "F 3H"]:
+        return jnp.concatenate([init(k, (shape[0], shape[1] // 3)) for k in jax.random.split(key, 3)], axis=1)
+
+    return three
 
 
 class GRU(nn.Module):
     """A gated recurrent unit (Cho et al. 2014, arXiv:1406.1078; the reset gate after the product).
 
-    The input's part of all three gates is one product for all T at once, outside the scan; the
-    scan holds the recurrent product alone.
+    The input's products with the gates are outside the scan: one product for all T.
     """
 
     width: int
@@ -68,21 +72,47 @@ class GRU(nn.Module):
         self, carry: Float[Array, "B N H"], x: Float[Array, "T B N F"], first: Bool[Array, "T B ..."]
     ) -> tuple[Float[Array, "B N H"], Float[Array, "T B N H"]]:
         """Scan over time."""
-        gates = nn.Dense(3 * self.width, name="input")(x)
-        kernel = self.param("recurrent", _orthogonal_gates, (self.width, 3 * self.width))
-        bias = self.param("candidate_bias", nn.initializers.zeros, (self.width,))
+        shape = (self.width, 3 * self.width)
+        kernel = self.param("kernel", _per_gate(nn.initializers.lecun_normal()), (x.shape[-1], shape[1]))
+        bias = self.param("bias", nn.initializers.zeros, shape[1:])
+        recurrent = self.param("recurrent", _per_gate(orthogonal()), shape)
+        candidate_bias = self.param("candidate_bias", nn.initializers.zeros, shape[:1])
+        gates = [product(x, k) + b for k, b in zip(jnp.split(kernel, 3, 1), jnp.split(bias, 3), strict=True)]
+        keep_r, keep_z, keep_n = jnp.split(recurrent, 3, 1)
 
         def step(hidden, row):
-            gate, start = row
+            (in_r, in_z, in_n), start = row
             hidden = jnp.where(start, 0.0, hidden)
-            in_r, in_z, in_n = jnp.split(gate, 3, axis=-1)
-            re_r, re_z, re_n = jnp.split(hidden @ kernel, 3, axis=-1)
-            r, z = nn.sigmoid(in_r + re_r), nn.sigmoid(in_z + re_z)
-            candidate = nn.tanh(in_n + r * (re_n + bias))
-            hidden = candidate + z * (hidden - candidate)
+            re_n = product(hidden, keep_n) + candidate_bias
+            hidden = _gate(in_r + product(hidden, keep_r), in_z + product(hidden, keep_z), in_n, re_n, hidden)
             return hidden, hidden
 
-        return jax.lax.scan(step, carry, (gates, align(first, gates)))
+        return jax.lax.scan(step, carry, (gates, align(first, x)))
+
+
+@jax.custom_vjp
+def _gate(r: jax.Array, z: jax.Array, n: jax.Array, re_n: jax.Array, hidden: jax.Array) -> jax.Array:
+    """The new state from the gates before their nonlinearities; all ``[.., H]``.
+
+    Its gradient is written out because it needs five arrays of memory a step, and autodiff keeps ten.
+    """
+    return _gate_forward(r, z, n, re_n, hidden)[0]
+
+
+def _gate_forward(r, z, n, re_n, hidden):
+    r, z = nn.sigmoid(r), nn.sigmoid(z)
+    candidate = nn.tanh(n + r * re_n)
+    return candidate + z * (hidden - candidate), (r, z, candidate, re_n, hidden)
+
+
+def _gate_backward(kept, grad):
+    r, z, candidate, re_n, hidden = kept
+    grad_n = grad * (1 - z) * (1 - candidate**2)
+    grad_z = grad * (hidden - candidate) * z * (1 - z)
+    return grad_n * re_n * r * (1 - r), grad_z, grad_n, grad_n * r, grad * z
+
+
+_gate.defvjp(_gate_forward, _gate_backward)
 
 
 class SSM(nn.Module):

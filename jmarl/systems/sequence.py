@@ -56,10 +56,8 @@ class SequenceFunctions(NamedTuple):
     value: Value
 
 
-def sequence_functions(
-    policy: SequencePolicy, codec: ActionCodec, *, shuffle_agents: bool, unroll: int = 1
-) -> SequenceFunctions:
-    """Acting and learning with one and the same policy; ``unroll`` is that of the scan over agents."""
+def sequence_functions(policy: SequencePolicy, codec: ActionCodec, *, shuffle_agents: bool) -> SequenceFunctions:
+    """Acting and learning with one and the same policy."""
 
     def act(
         params: Params, carry: SequenceCarry, timestep: TimeStep, key: Key, explore: Float[Array, ""]
@@ -70,7 +68,7 @@ def sequence_functions(
         avail = arrange(timestep.obs.avail, order)
         noise = codec.noise(noise_key, value.shape) * (explore > 0)
         state = policy.decode_start(params, carry.dec, timestep.first)
-        sample, out, state = decode(policy, codec, params, state, arrange(rep, order), avail, noise, unroll=unroll)
+        sample, out, state = decode(policy, codec, params, state, arrange(rep, order), avail, noise)
         dist = codec.distribution(out, avail)
         logp, stored = (restore(x, order) for x in (dist.log_prob(sample), sample))
         extras = SequenceExtras(logp=logp, value=value, sample=stored, order=order)

@@ -98,7 +98,7 @@ def advance(s: Session, state: State, at: Position) -> tuple[State, Position]:
         elapsed = seconds()
     update = at.update + s.config.updates_per_chunk
     _check_finite(s.config, result, at.update + 1, update)
-    env_steps = count_steps(at.env_steps, result.env_steps)
+    env_steps = count_steps(at.env_steps, np.asarray(result.env_steps))
     rate = (sum(env_steps) - sum(at.env_steps)) / elapsed
     at = at._replace(update=update, env_steps=env_steps, seconds=at.seconds + elapsed)
     speed = {"steps_per_second": rate, "agent_steps_per_second": rate * s.env.spec.n_agents}

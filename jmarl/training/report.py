@@ -75,7 +75,7 @@ def progress_line(row: dict[str, Any], share: float, eta_s: float) -> str:
         f"{min(row['env_steps']):,} env steps",
         f"{row['steps_per_second']:,.0f} env steps/s",
         f"ETA {duration(eta_s)}",
-        *_figures(row, {"return": "return", "won": "win rate"}),
+        *(_figures(row, {"return": "return", "won": "win rate"}) if any(row["episodes"]) else ["no episode ended yet"]),
         *_figures(row, {name: name.replace("_", " ") for name in LOSSES})[:3],
     ]
     return " | ".join(parts)

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from jmarl.config import RunConfig
+from jmarl.config import ConfigError, RunConfig
 from jmarl.system import System
 from jmarl.training import folder as run_folder
 from jmarl.training import logger as log
@@ -40,6 +40,7 @@ from jmarl.types import Env
 
 __all__ = ["evaluate_run", "run"]
 
+CRASHED = 1
 OUT_OF_MEMORY = 3
 NUMERICAL = 4
 
@@ -55,12 +56,13 @@ def run(config: RunConfig) -> int:
     with run_folder.locked(folder), stop_requests() as stop:
         try:
             code, message = _run(config, folder, reporter, stop)
-        except NotFinite as error:
-            code, message = NUMERICAL, str(error)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
+        except ConfigError:
+            raise
+        except Exception as error:
+            code, message = _failure(config, error)
+            if code == CRASHED:
+                run_folder.write_status(folder, "failed", exit_code=code, message=message)
                 raise
-            code, message = OUT_OF_MEMORY, _too_large(config, error)
         finally:
             reporter.close()
         state = {0: "finished", PREEMPTED: "interrupted"}.get(code, "failed")
@@ -68,6 +70,14 @@ def run(config: RunConfig) -> int:
     (reporter.say if code in (0, PREEMPTED) else reporter.warn)(message)
     reporter.say(f"the run is in {folder}" if code == 0 else _hint(config, folder))
     return code
+
+
+def _failure(config: RunConfig, error: Exception) -> tuple[int, str]:
+    if isinstance(error, NotFinite):
+        return NUMERICAL, str(error)
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        return OUT_OF_MEMORY, _too_large(config, error)
+    return CRASHED, f"{type(error).__name__}: {error}"
 
 
 def _run(config: RunConfig, folder: pathlib.Path, reporter: Reporter, stop: Callable[[], str]) -> tuple[int, str]:

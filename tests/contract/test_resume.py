@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 
+import jax
 import pytest
 import toy
 
 import jmarl
 from jmarl.training import loop
+from jmarl.training import run as run_module
 from jmarl.training.folder import resume_config
 from jmarl.training.logger import read_rows
 from jmarl.training.run import run
@@ -68,10 +70,22 @@ def interrupt_after(monkeypatch, update: int) -> None:
     monkeypatch.setattr(loop, "advance", advance)
 
 
+def compile_once(monkeypatch) -> None:
+    """Compilation takes nearly all the time here; the runs of other processes below do not share it."""
+    compiled = []
+
+    def compile_programs(*args, real=run_module.compile_programs, **options):
+        compiled[:] = compiled or [real(*args, **options)]
+        return compiled[0]
+
+    monkeypatch.setattr(run_module, "compile_programs", compile_programs)
+
+
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_resumed_is_uninterrupted(kind, tmp_path, monkeypatch):
     system, *network = NETWORKS[kind]
     config = jmarl.load_config(system, ["env=probe_cue", *network, *TINY])
+    compile_once(monkeypatch)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(dataclasses.replace(config, run_dir=str(whole))) == 0
     with monkeypatch.context() as patch:
@@ -122,7 +136,7 @@ def test_resumed_with_parameters_alone(uninterrupted, tmp_path, monkeypatch):
         fresh = s.programs.init(s.keys.init) if at.update == 0 else state
         learner = fresh.runner.learner.replace(
             params=state.runner.learner.params,
-            opt_state=__import__("jax").tree.map(lambda x: x * 0, state.runner.learner.opt_state),
+            opt_state=jax.tree.map(lambda x: x * 0, state.runner.learner.opt_state),
         )
         return real(s, state.replace(runner=state.runner.replace(learner=learner)), at, saved)
 

@@ -49,7 +49,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_folder_holds_all_that_a_run_was(finished):
-    folder, config = finished
+    folder, _ = finished
     names = {"config.yaml", "versions.json", "metrics.jsonl", "status.json", "evaluation.json", "curve.png"}
     assert names <= {p.name for p in folder.iterdir()}
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
@@ -81,7 +81,7 @@ def test_learning_shows(finished):
 
 
 def test_a_seed_is_the_same_run_alone_and_among_others(finished, tmp_path):
-    folder, config = finished
+    folder, _ = finished
     assert run(toy.config(run_dir=str(tmp_path / "solo"), seed=2)) == 0
     for alone, among in zip(rows(tmp_path / "solo"), rows(folder), strict=True):
         for name in ("env_steps", "loss", "return", "greedy/return", "sampled/return"):
@@ -213,7 +213,7 @@ def toy_again():
 
 
 def test_a_moved_folder_can_be_evaluated_and_resumed(finished, tmp_path, capsys):
-    folder, config = finished
+    folder, _ = finished
     moved = tmp_path / "otro año" / "moved run"
     shutil.copytree(folder, moved)
     for path in moved.rglob("*"):
@@ -266,6 +266,17 @@ def test_running_out_of_memory_says_what_to_try(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loop, "advance", advance)
     assert run(toy.config(run_dir=str(tmp_path / "run"))) == 3
     assert "try num_envs=4" in capsys.readouterr().err
+
+
+def test_a_crash_leaves_its_reason_and_its_traceback(tmp_path, monkeypatch):
+    def advance(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(loop, "advance", advance)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(toy.config(run_dir=str(tmp_path / "run")))
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert (status["state"], status["message"]) == ("failed", "RuntimeError: a bug")
 
 
 def signal_after(monkeypatch, update):

@@ -12,6 +12,7 @@ from jmarl.config import ConfigError
 from jmarl.networks.actor_critic import AgentNet, Critic, NetworkConfig
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.memory import GRU, make_memory
+from jmarl.networks.torso import JointDense
 from jmarl.types import Spec
 
 
@@ -86,7 +87,7 @@ def test_the_gru_equals_flax_with_its_parameters():
     params = jax.jit(net.init)(jax.random.key(0), net.initial(B, N), x, jnp.zeros((T, B), bool))["params"]
     params = jax.tree.map(lambda p: p + 0.1, params)
     split = lambda array: jnp.split(array, 3, axis=-1)  # noqa: E731
-    kernels, biases = split(params["input"]["kernel"]), split(params["input"]["bias"])
+    kernels, biases = split(params["kernel"]), split(params["bias"])
     theirs = {f"i{g}": {"kernel": k, "bias": b} for g, k, b in zip("rzn", kernels, biases, strict=True)}
     theirs |= {f"h{g}": {"kernel": k} for g, k in zip("rzn", split(params["recurrent"]), strict=True)}
     theirs["hn"]["bias"] = params["candidate_bias"]
@@ -149,11 +150,29 @@ def test_a_critic_reads_what_it_should(reads):
 
 
 def test_a_layer_on_parts_is_the_layer_on_their_concatenation():
-    net = Critic(SPEC, network("none"), reads="state_and_obs")
-    obs, first = empty_obs(SPEC, 1, 1), jnp.ones((1, 1), bool)
-    params = jax.eval_shape(net.init, jax.random.key(0), (), obs, first)
-    kernel = params["params"]["trunk"]["torso"]["dense_0"]["kernel"]
-    assert kernel.shape == (SPEC.global_width + SPEC.own_width, F)
+    team, own = jax.random.normal(jax.random.key(1), (T, B, 1, 6)), jax.random.normal(jax.random.key(2), (T, B, N, 5))
+    layer = JointDense(F)
+    params = layer.init(jax.random.key(0), team, own)
+    whole = jnp.concatenate([jnp.broadcast_to(team, (T, B, N, 6)), own], axis=-1)
+    np.testing.assert_allclose(layer.apply(params, team, own), layer.apply(params, whole), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trunk_over_a_rollout_equals_its_single_steps(kind):
+    """What acting computed is what learning differentiates, on every platform's way through time."""
+    net = AgentNet(SPEC, network(kind))
+    obs = empty_obs(SPEC, T, B)
+    obs = obs.replace(own=jax.random.normal(jax.random.key(1), obs.own.shape))
+    first = jax.random.bernoulli(jax.random.key(4), 0.3, (T, B))
+    params = jax.jit(net.init)(jax.random.key(0), net.initial(B), obs, first)
+    apply = jax.jit(net.apply)
+    carry, rows = net.initial(B), []
+    for t in range(T):
+        carry, row = apply(params, carry, *jax.tree.map(lambda x: x[t : t + 1], (obs, first)))
+        rows.append(row[0])
+    end, out = apply(params, net.initial(B), obs, first)
+    np.testing.assert_allclose(out, jnp.stack(rows), atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), end, carry)
 
 
 def test_an_ssm_needs_a_torso_of_its_width():

@@ -52,7 +52,9 @@ def test_a_run_extended_to_another_rhythm_is_evaluated_at_every_new_interval_and
 
 def test_rows_after_the_checkpoint_are_written_again():
     at = loop.Position(update=6, evaluations=3, last_evaluation=4, env_steps=[0], seconds=0.0)
-    rows = [{"kind": k, "update": u} for u in (4, 6, 8) for k in ("train", "eval")] + [{"kind": "absolute", "update": 4}]
+    rows = [{"kind": k, "update": u} for u in (4, 6, 8) for k in ("train", "eval")] + [
+        {"kind": "absolute", "update": 4}
+    ]
     kept = [(r["kind"], r["update"]) for r in rows if loop.belongs_before(r, at)]
     assert kept == [("train", 4), ("eval", 4), ("train", 6)]
 
@@ -64,7 +66,8 @@ def test_env_steps_survive_the_wrap_of_the_counter_on_the_device():
 
 
 def test_a_folder_has_one_writer(tmp_path):
-    code = f"import fcntl,sys,time; f=open({str(tmp_path / '.lock')!r},'a'); fcntl.flock(f,2); print(1,flush=True); input()"
+    lock = str(tmp_path / ".lock")
+    code = f"import fcntl; f = open({lock!r}, 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); input()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout.readline() == b"1\n"
     with pytest.raises(ConfigError, match="another process is writing this run"), run_folder.locked(tmp_path):

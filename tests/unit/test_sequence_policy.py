@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jmarl.config import ConfigError
 from jmarl.envs.batched import flat_obs, flat_spec
@@ -84,13 +85,13 @@ def learner(policy, codec):
 
 
 def highest(function):
-    """Jitted at the highest matmul precision."""
+    """Jitted at the highest matmul precision; compiling costs more than running here, so with little optimisation."""
 
     def call(*args):
         with jax.default_matmul_precision("highest"):
             return function(*args)
 
-    return jax.jit(call)
+    return jax.jit(call, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @functools.cache
@@ -242,6 +243,27 @@ def test_unavailable_actions_are_never_chosen():
         assert jnp.take_along_axis(time_step(case.spec).obs.avail, action[..., None], axis=-1).all()
 
 
+@families
+def test_environments_stay_on_their_devices(family):
+    """Folding time into a sharded batch the wrong way round gathers the whole batch on every device."""
+    case = build(family, "discrete")
+    evaluate = sequence_functions(case.policy, action_codec(case.spec), shuffle_agents=True).evaluate
+    mesh = Mesh(jax.devices()[:4], ("env",), axis_types=(AxisType.Auto,))
+
+    def struct(x, shape, *axes):
+        return jax.ShapeDtypeStruct(shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes)))
+
+    steps = jax.tree.map(lambda x: struct(x, (T, 8, *x.shape[2:]), None, "env"), as_rollout(case.spec, *play(case)))
+    params = jax.tree.map(lambda x: struct(x, x.shape), case.params)
+    program = (
+        jax.jit(lambda params, steps: evaluate(params, case.policy.carry(8), steps))
+        .lower(params, steps)
+        .compile()
+        .as_text()
+    )
+    assert not [word for word in ("all-gather", "all-to-all", "collective-permute") if word in program]
+
+
 def test_attention_encoder_does_not_know_the_order_of_agents():
     spec = world()
     policy = mat_ppo.policy(spec, dataclasses.replace(MAT, agent_id=False))
@@ -268,4 +290,4 @@ def test_shuffled_agents_need_names():
         system = type("System", (), {"shuffle_agents": True})
 
     with pytest.raises(ConfigError, match=r"system\.shuffle_agents=True: needs network\.agent_id=true"):
-        sequence_system(world(), build("mat", "discrete").policy, Run)
+        sequence_system(world(), build("mat", "discrete").policy, cast(Any, Run))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 
 from jmarl.envs import make
 from jmarl.envs.skirmish import env as skirmish
-from jmarl.envs.skirmish import spawn
+from jmarl.envs.skirmish import physics, spawn
 from jmarl.envs.skirmish.observe import observe
 from jmarl.envs.skirmish.rules import DT, SUBSTEPS, UNITS, Scenario, SkirmishConfig, scenario
 
@@ -24,7 +25,9 @@ BATCH = 6
 def short(**options):
     """Two against two, three steps long; compiled once for each set of options."""
     env = skirmish.build("short", SHORT, SkirmishConfig(**options))
-    return env._replace(reset=jax.jit(env.reset, static_argnums=1), step=jax.jit(env.step))
+    return env._replace(
+        reset=jax.jit(env.reset, static_argnums=1), step=jax.jit(env.step), refresh=jax.jit(env.refresh)
+    )
 
 
 def play(env, length: int, batch: int = BATCH, action: int = 4):
@@ -58,10 +61,9 @@ def test_first_rows_and_ended_rows_alternate_with_the_limit():
     assert [bool(step.truncated.all()) for _, step in trace] == [False, False, True] * 2 + [False, False]
 
 
-def test_the_limit_of_smax_is_one_step_later():
-    trace = play(short(), 4)
-    assert [bool(step.truncated.all()) for _, step in trace] == [False, False, False, True, False]
-    assert short().spec.episode_limit == 3 and short(exact_limit=True).spec.episode_limit == 2
+def test_the_limit_of_smax_is_one_step_more():
+    assert skirmish.spec(SHORT, SkirmishConfig()).episode_limit == 3
+    assert skirmish.spec(SHORT, SkirmishConfig(exact_limit=True)).episode_limit == 2
 
 
 def test_a_begun_episode_pays_nothing_ignores_the_action_and_is_new():
@@ -83,23 +85,27 @@ def test_only_ended_worlds_begin_anew():
 
 
 def test_pool_starts_are_those_drawn_in_order_and_wrap():
-    env = short(exact_limit=True, reset_pool=2)
+    env = short(exact_limit=True, reset_pool=64)
     state, _ = env.reset(jax.random.key(0), BATCH)
     drawn = state.pool.spawn.position
-    trace = play(env, 9)
+    trace = play(env, 6)
     begun = [state.position for state, step in trace[1:] if bool(step.first.all())]
-    assert len(begun) == 3
-    for place, number in zip(begun, (0, 1, 0), strict=True):
+    assert len(begun) == 2
+    for place, number in zip(begun, (0, 1), strict=True):
         assert jnp.array_equal(place, drawn[:, number])
+    worn = state.replace(ended=~state.ended, pool=state.pool.replace(used=jnp.full(BATCH, 64 + 5)))
+    again, _ = env.step(jax.random.key(1), worn, jnp.zeros((BATCH, 2), int))
+    assert jnp.array_equal(again.position, drawn[:, 5])
 
 
 def test_refresh_draws_the_pool_anew_by_the_law_of_reset():
-    env = short(reset_pool=64)
+    env = short(exact_limit=True, reset_pool=64)
     state, _ = env.reset(jax.random.key(0), BATCH)
     again = env.refresh(jax.random.key(1), state)
     assert not again.pool.used.any()
     assert not jnp.any(again.pool.spawn.position == state.pool.spawn.position)
-    plain, _ = short().reset(jax.random.key(2), BATCH * 64)
+    keys = jax.random.split(jax.random.key(2), BATCH * 64)
+    plain = jax.jit(skirmish.begin, static_argnums=(0, 1))(SHORT, SkirmishConfig(), keys)
     pooled = again.pool.spawn.position.reshape(-1, 4, 2)
     assert jnp.allclose(pooled.mean(0), plain.position.mean(0), atol=0.3)
     assert jnp.allclose(pooled.std(0), plain.position.std(0), atol=0.2)
@@ -107,8 +113,8 @@ def test_refresh_draws_the_pool_anew_by_the_law_of_reset():
 
 
 def test_refresh_without_a_pool_changes_nothing():
-    state, _ = short().reset(jax.random.key(0), BATCH)
-    assert short().refresh(jax.random.key(1), state) is state
+    state = stage([[8, 8]] * 4, [45] * 4)
+    assert skirmish.refresh(SHORT, SkirmishConfig(), jax.random.key(1), state) is state
 
 
 def test_all_enemies_dead_with_an_ally_alive_is_a_win():
@@ -142,6 +148,15 @@ def test_no_weapon_fires_twice_in_one_step():
     assert UNITS.cooldown.min() - DT > (SUBSTEPS - 2) * DT
 
 
+def test_bodies_are_pushed_alike_one_by_one_and_all_at_once():
+    """A CPU takes the first way, an accelerator the second."""
+    x, y = jax.random.uniform(jax.random.key(0), (2, 7, 3), maxval=2.0)
+    radius = jnp.where(jnp.arange(7)[:, None] == 2, -64.0, 0.5) * jnp.ones((1, 3))
+    in_turn, at_once = physics._pushes_in_turn(x, y, radius), physics._pushes_at_once(x, y, radius)
+    assert np.allclose(in_turn, at_once, atol=1e-5)
+    assert not in_turn[0][2].any() and in_turn[0].any()
+
+
 def test_masks_come_from_the_state_and_the_dead_see_nothing():
     state = stage([[8, 8], [9, 8], [12, 8], [25, 25]], [45, 0, 45, 45])
     obs = observe(SHORT, SkirmishConfig(), state)
@@ -163,10 +178,11 @@ def test_action_targets_are_the_enemy_slots():
 
 
 def test_central_state_is_bounded_and_has_no_ids():
-    _, step = short().reset(jax.random.key(0), BATCH)
+    env = short(exact_limit=True)
+    _, step = env.reset(jax.random.key(0), BATCH)
     rows = jnp.concatenate([r.reshape(-1, r.shape[-1]) for r in step.obs.state.rows])
     assert float(rows.min()) >= 0 and float(rows.max()) <= 1
-    assert rows.shape[-1] == short().spec.groups[0].state_width == 10
+    assert rows.shape[-1] == env.spec.groups[0].state_width == 10
 
 
 def test_last_targeted_is_an_option():
@@ -178,39 +194,46 @@ def test_last_targeted_is_an_option():
     assert float(obs.rows[0][0, 1, 0, 5]) == np.float32(5 / 6)
 
 
-def starts(name: str, **options):
+@cache
+def starts(**options):
+    """512 starts of 2 against 4 of drawn types."""
     keys = jax.random.split(jax.random.key(0), 512)
-    return jax.jit(lambda keys: spawn.draw(scenario(name), SkirmishConfig(**options), keys))(keys)
+    return jax.jit(lambda keys: spawn.draw(scenario("2v4"), SkirmishConfig(**options), keys))(keys)
 
 
-def off_map(position) -> float:
-    return float(jnp.mean((position <= 0) | (position >= 32)))
+@cache
+def mended():
+    return starts(clip_spawns=True, draw_extra_enemies=True, smacv2_surround=True)
 
 
 def test_off_map_spawns_are_kept_by_default_and_clipped_by_option():
-    assert off_map(starts("5v5").position) > 0.001
-    clipped = starts("5v5", clip_spawns=True)
-    radius = jnp.asarray(UNITS.radius)[clipped.kind][..., None]
-    assert bool(jnp.all((clipped.position >= radius) & (clipped.position <= 32 - radius)))
+    position = starts().position
+    assert 0.001 < float(jnp.mean((position <= 0) | (position >= 32))) < 0.05
+    radius = jnp.asarray(UNITS.radius)[mended().kind][..., None]
+    assert bool(jnp.all((mended().position >= radius) & (mended().position <= 32 - radius)))
 
 
 def test_extra_enemies_are_marines_by_default_and_drawn_by_option():
-    assert not starts("2v4").kind[:, -2:].any()
-    drawn = np.asarray(starts("2v4", draw_extra_enemies=True).kind[:, -2:])
+    assert not starts().kind[:, -2:].any()
+    drawn = np.asarray(mended().kind[:, -2:])
     assert np.allclose(np.bincount(drawn.ravel(), minlength=6) / drawn.size, 1 / 6, atol=0.05)
 
 
 def test_enemies_have_the_types_of_the_allies():
-    kind = starts("5v5").kind
-    assert jnp.array_equal(kind[:, :5], kind[:, 5:])
+    kind = starts().kind
+    assert jnp.array_equal(kind[:, :2], kind[:, 2:4])
+    assert np.allclose(np.bincount(np.asarray(kind[:, :2]).ravel(), minlength=6) / kind[:, :2].size, 1 / 6, atol=0.05)
 
 
-def test_smacv2_surround_keeps_allies_in_the_centre():
-    position = starts("4v4", smacv2_surround=True).position
-    middle = jnp.all(jnp.abs(position[:, :4] - 16) < 2.5, axis=(1, 2))
-    assert 0.4 < float(middle.mean()) < 0.6
-    enemies_in_middle = jnp.all(jnp.abs(position[:, 4:] - 16) < 1, axis=(1, 2))
-    assert float(enemies_in_middle.mean()) < 0.05
+def in_the_centre(position):
+    return float(jnp.mean(jnp.all(jnp.abs(position - 16) < 2.7, axis=(1, 2))))
+
+
+def test_either_team_is_surrounded_by_default_and_the_allies_by_option():
+    assert 0.2 < in_the_centre(starts().position[:, :2]) < 0.35
+    assert 0.2 < in_the_centre(starts().position[:, 2:]) < 0.35
+    assert 0.4 < in_the_centre(mended().position[:, :2]) < 0.6
+    assert in_the_centre(mended().position[:, 2:]) < 0.05
 
 
 def test_limits_of_smac():
@@ -251,3 +274,36 @@ def test_healing_the_enemy_pays_nothing(reward):
     before = jnp.asarray([[50.0, 50.0, 50.0], [100.0, 100.0, 100.0]])
     after = jnp.asarray([[80.0, 50.0, 40.0], [100.0, 100.0, 80.0]])
     assert jnp.allclose(reward(before, after, full), jnp.asarray([0.0, 0.0, 0.15]))
+
+
+def test_the_program_does_not_grow_with_the_teams():
+    def lines(size):
+        env = make(f"smax_{size}v{size}")
+        state, _ = jax.eval_shape(lambda key: env.reset(key, 2), jax.random.key(0))
+        action = jax.ShapeDtypeStruct((2, size), jnp.int32)
+        return jax.jit(env.step).lower(jax.random.key(0), state, action).as_text().count("\n")
+
+    assert lines(40) <= lines(6)
+
+
+def test_worlds_on_several_devices_do_not_talk():
+    mesh = jax.make_mesh((2,), ("env",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("env"))
+    env = short(exact_limit=True, reset_pool=64)
+    state, _ = env.reset(jax.random.key(0), 8)
+    program = env.step.lower(jax.random.key(0), *jax.device_put((state, jnp.zeros((8, 2), int)), sharding))
+    assert not re.search("all-gather|all-reduce|all-to-all|collective-permute", program.compile().as_text())
+
+
+def test_seeds_may_be_vmapped():
+    env = short(exact_limit=True, reset_pool=64)
+    keys = jax.random.split(jax.random.key(0), 2)
+    state, _ = env.reset(keys[0], BATCH)
+    other = state.replace(position=state.position + 0.5, ended=~state.ended)
+    states = jax.tree.map(lambda *x: jnp.stack(x), state, other)
+    actions = jnp.zeros((2, BATCH, 2), int)
+    both = jax.jit(jax.vmap(env.step))(keys, states, actions)
+    for seed in range(2):
+        one = env.step(keys[seed], jax.tree.map(lambda x: x[seed], states), actions[seed])
+        for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(one), strict=True):
+            assert jnp.allclose(a[seed], b, atol=1e-6)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Key as Keys
 
 from jmarl.envs.skirmish import opponent, physics, spawn
 from jmarl.envs.skirmish.keys import descend
@@ -57,9 +58,11 @@ def reset(scenario: Scenario, config: SkirmishConfig, key: Key, batch: int) -> t
     state = begin(scenario, config, jax.random.split(key, batch))
     if config.reset_pool:
         state = state.replace(pool=draw_pool(scenario, config, pool_key, batch))
-    zero = jnp.zeros(batch)
-    no = jnp.zeros(batch, bool)
-    return state, _timestep(scenario, config, state, reward=zero, terminated=no, truncated=no, first=~no)
+    # Arrays of their own for all flags: a buffer that stands in a time step twice cannot be donated.
+    zeros = partial(jnp.zeros, batch)
+    return state, _timestep(
+        scenario, config, state, reward=zeros(), terminated=zeros(bool), truncated=zeros(bool), first=~zeros(bool)
+    )
 
 
 def step(
@@ -88,13 +91,13 @@ def refresh(scenario: Scenario, config: SkirmishConfig, key: Key, state: State) 
     return state.replace(pool=draw_pool(scenario, config, key, state.ended.shape[0]))
 
 
-def begin(scenario: Scenario, config: SkirmishConfig, keys: Key) -> State:
+def begin(scenario: Scenario, config: SkirmishConfig, keys: Keys[Array, "B"]) -> State:
     """New episodes, one for each key, as ``HeuristicEnemySMAX.reset`` draws them."""
     return _fresh(scenario, spawn.draw(scenario, config, keys))
 
 
 def advance(
-    scenario: Scenario, config: SkirmishConfig, keys: Key, state: State, action: Int[Array, "B N"]
+    scenario: Scenario, config: SkirmishConfig, keys: Keys[Array, "B"], state: State, action: Int[Array, "B N"]
 ) -> tuple[State, tuple[Float[Array, "B"], Bool[Array, "B"], Bool[Array, "B"]]]:
     """One step of every world, ended or not: the new state, and (team reward, terminated, truncated).
 
@@ -104,7 +107,7 @@ def advance(
 
 
 def _transition(
-    scenario: Scenario, config: SkirmishConfig, keys: Key, state: State, action: Int[Array, "B N"]
+    scenario: Scenario, config: SkirmishConfig, keys: Keys[Array, "L B"], state: State, action: Int[Array, "B N"]
 ) -> tuple[State, tuple[Float[Array, "B"], Bool[Array, "B"], Bool[Array, "B"]]]:
     """``keys[0]`` is for the physics, ``keys[1]`` for the enemy."""
     n = scenario.n_allies

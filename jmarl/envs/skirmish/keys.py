@@ -12,34 +12,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, UInt32
-
-from jmarl.types import Key
+from jaxtyping import Array, Float, Key, UInt32
 
 
 Path = tuple[int, ...]
 """Which child to take at each split: ``(1, 0)`` is the first child of the second."""
 
 
-def descend(keys: Key, paths: list[Path]) -> Key:
+def descend(keys: Key[Array, "B"], paths: list[Path]) -> Key[Array, "L B"]:
     """From each of B keys to the ends of L paths: keys ``[L, B]``."""
     children = np.full((max(map(len, paths)), len(paths)), -1, np.int32)
     for leaf, path in enumerate(paths):
         children[: len(path), leaf] = path
 
-    def level(at: Key, child: Array) -> tuple[Key, None]:
+    def level(at: Array, child: Array) -> tuple[Array, None]:
         below = fold(at, child.astype(jnp.uint32))
         return jnp.where(child[:, None] < 0, at, below), None
 
     return lax.scan(level, jnp.broadcast_to(keys, (len(paths), *keys.shape)), jnp.asarray(children))[0]
 
 
-def fold(keys: Key, child: UInt32[Array, "L"]) -> Key:
+def fold(keys: Key[Array, "L B"], child: UInt32[Array, "L"]) -> Key[Array, "L B"]:
     """Child ``child[l]`` of each of the keys ``[L, B]``."""
     return jax.vmap(jax.vmap(jax.random.fold_in, (0, None)))(keys, child)
 
 
-def bits(keys: Key, count: int) -> UInt32[Array, "L B n"]:
+def bits(keys: Key[Array, "L B"], count: int) -> UInt32[Array, "L B n"]:
     """The first ``count`` random words of each of the keys ``[L, B]``."""
     return jax.vmap(jax.vmap(lambda key: jax.random.bits(key, (count,), jnp.uint32)))(keys)
 

@@ -92,7 +92,7 @@ def _sights(scenario: Scenario, state: State) -> tuple[Bool[Array, "B N U"], Boo
 
 def _rows(
     scenario: Scenario, config: SkirmishConfig, state: State, seen: Bool[Array, "B N U"]
-) -> tuple[Float[Array, "B N E F"], Float[Array, "B N E F"]]:
+) -> tuple[Float[Array, "B N N-1 F"], Float[Array, "B N M F"]]:
     """Rows of the other allies and of the enemies.
 
     Only the position depends on the viewer, so one row for each *seen* unit is built, and the
@@ -114,13 +114,13 @@ def _rows(
     return relative(mask[0], mates), relative(mask[1], enemies)
 
 
-def _split(scenario: Scenario, units: Bool[Array, "B N U"]) -> tuple[Bool[Array, "B N E"], Bool[Array, "B N E"]]:
+def _split(scenario: Scenario, units: Bool[Array, "B N U"]) -> tuple[Bool[Array, "B N N-1"], Bool[Array, "B N M"]]:
     """Slots of an observer: the other allies in order, then the enemies."""
     n = scenario.n_allies
     return jnp.where(_before(n)[None], units[:, :, : n - 1], units[:, :, 1:n]), units[:, :, n:]
 
 
-def _before(n: int) -> Bool[Array, "n n-1"]:
+def _before(n: int) -> Bool[Array, "{n} {n}-1"]:
     """Whether slot e of ally i is the ally e itself; from the observer on it is the next one."""
     return jnp.arange(n - 1)[None] < jnp.arange(n)[:, None]
 

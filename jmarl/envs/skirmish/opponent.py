@@ -11,12 +11,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jmarl.envs.skirmish.keys import bits, descend, uniform
 from jmarl.envs.skirmish.rules import MAP_SIZE, N_OWN_ACTIONS, UNITS
 from jmarl.envs.skirmish.state import Bodies, distance, trait
-from jmarl.types import Key
 
 
 CENTRE = MAP_SIZE / 2
@@ -40,7 +39,7 @@ class View(NamedTuple):
 
 
 def decide(
-    keys: Key, allies: Bodies, enemies: Bodies, kind: Int[Array, "M B"], memory: Memory
+    keys: Key[Array, "B"], allies: Bodies, enemies: Bodies, kind: Int[Array, "M B"], memory: Memory
 ) -> tuple[Int[Array, "M B"], Memory]:
     """The action of every enemy, in its own numbering: 0 to 3 walk, 5 + j shoots at the j-th ally from the end."""
     alive = enemies.health > 0
@@ -78,9 +77,10 @@ def _aim(view: View, quarry: Int[Array, "M B"]) -> tuple[Int[Array, "M B"], Bool
     return target, can_shoot, jnp.where(can_shoot, target, -1)
 
 
-def _walk(keys: Key, view: View, here: tuple[Array, Array], goal: list[Array]) -> Int[Array, "M B"]:
+def _walk(keys: Key[Array, "B"], view: View, here: tuple[Array, Array], goal: list[Array]) -> Int[Array, "M B"]:
     """North, east, south or west, whichever leads most nearly to the ally that was drawn, or else to the goal."""
-    share = jnp.cumsum(view.seen / jnp.sum(view.seen, axis=1, keepdims=True), axis=1)
+    count = jnp.maximum(jnp.sum(view.seen, axis=1, keepdims=True), 1)
+    share = jnp.cumsum(view.seen / count, axis=1)
     threshold = share[:, -1] * (1 - _draws(keys, view.seen.shape[0]))
     drawn = jnp.sum(share < threshold[:, None], axis=1)
     can_see = jnp.any(view.seen, axis=1)
@@ -92,6 +92,6 @@ def _walk(keys: Key, view: View, here: tuple[Array, Array], goal: list[Array]) -
     return jnp.argmax(jnp.stack([ways[1], ways[0], -ways[1], -ways[0]]), axis=0)
 
 
-def _draws(keys: Key, count: int) -> Float[Array, "M B"]:
+def _draws(keys: Key[Array, "B"], count: int) -> Float[Array, "M B"]:
     """A uniform draw for each enemy of each world, as SMAX makes it: from the first child of the enemy's own key."""
     return uniform(bits(descend(keys, [(enemy, 0) for enemy in range(count)]), 1)[..., 0])

@@ -11,12 +11,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jmarl.envs.skirmish.keys import bits, fold, uniform
 from jmarl.envs.skirmish.rules import DT, MAP_SIZE, SUBSTEPS, UNITS
 from jmarl.envs.skirmish.state import Bodies, distance, trait
-from jmarl.types import Key
 
 
 TOUCH = 1e-6
@@ -54,7 +53,7 @@ class Shots(NamedTuple):
     """The last shot of each unit within this environment step."""
 
     fired: Bool[Array, "U B"]
-    key: Key
+    key: Key[Array, "U B"]
     """Of the sub-step in which the shot fell."""
     left: Float[Array, "U B"]
     """Sub-steps that were still to come."""
@@ -65,13 +64,13 @@ def traits(kind: Int[Array, "U B"]) -> Traits:
     return Traits(*(trait(getattr(UNITS, name), kind) for name in Traits._fields))
 
 
-def fight(keys: Key, bodies: Bodies, kind: Int[Array, "U B"], orders: Orders) -> Bodies:
+def fight(keys: Key[Array, "B"], bodies: Bodies, kind: Int[Array, "U B"], orders: Orders) -> Bodies:
     """Advance every world by one environment step of ``SUBSTEPS`` sub-steps; ``keys`` is one key for each world."""
     unit = traits(kind)
     shape = bodies.x.shape
     no_shots = Shots(jnp.zeros(shape, bool), jnp.broadcast_to(keys, shape), jnp.zeros(shape))
 
-    def substep(carry: tuple[Key, Bodies, Shots], left: Array) -> tuple[tuple[Key, Bodies, Shots], None]:
+    def substep(carry: tuple[Array, Bodies, Shots], left: Array) -> tuple[tuple[Array, Bodies, Shots], None]:
         keys, bodies, shots = carry
         pair = jax.vmap(jax.random.split, out_axes=1)(keys)
         fires = _fires(bodies, unit, orders.target) & ~shots.fired

@@ -56,11 +56,11 @@ UNITS = UnitTypes(
     names=("marine", "marauder", "stalker", "zealot", "zergling", "hydralisk"),
     letters="mMsZzh",
     speed=_column(3.15, 2.25, 4.13, 3.15, 4.13, 3.15),
-    damage=_column(9, 10, 13, 8, 5, 12),
-    reach=_column(5, 6, 6, 2, 2, 5),
-    sight=_column(9, 10, 10, 9, 8, 9),
+    damage=_column(9.0, 10.0, 13.0, 8.0, 5.0, 12.0),
+    reach=_column(5.0, 6.0, 6.0, 2.0, 2.0, 5.0),
+    sight=_column(9.0, 10.0, 10.0, 9.0, 8.0, 9.0),
     radius=_column(0.375, 0.5625, 0.625, 0.5, 0.375, 0.625),
-    health=_column(45, 125, 160, 150, 35, 80),
+    health=_column(45.0, 125.0, 160.0, 150.0, 35.0, 80.0),
     cooldown=_column(0.61, 1.07, 1.87, 0.86, 0.5, 0.59),
 )
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Key as Keys
 
 from jmarl.envs.skirmish import env as skirmish
 from jmarl.envs.skirmish.observe import observe
@@ -23,6 +24,8 @@ from jmarl.types import EntityObs, Key
 class Differences(NamedTuple):
     """Of a comparison: largest absolute differences, counts of unequal entries, counts of events that it met."""
 
+    start: Float[Array, ""]
+    """Of the states that episodes begin with; types count as numbers."""
     observation: Float[Array, ""]
     world: Float[Array, ""]
     reward: Float[Array, ""]
@@ -87,28 +90,30 @@ def compare(scenario: Scenario, smax: Any, key: Key, batch: int, length: int) ->
     Ended worlds begin anew. Half of the worlds take random available actions, in the other half the
     allies march east and shoot at the first enemy they can, so that episodes end in wins too.
     """
-    _, first = jax.vmap(smax.reset)(jax.random.split(key, batch))
+    reset = jax.vmap(lambda key: smax.reset(key)[1])
+    pick = jax.vmap(lambda end, a, b: jax.tree.map(lambda x, y: jnp.where(end, x, y), a, b))
 
-    def body(theirs: Any, key: Key) -> tuple[Any, Differences]:
+    def body(carry: tuple[Any, Array], key: Key) -> tuple[tuple[Any, Array], Differences]:
         action_key, step_key, reset_key = jax.random.split(key, 3)
-        keys = jax.random.split(step_key, batch)
+        keys, reset_keys = jax.random.split(step_key, batch), jax.random.split(reset_key, batch)
+        fresh = reset(reset_keys)
+        theirs = pick(carry[1], fresh, carry[0])
         available = _stack(smax, jax.vmap(smax.get_avail_actions)(theirs)).astype(bool)
         action = _actions(action_key, available)
         actions = {agent: action[:, i] for i, agent in enumerate(smax.agents)}
         after = jax.vmap(smax.step_env)(keys, theirs, actions)
         found = _differences(scenario, smax, keys, theirs, action, available, after)
-        _, fresh = jax.vmap(smax.reset)(jax.random.split(reset_key, batch))
-        done = after[3]["__all__"]
-        pick = jax.vmap(lambda end, a, b: jax.tree.map(lambda x, y: jnp.where(end, x, y), a, b))
-        return pick(done, fresh, after[1]), found
+        start = _state_gap(skirmish.begin(scenario, SkirmishConfig(), reset_keys), from_smax(fresh))
+        return (after[1], after[3]["__all__"]), found._replace(start=start)
 
-    _, found = lax.scan(body, first, jax.random.split(jax.random.fold_in(key, 1), length))
-    largest = [jnp.max(x) for x in found[:4]]
-    return Differences(*largest, *(jnp.sum(x) for x in found[4:]))
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(reset, jax.random.split(key, batch)))
+    _, found = lax.scan(body, (nothing, jnp.ones(batch, bool)), jax.random.split(key, length))
+    largest = [jnp.max(x) for x in found[:5]]
+    return Differences(*largest, *(jnp.sum(x) for x in found[5:]))
 
 
 def _differences(
-    scenario: Scenario, smax: Any, keys: Key, theirs: Any, action: Array, available: Array, after: tuple
+    scenario: Scenario, smax: Any, keys: Keys[Array, "B"], theirs: Any, action: Array, available: Array, after: tuple
 ) -> Differences:
     config = SkirmishConfig(last_targeted=True)
     their_obs, their_state, their_reward, their_done, _ = after
@@ -126,6 +131,7 @@ def _differences(
         (skirmish.won(scenario, ours), won),
     )
     return Differences(
+        start=jnp.zeros(()),
         observation=_gap(flat_observation(obs), _stack(smax, their_obs)),
         world=_gap(world_state(scenario, ours), their_obs["world_state"]),
         reward=_gap(jnp.repeat(reward[:, None], scenario.n_allies, 1), _stack(smax, their_reward)),

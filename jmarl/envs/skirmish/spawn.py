@@ -9,13 +9,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from jmarl.envs.skirmish.keys import Path, bits, descend, uniform
 from jmarl.envs.skirmish.physics import push_apart
 from jmarl.envs.skirmish.rules import MAP_SIZE, UNITS, Scenario, SkirmishConfig
 from jmarl.envs.skirmish.state import Spawn, trait
-from jmarl.types import Key
 
 
 NOISE = 2.0
@@ -37,7 +36,7 @@ INSIDE_NOISE, GROUP, PLACE, OUTSIDE_NOISE = (1,), (0, 1), (0, 0, 1), (0, 0, 0, 1
 """Below the key of whichever team is inside."""
 
 
-def draw(scenario: Scenario, config: SkirmishConfig, keys: Key) -> Spawn:
+def draw(scenario: Scenario, config: SkirmishConfig, keys: Key[Array, "B"]) -> Spawn:
     """One start for each key, drawn as ``HeuristicEnemySMAX.reset`` does; leaves [B, ...]."""
     spawn = (_drawn if scenario.drawn else _fixed)(scenario, config, keys)
     position, radius = spawn.position, trait(UNITS.radius, spawn.kind)
@@ -49,7 +48,7 @@ def draw(scenario: Scenario, config: SkirmishConfig, keys: Key) -> Spawn:
     return spawn.replace(position=position)
 
 
-def _fixed(scenario: Scenario, config: SkirmishConfig, keys: Key) -> Spawn:
+def _fixed(scenario: Scenario, config: SkirmishConfig, keys: Key[Array, "B"]) -> Spawn:
     """Two squares that face each other across the map."""
     allies, enemies = _places(bits(descend(keys, [ALLY_NOISE, ENEMY_NOISE]), 2 * _larger(scenario)))
     middle = MAP_SIZE / 2
@@ -62,7 +61,7 @@ def _fixed(scenario: Scenario, config: SkirmishConfig, keys: Key) -> Spawn:
     return Spawn(position, jnp.broadcast_to(kind, (keys.shape[0], scenario.n_units)))
 
 
-def _drawn(scenario: Scenario, config: SkirmishConfig, keys: Key) -> Spawn:
+def _drawn(scenario: Scenario, config: SkirmishConfig, keys: Key[Array, "B"]) -> Spawn:
     within: list[Path] = [INSIDE_NOISE, OUTSIDE_NOISE, PLACE, GROUP]
     paths = [SURROUNDS, ALLIES_INSIDE, MIRROR, MIRROR_EXTRA, KIND, EXTRA_KIND]
     paths += [(*SURROUND, team, *path) for team in (1, 2) for path in within]
@@ -104,7 +103,7 @@ def _surround(
     return _teams(scenario, jnp.where(allies_inside, inside, outside), jnp.where(allies_inside, outside, inside))
 
 
-def _smacv2_surround(scenario: Scenario, key: Key) -> Float[Array, "U 2"]:
+def _smacv2_surround(scenario: Scenario, key: Key[Array, ""]) -> Float[Array, "U 2"]:
     """Allies on the centre, enemies in one to four groups on distinct diagonals, all of a group on one spot."""
     count_key, group_key, place_key, diagonal_key = jax.random.split(key, 4)
     n_groups = jax.random.randint(count_key, (), 1, len(CORNERS) + 1)
@@ -137,7 +136,7 @@ def _largest(words: UInt32[Array, "B c"], n_options: int) -> Int[Array, "B n"]:
     return jnp.argmax(words >> 9, axis=-1).astype(jnp.int32)
 
 
-def _places(words: UInt32[Array, "L B 2n"]) -> Float[Array, "L B n 2"]:
+def _places(words: UInt32[Array, "L B w"]) -> Float[Array, "L B n 2"]:
     return uniform(words).reshape(*words.shape[:2], -1, 2)
 
 

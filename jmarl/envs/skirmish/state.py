@@ -79,5 +79,9 @@ def trait(column: np.ndarray, kind: Int[Array, "*shape"]) -> Float[Array, "*shap
 
 
 def distance(dx: Float[Array, "*shape"], dy: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Euclidean length."""
-    return jnp.sqrt(dx * dx + dy * dy)
+    """Euclidean length, rounded as SMAX's.
+
+    The maxima change nothing but keep the compiler from fusing product and sum, which would
+    round once less: a target at the very edge of a range would be in it here and not there.
+    """
+    return jnp.sqrt(jnp.maximum(dx * dx, 0.0) + jnp.maximum(dy * dy, 0.0))

@@ -20,10 +20,14 @@ from jmarl.networks.sequence.network import MLP, NARROW
 
 
 class KVCache(NamedTuple):
-    """Keys and values of the agents decoded so far; later positions are zero and masked."""
+    """Keys and values of the agents decoded so far; later positions are zero and masked.
 
-    key: Float[Array, "B H N D"]
-    value: Float[Array, "B H N D"]
+    Batch and heads share an axis: with a head axis of size one, XLA copies both buffers at every
+    position instead of writing one row in place.
+    """
+
+    key: Float[Array, "BH N D"]
+    value: Float[Array, "BH N D"]
     position: Int[Array, ""]
 
 
@@ -54,7 +58,7 @@ class Attention(nn.Module):
 
     def start(self, batch: int, n_agents: int) -> KVCache:
         """An empty cache."""
-        shape = (batch, self.n_head, n_agents, self.embed_dim // self.n_head)
+        shape = (batch * self.n_head, n_agents, self.embed_dim // self.n_head)
         return KVCache(jnp.zeros(shape), jnp.zeros(shape), jnp.zeros((), jnp.int32))
 
     def step(
@@ -63,8 +67,8 @@ class Attention(nn.Module):
         """The next agent attends to itself and to those before it."""
         key = _write(cache.key, self._split(self.key(x)), cache.position)
         value = _write(cache.value, self._split(self.value(x)), cache.position)
-        seen = jnp.arange(key.shape[2]) <= cache.position
-        mixed = _attend(q[:, :, None], key, value, seen)
+        seen = jnp.arange(key.shape[1]) <= cache.position
+        mixed = _attend(q.reshape(-1, 1, q.shape[-1]), key, value, seen)
         return KVCache(key, value, cache.position + 1), self.out(mixed.reshape(x.shape))
 
     def _split(self, x: Array) -> Array:
@@ -137,12 +141,12 @@ class DecoderBlock(nn.Module):
 
 
 def _attend(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
-    """Softmax attention, ``[M, H, N, D]`` each; ``mask[..., i, j]``: query i may see key j."""
-    scores = jnp.einsum("mhid,mhjd->mhij", q, k) * q.shape[-1] ** -0.5
+    """Softmax attention of ``q[..., I, D]`` over ``k, v[..., J, D]``; ``mask[..., i, j]``: i may see j."""
+    scores = jnp.einsum("...id,...jd->...ij", q, k) * q.shape[-1] ** -0.5
     if mask is not None:
         scores = jnp.where(mask, scores, -jnp.inf)
-    return jnp.einsum("mhij,mhjd->mhid", jax.nn.softmax(scores, axis=-1), v)
+    return jnp.einsum("...ij,...jd->...id", jax.nn.softmax(scores, axis=-1), v)
 
 
 def _write(buffer: Array, row: Array, position: Array) -> Array:
-    return jax.lax.dynamic_update_slice_in_dim(buffer, row[:, :, None], position, axis=2)
+    return jax.lax.dynamic_update_slice_in_dim(buffer, row.reshape(-1, 1, row.shape[-1]), position, axis=1)

@@ -141,14 +141,14 @@ def memoryless_policy(spec: Spec, encoder: Encoder, decoder: Decoder, *, agent_i
     def encode(params: Params, enc: Any, obs: EntityObs, first: Array) -> tuple[Any, Array, Array]:
         x = flatten(obs, spec, agent_id=agent_id)
         rep, value = cast(tuple[Array, Array], encoder.apply({"params": params["encoder"]}, _fold(x)))
-        return enc, rep.reshape(*first.shape, *rep.shape[1:]), value.reshape(*first.shape, -1)
+        return enc, _unfold(rep, first.shape), _unfold(value, first.shape)
 
     def decoder_method(method: str, params: Params, *args: Any) -> Any:
         return decoder.apply({"params": params["decoder"]}, *args, method=method)
 
     def decode_parallel(params: Params, dec: Any, tokens: Array, rep: Array, first: Array) -> Array:
         out: Any = decoder.apply({"params": params["decoder"]}, _fold(tokens), _fold(rep))
-        return out.reshape(*first.shape, *out.shape[1:])
+        return _unfold(out, first.shape)
 
     return SequencePolicy(
         init=init,
@@ -168,4 +168,9 @@ def _flat_width(spec: Spec, *, agent_id: bool) -> int:
 
 
 def _fold(x: Array) -> Array:
-    return x.reshape(-1, *x.shape[-2:])
+    """``[T, B, N, F]`` to ``[B T, N, F]``: with B the major axis, each device keeps its environments."""
+    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+
+def _unfold(x: Array, shape: tuple[int, ...]) -> Array:
+    return x.reshape(*reversed(shape), *x.shape[1:]).swapaxes(0, 1)

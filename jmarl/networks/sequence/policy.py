@@ -102,7 +102,7 @@ def action_codec(spec: Spec) -> ActionCodec:
     )
 
 
-def decode(  # noqa: PLR0913 - unroll is a keyword-only tuning knob
+def decode(
     policy: SequencePolicy,
     codec: ActionCodec,
     params: Params,
@@ -110,8 +110,6 @@ def decode(  # noqa: PLR0913 - unroll is a keyword-only tuning knob
     rep: Float[Array, "B N E"],
     avail: Bool[Array, "B N A"],
     noise: Float[Array, "B N A"],
-    *,
-    unroll: int = 1,
 ) -> tuple[Shaped[Array, "B N *A"], Float[Array, "B N O"], Any]:
     """Act: one joint choice as a scan over agents in the order in which they stand.
 
@@ -127,7 +125,7 @@ def decode(  # noqa: PLR0913 - unroll is a keyword-only tuning knob
 
     by_agent = jax.tree.map(_swap, (policy.decode_context(params, rep), avail, noise))
     start = _start_token(rep.shape[:1], codec.width, rep.dtype)
-    (state, _), (sample, out) = jax.lax.scan(agent, (state, start), by_agent, unroll=unroll)
+    (state, _), (sample, out) = jax.lax.scan(agent, (state, start), by_agent)
     return _swap(sample), _swap(out), state
 
 

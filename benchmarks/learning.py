@@ -1,0 +1,134 @@
+"""Learning curves on record: train each system through its command line, keep what it reached.
+
+    python -m benchmarks.learning [runs=ippo,mappo,mat_ppo,mam_ppo,mam_ppo:mam] [map=smax_3m] [steps=1500000]
+                                  [seeds=3] [episodes=512] [evaluations=10] [out=results/learning]
+
+A run is a system, or a system and a ``bi_mode`` behind a colon. Each trains with the defaults of
+its yaml, apart from the arguments above and ``SMALLER``: sizes for two CPU cores. For each, ``<out>/<run>.json`` holds the exact
+command, the commit, the device, the whole configuration and every evaluation of every seed
+(``episodes`` episodes, greedy and sampled, of the very parameters at that step);
+``<out>/<map>.png`` shows all of them, and the table says when the median seed first reached the
+bar, how the last evaluation ended, and what the absolute metric gave.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks.common import arguments, environment_record, markdown_table, write_json
+from jmarl.training.logger import read_rows
+
+
+DEFAULTS: dict[str, Any] = {
+    "runs": ("ippo", "mappo", "mat_ppo", "mam_ppo", "mam_ppo:mam"),
+    "map": "smax_3m",
+    "steps": 1_500_000,
+    "seeds": 3,
+    "episodes": 512,
+    "evaluations": 10,
+    "bar": 0.9,
+    "out": "results/learning",
+}
+
+
+SMALLER = {"mat_ppo": ("network.embed_dim=32",), "mam_ppo": ("network.embed_dim=32",)}
+
+
+def command(run: str, folder: Path, args: dict[str, Any]) -> list[str]:
+    """The command line that trains ``run`` into ``folder``."""
+    system, _, bi_mode = run.partition(":")
+    words = [
+        f"env={args['map']}",
+        f"num_seeds={args['seeds']}",
+        f"total_timesteps={args['steps']}",
+        f"eval.episodes={args['episodes']}",
+        f"eval.every={args['steps'] // args['evaluations']}",
+        "eval.absolute_factor=1",
+        f"run_dir={folder}",
+    ]
+    words += SMALLER.get(system, ())
+    words += [f"network.bi_mode={bi_mode}"] if bi_mode else []
+    return [sys.executable, "-m", f"jmarl.systems.{system}", *words]
+
+
+def train(run: str, args: dict[str, Any]) -> dict[str, Any]:
+    """Train, and return the record: the command as a user would type it, the curve, what it reached."""
+    before = environment_record()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "run"
+        words = command(run, folder, args)
+        clock = time.perf_counter()
+        subprocess.run(words, check=True)
+        seconds = time.perf_counter() - clock
+        typed = shlex.join(["python", *[w for w in words[1:] if not w.startswith("run_dir=")]])
+        rows = read_rows(folder / "metrics.jsonl")
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+    config.pop("run_dir", None)
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    absolute = [row for row in rows if row["kind"] == "absolute"]
+    record = {"run": run, "environment": before, "train_command": typed, "wall_seconds": seconds, "config": config}
+    return record | {"evaluations": evaluations, "absolute": absolute, **reached(evaluations, args["bar"])}
+
+
+def reached(evaluations: list[dict[str, Any]], bar: float) -> dict[str, Any]:
+    """The greedy win rate of the median seed: where it first stood at the bar, and at the end."""
+    medians = [float(np.median(row["greedy/won"])) for row in evaluations]
+    over = [i for i, median in enumerate(medians) if median >= bar]
+    first = max(evaluations[over[0]]["env_steps"]) if over else None
+    return {"bar": bar, "env_steps_to_bar": first, "best_median": max(medians), "final_median": medians[-1]}
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """What each run reached, as markdown."""
+    header = ["run", "median greedy win rate, last", "best", "env steps to the bar", "absolute, by seed", "minutes"]
+    rows = []
+    for r in records:
+        absolute = ", ".join(f"{x:.3f}" for x in r["absolute"][0]["greedy/won"]) if r["absolute"] else "-"
+        steps = r["env_steps_to_bar"]
+        rows.append([r["run"], r["final_median"], r["best_median"], steps or "not reached", absolute,
+                     round(r["wall_seconds"] / 60, 1)])  # fmt: skip
+    return markdown_table(header, rows)
+
+
+def picture(records: list[dict[str, Any]], title: str, path: Path) -> None:
+    """Greedy win rate against environment steps: the median seed, and a band from the worst to the best."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for record in records:
+        steps = [max(row["env_steps"]) for row in record["evaluations"]]
+        won = np.array([row["greedy/won"] for row in record["evaluations"]])
+        (line,) = axes.plot(steps, np.median(won, axis=1), label=record["run"])
+        axes.fill_between(steps, won.min(1), won.max(1), color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.axhline(records[0]["bar"], color="grey", linestyle="--", linewidth=0.8)
+    axes.set(xlabel="environment steps", ylabel="greedy win rate", ylim=(-0.02, 1.02), title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=140)
+
+
+def main() -> None:
+    """Train what was asked for; draw and tabulate all that is on record for this map."""
+    args = arguments(DEFAULTS)
+    out = Path(args["out"])
+    for run in args["runs"]:
+        write_json(out / f"{args['map']}_{run.replace(':', '_')}.json", train(run, args))
+    records = [json.loads(path.read_text()) for path in sorted(out.glob(f"{args['map']}_*.json"))]
+    episodes = args["episodes"]
+    picture(records, f"{args['map']}, {args['seeds']} seeds, {episodes} episodes", out / f"{args['map']}.png")
+    print(table(records))
+
+
+if __name__ == "__main__":
+    main()
