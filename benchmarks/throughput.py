@@ -154,7 +154,8 @@ class Peer:
     def check(self, result: Any) -> None:
         """Raise unless the finished run logged a loss other than zero."""
         jax.block_until_ready(result)
-        losses = [log["loss"]["total_loss"] for log in self.logs if "loss" in log]
+        jax.effects_barrier()
+        losses = [log["total_loss"] for log in self.logs]
         if not losses or float(losses[-1]) == 0.0:
             raise SystemExit("no gradient step was seen in JaxMARL's script: the figures would mean nothing")
 
