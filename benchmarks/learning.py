@@ -1,14 +1,14 @@
 """Learning curves on record: train each system through its command line, keep what it reached.
 
-    python -m benchmarks.learning [runs=ippo,mappo,mat_ppo,mam_ppo,mam_ppo:mam] [map=smax_3m] [steps=1500000]
-                                  [seeds=3] [episodes=512] [evaluations=10] [out=results/learning]
+    python -m benchmarks.learning [runs=ippo,mappo,mat_ppo,mam_ppo,mam_ppo:mam] [map=smax_3m] [seeds=3]
+                                  [steps=1500000] [episodes=512] [evaluations=10] [out=results/learning]
 
 A run is a system, or a system and a ``bi_mode`` behind a colon. Each trains with the defaults of
-its yaml, apart from the arguments above and ``SMALLER``: sizes for two CPU cores. For each, ``<out>/<run>.json`` holds the exact
-command, the commit, the device, the whole configuration and every evaluation of every seed
-(``episodes`` episodes, greedy and sampled, of the very parameters at that step);
-``<out>/<map>.png`` shows all of them, and the table says when the median seed first reached the
-bar, how the last evaluation ended, and what the absolute metric gave.
+its yaml, apart from the arguments above and ``SMALLER``: sizes for two CPU cores. For each,
+``<out>/<map>_<run>.json`` holds the exact command, the commit, the device, the whole configuration
+and every evaluation of every seed (``episodes`` episodes, greedy and sampled, of the very
+parameters at that step); ``<out>/<map>.png`` shows all of them, and the table says when the median
+seed first reached the bar, how the last evaluation ended, and what the absolute metric gave.
 """
 
 from __future__ import annotations

@@ -14,18 +14,24 @@ Learner = Any
 
 
 class InitFn(Protocol):
+    """Make a learner."""
+
     def __call__(self, key: Key, /) -> Learner:
         """Parameters, optimiser state, targets, counters. Jittable; shares no buffer between fields."""
         ...
 
 
 class CarryFn(Protocol):
+    """Make the memory that an episode begins with."""
+
     def __call__(self, batch: int, /) -> Carry:
         """Initial memory of the policy, each leaf with a leading B; ``()`` when it has none."""
         ...
 
 
 class ActFn(Protocol):
+    """Act; the policy."""
+
     def __call__(
         self, params: Params, carry: Carry, timestep: TimeStep, key: Key, explore: Float[Array, ""], /
     ) -> tuple[Shaped[Array, "B N ..."], Carry, Extras]:
@@ -38,12 +44,16 @@ class ActFn(Protocol):
 
 
 class UpdateFn(Protocol):
+    """Learn."""
+
     def __call__(self, learner: Learner, rollout: Rollout, key: Key, /) -> tuple[Learner, Metrics]:
         """One whole learning phase; the metrics are scalars."""
         ...
 
 
 class ExploreFn(Protocol):
+    """Schedule exploration."""
+
     def __call__(self, env_steps: Float[Array, ""], /) -> Float[Array, ""]:
         """The exploration rate after that many environment steps; constant 1 for policy gradients."""
         ...
