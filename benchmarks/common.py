@@ -122,29 +122,40 @@ def flops(executable: Any) -> float:
 
 def environment_record() -> dict[str, Any]:
     """What a reader needs to repeat a run: command, commit, device, versions, load."""
-    device = jax.devices()[0]
+    return host_record() | device_record()
+
+
+def host_record() -> dict[str, Any]:
+    """The part of the record that leaves JAX's backend alone."""
     return {
         "command": _command(),
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "platform": device.platform,
-        "device": _cpu_model() if device.platform == "cpu" else device.device_kind,
-        "device_count": jax.device_count(),
         "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load_average": list(os.getloadavg()),
         "python": platform.python_version(),
         "jax": jax.__version__,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def device_record() -> dict[str, Any]:
+    """The part of the record that only an initialised backend knows; on a GPU asking reserves its memory."""
+    device = jax.devices()[0]
+    return {
+        "platform": device.platform,
+        "device": _cpu_model() if device.platform == "cpu" else device.device_kind,
+        "device_count": jax.device_count(),
         "clock": "process cpu" if uses_cpu_clock() else "wall",
     }
 
 
 def write_json(path: str | Path, obj: dict[str, Any]) -> None:
-    """Write ``obj`` with the record of this run under ``environment``; folders are made."""
+    """Write ``obj``, under ``environment`` the record of this run unless it brings one; folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    record = {"environment": environment_record(), **obj}
+    record = obj if "environment" in obj else {"environment": environment_record(), **obj}
     path.write_text(json.dumps(record, indent=1, default=float) + "\n")
 
 

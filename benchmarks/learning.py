@@ -1,14 +1,15 @@
 """Learning curves on record: train each system through its command line, keep what it reached.
 
     python -m benchmarks.learning [runs=ippo,mappo,mat_ppo,mam_ppo,mam_ppo:mam] [map=smax_3m] [seeds=3]
-                                  [steps=1500000] [episodes=512] [evaluations=10] [out=results/learning]
+                                  [steps=1500000] [episodes=512] [evaluations=10] [bar=0.9]
+                                  [out=results/learning]
 
 A run is a system, or a system and a ``bi_mode`` behind a colon. Each trains with the defaults of
 its yaml, apart from the arguments above and ``SMALLER``: sizes for two CPU cores. For each,
 ``<out>/<map>_<run>.json`` holds the exact command, the commit, the device, the whole configuration
 and every evaluation of every seed (``episodes`` episodes, greedy and sampled, of the very
-parameters at that step); ``<out>/<map>.png`` shows all of them, and the table says when the median
-seed first reached the bar, how the last evaluation ended, and what the absolute metric gave.
+parameters at that step); ``<out>/<map>.png`` shows all of this map, and the table says when the median
+seed first reached ``bar``, how the last evaluation ended, and what the absolute metric gave.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.common import arguments, environment_record, markdown_table, write_json
+from benchmarks.common import arguments, host_record, markdown_table, write_json
 from jmarl.training.logger import read_rows
 
 
@@ -63,7 +64,7 @@ def command(run: str, folder: Path, args: dict[str, Any]) -> list[str]:
 
 def train(run: str, args: dict[str, Any]) -> dict[str, Any]:
     """Train, and return the record: the command as a user would type it, the curve, what it reached."""
-    before = environment_record()
+    host = host_record()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run"
         words = command(run, folder, args)
@@ -76,8 +77,17 @@ def train(run: str, args: dict[str, Any]) -> dict[str, Any]:
     config.pop("run_dir", None)
     evaluations = [row for row in rows if row["kind"] == "eval"]
     absolute = [row for row in rows if row["kind"] == "absolute"]
-    record = {"run": run, "environment": before, "train_command": typed, "wall_seconds": seconds, "config": config}
+    record = {"run": run, "map": args["map"], "environment": host | device_of_a_child()}
+    record |= {"train_command": typed, "wall_seconds": seconds, "config": config}
     return record | {"evaluations": evaluations, "absolute": absolute, **reached(evaluations, args["bar"])}
+
+
+def device_of_a_child() -> dict[str, Any]:
+    """The device's part of the record, from a process that ends: this one would keep GPU memory that training needs."""
+    code = "import json; from benchmarks.common import device_record; print(json.dumps(device_record()))"
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def reached(evaluations: list[dict[str, Any]], bar: float) -> dict[str, Any]:
@@ -100,7 +110,21 @@ def table(records: list[dict[str, Any]]) -> str:
     return markdown_table(header, rows)
 
 
-def picture(records: list[dict[str, Any]], title: str, path: Path) -> None:
+def on_record(out: Path, name: str) -> list[dict[str, Any]]:
+    """The records in a folder that were made on this map; another's name may begin alike."""
+    records = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
+    return [record for record in records if record.get("map") == name]
+
+
+def title(records: list[dict[str, Any]]) -> str:
+    """Map, seeds and episodes as they are on record; runs that differ are all named."""
+    seeds = {record["config"]["num_seeds"] for record in records}
+    episodes = {record["config"]["eval"]["episodes"] for record in records}
+    seeds, episodes = (" or ".join(map(str, sorted(numbers))) for numbers in (seeds, episodes))
+    return f"{records[0]['map']}, {seeds} seeds, {episodes} episodes"
+
+
+def picture(records: list[dict[str, Any]], path: Path) -> None:
     """Greedy win rate against environment steps: the median seed, and a band from the worst to the best."""
     from matplotlib.figure import Figure
 
@@ -112,7 +136,7 @@ def picture(records: list[dict[str, Any]], title: str, path: Path) -> None:
         (line,) = axes.plot(steps, np.median(won, axis=1), label=record["run"])
         axes.fill_between(steps, won.min(1), won.max(1), color=line.get_color(), alpha=0.15, linewidth=0)
     axes.axhline(records[0]["bar"], color="grey", linestyle="--", linewidth=0.8)
-    axes.set(xlabel="environment steps", ylabel="greedy win rate", ylim=(-0.02, 1.02), title=title)
+    axes.set(xlabel="environment steps", ylabel="greedy win rate", ylim=(-0.02, 1.02), title=title(records))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=140)
@@ -124,9 +148,8 @@ def main() -> None:
     out = Path(args["out"])
     for run in args["runs"]:
         write_json(out / f"{args['map']}_{run.replace(':', '_')}.json", train(run, args))
-    records = [json.loads(path.read_text()) for path in sorted(out.glob(f"{args['map']}_*.json"))]
-    episodes = args["episodes"]
-    picture(records, f"{args['map']}, {args['seeds']} seeds, {episodes} episodes", out / f"{args['map']}.png")
+    records = on_record(out, args["map"])
+    picture(records, out / f"{args['map']}.png")
     print(table(records))
 
 

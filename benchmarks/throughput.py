@@ -1,13 +1,18 @@
 """Training throughput: jmarl's MAPPO against JaxMARL's own script, at the same sizes, side by side.
 
-    python -m benchmarks.throughput peer=<checkout of JaxMARL> [map=10v10] [repeats=4] [out=results/throughput.json]
+    python -m benchmarks.throughput peer=<checkout of JaxMARL> [units=10] [repeats=4] [peer_updates=2]
+                                    [envs=128] [steps=128] [out=results/throughput.json]
 
 Both train a GRU actor and a GRU critic of 128 with 128 environments x 128 steps, 4 epochs x 4
-minibatches. A figure counts only after a gradient step has been seen in both: parameters
-changed here, a non-zero loss there. JaxMARL's script is loaded from its checkout and timed as
+minibatches, and their parameters may differ by ``PARAMETERS_WITHIN``: what the critics read differs
+in width, and both widths are printed. A figure counts only after a gradient step has been seen in
+both: parameters changed here, a non-zero loss there. Without ``peer`` only the last table is made.
+An environment step is one on which the action counted: jmarl's rows between episodes, which show
+the last observation, take time and count for nothing. JaxMARL's script is loaded from its checkout and timed as
 the difference between a run of ``1 + peer_updates`` updates and one of a single update, so that
-its set-up cancels; jmarl is timed on the chunk that its command line runs. The peer's scenario
-is ``smacv2_<n>_units``. The last table splits jmarl's time into environment, policy and update.
+its set-up cancels; jmarl is timed on the chunk that its command line runs. ``units`` names the
+scenarios ``smax_<n>v<n>`` and the peer's ``smacv2_<n>_units``. The last
+table splits jmarl's time into environment, policy and update.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import functools
 import importlib.util
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +29,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import Timing, arguments, environment_record, markdown_table, timed, timed_pair, write_json
+from benchmarks.common import arguments, markdown_table, timed, timed_pair, write_json
+from jmarl.envs.conformance import random_action
 from jmarl.training.anakin import Runner, rollout
 from jmarl.training.api import assemble, programs
 from jmarl.training.config import load_config
@@ -39,6 +45,7 @@ DEFAULTS: dict[str, Any] = {
     "steps": 128,
     "out": "",
 }
+PARAMETERS_WITHIN = 0.05
 OVERRIDES = (
     "network=gru",
     "network.torso=[128]",
@@ -56,9 +63,41 @@ def count(params: Any) -> int:
 
 
 def moved(before: Any, after: Any) -> bool:
-    """Whether every parameter array changed: a gradient step happened."""
+    """Whether every parameter array changed and is finite: a gradient step happened."""
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-    return all(bool(jnp.any(a != b)) for a, b in pairs)
+    return all(bool(jnp.any(a != b) and jnp.all(jnp.isfinite(b))) for a, b in pairs)
+
+
+def learned(losses: Sequence[float]) -> bool:
+    """Whether losses were logged and the last is a number other than zero: a learner that never ran logs zeros."""
+    return len(losses) > 0 and bool(np.isfinite(losses[-1])) and losses[-1] != 0.0
+
+
+def require_moved(name: str, update: Callable[[], Any], params: Callable[[], Any]) -> None:
+    """Run one update; end the program unless it changed every parameter, for its time would mean nothing."""
+    before = jax.tree.map(jnp.copy, params())
+    update()
+    require(moved(before, params()), f"no gradient step was seen in {name}: the figures would mean nothing")
+
+
+def require(law: bool, line: str) -> None:
+    """End the program with this line (exit status 1) unless the law holds."""
+    if not law:
+        raise SystemExit(line)
+
+
+def require_equal_size(ours: int, theirs: int) -> None:
+    """End the program unless the two learners have nearly as many parameters."""
+    apart = abs(1 - ours / theirs)
+    line = f"{ours} parameters against {theirs} differ by {apart:.1%}, more than {PARAMETERS_WITHIN:.0%}"
+    require(apart <= PARAMETERS_WITHIN, f"{line}: the figures would compare different networks")
+
+
+def first_width(params: Any, layer: str) -> int:
+    """Inputs of a network: rows of the kernel of its first layer, ``layer`` in its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+    return next(shape[-2] for name, shape in named.items() if name.endswith(f"{layer}/kernel"))
 
 
 class Ours:
@@ -72,39 +111,40 @@ class Ours:
         self.runner = jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), 1))
         self.chunk = jax.jit(jax.vmap(chunk), donate_argnums=0).lower(self.runner).compile()
         self.parameters = count(self.runner.learner.params)
+        self.critic_input = first_width(self.runner.learner.params["critic"], "torso/dense_0")
+        self.calls = 0
 
     def __call__(self) -> Any:
         """Train one update; returns the metrics."""
         self.runner, metrics = self.chunk(self.runner)
+        self.calls += 1
         return metrics
+
+    def steps(self) -> float:
+        """Environment steps of one update, the mean of all so far."""
+        return int(self.runner.env_steps[0]) / self.calls
 
     def check(self) -> None:
         """Raise unless an update changes every parameter."""
-        before = jax.tree.map(lambda x: x.copy(), self.runner.learner.params)
-        self()
-        if not moved(before, self.runner.learner.params):
-            raise SystemExit("no gradient step was seen in jmarl's update: the figures would mean nothing")
+        require_moved("jmarl's update", self, lambda: self.runner.learner.params)
 
     def split(self, repeats: int) -> dict[str, float]:
         """Seconds of one update spent in the environment, in the policy and in learning."""
         runner: Runner = jax.tree.map(lambda x: x[0], self.runner)
         steps = self.config.rollout_length
-        spec = self.env.spec
-        alone = jax.jit(functools.partial(self._environment, steps=steps, actions=spec.n_actions))
+        alone = jax.jit(functools.partial(self._environment, steps=steps))
         acting = jax.jit(lambda r, k: rollout(self.env, self.system, r, steps, k))
         key = jax.random.key(1)
         env_s = timed(lambda: alone(runner, key), repeats).best
         act_s = timed(lambda: acting(runner, key), repeats).best
         return {"environment": env_s, "policy": act_s - env_s, "all": timed(self, repeats).best}
 
-    def _environment(self, runner: Runner, key: jax.Array, *, steps: int, actions: int) -> Any:
+    def _environment(self, runner: Runner, key: jax.Array, *, steps: int) -> Any:
         """The same number of steps with random available actions and no network; every output is kept."""
 
         def step(loop: Any, keys: jax.Array) -> Any:
             state, timestep = loop
-            noise = jax.random.uniform(keys[0], timestep.obs.avail.shape)
-            action = jnp.argmax(jnp.where(timestep.obs.avail, noise, -1.0), -1)
-            state, timestep = self.env.step(keys[1], state, action)
+            state, timestep = self.env.step(keys[1], state, random_action(keys[0], timestep, self.env.spec))
             return (state, timestep), timestep
 
         state = self.env.refresh(key, runner.env_state)
@@ -146,41 +186,34 @@ class Peer:
         run = jax.jit(train).lower(key).compile()
         return lambda: run(key)
 
-    def parameters(self, result: Any) -> int:
-        """Parameters of actor and critic in a finished run."""
-        states = result["runner_state"][0][0]
-        return sum(count(state.params) for state in states)
+    def sizes(self, result: Any) -> tuple[int, int]:
+        """Parameters of actor and critic in a finished run, and the width of what the critic reads."""
+        actor, critic = (state.params for state in result["runner_state"][0][0])
+        return count((actor, critic)), first_width(critic, "params/Dense_0")
 
     def check(self, result: Any) -> None:
         """Raise unless the finished run logged a loss other than zero."""
         jax.block_until_ready(result)
         jax.effects_barrier()
-        losses = [log["total_loss"] for log in self.logs]
-        if not losses or float(losses[-1]) == 0.0:
-            raise SystemExit("no gradient step was seen in JaxMARL's script: the figures would mean nothing")
-
-
-def per_second(rows: int, timing: Timing) -> float:
-    return rows / timing.best
+        losses = [float(log["total_loss"]) for log in self.logs]
+        require(learned(losses), "no gradient step was seen in JaxMARL's script: the figures would mean nothing")
 
 
 def main() -> None:
     """Run the comparison, print the tables, write ``out``."""
     args = arguments(DEFAULTS)
-    rows = args["envs"] * args["steps"]
     ours = Ours(args["units"], args["envs"], args["steps"])
     ours.check()
-    record: dict[str, Any] = {"units": args["units"], "parameters": {"jmarl": ours.parameters}, "environment": {}}
+    record: dict[str, Any] = {"units": args["units"], "parameters": {"jmarl": ours.parameters}}
     if args["peer"]:
         record |= compare(ours, Peer(load_peer(args["peer"]), args["units"], args["envs"], args["steps"]), args)
     parts = ours.split(args["repeats"])
     parts["update"] = parts["all"] - parts["environment"] - parts["policy"]
     shares = {name: parts[name] / parts["all"] for name in ("environment", "policy", "update")}
-    table = [[name, parts[name] / rows * 1e6, shares[name]] for name in shares]
+    table = [[name, parts[name] / ours.steps() * 1e6, shares[name]] for name in shares]
     print(markdown_table(["part of jmarl's time", "us an environment step", "share"], table))
     record |= {"split_seconds": parts, "shares": shares}
     if args["out"]:
-        record["environment"] = environment_record()
         write_json(args["out"], record)
 
 
@@ -190,15 +223,20 @@ def compare(ours: Ours, peer: Peer, args: dict[str, Any]) -> dict[str, Any]:
     one, more = peer.program(1), peer.program(1 + args["peer_updates"])
     result = more()
     peer.check(result)
-    theirs = peer.parameters(result)
+    theirs, their_input = peer.sizes(result)
+    inputs = {"jmarl": ours.critic_input, "jaxmarl": their_input}
+    print(f"inputs of the critic: {inputs}")
+    require_equal_size(ours.parameters, theirs)
     pair = timed_pair(more, ours, args["repeats"])
     setup = timed(one, max(2, args["repeats"] // 2))
     peer_seconds = (pair.baseline.best - setup.best) / args["peer_updates"]
-    rates = {"jaxmarl": rows / peer_seconds, "jmarl": per_second(rows, pair.candidate)}
+    rates = {"jaxmarl": rows / peer_seconds, "jmarl": ours.steps() / pair.candidate.best}
     ratio = rates["jmarl"] / rates["jaxmarl"]
     counts = {"jmarl": ours.parameters, "jaxmarl": theirs}
     print(markdown_table(["", "jmarl", "JaxMARL"], [
         ["parameters", counts["jmarl"], counts["jaxmarl"]],
+        ["inputs of the critic", inputs["jmarl"], inputs["jaxmarl"]],
+        ["environment steps an update", ours.steps(), float(rows)],
         ["environment steps a second (this clock)", rates["jmarl"], rates["jaxmarl"]],
         ["wall seconds an update", pair.candidate.wall_min,
          (pair.baseline.wall_min - setup.wall_min) / args["peer_updates"]],
@@ -206,7 +244,8 @@ def compare(ours: Ours, peer: Peer, args: dict[str, Any]) -> dict[str, Any]:
     print(
         f"ratio {ratio:.2f}; parameters differ by {abs(1 - counts['jmarl'] / theirs):.1%}; A/A noise {pair.noise:.1%}"
     )
-    return {"parameters": counts, "steps_per_second": rates, "ratio": ratio, "noise": pair.noise}
+    sizes = {"parameters": counts, "critic_inputs": inputs, "env_steps_per_update": ours.steps()}
+    return sizes | {"steps_per_second": rates, "ratio": ratio, "noise": pair.noise}
 
 
 if __name__ == "__main__":

@@ -10,10 +10,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
+
+import yaml
 
 
 class ConfigError(ValueError):
@@ -50,6 +53,24 @@ def check_range(key: str, value: float, low: float = -math.inf, high: float = ma
 def check_positive(key: str, value: float) -> None:
     """``0 < value < infinity``."""
     check(0 < value < math.inf, key, value, "must be greater than 0 and finite")
+
+
+def read_value(key: str, text: str) -> Any:
+    """The value of ``key=text``, in yaml; ``1e6`` and ``2e-3`` are numbers, which YAML 1.1 takes for text.
+
+    Raises ``ConfigError`` for what is no yaml.
+    """
+    try:
+        return _numbers(yaml.safe_load(text) if text else "")
+    except (yaml.YAMLError, ValueError):
+        raise ConfigError(f"{key}={text}: cannot be read") from None
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    number = isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value)
+    return float(value) if number else value
 
 
 def build(cls: Any, tree: Mapping[str, Any], path: str = "", also: Iterable[str] = ()) -> Any:
@@ -238,7 +259,10 @@ class RunConfig:
         check_range("seed", self.seed, 0, 2**32 - 1)
         for key in ("num_seeds", "total_timesteps", "num_envs", "rollout_length"):
             check_range(key, getattr(self, key), 1)
-        check(bool(self.env.get("name")), "env", self.env, "has no name; choose a world with env=<name>")
+        rule = f"with num_seeds={self.num_seeds} the last seed is beyond 2**32 - 1"
+        check(self.seed + self.num_seeds <= 2**32, "seed", self.seed, rule)
+        name = self.env.get("name")
+        check(isinstance(name, str) and name != "", "env.name", name, "must be a name; choose a world with env=<name>")
         rows = self.rows_per_update
         rule = f"must be at least the {rows} rows of one update (num_envs x rollout_length); raise it or lower num_envs"
         check(self.eval.every >= rows, "eval.every", self.eval.every, rule)

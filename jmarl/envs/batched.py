@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from jmarl.config import build, check_range
 from jmarl.types import CentralState, EntityObs, Env, Key, Spec, TimeStep
+
+
+Tree = TypeVar("Tree")
 
 
 class Step(NamedTuple):
@@ -59,7 +63,10 @@ def batched(world: World) -> Env:
 
     An episode that has not ended by itself after ``spec.episode_limit`` actions is truncated,
     so a world needs no clock. Resets are computed only at steps at which some world needs one.
+
+    Raises ``ConfigError`` for an episode limit that is no whole number of at least 1.
     """
+    count("episode_limit", world.spec.episode_limit)
 
     def begin(key: Key, batch: int) -> tuple[BatchState, EntityObs]:
         state, obs = jax.vmap(world.reset)(jax.random.split(key, batch))
@@ -85,11 +92,19 @@ def batched(world: World) -> Env:
 
         def renew() -> tuple[BatchState, TimeStep]:
             fresh, obs = begin(begin_key, state.last.shape[0])
-            return _where(state.last, (fresh, _first(obs, moved[1])), moved)
+            return select(state.last, (fresh, _first(obs, moved[1])), moved)
 
         return jax.lax.cond(jnp.any(state.last), renew, lambda: moved)
 
     return Env(world.name, world.spec, reset, step)
+
+
+def count(option: str, value: Any) -> int:
+    """``value``, if it is a whole number of at least 1; else raise ``ConfigError`` naming ``env.<option>``."""
+    key = f"env.{option}"
+    number = build(int, value, key)
+    check_range(key, number, 1)
+    return number
 
 
 def flat_spec(
@@ -172,6 +187,6 @@ def _no_action(spec: Spec, batch: int) -> jax.Array:
     return jnp.zeros((batch, spec.n_agents, spec.n_actions), jnp.float32)
 
 
-def _where(condition: Bool[Array, "B"], a: Any, b: Any) -> Any:
-    """Choose among two batches of anything, world by world."""
+def select(condition: Bool[Array, "B"], a: Tree, b: Tree) -> Tree:
+    """Choose whole worlds from two trees of the same structure, whose leaves lead with B."""
     return jax.tree.map(lambda x, y: jnp.where(condition.reshape((-1,) + (1,) * (x.ndim - 1)), x, y), a, b)

@@ -23,7 +23,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jmarl.envs.batched import Step, World, batched, flat_obs, flat_spec
+from jmarl.config import check
+from jmarl.envs.batched import Step, World, batched, count, flat_obs, flat_spec
 from jmarl.envs.catalogue import JAXMARL, PREFIX
 from jmarl.types import CentralState, EntityObs, Env, Group, Key, Spec
 
@@ -40,14 +41,19 @@ def make(name: str, *, continuous: bool | None = None, episode_limit: int | None
     ``episode_limit`` cuts episodes earlier than the world itself, and is needed where the world
     has no ``max_steps``. The other options are those of JaxMARL's constructor (``num_agents``,
     ``max_steps``).
-    Raises ``ValueError`` for an unknown id or option, or a space that cannot be carried over.
+    Raises ``ValueError`` for an unknown id or option, an option of a wrong type or value, a space that
+    cannot be carried over, or a state without a step counter.
     """
+    limit = None if episode_limit is None else count("episode_limit", episode_limit)
+    if continuous is not None:
+        check(isinstance(continuous, bool), "env.continuous", continuous, "expected bool")
     env_id = JAXMARL[name][0] if name in JAXMARL else name.removeprefix(PREFIX)
     if name.endswith("_continuous") if continuous is None else continuous:
         options["action_type"] = "Continuous"
     source = _jaxmarl().make(env_id, **options)
     _check_options(type(source), options)
-    limit = episode_limit or _episode_limit(source)
+    _check_clock(source)
+    limit = _episode_limit(source) if limit is None else limit
     spec, observe = _spread(source, limit) if env_id == "MPE_simple_spread_v3" else _flat(source, limit)
     return batched(_world(name, source, spec, observe))
 
@@ -176,6 +182,13 @@ def _episode_limit(source: Any) -> int:
     if not hasattr(source, "max_steps"):
         raise ValueError(f"{source.name}: has no max_steps; give env.episode_limit")
     return int(source.max_steps) + 1
+
+
+def _check_clock(source: Any) -> None:
+    """Termination is told from the time limit by setting the step counter of the state to zero."""
+    state = jax.eval_shape(source.reset, jax.random.key(0))[1]
+    if not hasattr(state, "step"):
+        raise ValueError(f"{source.name}: its state has no field 'step', by which a time limit is told from an end")
 
 
 def _pad(x: jax.Array, width: int) -> Float[Array, "F"]:

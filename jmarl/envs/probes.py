@@ -5,6 +5,7 @@ Values are those of the optimal policy at discount ``gamma``; a trained critic m
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from jmarl.envs.batched import Step, World, batched, flat_obs, flat_spec
+from jmarl.config import build, check, nearest
+from jmarl.envs.batched import Step, World, batched, count, flat_obs, flat_spec
 from jmarl.types import EntityObs, Env, Key, Spec
 
 
@@ -49,6 +51,8 @@ def matrix(payoff: tuple[tuple[float, ...], ...] = ((8, -12, -12), (-12, 0, 0), 
     The default is not monotonic in either agent's action (QTRAN, Son et al. 2019, table 1):
     a sum of utilities cannot represent it and settles on 0, while the optimum is 8.
     """
+    rule = "must be a square table of at least one row"
+    check(len(payoff) > 0 and all(len(row) == len(payoff) for row in payoff), "env.payoff", payoff, rule)
 
     def pay(action: jax.Array, cue: jax.Array) -> jax.Array:
         return jnp.full(2, jnp.asarray(payoff, jnp.float32)[action[0], action[1]])
@@ -215,5 +219,15 @@ PROBES: dict[str, Callable[..., Env]] = {
 
 
 def make(name: str, **options: Any) -> Env:
-    """Build the probe ``name``, for the registry."""
-    return PROBES[name](**options)
+    """Build the probe ``name``, for the registry; raises ``ConfigError`` for an option that is unknown or wrong."""
+    probe = PROBES[name]
+    kinds = typing.get_type_hints(probe)
+    kinds.pop("return")
+    return probe(**{option: _option(kinds, option, value) for option, value in options.items()})
+
+
+def _option(kinds: dict[str, Any], option: str, value: Any) -> Any:
+    """``value`` in the type of the option; whole numbers are sizes, so at least 1."""
+    near = nearest(option, kinds)
+    check(option in kinds, f"env.{option}", value, f"unknown option; the nearest valid one is {near}")
+    return count(option, value) if kinds[option] is int else build(kinds[option], value, f"env.{option}")

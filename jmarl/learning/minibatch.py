@@ -52,7 +52,7 @@ def gather(tree: Any, index: Int[Array, "L m"], axis: int) -> Any:
     lanes, size = index.shape
 
     def leaf(x):
-        x = x.reshape(*x.shape[:axis], lanes, -1, *x.shape[axis + 1 :])
+        x = x.reshape(*x.shape[:axis], lanes, x.shape[axis] // lanes, *x.shape[axis + 1 :])
         picked = jax.vmap(lambda lane, i: jnp.take(lane, i, axis=axis, mode="clip"), (axis, 0), axis)(x, index)
         return picked.reshape(*x.shape[:axis], lanes * size, *x.shape[axis + 2 :])
 

@@ -26,13 +26,14 @@ def init_stats() -> ValueStats:
 def update_stats(
     stats: ValueStats, target: Float[Array, "..."], mask: Bool[Array, "..."], *, decay: float
 ) -> ValueStats:
-    """Take in the targets where ``mask``; none at all leaves the statistics as they are.
+    """Take in the finite targets where ``mask``; none at all leaves the statistics as they are.
 
     The value normalisation of Yu et al. 2022 (arXiv:2103.01955), Appendix: an average of mean and
     mean square with the bias of its zero start divided out. Differs from it: one update a learning
     phase, not one a minibatch, and a shorter memory.
     """
-    mask = jnp.broadcast_to(mask, target.shape)
+    mask = jnp.broadcast_to(mask, target.shape) & jnp.isfinite(target)
+    target = jnp.where(mask, target, 0.0)
     count = mask.sum()
     rate = jnp.where(count > 0, 1.0 - decay, 0.0)
     target = jnp.where(mask, target, 0.0)

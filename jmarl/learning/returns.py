@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
@@ -32,6 +33,8 @@ def lambda_return(
     Sutton and Barto, Reinforcement Learning, 2nd ed., eq. 12.20; Schulman et al. 2016
     (arXiv:1506.02438), eq. 16. Differs from both: rows between episodes.
     """
+    chex.assert_equal_shape([reward, value[1:]])
+    chex.assert_equal_shape([terminated, valid[1:]])
     discount = gamma * (1.0 - align(terminated, reward).astype(reward.dtype))
     live = align(valid[:-1], reward)
 

@@ -30,13 +30,8 @@ def one_hot(obs: EntityObs, spec: Spec) -> Float[Array, "*batch N N"]:
     return jnp.broadcast_to(jnp.eye(spec.n_agents), (*obs.own.shape[:-1], spec.n_agents))
 
 
-def flatten_state(state: CentralState) -> Float[Array, "*batch F"]:
-    """The central state as one vector: global features | rows of each group."""
-    return jnp.concatenate(state_parts(state), axis=-1)
-
-
 def state_parts(state: CentralState) -> tuple[Float[Array, "*batch F"], ...]:
-    """``flatten_state``, not yet concatenated."""
+    """The central state as vectors: global features | rows of each group, for ``JointDense`` to take as one."""
     return state.features, *map(_rows, state.rows, state.mask)
 
 

@@ -138,5 +138,11 @@ class SSM(nn.Module):
         if x.shape[0] == 1:
             y, carry = block.step(carry, x[0], first=first[0])
             return carry, y[None]
-        y, carry = block(jnp.moveaxis(x, 0, 2), state=carry, first=jnp.moveaxis(first, 0, 2))
-        return carry, jnp.moveaxis(y, 2, 0)
+        # The scan keeps the last batch axis the major one; that must be B, which may lie on several devices.
+        y, carry = block(x.transpose(2, 1, 0, 3), state=_swap(carry), first=first.transpose(2, 1, 0))
+        return _swap(carry), y.transpose(2, 1, 0, 3)
+
+
+def _swap(carry: MambaState) -> MambaState:
+    """``[B, N, ...]`` to ``[N, B, ...]``, and back."""
+    return jax.tree.map(lambda x: x.swapaxes(0, 1), carry)

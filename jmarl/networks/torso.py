@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -72,4 +73,5 @@ def product(x: Float[Array, "... F"], kernel: Float[Array, "F H"]) -> Float[Arra
     """
     if jax.device_count() > 1:
         return x @ kernel
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+    rows = math.prod(x.shape[:-1])
+    return (x.reshape(rows, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])

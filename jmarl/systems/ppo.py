@@ -223,7 +223,8 @@ def ppo_update(
 
     Metrics are means over the gradient steps, except ``ratio_error``, the largest ``|ratio - 1|`` of
     the first minibatch: the parameters have not changed there, so anything but rounding says that
-    acting and learning disagree about the policy; and ``skipped_steps``, a count since the start.
+    acting and learning disagree about the policy; and ``skipped_steps``, the gradient steps of this phase
+    that were skipped because a gradient was not finite.
     """
     loss = loss or clipped_loss(evaluate, cfg)
     gradient = jax.value_and_grad(loss, has_aux=True)
@@ -248,7 +249,8 @@ def ppo_update(
             minibatches=cfg.minibatches,
         )
         metrics |= {name: x.mean() for name, x in trace.items()}
-        metrics |= {"ratio_error": trace["ratio_error"][0, 0], "skipped_steps": skipped_steps(opt_state)}
+        skipped = skipped_steps(opt_state) - skipped_steps(learner.opt_state)
+        metrics |= {"ratio_error": trace["ratio_error"][0, 0], "skipped_steps": skipped}
         after = Learner(params=params, opt_state=opt_state, value_stats=stats, updates=learner.updates + 1)
         return after, metrics
 

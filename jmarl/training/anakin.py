@@ -61,16 +61,20 @@ def init_runner(env: Env, system: System, num_envs: int, key: Key) -> Runner:
     )
 
 
-def _track(episode: Episode, timestep: TimeStep) -> tuple[Episode, Metrics]:
-    """Add one time step to the running episodes; sums over those that it ends, no division anywhere."""
+def _track(episode: Episode, timestep: TimeStep, outcomes: Sequence[str]) -> tuple[Episode, Metrics]:
+    """Add one time step to the running episodes; sums over those that it ends, no division anywhere.
+
+    Of the environment's ``info`` only the ``outcomes`` count.
+    """
     episode = Episode(
         ret=jnp.where(timestep.first, 0.0, episode.ret + timestep.reward.mean(-1)),
         length=jnp.where(timestep.first, 0, episode.length + 1),
     )
     ended = timestep.last
-    finished = {"return": episode.ret, "length": episode.length, **timestep.info}
+    judged = {name: timestep.info[name] for name in outcomes}
+    finished = judged | {"return": episode.ret, "length": episode.length}
     sums = {name: jnp.where(ended, x, 0).sum(dtype=jnp.float32) for name, x in finished.items()}
-    return episode, {"count": ended.sum(dtype=jnp.float32), **sums}
+    return episode, sums | {"count": ended.sum(dtype=jnp.float32)}
 
 
 def rollout(env: Env, system: System, runner: Runner, length: int, key: Key) -> tuple[Runner, Rollout, Metrics]:
@@ -87,7 +91,7 @@ def rollout(env: Env, system: System, runner: Runner, length: int, key: Key) -> 
         env_state, timestep, carry, episode = loop
         action, carry, extras = system.act(params, carry, timestep, keys[0], explore)
         env_state, after = env.step(keys[1], env_state, action)
-        episode, ended = _track(episode, after)
+        episode, ended = _track(episode, after, env.spec.outcomes)
         row = Transition(
             obs=timestep.obs,
             first=timestep.first,

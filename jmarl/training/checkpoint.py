@@ -7,6 +7,7 @@ sha256 of every leaf; all three are compared before anything is handed back.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -23,6 +24,8 @@ from jmarl.config import ConfigError
 
 
 Meta = dict[str, Any]
+ASIDE = ".aside-"
+"""Before the number of a step that is being written again."""
 
 
 class Restored(NamedTuple):
@@ -69,19 +72,25 @@ class Checkpoints:
         self, folder: pathlib.Path, *, keep: int, verify: bool, warn: Callable[[str], None], read_only: bool = False
     ) -> None:
         self._folder, self._verify, self._warn = folder.absolute(), verify, warn
+        if not read_only:
+            self._return_or_drop()
         self._manager, self._args = _manager(self._folder, keep, read_only)
 
     def save(self, step: int, state: Any, meta: Meta) -> None:
-        """Copy the state to the host and write it in the background; one that fails is warned of at the next call."""
+        """Copy the state to the host and write it in the background; one that fails is warned of at the next call.
+
+        A step of that number stays aside until the new one is committed.
+        """
         self._settle()
-        if step in self._manager.all_steps():
-            self._remove(step)
         host = to_host(state)
         leaves = _describe(host)
         record = {"meta": meta, "leaves": leaves, "digest": _hash_json([meta, leaves])}
         arrays = {path: x for path, x in host.items() if x.size}
         items = {"state": self._args.StandardSave(arrays), "record": self._args.JsonSave(record)}
         try:
+            if step in self._manager.all_steps():
+                (self._folder / str(step)).rename(self._folder / f"{ASIDE}{step}")
+                self._manager.reload()
             self._manager.save(step, args=self._args.Composite(**items), force=True)
         except Exception as error:
             self._lost(error)
@@ -114,7 +123,10 @@ class Checkpoints:
         self._manager.close()
 
     def _remove(self, step: int) -> None:
-        shutil.rmtree(self._folder / str(step))
+        try:
+            shutil.rmtree(self._folder / str(step))
+        except OSError as error:
+            self._warn(f"checkpoint {step} could not be removed: {_one_line(error)}")
         self._manager.reload()
 
     def _settle(self) -> None:
@@ -122,6 +134,20 @@ class Checkpoints:
             self._manager.wait_until_finished()
         except Exception as error:
             self._lost(error)
+        if self._return_or_drop():
+            self._manager.reload()
+
+    def _return_or_drop(self) -> bool:
+        """End what ``save`` put aside: it goes if its successor is committed, and comes back if not."""
+        found = list(self._folder.glob(f"{ASIDE}*"))
+        for aside in found:
+            step = self._folder / aside.name.removeprefix(ASIDE)
+            if step.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    aside.rename(step)
+        return bool(found)
 
     def _lost(self, error: Exception) -> None:
         self._warn(f"a checkpoint could not be written, training goes on without it: {_one_line(error)}")

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from jmarl.config import ConfigError, build, nearest
+from jmarl.config import ConfigError, build, nearest, read_value
 from jmarl.training.catalogue import summary, systems
 from jmarl.training.help import system_help, table
 from jmarl.training.launch import exit_code, launch, train
@@ -69,15 +69,14 @@ def _train(arguments: Sequence[str]) -> int:
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
-    import yaml
-
     from jmarl.training.judge import evaluate_run
 
-    def read(text: str) -> Any:
-        value = yaml.safe_load(text)
-        return value if isinstance(value, bool | int | float) else text
+    hints = typing.get_type_hints(evaluate_run)
 
-    given = {key: read(value) for key, _, value in (argument.partition("=") for argument in arguments)}
+    def read(key: str, text: str) -> Any:
+        return text if hints.get(key) is str else read_value(key, text)
+
+    given = {key: read(key, value) for key, _, value in (argument.partition("=") for argument in arguments)}
     return evaluate_run(**dataclasses.asdict(build(_keywords(evaluate_run), given)))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from jmarl.config import ConfigError, RunConfig, build, check, key_paths
 from jmarl.training import arch
-from jmarl.training.catalogue import GROUPS, check_choice, check_env, configs_dir, yaml_names
+from jmarl.training.catalogue import GROUPS, check_choice, check_env, configs_dir, systems, yaml_names
 
 
 HYDRA_VERSION = "1.3"
@@ -43,6 +43,8 @@ def prepare(system: str, arguments: Iterable[str]) -> list[str]:
     chosen = {"env": [], "system": []}
     for argument in arguments:
         key, equals, value = argument.partition("=")
+        if equals and not key:
+            raise ConfigError(f"{argument}: names no key")
         if key in GROUPS and equals:
             names = [name.strip() for name in value.split(",")]
             chosen[key] = [name for name in names if re.fullmatch(r"[\w.-]+", name)]
@@ -78,6 +80,11 @@ def finish(system: str, composed: Any) -> tuple[RunConfig, list[str]]:
     with one_line_errors():
         tree: Any = OmegaConf.to_container(composed, resolve=True)
     tree.pop("hydra", None)
+    rule = (
+        "continues a run as it is; python -m jmarl.systems.<name> resume=<folder>, or resume_config of "
+        "jmarl.training.folder, reads its configuration"
+    )
+    check(not tree.get("resume"), "resume", tree.get("resume"), rule)
     for name in ("env", "system", "network", "arch", "eval"):
         check(isinstance(tree.get(name), dict), name, tree.get(name), "expected a group of keys")
     tree, picked = arch.resolve(tree, jax.default_backend(), lane_count())
@@ -88,7 +95,11 @@ def from_tree(tree: dict[str, Any]) -> RunConfig:
     """The inverse of ``dataclasses.asdict``: a ``RunConfig`` from plain data. Raises ``ConfigError``."""
     from jmarl.learning.minibatch import check_batch
 
-    module = importlib.import_module(f"jmarl.systems.{tree['system_name']}")
+    for name in ("system_name", "system", "network"):
+        if name not in tree:
+            raise ConfigError(f"{name}: missing; give it a value")
+        check(name == "system_name" or isinstance(tree[name], dict), name, tree[name], "expected a group of keys")
+    module = _module(tree["system_name"])
     parts = {"system": module.Config, "network": module.Network}
     also = [path for name, kind in parts.items() for path in key_paths(kind, name)]
     built = {name: build(kind, tree[name], name) for name, kind in parts.items()}
@@ -98,18 +109,32 @@ def from_tree(tree: dict[str, Any]) -> RunConfig:
     return config
 
 
+def _module(system: Any) -> Any:
+    rule = f"no such system; there are: {', '.join(systems())}"
+    check(isinstance(system, str), "system_name", system, rule)
+    try:
+        module = importlib.import_module(f"jmarl.systems.{system}")
+    except ModuleNotFoundError as error:
+        check(not (error.name or "").startswith("jmarl.systems"), "system_name", system, rule)
+        raise
+    check(hasattr(module, "Config") and hasattr(module, "Network"), "system_name", system, rule)
+    return module
+
+
 def _check_world(name: str, **options: Any) -> None:
-    """Raise ``ConfigError`` unless the environment exists and takes its options, which only its builder knows."""
+    """Raise ``ConfigError`` unless the environment can be built, which only its builder knows."""
     from jmarl.envs import registry
 
     check_env(name)
     try:
-        if options:
-            registry.make(name, **options)
+        spec = registry.make(name, **options).spec
     except ConfigError:
         raise
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"env={name}: {error}") from error
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: "
+        raise ConfigError(f"env={name}: {kind}{' '.join(str(error).split())}") from error
+    check(spec.n_agents >= 1, "env", name, f"has {spec.n_agents} agents, needs at least 1")
+    check(spec.episode_limit >= 1, "env", name, f"has an episode limit of {spec.episode_limit}, needs at least 1")
 
 
 @contextlib.contextmanager

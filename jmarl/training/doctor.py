@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jax
@@ -19,10 +18,10 @@ import jmarl
 from jmarl.envs import registry
 from jmarl.training.anakin import device_mesh
 from jmarl.training.checkpoint import Checkpoints
+from jmarl.training.folder import PACKAGES, package_versions
 from jmarl.training.help import table
 
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "jaxmarl", "orbax-checkpoint", "hydra-core", "numpy", "wandb")
 FAILED = 1
 
 
@@ -40,13 +39,7 @@ def doctor() -> int:
 
 
 def _versions() -> dict[str, str]:
-    def installed(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return "not installed"
-
-    return {package: installed(package) for package in PACKAGES}
+    return dict.fromkeys(PACKAGES, "not installed") | package_versions()
 
 
 def _devices() -> str:

@@ -23,18 +23,18 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import yaml
 
 import jmarl
-from jmarl.config import ConfigError, RunConfig
+from jmarl.config import ConfigError, RunConfig, check, read_value
 
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "jaxmarl", "numpy")
-DECIDING = ("jmarl", "jaxmarl")
-"""Packages whose version decides what an environment does and what a checkpoint means."""
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "jaxmarl", "orbax-checkpoint", "hydra-core", "numpy", "wandb")
+DECIDING = ("jmarl", "jaxmarl", "jax", "jaxlib", "flax", "optax", "backend")
+"""What decides, by its version or kind, what an environment does and whether a resumed run goes the same way."""
 CHANGEABLE = ("total_timesteps", "checkpoint", "logger", "arch.compile_cache", "run_dir", "resume")
 """Keys that a resumed run may be given anew; all others decide the program."""
 
@@ -102,8 +102,12 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 def write_json(path: pathlib.Path, tree: Any) -> None:
     """Write and then replace, so that a reader never sees half a file."""
+    _write(path, json.dumps(tree, indent=1) + "\n")
+
+
+def _write(path: pathlib.Path, text: str) -> None:
     scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+    scratch.write_text(text, encoding="utf-8")
     os.replace(scratch, path)
 
 
@@ -121,14 +125,14 @@ def write_status(folder: pathlib.Path, state: str, **details: Any) -> None:
 def write_config(folder: pathlib.Path, config: RunConfig) -> None:
     """``config.yaml``: every key that decides the run, which its own place does not."""
     tree = _lists(dataclasses.asdict(config)) | {"run_dir": "", "resume": ""}
-    (folder / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    _write(folder / "config.yaml", yaml.safe_dump(tree, sort_keys=False))
 
 
 def read_config(folder: pathlib.Path) -> RunConfig:
-    """The configuration that a run was started with."""
+    """The configuration that a run was started with. Raises ``ConfigError`` if its file is damaged."""
     from jmarl.training.config import from_tree
 
-    return from_tree(_read_tree(folder))
+    return from_tree(read_tree(folder))
 
 
 def resume_config(run: str, overrides: Iterable[str] = ()) -> RunConfig:
@@ -140,10 +144,10 @@ def resume_config(run: str, overrides: Iterable[str] = ()) -> RunConfig:
     from jmarl.training.config import from_tree
 
     folder = existing("resume", run)
-    tree = _read_tree(folder)
+    tree = read_tree(folder)
     for override in overrides:
         key, _, text = override.lstrip("+").partition("=")
-        _override(tree, key, yaml.safe_load(text) if text else "")
+        _override(tree, key, read_value(key, text))
     return from_tree({**tree, "resume": run})
 
 
@@ -153,14 +157,17 @@ def _override(tree: dict[str, Any], key: str, value: Any) -> None:
     node = tree
     for parent in parents:
         node = node.setdefault(parent, {})
+        check(isinstance(node, dict), key, value, f"unknown key; {parent} is a value and has no parts")
     old = node.get(last)
-    old = old.get("name") if isinstance(old, dict) else old
+    if isinstance(old, dict):
+        old = tree.get("system_name") if key == "system" else old.get("name")
     if key == "logger":
-        tree["logger"] = _logger_choice(value)
+        tree["logger"] = _logger_choice(str(value))
     elif last not in node or any(key == k or key.startswith(f"{k}.") for k in CHANGEABLE):
         node[last] = value
     elif old != value:
-        shown = "that of the run" if old is None else f"{old!r} in this run"
+        group = isinstance(node[last], dict) and old is None
+        shown = "a choice made as the run began; leave it out" if group else f"{old!r} in this run"
         raise ConfigError(
             f"{key}={value}: cannot change when a run is resumed (it is {shown}); start a new run instead"
         )
@@ -173,8 +180,16 @@ def _logger_choice(name: str) -> dict[str, Any]:
     return yaml.safe_load((configs_dir() / "logger" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-def _read_tree(folder: pathlib.Path) -> dict[str, Any]:
-    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+def read_tree(folder: pathlib.Path) -> dict[str, Any]:
+    """``config.yaml`` as plain data. Raises ``ConfigError`` for what ``write_config`` would not write."""
+    path = folder / "config.yaml"
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds no configuration")
+    return tree
 
 
 def _lists(tree: Any) -> Any:
@@ -184,18 +199,24 @@ def _lists(tree: Any) -> Any:
     return [_lists(v) for v in tree] if isinstance(tree, list | tuple) else tree
 
 
+def package_versions() -> dict[str, str]:
+    """The versions of those ``PACKAGES`` that are installed."""
+    found = {}
+    for package in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
 def versions() -> dict[str, Any]:
     """What this process runs on and with."""
     import jax
 
-    found = {"jmarl": jmarl.__version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
-        **found,
+        "jmarl": jmarl.__version__,
+        "python": platform.python_version(),
+        **package_versions(),
+        "backend": jax.default_backend(),
         "platform": platform.platform(),
         "devices": [str(device) for device in jax.devices()],
         "device_kind": jax.devices()[0].device_kind,
@@ -213,7 +234,7 @@ def write_versions(folder: pathlib.Path, now: dict[str, Any]) -> None:
 
 
 def version_changes(before: dict[str, Any]) -> list[str]:
-    """Packages that decide what a checkpoint means and that are not what they were."""
+    """What of ``DECIDING`` is not what it was."""
     now = versions()
     changed = [name for name in DECIDING if before.get(name) != now.get(name)]
     return [f"{name} {before.get(name)} when it was saved, {now.get(name)} now" for name in changed]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 
-from jmarl.config import ConfigError, RunConfig, check
+from jmarl.config import ConfigError, RunConfig, check, check_range
 from jmarl.training import folder as run_folder
 from jmarl.training import report
 from jmarl.training.api import assemble
 from jmarl.training.checkpoint import Checkpoints
+from jmarl.training.launch import use_compile_cache
 from jmarl.training.loop import Position, Session, log_absolute
 from jmarl.training.programs import ABSOLUTE, State, programs, seed_keys
 
@@ -22,13 +24,14 @@ def absolute_metric(s: Session, state: State, at: Position) -> str:
     """The best parameters on ``absolute_factor`` times the episodes of an evaluation, all of them fresh.
 
     Gorsane et al. 2022 (arXiv:2209.10485), section 4. Calls the compiled evaluation again,
-    writes ``evaluation.json`` and a row of metrics, and returns a table.
+    writes ``evaluation.json`` and a row of metrics, and returns a table. A signal between two calls
+    ends it with nothing written and an empty text; a run that resumes begins it anew.
     """
-    best = state.best
-    parts = [
-        jax.device_get(s.programs.evaluate(best, best.params, s.keys.at(ABSOLUTE + i), at.update)[1])
-        for i in range(s.config.eval.absolute_factor)
-    ]
+    best, parts = state.best, []
+    for i in range(s.config.eval.absolute_factor):
+        if s.stop():
+            return ""
+        parts.append(jax.device_get(s.programs.evaluate(best, best.params, s.keys.at(ABSOLUTE + i), at.update)[1]))
     results = jax.tree.map(lambda *x: np.concatenate(x, axis=-1), *parts)
     log_absolute(s, at, results)
     tree = _tree(s.config, s.config.eval.absolute_factor * s.config.eval.episodes, best.update, results)
@@ -44,8 +47,11 @@ def evaluate_run(run: str, *, episodes: int = 640, parameters: str = "best", see
     """
     check(parameters in ("best", "latest"), "parameters", parameters, "must be one of best, latest")
     check(episodes >= 1, "episodes", episodes, "must be at least 1")
+    _check_target(json)
     folder = run_folder.existing("run", run)
     config = run_folder.read_config(folder)
+    check_range("seed", seed, 0, 2**32 - 1 - ABSOLUTE - config.eval.absolute_factor)
+    use_compile_cache(config.arch)
     config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, episodes=episodes))
     env, system = assemble(config)
     plain = programs(config, env, system)
@@ -61,6 +67,13 @@ def evaluate_run(run: str, *, episodes: int = 640, parameters: str = "best", see
     return 0
 
 
+def _check_target(json: str) -> None:
+    """Evaluating takes minutes; that its results can be written is known before."""
+    path = pathlib.Path(json)
+    fits = not json or (path.parent.is_dir() and os.access(path.parent, os.W_OK) and not path.is_dir())
+    check(fits, "json", json, "cannot be written; name a file in a folder that exists")
+
+
 def _restore(config: RunConfig, folder: pathlib.Path, like: State) -> tuple[State, int]:
     warn = report.open_reporter().warn
     checkpoints = Checkpoints(folder / "checkpoints", keep=1, verify=True, warn=warn, read_only=True)
@@ -69,7 +82,7 @@ def _restore(config: RunConfig, folder: pathlib.Path, like: State) -> tuple[Stat
     if restored is None:
         raise ConfigError(f"run={folder}: holds no checkpoint to evaluate")
     for change in run_folder.version_changes(restored.meta["versions"]):
-        warn(f"not the versions that trained these parameters: {change}")
+        warn(f"not what trained these parameters: {change}")
     return restored.state, restored.step
 
 

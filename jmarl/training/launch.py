@@ -15,23 +15,33 @@ from jmarl.training.signals import PREEMPTED
 
 USER_ERROR = 2
 INTERRUPTED = 130
+UNREAD = 141
 
 
 def main(system: str, arguments: Sequence[str] | None = None) -> NoReturn:
     """Train ``system`` as the arguments say, or print its help; exits with the run's exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if {"-h", "--help"} & set(arguments):
-        from jmarl.training.help import system_help
+    asked = {"-h", "--help"} & set(arguments)
+    sys.exit(exit_code(lambda: _help(system) if asked else launch(system, arguments, train)))
 
-        print(system_help(system))
-        sys.exit(0)
-    sys.exit(exit_code(lambda: launch(system, arguments, train)))
+
+def _help(system: str) -> int:
+    from jmarl.training.help import system_help
+
+    print(system_help(system))
+    return 0
 
 
 def exit_code(command: Callable[[], int]) -> int:
-    """Run a command; an error of the user's is one line on stderr and code 2."""
+    """Run a command; an error of the user's is one line on stderr and code 2, a reader who left is no error."""
     try:
-        return command()
+        code = command()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # else Python reports it once more, as it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
@@ -45,9 +55,9 @@ def launch(system: str, arguments: Sequence[str], run: Callable[[RunConfig], int
     Returns the exit code, of several jobs the first that is not 0. A job that was preempted ends
     the others too. Raises ``ConfigError``.
     """
-    resumed = [value for key, _, value in (a.partition("=") for a in arguments) if key == "resume" and value]
-    if resumed:
-        config = _resumed(system, resumed[-1], [a for a in arguments if not a.startswith("resume=")])
+    resumed = [a.partition("=")[2] for a in arguments if _key(a) == "resume"]
+    if resumed and resumed[-1]:
+        config = _resumed(system, resumed[-1], [a for a in arguments if _key(a) != "resume"])
         use_compile_cache(config.arch)
         return run(config)
     codes: list[int] = []
@@ -64,6 +74,11 @@ def launch(system: str, arguments: Sequence[str], run: Callable[[RunConfig], int
 
     _through_hydra(system, arguments, job)
     return next((code for code in codes if code), 0)
+
+
+def _key(argument: str) -> str:
+    """The key of ``key=value``, ``+key=value`` and ``++key=value``."""
+    return argument.partition("=")[0].lstrip("+")
 
 
 def _resumed(system: str, folder: str, arguments: Sequence[str]) -> RunConfig:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from jmarl.config import LoggerConfig
+from jmarl.training.report import mean_steps
 
 
 Row = dict[str, Any]
@@ -120,14 +121,14 @@ def scalars(row: Row) -> Iterator[tuple[str, float]]:
 
 
 def tensorboard(folder: pathlib.Path) -> Logger:
-    """Scalars over environment steps for TensorBoard."""
+    """Scalars over environment steps (the mean of the seeds') for TensorBoard."""
     from tensorboardX import SummaryWriter
 
     writer = SummaryWriter(str(folder))
 
     def log(row: Row) -> None:
         for name, value in scalars(row):
-            writer.add_scalar(name, value, max(row["env_steps"]))
+            writer.add_scalar(name, value, mean_steps(row["env_steps"]))
 
     return Logger(log, writer.close)
 
@@ -151,7 +152,9 @@ def wandb(folder: pathlib.Path, project: str, mode: str, name: str, warn: Warn, 
         except Exception as error:
             warn(f"wandb: {type(error).__name__}; it writes offline, `wandb sync` uploads later")
             run = begin("offline")
-        return Logger(lambda row: run.log({**dict(scalars(row)), "env_steps": max(row["env_steps"])}), run.finish)
+        return Logger(
+            lambda row: run.log({**dict(scalars(row)), "env_steps": mean_steps(row["env_steps"])}), run.finish
+        )
 
     return threaded("wandb", connect, warn)
 

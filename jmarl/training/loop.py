@@ -91,7 +91,7 @@ def checkpoint_is_due(config: RunConfig, at: Position) -> bool:
 
 
 def advance(s: Session, state: State, at: Position) -> tuple[State, Position]:
-    """One chunk: train, check, log, show."""
+    """One chunk: train, check, log, show. ``steps_per_second`` is the sum over the seeds."""
     with report.stopwatch() as seconds:
         runner, on_device = s.programs.chunk(state.runner)
         result: ChunkReport = jax.device_get(on_device)
@@ -127,8 +127,8 @@ def _training_metrics(result: ChunkReport) -> dict[str, list[float]]:
 
 
 def _check_finite(config: RunConfig, result: ChunkReport, first: int, last: int) -> None:
-    losses = {name: np.isfinite(x) for name, x in result.metrics["train"].items() if "loss" in name}
-    for name, finite in {**result.finite, **losses}.items():
+    """Of the parameters alone: a loss may be NaN in a chunk whose optimiser skipped that gradient and went on."""
+    for name, finite in result.finite.items():
         if not finite.all():
             seed = config.seed + int(np.argmin(finite))
             raise NotFinite(f"not finite after updates {first} to {last}: {name} of seed {seed}")

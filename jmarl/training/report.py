@@ -69,16 +69,24 @@ def _live(console: Console) -> Reporter:
 
 
 def progress_line(row: dict[str, Any], share: float, eta_s: float) -> str:
-    """One training row in words; a figure over several seeds is their median."""
+    """One training row in words.
+
+    Of several seeds: the mean of their env steps, the sum of their env steps/s, the median of any other figure.
+    """
     parts = [
         f"{share:5.1%}",
-        f"{min(row['env_steps']):,} env steps",
+        f"{mean_steps(row['env_steps']):,} env steps",
         f"{row['steps_per_second']:,.0f} env steps/s",
         f"ETA {duration(eta_s)}",
         *(_figures(row, {"return": "return", "won": "win rate"}) if any(row["episodes"]) else ["no episode ended yet"]),
         *_figures(row, {name: name.replace("_", " ") for name in LOSSES})[:3],
     ]
     return " | ".join(parts)
+
+
+def mean_steps(env_steps: list[int]) -> int:
+    """What stands for the environment steps of several seeds wherever there is room for one number."""
+    return round(sum(env_steps) / len(env_steps))
 
 
 def evaluation_line(row: dict[str, Any]) -> str:
@@ -88,7 +96,7 @@ def evaluation_line(row: dict[str, Any]) -> str:
         " ".join([mode, *_figures(row, {f"{mode}/{name}": text for name, text in names.items()})])
         for mode in ("greedy", "sampled")
     ]
-    return f"evaluation at {min(row['env_steps']):,} env steps | {' | '.join(shown)}"
+    return f"evaluation at {mean_steps(row['env_steps']):,} env steps | {' | '.join(shown)}"
 
 
 def _figures(row: dict[str, Any], names: dict[str, str]) -> list[str]:

@@ -89,7 +89,7 @@ def _run(config: RunConfig, folder: pathlib.Path, reporter: Reporter, stop: Call
     try:
         restored = checkpoints.restore(shapes) if checkpoints and config.resume else None
         at = Position(**restored.meta["position"]) if restored else loop.start(config)
-        if at.update >= config.num_updates and (folder / "evaluation.json").exists():
+        if _finished(config, folder, at):
             return 0, f"already finished, all {at.update:,} updates; total_timesteps=<more> extends the run"
         reporter.say(_plan(config, env, system, shapes))
         reporter.say(_beginning(config, folder, at, restored))
@@ -107,17 +107,25 @@ def _run(config: RunConfig, folder: pathlib.Path, reporter: Reporter, stop: Call
             checkpoints.close()
 
 
+def _finished(config: RunConfig, folder: pathlib.Path, at: Position) -> bool:
+    judged = not config.eval.absolute_factor or (folder / "evaluation.json").exists()
+    return judged and at.update >= config.num_updates and not loop.evaluation_is_due(config, at)
+
+
 def _train(s: Session, state: State, at: Position, saved: Position | None) -> tuple[int, str]:
     try:
         state, at, signal = loop.train(s, state, at, saved)
         if signal:
             return PREEMPTED, f"stopped by {signal} after update {at.update}"
         if s.config.eval.absolute_factor:
-            s.reporter.say(absolute_metric(s, state, at))
+            table = absolute_metric(s, state, at)
+            if not table:
+                return PREEMPTED, f"stopped by {s.stop()} before the absolute metric was complete"
+            s.reporter.say(table)
     finally:
         s.logger.close()
     _draw(s.folder, s.reporter)
-    return 0, f"finished: {at.update:,} updates, {at.env_steps[0]:,} env steps a seed"
+    return 0, f"finished: {at.update:,} updates, {report.mean_steps(at.env_steps):,} env steps a seed"
 
 
 def _draw(folder: pathlib.Path, reporter: Reporter) -> None:
@@ -147,13 +155,25 @@ def _prepare(
 ) -> None:
     """Describe the run in its folder, and take back what a resumed one will write again."""
     for change in run_folder.version_changes(restored.meta["versions"]) if restored else ():
-        reporter.warn(f"the run resumes with other versions and may go another way: {change}")
+        reporter.warn(f"the run resumes on something else and may go another way: {change}")
+    if restored and (change := _new_schedule(config, run_folder.read_tree(folder)["total_timesteps"])):
+        reporter.say(change)
     if restored and checkpoints:
         checkpoints.discard_after(restored.step)
     log.truncate_rows(folder / "metrics.jsonl", lambda row: loop.belongs_before(row, at))
+    (folder / "evaluation.json").unlink(missing_ok=True)
     run_folder.write_config(folder, config)
     run_folder.write_versions(folder, run_folder.versions())
     run_folder.write_status(folder, "running", update=at.update, env_steps=at.env_steps)
+
+
+def _new_schedule(config: RunConfig, before: int) -> str:
+    if before == config.total_timesteps or not getattr(config.system, "anneal_lr", False):
+        return ""
+    return (
+        f"total_timesteps was {before:,} and is {config.total_timesteps:,}: with system.anneal_lr=true "
+        "the learning rate now falls to zero over the new length"
+    )
 
 
 def _plan(config: RunConfig, env: Env, system: System, shapes: State) -> str:
@@ -178,7 +198,7 @@ def _plan(config: RunConfig, env: Env, system: System, shapes: State) -> str:
 
 def _beginning(config: RunConfig, folder: pathlib.Path, at: Position, restored: Restored | None) -> str:
     if restored:
-        how = f"resumes after update {at.update:,} ({at.env_steps[0]:,} env steps a seed)"
+        how = f"resumes after update {at.update:,} ({report.mean_steps(at.env_steps):,} env steps a seed)"
     elif config.resume:
         how = "holds no checkpoint yet; starts from the beginning"
     else:

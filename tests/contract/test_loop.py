@@ -52,6 +52,16 @@ def test_statistics_count_finished_episodes_once():
     assert float(ended["length"]) == 16 * 2
 
 
+def test_an_info_that_is_no_outcome_is_not_reported():
+    spec = flat_spec(1, 1, 2, episode_limit=2, outcomes=("judged",))
+    obs = flat_obs(spec, jnp.ones((1, 1)))
+    info = {"judged": jnp.float32(1), "count": jnp.float32(50), "return": jnp.float32(50), "map": jnp.int32(7)}
+    env = batched(World("chatty", spec, lambda key: ((), obs), lambda key, s, a: (s, Step(obs, 1.0, False, info=info))))
+    runner = init_runner(env, toy_system(spec), 4, jax.random.key(0))
+    *_, ended = jax.jit(lambda r, k: rollout(env, toy_system(spec), r, 3, k))(runner, jax.random.key(1))
+    assert {name: float(x) for name, x in ended.items()} == {"count": 4, "return": 8, "length": 8, "judged": 4}
+
+
 def test_evaluation_takes_one_episode_from_each_environment():
     env, system = assemble(config())
     params = system.init(jax.random.key(0)).params
@@ -87,11 +97,14 @@ def mean_return_over_fixed_steps(env, system, learner):
     return ended["return"] / ended["count"]
 
 
+TWIN = pytest.mark.xfail(strict=True, raises=AssertionError, reason="defective twin: a fixed number of steps")
+
+
 @pytest.mark.parametrize(
     "estimate",
     [
         mean_return_of_one_episode_each,
-        pytest.param(mean_return_over_fixed_steps, marks=pytest.mark.xfail(strict=True, reason="defective twin")),
+        pytest.param(mean_return_over_fixed_steps, marks=TWIN),
     ],
 )
 def test_evaluation_weighs_short_and_long_episodes_alike(estimate):

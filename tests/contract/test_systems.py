@@ -9,7 +9,7 @@ import pytest
 
 import jmarl
 from jmarl.training.anakin import init_runner, rollout
-from jmarl.training.api import assemble
+from jmarl.training.api import assemble, programs
 
 
 SMALL = {
@@ -94,3 +94,22 @@ def test_only_available_actions_are_taken(name, size):
     steps = experience.steps
     taken = jnp.take_along_axis(steps.obs.avail, steps.action[..., None], axis=-1)
     assert taken.all()
+
+
+NARROW = ["mpe_spread", "mpe_spread_continuous", "smax_1v1"]
+ON_FOUR = [(4, *case, env) for case in [("ippo", "gru"), ("mappo", "mlp"), ("mam_ppo", "mam")] for env in NARROW]
+ON_ONE = [(1, "mappo", "mlp", "mpe_spread"), (1, "ippo", "ssm", "smax_1v1")]
+
+
+@pytest.mark.parametrize(("devices", "name", "size", "env"), ON_FOUR + ON_ONE)
+def test_a_world_may_lack_features_or_entities(devices, name, size, env, monkeypatch):
+    """No global features, and no other ally: leaves without elements pass through the whole of training."""
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    words = [f"env={env}", "num_envs=16", "rollout_length=4", "system.minibatches=2", "arch.updates_per_chunk=1"]
+    cfg = jmarl.load_config(name, [*words, *SMALL[size]])
+    init, chunk, evaluation = programs(cfg, *assemble(cfg))
+    runner = jax.eval_shape(init, jax.random.key(0))
+    after, metrics = jax.eval_shape(chunk, runner)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), runner)
+    assert all(x.shape == () for x in jax.tree.leaves(metrics))
+    jax.eval_shape(evaluation, runner.learner.params, jax.random.key(0))

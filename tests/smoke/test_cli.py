@@ -68,6 +68,15 @@ def _environment() -> dict[str, str]:
         (["evaluate"], "error: run: missing"),
         (["evaluate", "run=nowhere"], "error: run=nowhere: no run folder"),
         (["evaluate", "run=x", "episode=3"], "error: episode=3: unknown key; the nearest valid one is episodes"),
+        (["evaluate", "run=["], "error: run=[: no run folder"),
+        (["evaluate", "run=*x"], "error: run=*x: no run folder"),
+        (["evaluate", "run=123"], "error: run=123: no run folder"),
+        (["evaluate", "run=x", "episodes=["], "error: episodes=[: cannot be read"),
+        (["evaluate", "run=x", "json=/no/dir/x"], "error: json='/no/dir/x': cannot be written"),
+        (["train", "ippo", "env=smax_2000v2000"], "error: env=smax_2000v2000: "),
+        (["train", "ippo", "++resume=nowhere"], "error: resume=nowhere: no run folder"),
+        (["train", "ippo", "=3"], "error: =3: names no key"),
+        (["train", "ippo", "~total_timesteps"], "error: total_timesteps: missing"),
         (["systems", "x"], "error: x: jmarl systems takes no arguments"),
     ],
 )
@@ -185,6 +194,17 @@ def test_ctrl_c_is_no_traceback() -> None:
         raise KeyboardInterrupt
 
     assert exit_code(interrupted) == 130
+
+
+def test_a_reader_that_leaves_is_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "jmarl", "envs"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 141
 
 
 def test_three_jobs_train_in_folders_of_their_own_and_can_be_judged(

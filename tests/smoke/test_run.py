@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+import types
 
 import jax
 import numpy as np
@@ -126,7 +127,9 @@ def test_the_evaluated_parameters_are_the_saved_ones(tmp_path):
     check_scores_are_of_saved_parameters(tmp_path / "run", config)
 
 
-@pytest.mark.xfail(reason="defective twin: evaluates the parameters from before the chunk", strict=True)
+@pytest.mark.xfail(
+    reason="defective twin: evaluates the parameters from before the chunk", strict=True, raises=AssertionError
+)
 def test_the_evaluated_parameters_are_one_chunk_old(tmp_path, monkeypatch):
     before = {}
 
@@ -193,7 +196,9 @@ def test_throughput_is_without_compilation(tmp_path, monkeypatch):
     assert total[-1]["time"] < COMPILE_S
 
 
-@pytest.mark.xfail(reason="defective twin: the clock runs while the first call compiles", strict=True)
+@pytest.mark.xfail(
+    reason="defective twin: the clock runs while the first call compiles", strict=True, raises=AssertionError
+)
 def test_throughput_with_compilation(monkeypatch):
     slow_to_compile(monkeypatch)
     config = toy.config()
@@ -304,6 +309,61 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch, capsys, upd
     assert f"resumes after update {update}" in capsys.readouterr().out
     assert [r["update"] for r in rows(tmp_path / "run", "eval")] == [0, 2, 4, 6, 8]
     assert newest(tmp_path / "run", config).meta["score"] == rows(tmp_path / "run", "eval")[-1]["greedy/return"]
+
+
+def no_compilation(monkeypatch):
+    def compile_programs(*_, **__):
+        pytest.fail("compiled")
+
+    monkeypatch.setattr(run_module, "compile_programs", compile_programs)
+
+
+def test_a_finished_run_that_has_no_absolute_metric_compiles_nothing_on_resume(tmp_path, monkeypatch, capsys):
+    assert run(toy.config(run_dir=str(tmp_path / "run"), **MANY)) == 0
+    no_compilation(monkeypatch)
+    assert run(resume_config(str(tmp_path / "run"))) == 0
+    assert "already finished" in capsys.readouterr().out
+
+
+def test_an_extended_run_has_no_absolute_metric_until_it_is_finished(tmp_path, monkeypatch):
+    config = toy.config(run_dir=str(tmp_path / "run"))
+    assert run(config) == 0
+    assert (tmp_path / "run" / "evaluation.json").exists()
+    with monkeypatch.context() as patch:
+        signal_after(patch, 9)
+        assert run(resume_config(str(tmp_path / "run"), ["total_timesteps=640"])) == 75
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+
+
+def test_a_signal_during_the_absolute_metric_ends_it_and_it_is_begun_anew(tmp_path, monkeypatch):
+    config = toy.config(run_dir=str(tmp_path / "run"))
+
+    def absolute_metric(s, state, at, real=run_module.absolute_metric):
+        def evaluate(*args):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return s.programs.evaluate(*args)
+
+        return real(s._replace(programs=s.programs._replace(evaluate=evaluate)), state, at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "absolute_metric", absolute_metric)
+        assert run(config) == 75
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+    assert rows(tmp_path / "run", "absolute") == []
+    assert run(resume_config(str(tmp_path / "run"))) == 0
+    assert len(rows(tmp_path / "run", "absolute")) == 1
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31 - 2])
+def test_the_seed_of_an_evaluation_has_keys_of_its_own(finished, seed):
+    with pytest.raises(ConfigError, match=f"^seed={seed}: must lie in"):
+        evaluate_run(str(finished[0]), seed=seed)
+
+
+def test_a_longer_run_has_another_schedule_and_says_so():
+    config = toy.config(system=types.SimpleNamespace(anneal_lr=True))
+    assert run_module._new_schedule(config, 512) == ""
+    assert "total_timesteps was 100 and is 512" in run_module._new_schedule(config, 100)
 
 
 def test_a_signal_during_compilation_ends_the_run_right_after_it(tmp_path, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jmarl.config import ConfigError
 from jmarl.envs import make
 from jmarl.envs.conformance import random_action
 
@@ -63,7 +64,9 @@ def test_an_episode_equals_the_packages_last_observation_included(spread):
     assert last.last.all()
 
 
-@pytest.mark.xfail(strict=True, reason="auto-reset loses the last observation (JaxMARL's own step)")
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="auto-reset loses the last observation (JaxMARL's own step)"
+)
 def test_an_episode_equals_one_that_resets_itself(spread):
     ours, theirs, _ = last_rows(spread, spread[1].step)
     same(ours, theirs)
@@ -81,7 +84,9 @@ def test_the_time_limit_is_truncation(spread):
     limit_is_no_end(spread[0])
 
 
-@pytest.mark.xfail(strict=True, reason="the time limit reported as termination (JaxMARL, Mava's MAT)")
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="the time limit reported as termination (JaxMARL, Mava's MAT)"
+)
 def test_the_time_limit_as_termination(spread):
     env = spread[0]
 
@@ -131,3 +136,23 @@ def test_options_reach_the_package_or_are_refused():
     assert make("mpe_spread", episode_limit=7).spec.episode_limit == 7
     with pytest.raises(ValueError, match="not in registered"):
         make("jaxmarl_no_such_world")
+
+
+@pytest.mark.parametrize(
+    ("option", "rule"),
+    [
+        (dict(episode_limit=0), "must be at least 1"),
+        (dict(episode_limit=-3), "must be at least 1"),
+        (dict(episode_limit="9"), "expected int"),
+        (dict(continuous="no"), "expected bool"),
+        (dict(continuous=1), "expected bool"),
+    ],
+)
+def test_options_of_the_adapter_are_checked(option, rule):
+    with pytest.raises(ConfigError, match=f"^env.{next(iter(option))}=.*: {rule}$"):
+        make("mpe_spread", **option)
+
+
+def test_a_state_without_a_step_counter_is_refused():
+    with pytest.raises(ValueError, match="no field 'step'"):
+        make("jaxmarl_HeuristicEnemySMAX")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jmarl.config import ConfigError
 from jmarl.envs.batched import Step, World, batched, flat_obs, flat_spec
 from jmarl.envs.probes import cue
 
@@ -127,3 +128,9 @@ def test_flat_obs_defaults():
     assert obs.avail.all() and obs.avail.shape == (2, 4) and obs.alive.all() and not obs.joined.any()
     narrow = flat_obs(flat_spec(2, 3, 4, 10, global_width=1), jnp.zeros((2, 3)), state=jnp.ones(1))
     np.testing.assert_array_equal(narrow.state.features, [1.0])
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, True, "5"])
+def test_an_episode_limit_is_a_whole_number_of_at_least_one(limit):
+    with pytest.raises(ConfigError, match=r"^env\.episode_limit="):
+        batched(walk(limit))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from jmarl.config import ConfigError, build, check_positive, check_range, key_paths, nearest
+from jmarl.config import ConfigError, build, check_positive, check_range, key_paths, nearest, read_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +118,31 @@ def test_key_paths_are_the_leaves_of_all_alternatives() -> None:
 def test_nearest_looks_at_the_last_part_of_a_key_too() -> None:
     assert nearest("gama", ["seed", "system.gamma", "system.gae_lambda"]) == "system.gamma"
     assert nearest("seed", ["seed", "system.seed"]) == "seed"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", ""),
+        ("3", 3),
+        ("1e6", 1e6),
+        ("2e-3", 0.002),
+        ("-1.5E+2", -150.0),
+        ("e3", "e3"),
+        ("true", True),
+        ("[1e2, x]", [100.0, "x"]),
+    ],
+)
+def test_a_value_is_read_as_a_user_means_it(text: str, value: Any) -> None:
+    assert read_value("k", text) == value
+    assert type(read_value("k", text)) is type(value)
+
+
+@pytest.mark.parametrize("text", ["[", "*x", "2026-13-45"])
+def test_a_value_that_is_no_yaml_is_one_line(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_value("k", text)
+    assert str(caught.value) == f"k={text}: cannot be read"
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])

@@ -85,13 +85,16 @@ def compiled(pick, devices):
     return program.cost_analysis()["flops"], program(*arrays)
 
 
-@pytest.mark.parametrize("pick", [gather, pytest.param(plain_take, marks=pytest.mark.xfail(strict=True))])
+TWIN = pytest.mark.xfail(strict=True, raises=AssertionError, reason="defective twin: indices across devices")
+
+
+@pytest.mark.parametrize("pick", [gather, pytest.param(plain_take, marks=TWIN)])
 def test_four_devices_share_the_work_and_agree_with_one(pick):
     devices = jax.devices()
     if len(devices) < 4:
         pytest.skip("needs four devices")
     alone, (w1, loss1) = compiled(pick, devices[:1])
     shared, (w4, loss4) = compiled(pick, devices[:4])
-    np.testing.assert_allclose(loss4, loss1, atol=1e-5)
-    np.testing.assert_allclose(w4, w1, atol=1e-5)
+    np.testing.assert_allclose(loss4, loss1, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(w4, w1, atol=1e-5, rtol=1e-5)
     assert shared <= 0.3 * alone

@@ -49,3 +49,8 @@ def test_denormalise_inverts_normalise(offset):
     stats = update_stats(init_stats(), x, jnp.ones(9, bool), decay=0.9)
     np.testing.assert_allclose(denormalise(stats, normalise(stats, x)), x, rtol=1e-5, atol=1e-5)
     assert abs(float(normalise(stats, x).mean())) < 0.05
+
+
+def test_one_target_that_is_no_number_does_not_spoil_the_statistics():
+    stats = update_stats(init_stats(), jnp.array([1.0, jnp.nan, 3.0, jnp.inf]), jnp.ones(4, bool), decay=0.0)
+    assert mean_std(stats)[0] == 2.0

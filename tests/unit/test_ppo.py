@@ -71,7 +71,7 @@ def trained(request):
     runner, experience = act(runner, jax.random.key(1))
     learner, _ = update(runner.learner, experience, jax.random.key(2))
     runner, experience = act(runner.replace(learner=learner), jax.random.key(3))
-    return learner, experience, lambda rollout: update(learner, rollout, jax.random.key(4))
+    return learner, experience, lambda rollout, start=learner: update(start, rollout, jax.random.key(4))
 
 
 def same(a, b):
@@ -135,6 +135,8 @@ def test_a_gradient_that_is_not_finite_is_skipped(trained):
     after, metrics = update(bad)
     same(after.params, learner.params)
     assert metrics["skipped_steps"] == 2 * 2 * 2
+    recovered = after.replace(value_stats=learner.value_stats)
+    assert update(experience, recovered)[1]["skipped_steps"] == 0, "skips of the phase before are not its own"
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jmarl.config import ConfigError
 from jmarl.envs import make
 
 
@@ -105,7 +106,9 @@ def test_memory_reports_the_cue(name, length):
     assert rows.terminated[length].all() and not rows.obs.joined.any()
 
 
-@pytest.mark.xfail(strict=True, reason="memory reset by a unit's death (JaxMARL's recurrent baselines)")
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="memory reset by a unit's death (JaxMARL's recurrent baselines)"
+)
 def test_memory_reset_by_death_reports_the_cue():
     rows, _ = play(make("probe_death"), report(lambda timestep: ~timestep.obs.alive), 5)
     np.testing.assert_array_equal(rows.reward[5], 1.0)
@@ -116,3 +119,23 @@ def test_the_dead_can_only_wait():
     dead = ~rows.obs.alive
     assert dead[1:4, :, 1].all() and not dead[:, :, 0].any() and not dead[[0, 4]].any()
     np.testing.assert_array_equal(rows.obs.avail[dead], np.tile([True, False, False], (dead.sum(), 1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "rule"),
+    [
+        ("probe_bandit", dict(n_agents=0), "must be at least 1"),
+        ("probe_bandit", dict(n_actions="3"), "expected int"),
+        ("probe_constant", dict(reward="much"), "expected float"),
+        ("probe_cue", dict(lenght=3), "unknown option; the nearest valid one is length"),
+        ("probe_matrix", dict(payoff=[[1, 2]]), "must be a square table of at least one row"),
+    ],
+)
+def test_wrong_options_are_told(name, option, rule):
+    with pytest.raises(ConfigError, match=f"^env.{next(iter(option))}=.*: {rule}$"):
+        make(name, **option)
+
+
+def test_a_list_is_a_payoff():
+    """As a configuration gives it."""
+    assert make("probe_matrix", payoff=[[1, 0], [0, 1]]).spec.n_actions == 2

@@ -14,7 +14,7 @@ import toy
 
 from jmarl.config import ConfigError
 from jmarl.training import folder as run_folder
-from jmarl.training import loop, report
+from jmarl.training import loop, programs, report
 from jmarl.training.signals import STOPPING, stop_requests
 
 
@@ -100,7 +100,19 @@ def test_the_configuration_comes_back_from_its_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "override", ["total_timesteps=1024", "checkpoint.keep=5", "seed=0", "system.lr=0.1", "env=probe_bandit"]
+    "override",
+    [
+        "total_timesteps=1024",
+        "total_timesteps=1e6",
+        "checkpoint.keep=5",
+        "seed=0",
+        "system.lr=0.1",
+        "system.lr=1e-1",
+        "env=probe_bandit",
+        "system=toy",
+        "arch=cpu",
+        "logger=none",
+    ],
 )
 def test_resuming_may_extend_a_run_and_repeat_what_it_was(tmp_path, override):
     toy.install()
@@ -109,11 +121,25 @@ def test_resuming_may_extend_a_run_and_repeat_what_it_was(tmp_path, override):
     assert config.resume == str(tmp_path)
     key, _, value = override.partition("=")
     changed = {"total_timesteps": config.total_timesteps, "checkpoint.keep": config.checkpoint.keep}
-    assert key not in changed or changed[key] == int(value)
+    assert key not in changed or changed[key] == float(value)
 
 
 @pytest.mark.parametrize(
-    "override", ["seed=1", "system.lr=0.2", "env=probe_xor", "num_envs=16", "network=gru", "eval.episodes=3", "sead=0"]
+    "override",
+    [
+        "seed=1",
+        "system.lr=0.2",
+        "env=probe_xor",
+        "num_envs=16",
+        "network=gru",
+        "eval.episodes=3",
+        "sead=0",
+        "seed.x=1",
+        "total_timesteps=[",
+        "logger=3",
+        "checkpoint=3",
+        "system=mappo",
+    ],
 )
 def test_resuming_as_another_run_is_refused_by_name(tmp_path, override):
     toy.install()
@@ -122,6 +148,60 @@ def test_resuming_as_another_run_is_refused_by_name(tmp_path, override):
         run_folder.resume_config(str(tmp_path), [override])
     assert str(error.value).startswith(override)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: [", "config.yaml: cannot be read"),
+        ("", "config.yaml: holds no configuration"),
+        ("seed: 0", "system_name: missing"),
+        ("{system_name: toy, system: {}, network: {}}", "missing; give it a value"),
+        ("{system_name: none, system: {}, network: {}}", "system_name='none': no such system"),
+    ],
+)
+def test_a_damaged_configuration_is_one_line(tmp_path, text, words):
+    toy.install()
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=words) as error:
+        run_folder.resume_config(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_configuration_is_replaced_whole(tmp_path, monkeypatch):
+    run_folder.write_config(tmp_path, toy.config())
+    before = (tmp_path / "config.yaml").read_text()
+
+    def die(*_):
+        raise OSError("killed")
+
+    monkeypatch.setattr("os.replace", die)
+    with pytest.raises(OSError, match="killed"):
+        run_folder.write_config(tmp_path, toy.config(seed=5))
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_what_decides_a_run_and_changed_is_named():
+    now = run_folder.versions()
+    assert run_folder.version_changes(now) == []
+    assert run_folder.version_changes({**now, "optax": "0.1", "backend": "abacus", "wandb": "0"}) == [
+        f"optax 0.1 when it was saved, {now['optax']} now",
+        f"backend abacus when it was saved, {now['backend']} now",
+    ]
+
+
+def test_only_parameters_must_be_finite():
+    """The optimiser skips a gradient that is not finite, and the loss of that chunk stays NaN."""
+    metrics = {"train": {"loss": np.array([np.nan])}}
+    loop._check_finite(toy.config(), programs.ChunkReport(metrics, np.zeros(1), {"w": np.array([True])}), 1, 2)
+    with pytest.raises(loop.NotFinite, match="w of seed 0"):
+        loop._check_finite(toy.config(), programs.ChunkReport(metrics, np.zeros(1), {"w": np.array([False])}), 1, 2)
+
+
+def test_one_number_of_env_steps_is_the_mean_of_the_seeds():
+    row = {"env_steps": [10, 20], "steps_per_second": 1.0, "episodes": [0, 0]}
+    assert "| 15 env steps |" in report.progress_line(row, 0.5, 1.0)
+    assert "at 15 env steps" in report.evaluation_line(row)
 
 
 def test_a_reader_never_sees_half_a_status(tmp_path):

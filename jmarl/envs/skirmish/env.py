@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 from jaxtyping import Key as Keys
 
+from jmarl import config as settings
+from jmarl.envs.batched import select
 from jmarl.envs.skirmish import opponent, physics, spawn
 from jmarl.envs.skirmish.keys import descend
 from jmarl.envs.skirmish.observe import episode_limit, observe, spec
@@ -26,19 +28,16 @@ from jmarl.envs.skirmish.state import Bodies, Pool, Spawn, State, bodies, trait
 from jmarl.types import Env, Key, TimeStep
 
 
-Tree = TypeVar("Tree")
-
-
 def make(name: str, **options: Any) -> Env:
     """Build ``smax_<scenario>``; ``options`` are the fields of ``SkirmishConfig``.
 
-    Raises ``ValueError`` for an unknown scenario or option.
+    Raises ``ValueError`` for an unknown scenario or option, ``ConfigError`` for a value of a wrong type or range.
     """
     known = [field.name for field in fields(SkirmishConfig)]
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(f"{name} has no option {unknown[0]!r}; there are {', '.join(known)}")
-    return build(name, scenario_of(name), SkirmishConfig(**options))
+    return build(name, scenario_of(name), settings.build(SkirmishConfig, options, "env"))
 
 
 def build(name: str, scenario: Scenario, config: SkirmishConfig) -> Env:
@@ -77,8 +76,8 @@ def step(
         fresh = lax.cond(jnp.any(ended), lambda: begin(scenario, config, leaves[2]), lambda: state)
     else:
         fresh, pool = _fresh(scenario, _next_start(pool)), pool.replace(used=pool.used + ended)
-    state = _where(ended, fresh, moved).replace(pool=pool)
-    reward, terminated, truncated = _where(ended, jax.tree.map(jnp.zeros_like, outcome), outcome)
+    state = select(ended, fresh, moved).replace(pool=pool)
+    reward, terminated, truncated = select(ended, jax.tree.map(jnp.zeros_like, outcome), outcome)
     return state, _timestep(
         scenario, config, state, reward=reward, terminated=terminated, truncated=truncated, first=ended
     )
@@ -194,15 +193,6 @@ def _headings() -> np.ndarray:
     diagonal = np.float32(1 / np.sqrt(2))
     unit = diagonal * diagonal * 2
     return np.asarray([[0, unit, 0, -unit, 0], [unit, 0, -unit, 0, 0]], np.float32)
-
-
-def _where(condition: Bool[Array, "B"], yes: Tree, no: Tree) -> Tree:
-    """Choose whole worlds: each leaf of the two trees has a leading B."""
-
-    def choose(a: Array, b: Array) -> Array:
-        return jnp.where(condition.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(choose, yes, no)
 
 
 def _timestep(

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jmarl.config import check_range
+
 
 MAP_SIZE = 32.0
 """Side of the square map, in distance units."""
@@ -128,8 +130,7 @@ class SkirmishConfig:
     smacv2_surround: bool = False
 
     def __post_init__(self) -> None:
-        if self.reset_pool < 0:
-            raise ValueError(f"reset_pool must be 0 or more, got {self.reset_pool}")
+        check_range("env.reset_pool", self.reset_pool, 0)
 
 
 def team(composition: str) -> tuple[int, ...]:

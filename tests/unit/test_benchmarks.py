@@ -1,0 +1,147 @@
+"""Benchmarks: a figure is refused before the learner learns, and what is printed is what was measured."""
+
+import json
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import common, env, learning, throughput
+
+
+class Learner:
+    """Gradient descent on a square; with a rate of zero it takes as long and learns nothing."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self.params = {"kernel": jnp.ones((2, 3)), "bias": jnp.full(3, 0.5)}
+
+    def update(self) -> None:
+        self.params = {name: x - self.rate * x for name, x in self.params.items()}
+
+
+def refuses(gate: Callable[..., None], rate: float) -> bool:
+    """Whether a benchmark's gate ends the program before a figure of this learner is taken."""
+    learner = Learner(rate)
+    try:
+        gate("a learner", learner.update, lambda: learner.params)
+    except SystemExit as stop:
+        return "no gradient step" in str(stop.code)
+    return False
+
+
+def accepts_whatever_ran(name, update, params) -> None:
+    """The peer's: it times the update, and nobody asks whether a parameter moved."""
+    update()
+
+
+GATES = [
+    throughput.require_moved,
+    pytest.param(
+        accepts_whatever_ran,
+        marks=pytest.mark.xfail(
+            strict=True,
+            raises=AssertionError,
+            reason="defective twin: a figure is taken of a learner that never learns",
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_a_figure_is_refused_before_the_learner_learns(gate):
+    assert not refuses(gate, rate=0.1)
+    assert refuses(gate, rate=0.0)
+
+
+def test_moved_asks_every_array_for_a_finite_change():
+    before = {"a": jnp.zeros(3), "b": jnp.ones(2)}
+    assert throughput.moved(before, {"a": jnp.asarray([0.0, 0.0, 1.0]), "b": jnp.zeros(2)})
+    assert not throughput.moved(before, before)
+    assert not throughput.moved(before, {"a": jnp.ones(3), "b": jnp.ones(2)})
+    assert not throughput.moved(before, {"a": jnp.ones(3), "b": jnp.full(2, jnp.nan)})
+
+
+@pytest.mark.parametrize(
+    ("losses", "verdict"), [([], False), ([0.3, 0.0], False), ([float("nan")], False), ([0.0, -0.2], True)]
+)
+def test_learned_reads_the_last_loss(losses, verdict):
+    assert throughput.learned(losses) is verdict
+
+
+def test_networks_of_unequal_size_are_refused():
+    throughput.require_equal_size(104, 100)
+    with pytest.raises(SystemExit, match=r"106 parameters against 100 differ by 6\.0%"):
+        throughput.require_equal_size(106, 100)
+
+
+def test_first_width_counts_the_inputs_of_the_named_layer():
+    params = {"torso": {"dense_0": {"kernel": np.zeros((1, 7, 4))}}, "value": {"kernel": np.zeros((1, 4, 1))}}
+    assert throughput.first_width(params, "torso/dense_0") == 7
+
+
+def test_arguments_are_cast_to_the_type_of_their_default():
+    defaults = {"envs": (64,), "repeats": 4, "out": ""}
+    assert common.arguments(defaults, ["envs=8,16", "repeats=2"]) == {"envs": (8, 16), "repeats": 2, "out": ""}
+
+
+def test_an_unknown_argument_ends_the_program_and_names_the_nearest(capsys):
+    with pytest.raises(SystemExit) as stop:
+        common.arguments({"repeats": 4, "out": ""}, ["repeat=2"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "unknown argument 'repeat'; did you mean 'repeats'?\n"
+
+
+@pytest.mark.parametrize("module", [env, throughput, learning])
+def test_the_docstring_names_exactly_the_arguments_that_exist(module):
+    usage = module.__doc__.split("\n\n")[1]
+    named = {word.strip("[]").partition("=")[0] for word in usage.split() if "=" in word}
+    assert named == set(module.DEFAULTS)
+
+
+def pair_of(monkeypatch, baseline: list[float], candidate: list[float], attempts: int = 1) -> common.PairTiming:
+    """``timed_pair`` on a clock that returns these seconds, in turn for each side."""
+    sides = {"baseline": iter(baseline), "candidate": iter(candidate)}
+    monkeypatch.setattr(common, "_sample", lambda call: (next(sides[call()]),) * 2)
+    return common.timed_pair(lambda: "baseline", lambda: "candidate", repeats=4, attempts=attempts)
+
+
+def test_the_ratio_is_between_minima(monkeypatch):
+    pair = pair_of(monkeypatch, [4.0, 4.1, 9.0, 4.0], [2.0, 2.1, 2.0, 7.0])
+    assert pair.ratio == 2.0
+    assert pair.trusted and pair.noise == pytest.approx(0.05)
+
+
+def test_a_ratio_is_flagged_where_one_side_disagrees_with_itself(monkeypatch):
+    pair = pair_of(monkeypatch, [4.0, 4.0, 4.0, 4.0], [2.0, 3.0, 2.0, 3.0])
+    assert pair.noise == pytest.approx(0.5)
+    assert not pair.trusted
+
+
+def test_a_second_round_can_settle_the_noise(monkeypatch):
+    pair = pair_of(monkeypatch, [4.0] * 8, [2.0, 3.0, 2.0, 3.0] + [2.0] * 4, attempts=2)
+    assert pair.trusted and pair.ratio == 2.0
+
+
+def evaluations(*won: list[float]) -> list[dict]:
+    return [{"env_steps": [100 * i, 100 * i + 1, 100 * i + 2], "greedy/won": row} for i, row in enumerate(won)]
+
+
+def test_reached_is_the_first_evaluation_whose_median_seed_stands_at_the_bar():
+    rows = evaluations([0.0, 0.1, 1.0], [0.2, 0.9, 0.95], [1.0, 1.0, 0.0], [0.5, 0.6, 1.0])
+    found = learning.reached(rows, bar=0.9)
+    assert found == {"bar": 0.9, "env_steps_to_bar": 102, "best_median": 1.0, "final_median": 0.6}
+
+
+def test_a_bar_that_no_median_reaches_is_not_reached():
+    assert learning.reached(evaluations([0.0, 0.1, 1.0]), bar=0.9)["env_steps_to_bar"] is None
+
+
+def test_a_picture_takes_the_records_of_its_own_map_and_says_what_they_hold(tmp_path):
+    for name, seeds in (("smax_3m", 3), ("smax_3m_wide", 5)):
+        record = {"map": name, "config": {"num_seeds": seeds, "eval": {"episodes": 64}}}
+        (tmp_path / f"{name}_mappo.json").write_text(json.dumps(record))
+    records = learning.on_record(tmp_path, "smax_3m")
+    assert [record["map"] for record in records] == ["smax_3m"]
+    assert learning.title(records) == "smax_3m, 3 seeds, 64 episodes"
