@@ -35,7 +35,7 @@ class Timing(NamedTuple):
     wall_min: float
     wall_median: float
     noise: float
-    """Relative difference between the minima of the even and of the odd repeats (A/A)."""
+    """Relative difference between the minima of the first and of the second half of the repeats (A/A)."""
 
     @property
     def best(self) -> float:
@@ -99,8 +99,9 @@ def _sample(call: Callable[[], Any]) -> tuple[float, float]:
 def _summary(samples: Sequence[tuple[float, float]]) -> Timing:
     cpu, wall = zip(*samples, strict=True)
     clock = cpu if uses_cpu_clock() else wall
-    even, odd = min(clock[::2]), min(clock[1::2])
-    noise = abs(even - odd) / min(even, odd)
+    # Halves in time, not even and odd repeats: those follow the other side or their own, which differs by itself.
+    early, late = min(clock[: len(clock) // 2]), min(clock[len(clock) // 2 :])
+    noise = abs(early - late) / min(early, late)
     return Timing(min(cpu), statistics.median(cpu), min(wall), statistics.median(wall), noise)
 
 
