@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
-TRAIN ?= env=smax_3m total_timesteps=300_000
+TRAIN ?= env=smax_3m total_timesteps=200_000
 BENCHMARKS ?= $(filter-out __init__ common,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .PHONY: setup train test slow lint type format bench
