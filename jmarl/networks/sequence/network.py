@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jmarl.networks.flatten import flatten
+from jmarl.networks.flatten import empty_obs, flatten
 from jmarl.networks.init import orthogonal
 from jmarl.networks.sequence.policy import SequenceCarry, SequencePolicy
 from jmarl.types import EntityObs, Key, Params, Spec
@@ -130,7 +130,7 @@ def memoryless_policy(spec: Spec, encoder: Encoder, decoder: Decoder, *, agent_i
 
     def init(key: Key) -> Params:
         enc_key, dec_key = jax.random.split(key)
-        obs = jnp.zeros((1, spec.n_agents, _flat_width(spec, agent_id=agent_id)))
+        obs = flatten(empty_obs(spec, 1), spec, agent_id=agent_id)
         tokens = jnp.zeros((1, spec.n_agents, spec.n_actions + 1))
         rep = jnp.zeros((1, spec.n_agents, encoder.embed_dim))
         return {
@@ -160,11 +160,6 @@ def memoryless_policy(spec: Spec, encoder: Encoder, decoder: Decoder, *, agent_i
         decode_end=lambda state: (),
         decode_parallel=decode_parallel,
     )
-
-
-def _flat_width(spec: Spec, *, agent_id: bool) -> int:
-    rows = sum(group.size * group.width for group in spec.groups)
-    return spec.own_width + rows + spec.n_agents * agent_id
 
 
 def _fold(x: Array) -> Array:
