@@ -51,6 +51,7 @@ OVERRIDES = (
     "network.torso=[128]",
     "network.memory_width=128",
     "network.head=[128]",
+    "network.layer_norm=false",
     "system.epochs=4",
     "system.minibatches=4",
     "num_seeds=1",

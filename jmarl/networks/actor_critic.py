@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 import flax.linen as nn
@@ -21,6 +22,10 @@ from jmarl.types import Carry, EntityObs, Spec
 
 CriticInput = Literal["obs", "state", "state_and_id", "state_and_obs"]
 """What a critic reads: the agent's own observation, or the central state, alone or with what tells agents apart."""
+
+
+BLOCK_ROWS = 512
+"""Rows (time steps x environments x agents) that a ``Trunk`` takes at once on a CPU."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +52,8 @@ class NetworkConfig:
 class Trunk(nn.Module):
     """Torso, memory, head layers: everything before the output.
 
-    On a CPU it runs a time step at a time, whose activations stay in the cache; elsewhere over all T at
-    once. An SSM's scan is over all T anywhere.
+    On a CPU it runs a few time steps at a time, whose activations stay in the cache; elsewhere over all T
+    at once. An SSM's scan is over all T anywhere.
     """
 
     config: NetworkConfig
@@ -64,15 +69,24 @@ class Trunk(nn.Module):
     ) -> tuple[Carry, Float[Array, "T B ? H"]]:
         """Input parts whose agent axes broadcast (see ``MLP``) to features."""
         layers = Layers(self.config, name="layers")
-        if len(first) == 1 or self.config.memory == "ssm" or jax.default_backend() != "cpu":
+        length, rows = len(first), max(math.prod(part.shape[1:-1]) for part in parts)
+        block = _block(length, rows)
+        if block == length or self.config.memory == "ssm" or jax.default_backend() != "cpu":
             return layers(carry, parts, first)
+        blocks = jax.tree.map(lambda x: x.reshape(length // block, block, *x.shape[1:]), (parts, first))
+        scan = nn.scan(
+            lambda layers, carry, block: layers(carry, *block),
+            variable_broadcast="params",
+            split_rngs={"params": False},
+        )
+        carry, x = scan(layers, carry, blocks)
+        return carry, x.reshape(length, *x.shape[2:])
 
-        def step(layers, carry, row):
-            carry, x = layers(carry, *jax.tree.map(lambda x: x[None], row))
-            return carry, x[0]
 
-        scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
-        return scan(layers, carry, (parts, first))
+def _block(length: int, rows: int) -> int:
+    """Time steps of one block: they divide ``length`` and have at most ``BLOCK_ROWS`` rows together, or it is one."""
+    fitting = [n for n in range(1, length + 1) if length % n == 0 and n * rows <= BLOCK_ROWS]
+    return max(fitting, default=1)
 
 
 class Layers(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jmarl.networks.init import orthogonal
+from jmarl.networks.norm import LayerNorm
 
 
 Activation = Literal["relu", "tanh", "gelu"]
@@ -39,7 +41,7 @@ class MLP(nn.Module):
         for i, size in enumerate(self.sizes):
             x = JointDense(size, name=f"dense_{i}")(*(parts if i == 0 else (x,)))
             x = ACTIVATIONS[self.activation](x)
-            x = nn.LayerNorm(name=f"norm_{i}")(x) if self.layer_norm else x
+            x = LayerNorm(name=f"norm_{i}")(x) if self.layer_norm else x
         return x
 
 
@@ -47,7 +49,8 @@ class JointDense(nn.Module):
     """A dense layer on the concatenation of parts whose leading axes broadcast.
 
     ``[x1, x2] W = x1 W1 + x2 W2``: the product with what the agents of a team share is
-    computed once for the team.
+    computed once for the team. Neighbours with equal leading axes share nothing that their concatenation
+    does not, and one product of it is cheaper than several narrow ones.
     """
 
     features: int
@@ -56,6 +59,8 @@ class JointDense(nn.Module):
     @nn.compact
     def __call__(self, *parts: Float[Array, "... F"]) -> Float[Array, "... H"]:
         """Parts ``[..., F_i]`` to ``[..., features]``."""
+        runs = itertools.groupby(parts, key=lambda part: part.shape[:-1])
+        parts = tuple(jnp.concatenate(list(run), axis=-1) for _, run in runs)
         widths = [part.shape[-1] for part in parts]
         init = orthogonal(self.scale)
         kernel = self.param("kernel", init, (sum(widths), self.features))

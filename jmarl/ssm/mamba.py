@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from jmarl.networks.norm import LayerNorm, RMSNorm
 from jmarl.ssm.scan import selective_scan, selective_step
 
 
@@ -195,9 +196,9 @@ class Mamba(nn.Module):
 
     def setup(self) -> None:
         """One block between its two norms."""
-        self.norm_in = nn.RMSNorm()
+        self.norm_in = RMSNorm()
         self.block = S6(self.d_model, self.config)
-        self.norm_out = nn.LayerNorm()
+        self.norm_out = LayerNorm()
 
     @nn.nowrap
     def init_state(self, batch: tuple[int, ...]) -> MambaState:
@@ -236,11 +237,11 @@ class CrossMamba(nn.Module):
 
     def setup(self) -> None:
         """The second sequence has a norm of its own."""
-        self.norm_in = nn.RMSNorm()
-        self.norm_context = nn.RMSNorm()
+        self.norm_in = RMSNorm()
+        self.norm_context = RMSNorm()
         self.C_proj = nn.Dense(self.config.d_state, use_bias=False)
         self.block = S6(self.d_model, self.config, cross=True)
-        self.norm_out = nn.LayerNorm()
+        self.norm_out = LayerNorm()
 
     @nn.nowrap
     def init_state(self, batch: tuple[int, ...]) -> MambaState:
@@ -293,9 +294,9 @@ class BiMamba(nn.Module):
         """One block for both directions."""
         if self.bi_mode not in ("sum", "mam"):
             raise ValueError(f"unknown bi_mode {self.bi_mode!r}: one of sum, mam")
-        self.norm_in = nn.RMSNorm()
+        self.norm_in = RMSNorm()
         self.block = S6(self.d_model, self.config)
-        self.norm_out = nn.LayerNorm()
+        self.norm_out = LayerNorm()
 
     def __call__(self, x: Float[Array, "*b L d"]) -> Float[Array, "*b L d"]:
         """Run a whole sequence."""

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jmarl.networks.norm import LayerNorm
 from jmarl.networks.sequence.network import MLP, NARROW
 
 
@@ -84,8 +85,8 @@ class EncoderBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "M N E"]) -> Float[Array, "M N E"]:
         """All agents at once; equivariant to their order."""
-        x = nn.LayerNorm()(x + Attention(self.embed_dim, self.n_head, causal=False)(x, x))
-        return nn.LayerNorm()(x + MLP(self.embed_dim)(x))
+        x = LayerNorm()(x + Attention(self.embed_dim, self.n_head, causal=False)(x, x))
+        return LayerNorm()(x + MLP(self.embed_dim)(x))
 
 
 class DecoderState(NamedTuple):
@@ -109,7 +110,7 @@ class DecoderBlock(nn.Module):
         """Two attentions, an MLP, and the norms after them."""
         self.own = Attention(self.embed_dim, self.n_head, causal=True)
         self.cross = Attention(self.embed_dim, self.n_head, causal=True)
-        self.norms = [nn.LayerNorm() for _ in range(3)]
+        self.norms = [LayerNorm() for _ in range(3)]
         self.mlp = MLP(self.embed_dim)
 
     def __call__(self, x: Float[Array, "M N E"], rep: Float[Array, "M N E"]) -> Float[Array, "M N E"]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from jmarl.networks.norm import LayerNorm
 from jmarl.networks.sequence.network import MLP
 from jmarl.ssm import BiMamba, CrossMamba, Mamba, MambaConfig, MambaState
 
@@ -32,8 +33,8 @@ class EncoderBlock(nn.Module):
     def __call__(self, x: Float[Array, "M N E"]) -> Float[Array, "M N E"]:
         """All agents at once, in their own order, on which the result depends."""
         mixed = BiMamba(self.embed_dim, self.config, self.bi_mode)(x)
-        x = nn.LayerNorm()(x + mixed) if self.double_residual else mixed
-        return nn.LayerNorm()(x + MLP(self.embed_dim)(x))
+        x = LayerNorm()(x + mixed) if self.double_residual else mixed
+        return LayerNorm()(x + MLP(self.embed_dim)(x))
 
 
 class DecoderState(NamedTuple):
@@ -59,9 +60,9 @@ class DecoderBlock(nn.Module):
         self.own = Mamba(self.embed_dim, self.config)
         self.cross = CrossMamba(self.embed_dim, self.config)
         self.mlp = MLP(self.embed_dim)
-        self.norm_cross, self.norm_mlp = nn.LayerNorm(), nn.LayerNorm()
+        self.norm_cross, self.norm_mlp = LayerNorm(), LayerNorm()
         if self.double_residual:
-            self.norm_own = nn.LayerNorm()
+            self.norm_own = LayerNorm()
 
     def __call__(self, x: Float[Array, "M N E"], rep: Float[Array, "M N E"]) -> Float[Array, "M N E"]:
         """All agents at once."""

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from jmarl.networks.flatten import empty_obs, flatten
 from jmarl.networks.init import orthogonal
+from jmarl.networks.norm import LayerNorm
 from jmarl.networks.sequence.policy import SequenceCarry, SequencePolicy
 from jmarl.types import EntityObs, Key, Params, Spec
 
@@ -47,7 +48,7 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch E"]) -> Float[Array, "*batch O"]:
         """Each agent on its own."""
-        x = nn.LayerNorm()(nn.gelu(nn.Dense(self.width, kernel_init=WIDE)(x)))
+        x = LayerNorm()(nn.gelu(nn.Dense(self.width, kernel_init=WIDE)(x)))
         return nn.Dense(self.out, kernel_init=NARROW)(x)
 
 
@@ -61,8 +62,8 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, obs: Float[Array, "M N F"]) -> tuple[Float[Array, "M N E"], Float[Array, "M N"]]:
         """All agents at once."""
-        x = nn.Dense(self.embed_dim, kernel_init=WIDE)(nn.LayerNorm()(obs))
-        x = nn.LayerNorm()(nn.gelu(x))
+        x = nn.Dense(self.embed_dim, kernel_init=WIDE)(LayerNorm()(obs))
+        x = LayerNorm()(nn.gelu(x))
         for i in range(self.n_block):
             x = self.block(name=f"block_{i}")(x)
         return x, Head(self.embed_dim, 1, name="value")(x)[..., 0]
@@ -84,7 +85,7 @@ class Decoder(nn.Module):
     def setup(self) -> None:
         """Embedding, blocks and head."""
         self.embed = nn.Dense(self.embed_dim, kernel_init=WIDE, use_bias=not self.discrete)
-        self.norm = nn.LayerNorm()
+        self.norm = LayerNorm()
         self.blocks = [self.block() for _ in range(self.n_block)]
         self.head = Head(self.embed_dim, self.n_actions)
         if not self.discrete:
