@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jmarl.config import ConfigError
+from jmarl.networks import actor_critic
 from jmarl.networks.actor_critic import AgentNet, Critic, NetworkConfig
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.memory import GRU, make_memory
@@ -177,6 +178,10 @@ def test_a_layer_on_parts_is_the_layer_on_their_concatenation():
     params = layer.init(jax.random.key(0), team, own)
     whole = jnp.concatenate([jnp.broadcast_to(team, (T, B, N, 6)), own], axis=-1)
     np.testing.assert_allclose(layer.apply(params, team, own), layer.apply(params, whole), atol=1e-5)
+    thirds = (team, own[..., :2], own[..., 2:])
+    np.testing.assert_allclose(layer.apply(params, *thirds), layer.apply(params, whole), atol=1e-5)
+    products = str(jax.make_jaxpr(layer.apply)(params, *thirds)).count("dot_general")
+    assert products == 2, "one for what the team shares, one for all that is each agent's own"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -195,6 +200,29 @@ def test_a_trunk_over_a_rollout_equals_its_single_steps(kind):
     end, out = apply(params, net.initial(B), obs, first)
     np.testing.assert_allclose(out, jnp.stack(rows), atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), end, carry)
+
+
+@pytest.mark.parametrize("rows", [1, 2 * B * N, 10**6])
+def test_the_blocks_of_a_trunk_change_nothing(rows, monkeypatch):
+    net = AgentNet(SPEC, network("gru"))
+    obs = empty_obs(SPEC, 8, B)
+    obs = obs.replace(own=jax.random.normal(jax.random.key(1), obs.own.shape))
+    first = jax.random.bernoulli(jax.random.key(4), 0.3, (8, B))
+    params = jax.jit(net.init)(jax.random.key(0), net.initial(B), obs, first)
+
+    def gradient():
+        return jax.jit(jax.value_and_grad(lambda p: (net.apply(p, net.initial(B), obs, first)[1] ** 2).mean()))(params)
+
+    usual = gradient()
+    monkeypatch.setattr(actor_critic, "BLOCK_ROWS", rows)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradient(), usual)
+
+
+@pytest.mark.parametrize(
+    ("length", "rows", "block"), [(64, 48, 8), (128, 320, 1), (7, 100, 1), (7, 70, 7), (64, 10_000, 1)]
+)
+def test_blocks_divide_the_rollout_and_fit(length, rows, block):
+    assert actor_critic._block(length, rows) == block
 
 
 def test_an_ssm_needs_a_torso_of_its_width():
