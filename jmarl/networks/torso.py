@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jmarl.networks.init import orthogonal
-from jmarl.networks.norm import LayerNorm
+from jmarl.ssm.norm import LayerNorm
 
 
 Activation = Literal["relu", "tanh", "gelu"]

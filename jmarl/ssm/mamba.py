@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from jmarl.networks.norm import LayerNorm, RMSNorm
+from jmarl.ssm.norm import LayerNorm, RMSNorm
 from jmarl.ssm.scan import selective_scan, selective_step
 
 

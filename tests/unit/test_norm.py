@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jmarl.networks.norm import LayerNorm, RMSNorm, row_mean, standardise, unit_rms
+from jmarl.ssm.norm import LayerNorm, RMSNorm, row_mean, standardise, unit_rms
 
 
 PAIRS = [(LayerNorm, nn.LayerNorm(use_fast_variance=False)), (RMSNorm, nn.RMSNorm())]

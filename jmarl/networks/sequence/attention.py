@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jmarl.networks.norm import LayerNorm
 from jmarl.networks.sequence.network import MLP, NARROW
+from jmarl.ssm.norm import LayerNorm
 
 
 class KVCache(NamedTuple):

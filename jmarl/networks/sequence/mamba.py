@@ -13,9 +13,9 @@ from typing import NamedTuple
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jmarl.networks.norm import LayerNorm
 from jmarl.networks.sequence.network import MLP
 from jmarl.ssm import BiMamba, CrossMamba, Mamba, MambaConfig, MambaState
+from jmarl.ssm.norm import LayerNorm
 
 
 class EncoderBlock(nn.Module):

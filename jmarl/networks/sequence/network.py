@@ -18,8 +18,8 @@ from jaxtyping import Array, Float
 
 from jmarl.networks.flatten import empty_obs, flatten
 from jmarl.networks.init import orthogonal
-from jmarl.networks.norm import LayerNorm
 from jmarl.networks.sequence.policy import SequenceCarry, SequencePolicy
+from jmarl.ssm.norm import LayerNorm
 from jmarl.types import EntityObs, Key, Params, Spec
 
 
