@@ -9,6 +9,8 @@ Differs from the paper: ``bi_mode=sum`` adds two passes over the same input, whe
 (``bi_mode=mam``) multiplies the first pass with a second one over its output; a shuffled order of
 agents is the one that acted (``systems/sequence.py``); a continuous decoder hears ``tanh`` of the
 sample in acting and in learning; the convolution has no more taps than there are agents.
+``sum`` is the default because it trains better: greedy win rate on ``smax_3m`` after 0.28M and 0.69M
+environment steps 0.85 and 0.93, against 0.79 and 0.91 (medians of 3 seeds, ``results/learning``).
 """
 
 from __future__ import annotations
