@@ -135,10 +135,15 @@ class Still(struct.PyTreeNode):
 
 @pytest.fixture(scope="module")
 def one_and_four():
-    """The same chunk on one device and on four."""
-    cfg = config(
-        "num_envs=32", "rollout_length=8", "system.minibatches=2", "network.torso=[64]", "arch.updates_per_chunk=1"
-    )
+    """The same chunk on one device and on four.
+
+    What would magnify the rounding is left out: Adam makes a whole step of the rounding of a gradient that is
+    nearly zero, and on this world, whose rows and returns hardly differ, LayerNorm and the statistics of the
+    values divide by small deviations.
+    """
+    sizes = ("num_envs=32", "rollout_length=8", "system.minibatches=2", "network.torso=[64]")
+    calm = ("network.layer_norm=false", "system.value_decay=1", "system.lr=1e-4")
+    cfg = config(*sizes, *calm, "arch.updates_per_chunk=1")
     env, system = assemble(cfg)
     init, chunk, _ = programs(cfg, env, system)
     results = []
