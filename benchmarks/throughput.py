@@ -87,11 +87,12 @@ def require(law: bool, line: str) -> None:
         raise SystemExit(line)
 
 
-def require_equal_size(ours: int, theirs: int) -> None:
-    """End the program unless the two learners have nearly as many parameters."""
+def require_equal_size(ours: int, theirs: int) -> float:
+    """How far apart the two learners are in parameters; ends the program unless nearly equal."""
     apart = abs(1 - ours / theirs)
     line = f"{ours} parameters against {theirs} differ by {apart:.1%}, more than {PARAMETERS_WITHIN:.0%}"
     require(apart <= PARAMETERS_WITHIN, f"{line}: the figures would compare different networks")
+    return apart
 
 
 def first_width(params: Any, layer: str) -> int:
@@ -227,7 +228,7 @@ def compare(ours: Ours, peer: Peer, args: dict[str, Any]) -> dict[str, Any]:
     theirs, their_input = peer.sizes(result)
     inputs = {"jmarl": ours.critic_input, "jaxmarl": their_input}
     print(f"inputs of the critic: {inputs}")
-    require_equal_size(ours.parameters, theirs)
+    apart = require_equal_size(ours.parameters, theirs)
     pair = timed_pair(more, ours, args["repeats"])
     setup = timed(one, max(2, args["repeats"] // 2))
     peer_seconds = (pair.baseline.best - setup.best) / args["peer_updates"]
@@ -242,9 +243,7 @@ def compare(ours: Ours, peer: Peer, args: dict[str, Any]) -> dict[str, Any]:
         ["wall seconds an update", pair.candidate.wall_min,
          (pair.baseline.wall_min - setup.wall_min) / args["peer_updates"]],
     ]))  # fmt: skip
-    print(
-        f"ratio {ratio:.2f}; parameters differ by {abs(1 - counts['jmarl'] / theirs):.1%}; A/A noise {pair.noise:.1%}"
-    )
+    print(f"ratio {ratio:.2f}; parameters differ by {apart:.1%}; A/A noise {pair.noise:.1%}")
     sizes = {"parameters": counts, "critic_inputs": inputs, "env_steps_per_update": ours.steps()}
     return sizes | {"steps_per_second": rates, "ratio": ratio, "noise": pair.noise}
 

@@ -36,7 +36,6 @@ def update_stats(
     target = jnp.where(mask, target, 0.0)
     count = mask.sum()
     rate = jnp.where(count > 0, 1.0 - decay, 0.0)
-    target = jnp.where(mask, target, 0.0)
 
     def blend(old, new):
         return (1.0 - rate) * old + rate * new

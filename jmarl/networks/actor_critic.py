@@ -75,7 +75,7 @@ class Trunk(nn.Module):
             return layers(carry, parts, first)
         blocks = jax.tree.map(lambda x: x.reshape(length // block, block, *x.shape[1:]), (parts, first))
         scan = nn.scan(
-            lambda layers, carry, block: layers(carry, *block),
+            lambda layers, carry, inputs: layers(carry, *inputs),
             variable_broadcast="params",
             split_rngs={"params": False},
         )

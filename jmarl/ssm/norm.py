@@ -1,8 +1,8 @@
 """LayerNorm and RMSNorm over the last axis, with their gradients written out.
 
 Ba et al. 2016 (arXiv:1607.06450); Zhang and Sennrich 2019 (arXiv:1910.07467). In function and in parameters
-they are Flax's modules; they are here because XLA's CPU backend spends as long in Flax's as in the
-dense layer before it.
+they are Flax's modules; they are here because on a CPU, forward and backward, they take less than half of
+the time of Flax's.
 """
 
 from __future__ import annotations

@@ -160,8 +160,8 @@ def _drive(token: Tokens):
 
 
 def _over_states(x):
-    # Term by term, in one loop over the channels: XLA hands a sum of this shape to a library that takes
-    # fifty times as long for it.
+    # Term by term, in one loop over the channels: under vmap, XLA's CPU backend hands a sum of this shape to a
+    # library whose call costs more than the rest of the step.
     return functools.reduce(jnp.add, (x[:, n] for n in range(x.shape[1])))
 
 
