@@ -31,6 +31,7 @@ from jmarl.config import check_positive, check_range
 from jmarl.learning.minibatch import scan_minibatches
 from jmarl.learning.normaliser import ValueStats, denormalise, init_stats, normalise, update_stats
 from jmarl.learning.optim import by_part, optimiser, skipped_steps
+from jmarl.learning.parallel import gradient, mean_weights
 from jmarl.learning.returns import lambda_return
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.heads import choose
@@ -49,8 +50,14 @@ The value is the critic's output as it is, in normalised units. ``steps.extras``
 Value = Callable[[Params, Carry, TimeStep], Float[Array, "B N"]]
 """``(params, carry, timestep) -> value``, in normalised units, for the bootstrap after the last row."""
 
-Loss = Callable[[Params, Carry, "Batch"], tuple[Float[Array, ""], Metrics]]
-"""``(params, carry, minibatch) -> (scalar, metrics)``; a system may wrap ``clipped_loss`` to add a term."""
+Loss = Callable[[Params, Carry, "Batch", "Weights"], tuple[Float[Array, ""], Metrics]]
+"""``(params, carry, minibatch, weights) -> (scalar, metrics)``; a system may wrap ``clipped_loss`` to add a term.
+
+Each device calls it with its own environments, and the scalars are added, so means are sums with ``weights``.
+Metrics are added too, but for those in ``MAXIMA``.
+"""
+
+MAXIMA = ("ratio_error",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +126,23 @@ class Batch(struct.PyTreeNode):
     def acts(self) -> Bool[Array, "T B N"]:
         """The action counted and the agent was alive to take it."""
         return self.steps.valid[..., None] & self.steps.obs.alive
+
+
+class Weights(NamedTuple):
+    """What a minibatch's means weigh its rows with; each adds up to 1 over the whole minibatch, or is zero."""
+
+    acts: Float[Array, "T B N"]
+    values: Float[Array, "T B N"]
+
+
+def weights(batch: Batch, cfg: PPOConfig) -> Weights:
+    """The weights of one minibatch, from all of its environments."""
+    return Weights(mean_weights(batch.acts), mean_weights(_value_mask(batch.steps, cfg)))
+
+
+def weighted_sum(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, ""]:
+    """Sum of ``x * weight``. What has no weight may be anything, NaN included."""
+    return jnp.sum(jnp.where(weight > 0, x, 0.0) * weight)
 
 
 def masked_mean(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, ""]:
@@ -194,7 +218,7 @@ def value_loss(
 def clipped_loss(evaluate: Evaluate, cfg: PPOConfig) -> Loss:
     """The loss of the module's formula, for the policy and critic behind ``evaluate``."""
 
-    def loss(params: Params, carry: Carry, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
+    def loss(params: Params, carry: Carry, batch: Batch, weights: Weights) -> tuple[Float[Array, ""], Metrics]:
         steps, acts = batch.steps, batch.acts
         logp, entropy, value = evaluate(params, carry, steps)
         log_ratio = jnp.where(acts, logp - steps.extras.logp, 0.0)
@@ -203,11 +227,11 @@ def clipped_loss(evaluate: Evaluate, cfg: PPOConfig) -> Loss:
         gain = jnp.minimum(ratio * batch.advantage, clipped * batch.advantage)
         error = value_loss(value, steps.extras.value, batch.target, cfg)
         metrics = {
-            "policy_loss": -masked_mean(gain, acts),
-            "value_loss": masked_mean(error, _value_mask(steps, cfg)),
-            "entropy": masked_mean(entropy, acts),
-            "approx_kl": masked_mean(ratio - 1.0 - log_ratio, acts),
-            "clip_fraction": masked_mean((jnp.abs(ratio - 1.0) > cfg.clip).astype(jnp.float32), acts),
+            "policy_loss": -weighted_sum(gain, weights.acts),
+            "value_loss": weighted_sum(error, weights.values),
+            "entropy": weighted_sum(entropy, weights.acts),
+            "approx_kl": weighted_sum(ratio - 1.0 - log_ratio, weights.acts),
+            "clip_fraction": weighted_sum((jnp.abs(ratio - 1.0) > cfg.clip).astype(jnp.float32), weights.acts),
             "ratio_error": jnp.max(jnp.abs(ratio - 1.0)),
         }
         total = metrics["policy_loss"] - cfg.entropy_coef * metrics["entropy"] + cfg.value_coef * metrics["value_loss"]
@@ -227,11 +251,12 @@ def ppo_update(
     that were skipped because a gradient was not finite.
     """
     loss = loss or clipped_loss(evaluate, cfg)
-    gradient = jax.value_and_grad(loss, has_aux=True)
+    gradient_of = gradient(loss)
 
     def descend(state, batch, carry):
         params, opt_state = state
-        (total, metrics), grads = gradient(params, carry, batch)
+        total, shares, grads = gradient_of(params, carry, batch, weights(batch, cfg))
+        metrics = {name: x.max() if name in MAXIMA else x.sum() for name, x in shares.items()}
         updates, opt_state = tx.update(grads, opt_state, params)
         metrics = metrics | {"loss": total, "grad_norm": optax.global_norm(grads)}
         return (optax.apply_updates(params, updates), opt_state), metrics

@@ -3,7 +3,8 @@
 ``rollout`` is a scan of ``System.act`` and ``Env.step``; ``train_chunk`` is a scan of rollout
 and ``System.update``. Both know only the seam (``Env``, ``System``). Podracer architectures
 (Hessel et al. 2021, arXiv 2104.06272), section 3; differs from the paper: one program on a mesh with
-the environment axis sharded, instead of a replica and a gradient ``pmean`` for each core.
+the environment axis sharded, in which only a gradient is split by hand (``learning.parallel``), instead of a
+replica for each core.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from flax import struct
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from jmarl.learning.parallel import ENV_AXIS
 from jmarl.system import Learner, System
 from jmarl.types import Carry, Env, EnvState, Key, Metrics, Rollout, TimeStep, Transition
 
@@ -62,7 +64,7 @@ def init_runner(env: Env, system: System, num_envs: int, key: Key) -> Runner:
 
 
 def _track(episode: Episode, timestep: TimeStep, outcomes: Sequence[str]) -> tuple[Episode, Metrics]:
-    """Add one time step to the running episodes; sums over those that it ends, no division anywhere.
+    """Add one time step to the running episodes; what those that it ends came to, zero for the others.
 
     Of the environment's ``info`` only the ``outcomes`` count.
     """
@@ -73,8 +75,8 @@ def _track(episode: Episode, timestep: TimeStep, outcomes: Sequence[str]) -> tup
     ended = timestep.last
     judged = {name: timestep.info[name] for name in outcomes}
     finished = judged | {"return": episode.ret, "length": episode.length}
-    sums = {name: jnp.where(ended, x, 0).sum(dtype=jnp.float32) for name, x in finished.items()}
-    return episode, sums | {"count": ended.sum(dtype=jnp.float32)}
+    results = {name: jnp.where(ended, x, 0).astype(jnp.float32) for name, x in finished.items()}
+    return episode, results | {"count": ended.astype(jnp.float32)}
 
 
 def rollout(env: Env, system: System, runner: Runner, length: int, key: Key) -> tuple[Runner, Rollout, Metrics]:
@@ -110,7 +112,7 @@ def rollout(env: Env, system: System, runner: Runner, length: int, key: Key) -> 
     env_steps = runner.env_steps + rows.valid.sum(dtype=jnp.uint32)
     after = runner.replace(env_state=env_state, timestep=timestep, carry=carry, episode=episode, env_steps=env_steps)
     experience = Rollout(steps=rows, carry=runner.carry, last=timestep, last_carry=carry)
-    return after, experience, jax.tree.map(lambda x: x.sum(0), ended)
+    return after, experience, jax.tree.map(jnp.sum, ended)
 
 
 def train_chunk(
@@ -136,13 +138,13 @@ def train_chunk(
 
 
 def device_mesh(devices: Sequence[Any] = ()) -> Mesh:
-    """One mesh axis, ``env``, over all local devices. Auto axes: explicit ones break the vmapped step."""
-    return Mesh(np.asarray(devices or jax.local_devices()), ("env",), axis_types=(AxisType.Auto,))
+    """One mesh axis over all local devices. Auto axes: explicit ones break the vmapped step."""
+    return Mesh(np.asarray(devices or jax.local_devices()), (ENV_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def runner_shardings(mesh: Mesh, runner: Runner) -> Runner:
     """Where each leaf of a runner with a leading seed axis lies: by the field's name, never by a size."""
-    split = NamedSharding(mesh, PartitionSpec(None, "env"))
+    split = NamedSharding(mesh, PartitionSpec(None, ENV_AXIS))
     whole = NamedSharding(mesh, PartitionSpec())
     return Runner(
         **{

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 from jmarl.config import ConfigError, build, nearest, read_value
 from jmarl.training.catalogue import summary, systems
 from jmarl.training.help import system_help, table
-from jmarl.training.launch import exit_code, launch, train
+from jmarl.training.launch import exit_code, launch, train, use_cores
 
 
 class Verb(NamedTuple):
@@ -110,6 +110,7 @@ def _doctor(arguments: Sequence[str]) -> int:
     from jmarl.training.doctor import doctor
 
     _no_arguments("doctor", arguments)
+    use_cores()
     return doctor()
 
 

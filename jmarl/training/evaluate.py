@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jmarl.learning.parallel import split_envs
 from jmarl.system import System
 from jmarl.types import Carry, Env, EnvState, Key, Metrics, Params, TimeStep
 
@@ -35,10 +36,11 @@ def evaluate(env: Env, system: System, params: Params, key: Key, episodes: int, 
     ``float32[episodes]``. ``explore=0`` is greedy.
     """
     k_reset, k_steps = jax.random.split(key)
-    env_state, timestep = env.reset(k_reset, episodes)
+    env_state, timestep = split_envs(env.reset(k_reset, episodes))
     names = ("return", "length", *env.spec.outcomes)
     zeros = {name: jnp.zeros(episodes) for name in names}
-    start = _Loop(jnp.int32(0), env_state, timestep, system.carry(episodes), jnp.zeros(episodes, bool), zeros)
+    carry, over, zeros = split_envs((system.carry(episodes), jnp.zeros(episodes, bool), zeros))
+    start = _Loop(jnp.int32(0), env_state, timestep, carry, over, zeros)
 
     def running(loop: _Loop) -> Bool[Array, ""]:
         return ~loop.over.all() & (loop.step <= env.spec.episode_limit)

@@ -13,9 +13,10 @@ import numpy as np
 from jmarl.config import ConfigError, RunConfig, check, check_range
 from jmarl.training import folder as run_folder
 from jmarl.training import report
+from jmarl.training.anakin import device_mesh
 from jmarl.training.api import assemble
 from jmarl.training.checkpoint import Checkpoints
-from jmarl.training.launch import use_compile_cache
+from jmarl.training.launch import use_compile_cache, use_cores
 from jmarl.training.loop import Position, Session, log_absolute
 from jmarl.training.programs import ABSOLUTE, State, programs, seed_keys
 
@@ -51,6 +52,7 @@ def evaluate_run(run: str, *, episodes: int = 640, parameters: str = "best", see
     folder = run_folder.existing("run", run)
     config = run_folder.read_config(folder)
     check_range("seed", seed, 0, 2**32 - 1 - ABSOLUTE - config.eval.absolute_factor)
+    use_cores()
     use_compile_cache(config.arch)
     config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, episodes=episodes))
     env, system = assemble(config)
@@ -59,7 +61,8 @@ def evaluate_run(run: str, *, episodes: int = 640, parameters: str = "best", see
     params = state.best.params if parameters == "best" else state.runner.learner.params
     updates = state.best.update if parameters == "best" else np.full(config.num_seeds, step)
     keys = seed_keys(config).at(ABSOLUTE + config.eval.absolute_factor + seed)
-    results = jax.device_get(jax.jit(plain.evaluate)(state.best, params, keys, step)[1])
+    with jax.set_mesh(device_mesh()):
+        results = jax.device_get(jax.jit(plain.evaluate)(state.best, params, keys, step)[1])
     tree = _tree(config, episodes, updates, results)
     print(_table(parameters, tree), flush=True)
     if json:

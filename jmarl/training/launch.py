@@ -55,6 +55,7 @@ def launch(system: str, arguments: Sequence[str], run: Callable[[RunConfig], int
     Returns the exit code, of several jobs the first that is not 0. A job that was preempted ends
     the others too. Raises ``ConfigError``.
     """
+    use_cores()
     resumed = [a.partition("=")[2] for a in arguments if _key(a) == "resume"]
     if resumed and resumed[-1]:
         config = _resumed(system, resumed[-1], [a for a in arguments if _key(a) != "resume"])
@@ -130,6 +131,22 @@ def train(config: RunConfig) -> int:
     from jmarl.training.run import run
 
     return run(config)
+
+
+def use_cores() -> None:
+    """Make each core a device of the CPU backend, unless the user's environment says how many there are.
+
+    Environments are split over devices, and a core is used better by environments of its own than by its
+    share of every small product. Of the powers of two, up to 8, because minibatches are drawn in 8 lanes (see
+    ``learning.minibatch``). Without effect once JAX has started.
+    """
+    import jax
+
+    if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", min(8, 1 << (cores.bit_length() - 1)))
 
 
 def use_compile_cache(arch: ArchConfig) -> None:

@@ -150,7 +150,7 @@ def compile_programs(config: RunConfig, plain: Programs, shapes: State, *, fresh
     chunk = jax.jit(plain.chunk, donate_argnums=0, out_shardings=(runner_at, whole))
     evaluate = jax.jit(plain.evaluate, out_shardings=whole)
     init = jax.jit(plain.init, out_shardings=state_at)
-    with ThreadPoolExecutor(3, thread_name_prefix="compile") as pool:
+    with jax.set_mesh(whole.mesh), ThreadPoolExecutor(3, thread_name_prefix="compile") as pool:
         chunk = pool.submit(chunk.lower(shapes.runner).compile)
         evaluate = pool.submit(evaluate.lower(shapes.best, shapes.best.params, keys, update).compile)
         init = pool.submit(init.lower(keys).compile) if fresh else None

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
+from jax.sharding import NamedSharding, PartitionSpec
 
 import jmarl
+from benchmarks.common import flops
 from jmarl.envs.batched import Step, World, batched, flat_obs, flat_spec
 from jmarl.system import System
 from jmarl.training.anakin import device_mesh, init_runner, rollout, runner_shardings, train_chunk
@@ -152,9 +154,9 @@ def one_and_four():
         runner = jax.vmap(init)(jax.random.split(jax.random.key(0), 2))
         shardings = runner_shardings(mesh, runner)
         runner = jax.device_put(runner, shardings)
-        compiled = jax.jit(jax.vmap(chunk), out_shardings=(shardings, None)).lower(runner).compile()
-        cost = compiled.cost_analysis()
-        results.append((compiled(runner), (cost[0] if isinstance(cost, list) else cost)["flops"], shardings))
+        with jax.set_mesh(mesh):
+            compiled = jax.jit(jax.vmap(chunk), out_shardings=(shardings, None)).lower(runner).compile()
+        results.append((compiled(runner), flops(compiled), shardings))
     return results
 
 
@@ -167,6 +169,23 @@ def test_four_devices_give_the_losses_of_one(one_and_four):
 def test_four_devices_share_the_work(one_and_four):
     (_, whole, _), (_, part, _) = one_and_four
     assert part <= 0.3 * whole, (part, whole)
+
+
+def test_four_devices_share_an_evaluation():
+    cfg = config("eval.episodes=32", "network.torso=[64]")
+    env, system = assemble(cfg)
+    _, _, evaluation = programs(cfg, env, system)
+    params = system.init(jax.random.key(0)).params
+    results, work = [], []
+    for devices in (jax.devices()[:1], jax.devices()):
+        mesh = device_mesh(devices)
+        args = jax.device_put((params, jax.random.key(1)), NamedSharding(mesh, PartitionSpec()))
+        with jax.set_mesh(mesh):
+            compiled = jax.jit(evaluation).lower(*args).compile()
+        results.append(compiled(*args))
+        work.append(flops(compiled))
+    jax.tree.map(np.testing.assert_array_equal, *results)
+    assert work[1] <= 0.3 * work[0], work
 
 
 def test_runner_stays_where_it_was_put(one_and_four):

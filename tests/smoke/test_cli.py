@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -49,9 +50,19 @@ def test_help_answers_before_jax_is_imported(arguments: list[str], tmp_path: Pat
     assert seconds < 2.5  # under a second on an idle machine; tests may share theirs
 
 
-def _environment() -> dict[str, str]:
-    import os
+@pytest.mark.parametrize(("given", "expected"), [({}, None), ({"JAX_NUM_CPU_DEVICES": "3"}, 3)], ids=["cores", "given"])
+def test_each_core_is_a_device_unless_the_environment_says_otherwise(
+    given: dict[str, str], expected: int | None
+) -> None:
+    code = "import jax, jmarl.training.launch as l; l.use_cores(); print(len(jax.devices())); l.use_cores()"
+    environment = {k: v for k, v in _environment().items() if k != "XLA_FLAGS"} | given
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    powers = [n for n in (1, 2, 4, 8) if n <= cores]
+    assert int(done.stdout) == (expected or powers[-1])
 
+
+def _environment() -> dict[str, str]:
     import jmarl
 
     return os.environ | {"PYTHONPATH": str(Path(jmarl.__file__).parents[1])}

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jmarl.config import ConfigError
 from jmarl.networks import actor_critic
@@ -97,24 +96,6 @@ def test_the_gru_equals_flax_with_its_parameters():
     cell = nn.RNN(nn.GRUCell(F), time_major=True)
     out = jax.jit(cell.apply)({"params": {"cell": theirs}}, x.reshape(T, B * N, 5))
     np.testing.assert_allclose(y.reshape(T, B * N, F), out, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_environments_stay_on_their_devices(kind):
-    """Learning over a rollout that is sharded along B moves nothing but the sums of gradients."""
-    net, batch = make_memory(kind, F), 8
-    mesh = Mesh(jax.devices()[:4], ("env",), axis_types=(AxisType.Auto,))
-
-    def struct(x, *axes):
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes)))
-
-    x, first = jnp.zeros((T, batch, N, F)), jnp.zeros((T, batch), bool)
-    carry = net.initial(batch, N)
-    params = jax.tree.map(struct, jax.eval_shape(net.init, jax.random.key(0), carry, x, first))
-    gradient = jax.jit(jax.grad(lambda p, carry, x, first: (net.apply(p, carry, x, first)[1] ** 2).sum()))
-    rows = jax.tree.map(lambda x: struct(x, None, "env"), (x, first))
-    program = gradient.lower(params, jax.tree.map(lambda x: struct(x, "env"), carry), *rows).compile().as_text()
-    assert not [word for word in ("all-gather", "all-to-all", "collective-permute") if word in program]
 
 
 SPEC = Spec(n_agents=N, n_actions=4, own_width=5, groups=(), global_width=6, episode_limit=9, action_target=(-1,) * 4)
