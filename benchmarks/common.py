@@ -130,9 +130,9 @@ def flops(executable: Any) -> float:
     return float((analysis[0] if isinstance(analysis, list) else analysis).get("flops", float("nan")))
 
 
-def environment_record() -> dict[str, Any]:
-    """What a reader needs to repeat a run: command, commit, device, versions, load."""
-    return host_record() | device_record()
+def environment_record(*, wall: bool = False) -> dict[str, Any]:
+    """What a reader needs to repeat a run: command, commit, device, versions, load, and the clock that counted."""
+    return host_record() | device_record() | {"clock": "process cpu" if uses_cpu_clock() and not wall else "wall"}
 
 
 def host_record() -> dict[str, Any]:
@@ -157,15 +157,14 @@ def device_record() -> dict[str, Any]:
         "platform": device.platform,
         "device": _cpu_model() if device.platform == "cpu" else device.device_kind,
         "device_count": jax.device_count(),
-        "clock": "process cpu" if uses_cpu_clock() else "wall",
     }
 
 
-def write_json(path: str | Path, obj: dict[str, Any]) -> None:
+def write_json(path: str | Path, obj: dict[str, Any], *, wall: bool = False) -> None:
     """Write ``obj``, under ``environment`` the record of this run unless it brings one; folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    record = obj if "environment" in obj else {"environment": environment_record(), **obj}
+    record = obj if "environment" in obj else {"environment": environment_record(wall=wall), **obj}
     path.write_text(json.dumps(record, indent=1, default=float) + "\n")
 
 

@@ -84,7 +84,10 @@ def train(run: str, args: dict[str, Any]) -> dict[str, Any]:
 
 def device_of_a_child() -> dict[str, Any]:
     """The device's part of the record, from a process that ends: this one would keep GPU memory that training needs."""
-    code = "import json; from benchmarks.common import device_record; print(json.dumps(device_record()))"
+    code = (
+        "import json; from jmarl.training.launch import use_cores; use_cores();"
+        "from benchmarks.common import device_record; print(json.dumps(device_record()))"
+    )
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

@@ -1,9 +1,10 @@
 """Learning on several devices: each takes the gradient of its own environments, and they are added once.
 
 A program is traced under ``jax.set_mesh`` of a mesh with one axis, ``ENV_AXIS``, along which the
-environments lie. Acting is left to XLA's partitioner, since environments have nothing to do with each
-other. A gradient is not: the partitioner adds the gradient of a recurrent kernel up over the devices in
-every time step. Without a mesh, or with one device, nothing here does anything.
+environments lie. Acting is left to XLA's partitioner: environments have nothing to do with each
+other but for a flag a step, whether any of them ends. A gradient is not: the partitioner would add the gradient
+of a recurrent kernel up over the devices in every time step, and gather rows where networks merge axes.
+Without a mesh, or with one device, nothing is split.
 """
 
 from __future__ import annotations
@@ -28,14 +29,10 @@ def env_devices() -> int:
 
 
 def split_envs(tree: Any) -> Any:
-    """Leaves that lead with B, split over the devices if B divides into them; values are as before."""
-    devices = env_devices()
-
-    def leaf(x: Array) -> Array:
-        even = devices > 1 and x.ndim > 0 and x.shape[0] % devices == 0
-        return jax.lax.with_sharding_constraint(x, PartitionSpec(ENV_AXIS)) if even else x
-
-    return jax.tree.map(leaf, tree)
+    """Leaves that lead with B, a multiple of ``env_devices()``, split over the devices; values are as before."""
+    if env_devices() == 1:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec(ENV_AXIS)), tree)
 
 
 def mean_weights(mask: Bool[Array, "..."]) -> Float[Array, "..."]:
@@ -47,8 +44,8 @@ def gradient(loss: Callable[..., tuple[Float[Array, ""], Any]]) -> Callable[...,
     """``fn(params, carry, *rows) -> (loss, aux, gradient)`` of ``loss(params, carry, *rows) -> (scalar, aux)``.
 
     The loss must be a sum over environments: leaves of ``carry`` lead with B, those of ``rows`` with [T, B],
-    and each device gives ``loss`` its own environments. Leaves of ``aux`` are arrays of one number for
-    each device.
+    and each device gives ``loss`` its own environments; a term of ``params`` alone would be added once a device.
+    Leaves of ``aux`` are scalars, and come back as arrays of one number for each device.
     """
     local = jax.value_and_grad(loss, has_aux=True)
 

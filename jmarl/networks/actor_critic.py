@@ -25,7 +25,7 @@ CriticInput = Literal["obs", "state", "state_and_id", "state_and_obs"]
 
 
 BLOCK_ROWS = 512
-"""Rows (time steps x environments x agents) that a ``Trunk`` takes at once on a CPU."""
+"""Rows (time steps x environments of one device x agents) that a ``Trunk`` takes at once on a CPU."""
 
 
 @dataclasses.dataclass(frozen=True)

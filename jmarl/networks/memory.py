@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from jmarl.learning.returns import align
 from jmarl.networks.init import orthogonal
-from jmarl.networks.torso import product
+from jmarl.networks.torso import product, transpose
 from jmarl.ssm import Mamba, MambaState
 
 
@@ -91,7 +91,8 @@ def _gru_scan(
     """The recurrence, from what the input adds to the gates r, z and n before their nonlinearities.
 
     Its gradient is written out: it keeps five arrays a step where autodiff keeps ten, and the gradient of
-    ``recurrent`` is one product over all rows after the scan where autodiff adds up one of every step.
+    ``recurrent`` is one product over the T rows, after the scan, where autodiff adds up one of every step. (T is
+    that of a block where ``Trunk`` cuts time.)
     """
     return _gru_forward(recurrent, candidate_bias, carry, gates, first)[0]
 
@@ -114,8 +115,7 @@ def _gru_forward(recurrent, candidate_bias, carry, gates, first):
 def _gru_backward(saved, grads):
     recurrent, kept, first = saved
     grad_last, grad_out = grads
-    # the transpose as an array of its own: a product that transposes as it goes is a quarter slower on a CPU
-    transposed = jax.lax.optimization_barrier(recurrent.T)
+    transposed = transpose(recurrent)
 
     def step(later, row):
         grad, (r, z, candidate, re_n, hidden), start = row
@@ -160,11 +160,5 @@ class SSM(nn.Module):
         if x.shape[0] == 1:
             y, carry = block.step(carry, x[0], first=first[0])
             return carry, y[None]
-        # The scan keeps the last batch axis the major one; that must be B, which may lie on several devices.
-        y, carry = block(x.transpose(2, 1, 0, 3), state=_swap(carry), first=first.transpose(2, 1, 0))
-        return _swap(carry), y.transpose(2, 1, 0, 3)
-
-
-def _swap(carry: MambaState) -> MambaState:
-    """``[B, N, ...]`` to ``[N, B, ...]``, and back."""
-    return jax.tree.map(lambda x: x.swapaxes(0, 1), carry)
+        y, carry = block(jnp.moveaxis(x, 0, 2), state=carry, first=jnp.moveaxis(first, 0, 2))
+        return carry, jnp.moveaxis(y, 2, 0)

@@ -71,9 +71,18 @@ class JointDense(nn.Module):
 
 
 def product(x: Float[Array, "... F"], kernel: Float[Array, "F H"]) -> Float[Array, "... H"]:
-    """``x @ kernel``, over a single axis of rows."""
+    """``x @ kernel``, over a single axis of rows.
+
+    Where the rows of ``x`` lie on several devices along an axis that is not the first, merging gathers them: gradients
+    are taken through ``learning.parallel``, whose devices see their own rows alone.
+    """
     rows = math.prod(x.shape[:-1])
     return _product(x.reshape(rows, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def transpose(kernel: Float[Array, "F H"]) -> Float[Array, "H F"]:
+    """The transpose; on a CPU as an array of its own, because a product that transposes as it goes is slower there."""
+    return jax.lax.optimization_barrier(kernel.T) if jax.default_backend() == "cpu" else kernel.T
 
 
 @jax.custom_vjp
@@ -84,7 +93,7 @@ def _product(x: Float[Array, "R F"], kernel: Float[Array, "F H"]) -> Float[Array
 
 def _product_backward(saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    return grad @ jax.lax.optimization_barrier(kernel.T), x.T @ grad
+    return grad @ transpose(kernel), x.T @ grad
 
 
 _product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_backward)

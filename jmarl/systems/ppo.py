@@ -50,14 +50,12 @@ The value is the critic's output as it is, in normalised units. ``steps.extras``
 Value = Callable[[Params, Carry, TimeStep], Float[Array, "B N"]]
 """``(params, carry, timestep) -> value``, in normalised units, for the bootstrap after the last row."""
 
-Loss = Callable[[Params, Carry, "Batch", "Weights"], tuple[Float[Array, ""], Metrics]]
-"""``(params, carry, minibatch, weights) -> (scalar, metrics)``; a system may wrap ``clipped_loss`` to add a term.
+Loss = Callable[[Params, Carry, "Batch", "Weights"], tuple[Float[Array, ""], tuple[Metrics, Metrics]]]
+"""``(params, carry, minibatch, weights) -> (scalar, (sums, maxima))``; a wrap of ``clipped_loss`` may add a term.
 
-Each device calls it with its own environments, and the scalars are added, so means are sums with ``weights``.
-Metrics are added too, but for those in ``MAXIMA``.
+Each device calls it with its own environments. The scalars are added, so a mean is a sum with ``weights``, and a term
+of the parameters alone goes times ``weights.acts.sum()``; metrics are added, or the largest is taken.
 """
-
-MAXIMA = ("ratio_error",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +133,7 @@ class Weights(NamedTuple):
     values: Float[Array, "T B N"]
 
 
-def weights(batch: Batch, cfg: PPOConfig) -> Weights:
+def weigh(batch: Batch, cfg: PPOConfig) -> Weights:
     """The weights of one minibatch, from all of its environments."""
     return Weights(mean_weights(batch.acts), mean_weights(_value_mask(batch.steps, cfg)))
 
@@ -147,7 +145,7 @@ def weighted_sum(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[A
 
 def masked_mean(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, ""]:
     """Mean of ``x`` where ``mask``; 0 if nowhere. What is masked may be anything, NaN included."""
-    return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
+    return weighted_sum(x, mean_weights(mask))
 
 
 def masked_variance(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, ""]:
@@ -218,7 +216,7 @@ def value_loss(
 def clipped_loss(evaluate: Evaluate, cfg: PPOConfig) -> Loss:
     """The loss of the module's formula, for the policy and critic behind ``evaluate``."""
 
-    def loss(params: Params, carry: Carry, batch: Batch, weights: Weights) -> tuple[Float[Array, ""], Metrics]:
+    def loss(params: Params, carry: Carry, batch: Batch, weights: Weights) -> Any:
         steps, acts = batch.steps, batch.acts
         logp, entropy, value = evaluate(params, carry, steps)
         log_ratio = jnp.where(acts, logp - steps.extras.logp, 0.0)
@@ -232,10 +230,9 @@ def clipped_loss(evaluate: Evaluate, cfg: PPOConfig) -> Loss:
             "entropy": weighted_sum(entropy, weights.acts),
             "approx_kl": weighted_sum(ratio - 1.0 - log_ratio, weights.acts),
             "clip_fraction": weighted_sum((jnp.abs(ratio - 1.0) > cfg.clip).astype(jnp.float32), weights.acts),
-            "ratio_error": jnp.max(jnp.abs(ratio - 1.0)),
         }
         total = metrics["policy_loss"] - cfg.entropy_coef * metrics["entropy"] + cfg.value_coef * metrics["value_loss"]
-        return total, metrics
+        return total, (metrics, {"ratio_error": jnp.max(jnp.abs(ratio - 1.0))})
 
     return loss
 
@@ -255,8 +252,8 @@ def ppo_update(
 
     def descend(state, batch, carry):
         params, opt_state = state
-        total, shares, grads = gradient_of(params, carry, batch, weights(batch, cfg))
-        metrics = {name: x.max() if name in MAXIMA else x.sum() for name, x in shares.items()}
+        total, (sums, maxima), grads = gradient_of(params, carry, batch, weigh(batch, cfg))
+        metrics = jax.tree.map(jnp.sum, sums) | jax.tree.map(jnp.max, maxima)
         updates, opt_state = tx.update(grads, opt_state, params)
         metrics = metrics | {"loss": total, "grad_norm": optax.global_norm(grads)}
         return (optax.apply_updates(params, updates), opt_state), metrics

@@ -71,6 +71,7 @@ def _train(arguments: Sequence[str]) -> int:
 def _evaluate(arguments: Sequence[str]) -> int:
     from jmarl.training.judge import evaluate_run
 
+    use_cores()
     hints = typing.get_type_hints(evaluate_run)
 
     def read(key: str, text: str) -> Any:

@@ -16,6 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jmarl
 from jmarl.envs import registry
+from jmarl.learning.parallel import ENV_AXIS
 from jmarl.training.anakin import device_mesh
 from jmarl.training.checkpoint import Checkpoints
 from jmarl.training.folder import PACKAGES, package_versions
@@ -66,7 +67,7 @@ def check_matmul() -> None:
 
 def check_devices() -> None:
     """An array split over all local devices has the sum of its parts."""
-    spread = NamedSharding(device_mesh(), PartitionSpec("env"))
+    spread = NamedSharding(device_mesh(), PartitionSpec(ENV_AXIS))
     x = jax.device_put(jnp.arange(8.0 * jax.local_device_count()), spread)
     np.testing.assert_allclose(jax.jit(jnp.sum)(x), x.size * (x.size - 1) / 2)
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jmarl.learning.parallel import split_envs
+from jmarl.learning.parallel import env_devices, split_envs
 from jmarl.system import System
 from jmarl.types import Carry, Env, EnvState, Key, Metrics, Params, TimeStep
 
@@ -30,16 +30,17 @@ class _Loop(NamedTuple):
 
 
 def evaluate(env: Env, system: System, params: Params, key: Key, episodes: int, explore: Float[Array, ""]) -> Metrics:
-    """Play one episode in each of ``episodes`` environments.
+    """Play one episode in each of ``episodes`` environments, which are split over the devices of the mesh.
 
     Returns ``return``, ``length`` and the environment's outcomes (``won``), each
     ``float32[episodes]``. ``explore=0`` is greedy.
     """
     k_reset, k_steps = jax.random.split(key)
-    env_state, timestep = split_envs(env.reset(k_reset, episodes))
+    batch = -(-episodes // env_devices()) * env_devices()
+    env_state, timestep = split_envs(env.reset(k_reset, batch))
     names = ("return", "length", *env.spec.outcomes)
-    zeros = {name: jnp.zeros(episodes) for name in names}
-    carry, over, zeros = split_envs((system.carry(episodes), jnp.zeros(episodes, bool), zeros))
+    zeros = {name: jnp.zeros(batch) for name in names}
+    carry, over, zeros = split_envs((system.carry(batch), jnp.arange(batch) >= episodes, zeros))
     start = _Loop(jnp.int32(0), env_state, timestep, carry, over, zeros)
 
     def running(loop: _Loop) -> Bool[Array, ""]:
@@ -49,12 +50,13 @@ def evaluate(env: Env, system: System, params: Params, key: Key, episodes: int, 
         k_act, k_env = jax.random.split(jax.random.fold_in(k_steps, loop.step))
         action, carry, _ = system.act(params, loop.carry, loop.timestep, k_act, explore)
         env_state, after = env.step(k_env, loop.env_state, action)
-        gained = {"return": after.reward.mean(-1), "length": jnp.ones(episodes)}
+        gained = {"return": after.reward.mean(-1), "length": jnp.ones(batch)}
         gained |= {name: after.info[name] * after.last for name in env.spec.outcomes}
         result = {name: loop.result[name] + jnp.where(loop.over, 0.0, gained[name]) for name in names}
         return _Loop(loop.step + 1, env_state, after, carry, loop.over | after.last, result)
 
-    return jax.lax.while_loop(running, step, start).result
+    result = jax.lax.while_loop(running, step, start).result
+    return {name: x[:episodes] for name, x in result.items()}
 
 
 def evaluate_modes(env: Env, system: System, params: Params, key: Key, episodes: int) -> dict[str, Metrics]:

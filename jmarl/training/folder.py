@@ -33,7 +33,7 @@ from jmarl.config import ConfigError, RunConfig, check, read_value
 
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "jaxmarl", "orbax-checkpoint", "hydra-core", "numpy", "wandb")
-DECIDING = ("jmarl", "jaxmarl", "jax", "jaxlib", "flax", "optax", "backend")
+DECIDING = ("jmarl", "jaxmarl", "jax", "jaxlib", "flax", "optax", "backend", "device_count")
 """What decides, by its version or kind, what an environment does and whether a resumed run goes the same way."""
 CHANGEABLE = ("total_timesteps", "checkpoint", "logger", "arch.compile_cache", "run_dir", "resume")
 """Keys that a resumed run may be given anew; all others decide the program."""
@@ -218,6 +218,7 @@ def versions() -> dict[str, Any]:
         **package_versions(),
         "backend": jax.default_backend(),
         "platform": platform.platform(),
+        "device_count": jax.device_count(),
         "devices": [str(device) for device in jax.devices()],
         "device_kind": jax.devices()[0].device_kind,
         "commit": _commit(),

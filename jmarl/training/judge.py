@@ -16,7 +16,7 @@ from jmarl.training import report
 from jmarl.training.anakin import device_mesh
 from jmarl.training.api import assemble
 from jmarl.training.checkpoint import Checkpoints
-from jmarl.training.launch import use_compile_cache, use_cores
+from jmarl.training.launch import use_compile_cache
 from jmarl.training.loop import Position, Session, log_absolute
 from jmarl.training.programs import ABSOLUTE, State, programs, seed_keys
 
@@ -52,7 +52,6 @@ def evaluate_run(run: str, *, episodes: int = 640, parameters: str = "best", see
     folder = run_folder.existing("run", run)
     config = run_folder.read_config(folder)
     check_range("seed", seed, 0, 2**32 - 1 - ABSOLUTE - config.eval.absolute_factor)
-    use_cores()
     use_compile_cache(config.arch)
     config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, episodes=episodes))
     env, system = assemble(config)

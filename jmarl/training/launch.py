@@ -133,20 +133,32 @@ def train(config: RunConfig) -> int:
     return run(config)
 
 
+MOST_CPU_DEVICES = 4
+"""Two were measured. Each gets whole environments, of which a minibatch has few."""
+
+
 def use_cores() -> None:
-    """Make each core a device of the CPU backend, unless the user's environment says how many there are.
+    """Split a CPU into a device for each of its cores, 1, 2 or ``MOST_CPU_DEVICES``.
 
     Environments are split over devices, and a core is used better by environments of its own than by its
-    share of every small product. Of the powers of two, up to 8, because minibatches are drawn in 8 lanes (see
-    ``learning.minibatch``). Without effect once JAX has started.
+    share of every small product. The environment variable ``JAX_NUM_CPU_DEVICES`` decides otherwise. Without
+    effect once JAX has started, as in the second job of a sweep.
     """
     import jax
 
     if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", min(8, 1 << (cores.bit_length() - 1)))
+        jax.config.update("jax_num_cpu_devices", max(n for n in (1, 2, MOST_CPU_DEVICES) if n <= max(1, cores())))
+
+
+def cores() -> int:
+    """Cores that this process may keep busy: those it is bound to, or fewer by the quota of its control group."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(bound, int(quota) // int(period))
+    return bound
 
 
 def use_compile_cache(arch: ArchConfig) -> None:

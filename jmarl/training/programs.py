@@ -25,6 +25,10 @@ ABSOLUTE = 2**31
 """Where the keys of the absolute metric begin; those of evaluations count from 0."""
 
 
+PATIENCE = 10**6
+"""Seconds that one device of a CPU waits for another before XLA ends the process; its default is 40."""
+
+
 class Best(struct.PyTreeNode):
     """For each seed the parameters of its best evaluation so far; the later of two equal ones."""
 
@@ -150,16 +154,23 @@ def compile_programs(config: RunConfig, plain: Programs, shapes: State, *, fresh
     chunk = jax.jit(plain.chunk, donate_argnums=0, out_shardings=(runner_at, whole))
     evaluate = jax.jit(plain.evaluate, out_shardings=whole)
     init = jax.jit(plain.init, out_shardings=state_at)
+    options: dict[str, str | bool] | None = (
+        {"xla_cpu_collective_call_terminate_timeout_seconds": str(PATIENCE)} if _on_cpu() else None
+    )
     with jax.set_mesh(whole.mesh), ThreadPoolExecutor(3, thread_name_prefix="compile") as pool:
-        chunk = pool.submit(chunk.lower(shapes.runner).compile)
-        evaluate = pool.submit(evaluate.lower(shapes.best, shapes.best.params, keys, update).compile)
-        init = pool.submit(init.lower(keys).compile) if fresh else None
+        chunk = pool.submit(chunk.lower(shapes.runner).compile, options)
+        evaluate = pool.submit(evaluate.lower(shapes.best, shapes.best.params, keys, update).compile, options)
+        init = pool.submit(init.lower(keys).compile, options) if fresh else None
     ready = Programs(
         init=lambda k: init.result()(jax.device_put(k, whole)) if init else plain.init(k),
         chunk=chunk.result(),
         evaluate=lambda b, p, k, u: evaluate.result()(b, p, *jax.device_put((k, np.int32(u)), whole)),
     )
     return ready, _memory_text(chunk.result().memory_analysis())
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
 
 
 def _memory_text(analysis: Any) -> str:

@@ -12,10 +12,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 import jmarl
 from benchmarks.common import flops
 from jmarl.envs.batched import Step, World, batched, flat_obs, flat_spec
+from jmarl.learning.parallel import env_devices
 from jmarl.system import System
+from jmarl.systems import ippo
 from jmarl.training.anakin import device_mesh, init_runner, rollout, runner_shardings, train_chunk
 from jmarl.training.api import assemble, programs
 from jmarl.training.evaluate import evaluate
+from jmarl.training.programs import compile_programs, state_shapes
+from jmarl.training.programs import programs as run_programs
 
 
 TINY = ("num_envs=8", "rollout_length=6", "system.minibatches=1", "eval.episodes=8", "network.torso=[16]")
@@ -137,7 +141,7 @@ class Still(struct.PyTreeNode):
 
 @pytest.fixture(scope="module")
 def one_and_four():
-    """The same chunk on one device and on four.
+    """The same chunk on one device and on four, which have different numbers of rows that count.
 
     What would magnify the rounding is left out: Adam makes a whole step of the rounding of a gradient that is
     nearly zero, and on this world, whose rows and returns hardly differ, LayerNorm and the statistics of the
@@ -146,7 +150,8 @@ def one_and_four():
     sizes = ("num_envs=32", "rollout_length=8", "system.minibatches=2", "network.torso=[64]")
     calm = ("network.layer_norm=false", "system.value_decay=1", "system.lr=1e-4")
     cfg = config(*sizes, *calm, "arch.updates_per_chunk=1")
-    env, system = assemble(cfg)
+    env = uneven_world()
+    system = ippo.make(env.spec, cfg)
     init, chunk, _ = programs(cfg, env, system)
     results = []
     for devices in (jax.devices()[:1], jax.devices()):
@@ -171,21 +176,40 @@ def test_four_devices_share_the_work(one_and_four):
     assert part <= 0.3 * whole, (part, whole)
 
 
-def test_four_devices_share_an_evaluation():
-    cfg = config("eval.episodes=32", "network.torso=[64]")
-    env, system = assemble(cfg)
-    _, _, evaluation = programs(cfg, env, system)
+def test_four_devices_share_an_evaluation_that_they_do_not_divide():
+    env, episodes = uneven_world(), 30
+    system = ippo.make(env.spec, config())
     params = system.init(jax.random.key(0)).params
     results, work = [], []
     for devices in (jax.devices()[:1], jax.devices()):
         mesh = device_mesh(devices)
         args = jax.device_put((params, jax.random.key(1)), NamedSharding(mesh, PartitionSpec()))
         with jax.set_mesh(mesh):
-            compiled = jax.jit(evaluation).lower(*args).compile()
+            play = jax.jit(lambda params, key: evaluate(env, system, params, key, episodes, jnp.ones(())))
+            compiled = play.lower(*args).compile()
         results.append(compiled(*args))
         work.append(flops(compiled))
     jax.tree.map(np.testing.assert_array_equal, *results)
-    assert work[1] <= 0.3 * work[0], work
+    assert results[0]["return"].shape == (episodes,)
+    assert 0 < results[0]["return"].mean() < 1
+    assert work[1] <= 0.35 * work[0], work  # 8 of 30 episodes each
+
+
+def test_programs_are_compiled_for_all_devices():
+    cfg = config("total_timesteps=96", "num_envs=16")
+    env, system = assemble(cfg)
+    plain, seen = run_programs(cfg, env, system), {}
+
+    def spy(name):
+        def call(*args):
+            seen[name] = env_devices()
+            return getattr(plain, name)(*args)
+
+        return call
+
+    spied = plain._replace(chunk=spy("chunk"), evaluate=spy("evaluate"))
+    compile_programs(cfg, spied, state_shapes(cfg, plain), fresh=False)
+    assert seen == {"chunk": 4, "evaluate": 4}
 
 
 def test_runner_stays_where_it_was_put(one_and_four):

@@ -15,7 +15,7 @@ from jmarl.config import ConfigError, RunConfig
 from jmarl.training import cli
 from jmarl.training.catalogue import systems
 from jmarl.training.folder import read_config, write_config
-from jmarl.training.launch import PREEMPTED, exit_code, launch, main
+from jmarl.training.launch import PREEMPTED, cores, exit_code, launch, main
 
 
 TINY = [
@@ -50,16 +50,25 @@ def test_help_answers_before_jax_is_imported(arguments: list[str], tmp_path: Pat
     assert seconds < 2.5  # under a second on an idle machine; tests may share theirs
 
 
-@pytest.mark.parametrize(("given", "expected"), [({}, None), ({"JAX_NUM_CPU_DEVICES": "3"}, 3)], ids=["cores", "given"])
-def test_each_core_is_a_device_unless_the_environment_says_otherwise(
-    given: dict[str, str], expected: int | None
-) -> None:
-    code = "import jax, jmarl.training.launch as l; l.use_cores(); print(len(jax.devices())); l.use_cores()"
-    environment = {k: v for k, v in _environment().items() if k != "XLA_FLAGS"} | given
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    powers = [n for n in (1, 2, 4, 8) if n <= cores]
-    assert int(done.stdout) == (expected or powers[-1])
+@pytest.mark.parametrize("given", [{}, {"JAX_NUM_CPU_DEVICES": "3"}], ids=["cores", "given"])
+def test_a_cpu_is_split_into_devices_unless_the_environment_says_otherwise(given: dict[str, str]) -> None:
+    code = "import jax, jmarl.training.launch as l; l.use_cores(); print(len(jax.devices()), l.cores()); l.use_cores()"
+    done = subprocess.run([sys.executable, "-c", code], env=_bare() | given, capture_output=True, text=True, check=True)
+    devices, cores = map(int, done.stdout.split())
+    assert 1 <= cores <= (os.cpu_count() or 1)
+    assert devices == (3 if given else max(n for n in (1, 2, 4) if n <= cores))
+
+
+def test_a_run_uses_the_cores(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jmarl.systems.ippo", *TINY, "eval.every=32"]
+    done = subprocess.run(command, cwd=tmp_path, env=_bare(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    devices = re.search(r"devices +(\d+) x cpu", done.stdout)
+    assert devices and int(devices[1]) == max(n for n in (1, 2, 4) if n <= cores())
+
+
+def _bare() -> dict[str, str]:
+    return {k: v for k, v in _environment().items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
 
 
 def _environment() -> dict[str, str]:

@@ -100,15 +100,17 @@ def test_the_docstring_names_exactly_the_arguments_that_exist(module):
     assert named == set(module.DEFAULTS)
 
 
-def pair_of(monkeypatch, baseline: list[float], candidate: list[float], attempts: int = 1) -> common.PairTiming:
-    """``timed_pair`` on a clock that returns these seconds, in turn for each side."""
+def pair_of(monkeypatch, baseline: list[float], candidate: list[float], attempts: int = 1, clock: str = "cpu"):
+    """``timed_pair`` where one clock returns these seconds, in turn for each side, and the other one stands still."""
     sides = {"baseline": iter(baseline), "candidate": iter(candidate)}
-    monkeypatch.setattr(common, "_sample", lambda call: (next(sides[call()]),) * 2)
-    return common.timed_pair(lambda: "baseline", lambda: "candidate", repeats=4, attempts=attempts)
+    sample = {"cpu": lambda s: (s, 1.0), "wall": lambda s: (1.0, s)}[clock]
+    monkeypatch.setattr(common, "_sample", lambda call: sample(next(sides[call()])))
+    return common.timed_pair(lambda: "baseline", lambda: "candidate", 4, attempts, wall=clock == "wall")
 
 
-def test_the_ratio_is_between_minima(monkeypatch):
-    pair = pair_of(monkeypatch, [4.0, 9.0, 4.1, 9.0], [2.0, 7.0, 2.0, 2.1])
+@pytest.mark.parametrize("clock", ["cpu", "wall"])
+def test_the_ratio_is_between_minima_on_the_clock_that_was_asked_for(monkeypatch, clock):
+    pair = pair_of(monkeypatch, [4.0, 9.0, 4.1, 9.0], [2.0, 7.0, 2.0, 2.1], clock=clock)
     assert pair.ratio == 2.0
     assert pair.trusted and pair.noise == pytest.approx(0.025)
 

@@ -17,7 +17,7 @@ from jmarl.learning.normaliser import init_stats
 from jmarl.learning.optim import by_part, optimiser, skipped_steps
 from jmarl.networks.actor_critic import NetworkConfig
 from jmarl.systems import mappo
-from jmarl.systems.ppo import PPOConfig, clipped_loss, make_batch, value_loss, weights
+from jmarl.systems.ppo import PPOConfig, clipped_loss, make_batch, value_loss, weigh
 from jmarl.training.anakin import init_runner, rollout
 
 
@@ -190,7 +190,7 @@ def test_the_loss_is_that_of_the_formula():
     acts = valid[..., None] & alive
     batch = SimpleNamespace(steps=steps, acts=jnp.asarray(acts), advantage=jnp.asarray(adv), target=jnp.asarray(target))
     cfg = dataclasses.replace(CFG, huber_delta=0.0, value_clip=0.1)
-    got, metrics = clipped_loss(lambda *_: (logp, entropy, value), cfg)(None, None, batch, weights(batch, cfg))
+    got, (metrics, _) = clipped_loss(lambda *_: (logp, entropy, value), cfg)(None, None, batch, weigh(batch, cfg))
 
     ratio = np.exp(logp - old)
     gain = np.minimum(ratio * adv, np.clip(ratio, 0.8, 1.2) * adv)[acts].mean()
@@ -201,7 +201,7 @@ def test_the_loss_is_that_of_the_formula():
     cfg = dataclasses.replace(cfg, mask_dead_values=True)
     masked = clipped_loss(lambda *_: (logp, entropy, value), cfg)
     alive_error = 0.5 * np.maximum((value - target) ** 2, (near - target) ** 2)[acts].mean()
-    np.testing.assert_allclose(masked(None, None, batch, weights(batch, cfg))[1]["value_loss"], alive_error, rtol=1e-5)
+    np.testing.assert_allclose(masked(None, None, batch, weigh(batch, cfg))[1][0]["value_loss"], alive_error, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
