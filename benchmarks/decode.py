@@ -1,4 +1,4 @@
-"""One joint action: time against the number of agents for MAPPO, MAT and MAM.
+"""One joint action: time against the number of agents for MAPPO, MAT, MAM and Sable.
 
     python -m benchmarks.decode [agents=3,10,32,100,256,512,1024] [envs=8] [recompute=100] [repeats=20]
                                 [out=results/decode.json]
@@ -26,7 +26,7 @@ from benchmarks.common import arguments, markdown_table, timed, write_json
 from jmarl.envs.batched import flat_obs, flat_spec
 from jmarl.networks.actor_critic import AgentNet, NetworkConfig
 from jmarl.networks.sequence.policy import ActionCodec, SequencePolicy, action_codec, decode, teacher_forced
-from jmarl.systems import mam_ppo, mat_ppo
+from jmarl.systems import mam_ppo, mat_ppo, sable
 from jmarl.types import EntityObs, Spec
 
 
@@ -52,8 +52,13 @@ NETWORKS = {
             delta_rank=None,
             bi_mode="sum",
             double_residual=True,
+            memory=False,
             agent_id=False,
         ),
+    ),
+    "Sable": (
+        sable.policy,
+        sable.Network(embed_dim=WIDTH, n_block=1, n_head=1, decay_scale=0.8, memory=False, agent_id=False),
     ),
 }
 MLP = NetworkConfig(
@@ -105,8 +110,9 @@ def cached_act(policy: SequencePolicy, codec: ActionCodec) -> Act:
 
     def act(params: Any, world: World) -> Array:
         obs, first = _row(world.obs)
-        _, rep, _ = policy.encode(params, (), obs, first)
-        state = policy.decode_start(params, (), first[0])
+        carry = policy.carry(len(world.obs.own))
+        _, rep, _ = policy.encode(params, carry.enc, obs, first)
+        state = policy.decode_start(params, carry.dec, first[0])
         return decode(policy, codec, params, state, rep[0], world.obs.avail, world.noise)[0]
 
     return act
@@ -115,7 +121,8 @@ def cached_act(policy: SequencePolicy, codec: ActionCodec) -> Act:
 def again(policy: SequencePolicy, codec: ActionCodec, params: Any, world: World, action: Array, rep: Array) -> Array:
     """What the parallel decoder chooses at every position when the agents hear ``action``."""
     _, first = _row(world.obs)
-    out = policy.decode_parallel(params, (), teacher_forced(codec, action)[None], rep, first)[0]
+    carry = policy.carry(len(action))
+    out = policy.decode_parallel(params, carry.dec, teacher_forced(codec, action)[None], rep, first)[0]
     return codec.choose(codec.distribution(out, world.obs.avail), world.noise)
 
 
@@ -123,7 +130,7 @@ def recompute_act(policy: SequencePolicy, codec: ActionCodec) -> Act:
     """One agent after the other, the whole decoder each time."""
 
     def act(params: Any, world: World) -> Array:
-        _, rep, _ = policy.encode(params, (), *_row(world.obs))
+        _, rep, _ = policy.encode(params, policy.carry(len(world.obs.own)).enc, *_row(world.obs))
 
         def agent(i: Array, action: Array) -> Array:
             return action.at[:, i].set(again(policy, codec, params, world, action, rep)[:, i])
@@ -140,7 +147,7 @@ def same_as_uncached(policy: SequencePolicy, codec: ActionCodec, params: Any, wo
     @jax.jit
     def both(params: Any, world: World) -> tuple[Array, Array]:
         action = cached_act(policy, codec)(params, world)
-        _, rep, _ = policy.encode(params, (), *_row(world.obs))
+        _, rep, _ = policy.encode(params, policy.carry(len(world.obs.own)).enc, *_row(world.obs))
         return action, again(policy, codec, params, world, action, rep)
 
     with jax.default_matmul_precision("highest"):
@@ -184,7 +191,7 @@ def main() -> int:
         wrong += errors
         print(f"{n} agents: " + ", ".join(f"{name} {ms:.3g} ms" for name, ms in rows[n].items()), flush=True)
     fits = exponents(rows)
-    header = ["agents", "MAPPO", "MAT", "MAM", "MAT recompute"]
+    header = ["agents", "MAPPO", *NETWORKS, "MAT recompute"]
     table = [[n, *(row.get(name, "-") for name in header[1:])] for n, row in rows.items()]
     table.append([f"exponent, n >= {FIT_FROM}", *(fits.get(name, "-") for name in header[1:])])
     print(markdown_table(header, table))

@@ -1,6 +1,8 @@
-"""Names and one-line descriptions of the probes and of JaxMARL's environments, without importing JAX."""
+"""Names and one-line descriptions of probes and of environments of JaxMARL and Jumanji, without importing JAX."""
 
 from __future__ import annotations
+
+import re
 
 
 PROBES = {
@@ -27,6 +29,22 @@ JAXMARL = {
 
 PREFIX = "jaxmarl_"
 
+LBF = r"lbf_(?:(\d+)s-)?(\d+)x(\d+)-(\d+)p-(\d+)f(-coop)?"
+RWARE = r"rware_(tiny|small|medium|large)-(\d+)ag(-(easy|hard))?"
+JUMANJI = {
+    "rware_tiny-2ag": "two robots bring shelves to a goal, on one row of shelf clusters",
+    "rware_tiny-4ag": "four robots there",
+    "rware_small-4ag": "four robots on two rows",
+    "lbf_8x8-2p-2f-coop": "two players lift food together, on a grid of 8 x 8",
+    "lbf_2s-8x8-2p-2f-coop": "the same, seeing two cells far",
+    "lbf_10x10-3p-3f": "three players, three food items",
+    "lbf_2s-10x10-3p-3f": "the same, seeing two cells far",
+    "lbf_15x15-3p-5f": "three players, five food items, a large grid",
+    "lbf_15x15-4p-3f": "four players, three food items",
+    "lbf_15x15-4p-5f": "four players, five food items",
+}
+"""The tasks of the MAM paper among those of Jumanji."""
+
 
 def probe_names() -> list[tuple[str, str]]:
     """(name, one line) of every probe."""
@@ -46,3 +64,13 @@ def jaxmarl_names() -> list[tuple[str, str]]:
 def knows_jaxmarl(name: str) -> bool:
     """Whether ``name`` is a short name, or ``jaxmarl_`` and an id of JaxMARL's registry."""
     return name in JAXMARL or (name.startswith(PREFIX) and len(name) > len(PREFIX))
+
+
+def jumanji_names() -> list[tuple[str, str]]:
+    """(name, one line) of the foraging and warehouse tasks that are listed; others are generated from their names."""
+    return list(JUMANJI.items())
+
+
+def knows_jumanji(name: str) -> bool:
+    """Whether ``name`` is that of a foraging or a warehouse task."""
+    return re.fullmatch(LBF, name) is not None or re.fullmatch(RWARE, name) is not None

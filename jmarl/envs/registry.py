@@ -27,7 +27,8 @@ class Family(NamedTuple):
 
     ``make(name, **options) -> Env`` gets the full name. ``names() -> [(name, one line)]`` lists
     what ``jmarl envs`` prints and ``knows(name) -> bool`` also accepts generated names; neither
-    may import JAX. ``hint`` says in an error what can be generated.
+    may import JAX. ``hint`` says in an error what can be generated. ``scene(name, state) -> Scene``
+    draws one world's state, if the family can be watched.
     """
 
     name: str
@@ -35,13 +36,15 @@ class Family(NamedTuple):
     names: Target
     knows: Target
     hint: str = ""
+    scene: Target | None = None
 
 
 class Entry(NamedTuple):
-    """One environment of a user's own: ``factory(**options) -> Env``."""
+    """One environment of a user's own: ``factory(**options) -> Env``, and as in ``Family`` what draws it."""
 
     factory: Target
     doc: str
+    scene: Target | None = None
 
 
 FAMILIES: list[Family] = [
@@ -51,6 +54,7 @@ FAMILIES: list[Family] = [
         names="jmarl.envs.skirmish.rules:names",
         knows="jmarl.envs.skirmish.rules:knows",
         hint="smax_NvN for any N from 1 to 1280",
+        scene="jmarl.envs.skirmish.scene:scene",
     ),
     Family(
         "jaxmarl",
@@ -58,6 +62,13 @@ FAMILIES: list[Family] = [
         names="jmarl.envs.catalogue:jaxmarl_names",
         knows="jmarl.envs.catalogue:knows_jaxmarl",
         hint="jaxmarl_ID for an ID of JaxMARL's",
+    ),
+    Family(
+        "jumanji",
+        make="jmarl.envs.jumanji_adapter:make",
+        names="jmarl.envs.catalogue:jumanji_names",
+        knows="jmarl.envs.catalogue:knows_jumanji",
+        hint="lbf_[Ss-]GxG-Pp-Ff[-coop] and rware_(tiny|small|medium|large)-Nag[-easy|-hard] for other sizes",
     ),
     Family(
         "probe",
@@ -99,11 +110,18 @@ def family_of(name: str) -> Family:
     raise ValueError(_unknown(name))
 
 
-def register(name: str, factory: Target, doc: str = "") -> None:
+def scene_of(name: str) -> Callable[..., Any] | None:
+    """What draws a state of ``name``, ``scene(name, state) -> Scene``; None if nothing does."""
+    entry = _entry(name)
+    scene = entry.scene if entry else family_of(name).scene
+    return resolve(scene) if scene else None
+
+
+def register(name: str, factory: Target, doc: str = "", scene: Target | None = None) -> None:
     """Make ``factory(**options) -> Env`` known as ``name``; raises ``ValueError`` if the name is taken."""
     if _entry(name) is not None or any(resolve(family.knows)(name) for family in FAMILIES):
         raise ValueError(f"environment {name!r} is already registered")
-    _ENTRIES[name] = Entry(factory, doc)
+    _ENTRIES[name] = Entry(factory, doc, scene)
 
 
 def resolve(target: Target) -> Callable[..., Any]:

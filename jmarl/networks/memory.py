@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 from jmarl.learning.returns import align
 from jmarl.networks.init import orthogonal
 from jmarl.networks.torso import product, transpose
-from jmarl.ssm import Mamba, MambaState
+from jmarl.ssm import Mamba, MambaConfig, MambaState
 
 
 MemoryKind = Literal["none", "gru", "ssm"]
@@ -144,11 +144,12 @@ class SSM(nn.Module):
     """
 
     width: int
+    config: MambaConfig = MambaConfig()
 
     @nn.nowrap
     def initial(self, *batch: int) -> MambaState:
         """Zeros: an empty convolution window and state."""
-        return Mamba(self.width, parent=None).init_state(batch)
+        return Mamba(self.width, self.config, parent=None).init_state(batch)
 
     @nn.compact
     def __call__(
@@ -156,7 +157,7 @@ class SSM(nn.Module):
     ) -> tuple[MambaState, Float[Array, "T B N H"]]:
         """Scan over time, or take one step of it."""
         first = jnp.broadcast_to(align(first, x)[..., 0], x.shape[:-1])
-        block = Mamba(self.width, name="block")
+        block = Mamba(self.width, self.config, name="block")
         if x.shape[0] == 1:
             y, carry = block.step(carry, x[0], first=first[0])
             return carry, y[None]

@@ -24,7 +24,7 @@ from functools import partial
 
 from jmarl.config import RunConfig, check, check_range
 from jmarl.networks.sequence.attention import DecoderBlock, EncoderBlock
-from jmarl.networks.sequence.network import Decoder, Encoder, memoryless_policy
+from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
 from jmarl.networks.sequence.policy import SequencePolicy
 from jmarl.system import System
 from jmarl.systems.sequence import SequenceConfig as Config
@@ -58,7 +58,7 @@ def policy(spec: Spec, network: Network) -> SequencePolicy:
     encoder = Encoder(width, network.n_block, partial(EncoderBlock, width, heads))
     block = partial(DecoderBlock, width, heads, spec.n_agents)
     decoder = Decoder(width, network.n_block, spec.n_actions, spec.discrete, block)
-    return memoryless_policy(spec, encoder, decoder, agent_id=network.agent_id)
+    return sequence_policy(spec, encoder, decoder, agent_id=network.agent_id)
 
 
 def make(spec: Spec, config: RunConfig) -> System:

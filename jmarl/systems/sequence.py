@@ -72,7 +72,7 @@ def sequence_functions(policy: SequencePolicy, codec: ActionCodec, *, shuffle_ag
         dist = codec.distribution(out, avail)
         logp, stored = (restore(x, order) for x in (dist.log_prob(sample), sample))
         extras = SequenceExtras(logp=logp, value=value, sample=stored, order=order)
-        return dist.action(stored), SequenceCarry(enc, policy.decode_end(state)), extras
+        return dist.action(stored), SequenceCarry(enc, policy.decode_end(params, state)), extras
 
     def evaluate(params: Params, carry: SequenceCarry, steps: Transition) -> tuple[Array, Array, Array]:
         order = steps.extras.order

@@ -71,14 +71,25 @@ def _train(arguments: Sequence[str]) -> int:
 def _evaluate(arguments: Sequence[str]) -> int:
     from jmarl.training.judge import evaluate_run
 
+    return _call(evaluate_run, arguments)
+
+
+def _render(arguments: Sequence[str]) -> int:
+    from jmarl.training.watch import render_run
+
+    return _call(render_run, arguments)
+
+
+def _call(function: Callable[..., int], arguments: Sequence[str]) -> int:
+    """Call a function that trains nothing with ``key=value`` arguments, checked by its signature."""
     use_cores()
-    hints = typing.get_type_hints(evaluate_run)
+    hints = typing.get_type_hints(function)
 
     def read(key: str, text: str) -> Any:
         return text if hints.get(key) is str else read_value(key, text)
 
     given = {key: read(key, value) for key, _, value in (argument.partition("=") for argument in arguments)}
-    return evaluate_run(**dataclasses.asdict(build(_keywords(evaluate_run), given)))
+    return function(**dataclasses.asdict(build(_keywords(function), given)))
 
 
 def _keywords(function: Callable[..., Any]) -> type:
@@ -142,6 +153,20 @@ judge the parameters that a run saved, greedily and sampled, with 95 % intervals
   parameters=best    best: those of each seed's best evaluation; latest: those of the newest checkpoint
   seed=0             another seed plays other episodes
   json=<file>        write the results there too""",
+    ),
+    "render": Verb(
+        _render,
+        """\
+usage: jmarl render run=<run folder> [file=<name>.gif] [parameters=best|latest] [seed=N] [greedy=true]
+
+play an episode with the parameters that a run saved, and write it as GIF or MP4
+
+  run=<run folder>   the folder that the run printed, wherever it lies now
+  file=episode.gif   where to write it, .gif or .mp4 (which needs the extra jmarl[video]); by default in the run folder
+  parameters=best    best: those of the best evaluation; latest: those of the newest checkpoint
+  learner=0          which of the run's seeds, counted from 0
+  seed=0             another seed plays another episode
+  greedy=true        false: with sampled actions""",
     ),
     "systems": Verb(_systems, "usage: jmarl systems\n\nlist the algorithms, one line each"),
     "envs": Verb(_envs, "usage: jmarl envs\n\nlist the environments, one line each"),

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from jmarl.config import ConfigError, RunConfig, check, check_range
+from jmarl.system import System
 from jmarl.training import folder as run_folder
 from jmarl.training import report
 from jmarl.training.anakin import device_mesh
 from jmarl.training.api import assemble
 from jmarl.training.checkpoint import Checkpoints
+from jmarl.training.evaluate import evaluate_modes
 from jmarl.training.launch import use_compile_cache
 from jmarl.training.loop import Position, Session, log_absolute
 from jmarl.training.programs import ABSOLUTE, State, programs, seed_keys
+from jmarl.types import Env, Params
+
+
+PARAMETERS = ("best", "latest")
 
 
 def absolute_metric(s: Session, state: State, at: Position) -> str:
@@ -46,22 +52,19 @@ def evaluate_run(run: str, *, episodes: int = 640, parameters: str = "best", see
     ``parameters`` is ``best`` (each seed's best evaluation) or ``latest``; ``seed`` draws other
     episodes; ``json`` names a file for the results. Raises ``ConfigError`` when there is nothing to judge.
     """
-    check(parameters in ("best", "latest"), "parameters", parameters, "must be one of best, latest")
+    check(parameters in PARAMETERS, "parameters", parameters, f"must be one of {', '.join(PARAMETERS)}")
     check(episodes >= 1, "episodes", episodes, "must be at least 1")
     _check_target(json)
     folder = run_folder.existing("run", run)
     config = run_folder.read_config(folder)
     check_range("seed", seed, 0, 2**32 - 1 - ABSOLUTE - config.eval.absolute_factor)
     use_compile_cache(config.arch)
-    config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, episodes=episodes))
     env, system = assemble(config)
-    plain = programs(config, env, system)
-    state, step = _restore(config, folder, jax.eval_shape(plain.init, seed_keys(config).init))
-    params = state.best.params if parameters == "best" else state.runner.learner.params
-    updates = state.best.update if parameters == "best" else np.full(config.num_seeds, step)
+    params, updates = restore_params(config, env, system, folder, parameters)
     keys = seed_keys(config).at(ABSOLUTE + config.eval.absolute_factor + seed)
     with jax.set_mesh(device_mesh()):
-        results = jax.device_get(jax.jit(plain.evaluate)(state.best, params, keys, step)[1])
+        play = jax.jit(jax.vmap(lambda params, key: evaluate_modes(env, system, params, key, episodes)))
+        results = jax.device_get(play(params, keys))
     tree = _tree(config, episodes, updates, results)
     print(_table(parameters, tree), flush=True)
     if json:
@@ -76,13 +79,27 @@ def _check_target(json: str) -> None:
     check(fits, "json", json, "cannot be written; name a file in a folder that exists")
 
 
+def restore_params(
+    config: RunConfig, env: Env, system: System, folder: pathlib.Path, parameters: str
+) -> tuple[Params, Int[np.ndarray, " S"]]:
+    """What a run saved, ``best`` or ``latest`` for each of its seeds, and the update that each comes from.
+
+    Raises ``ConfigError`` for a folder without a checkpoint.
+    """
+    like = jax.eval_shape(programs(config, env, system).init, seed_keys(config).init)
+    state, step = _restore(config, folder, like)
+    if parameters == "best":
+        return state.best.params, np.asarray(state.best.update)
+    return state.runner.learner.params, np.full(config.num_seeds, step)
+
+
 def _restore(config: RunConfig, folder: pathlib.Path, like: State) -> tuple[State, int]:
     warn = report.open_reporter().warn
     checkpoints = Checkpoints(folder / "checkpoints", keep=1, verify=True, warn=warn, read_only=True)
     restored = checkpoints.restore(like)
     checkpoints.close()
     if restored is None:
-        raise ConfigError(f"run={folder}: holds no checkpoint to evaluate")
+        raise ConfigError(f"run={folder}: holds no checkpoint yet")
     for change in run_folder.version_changes(restored.meta["versions"]):
         warn(f"not what trained these parameters: {change}")
     return restored.state, restored.step

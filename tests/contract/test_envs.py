@@ -8,12 +8,17 @@ import jax.numpy as jnp
 import pytest
 
 from jmarl import envs
-from jmarl.envs.catalogue import JAXMARL, PROBES
+from jmarl.envs.catalogue import JAXMARL, JUMANJI, PROBES
 from jmarl.envs.conformance import check_env
 
 
-QUICK = ["smax_3m", "mpe_spread", "mpe_spread_continuous", *PROBES]
-OTHERS = [*(name for name in JAXMARL if name not in QUICK), "jaxmarl_switch_riddle", "jaxmarl_overcooked"]
+QUICK = ["smax_3m", "mpe_spread", "mpe_spread_continuous", "lbf_8x8-2p-2f-coop", "rware_tiny-2ag", *PROBES]
+OTHERS = [
+    *(name for name in (*JAXMARL, *JUMANJI) if name not in QUICK),
+    "jaxmarl_switch_riddle",
+    "jaxmarl_overcooked",
+    "rware_small-4ag-easy",
+]
 BATTLES = ["smax_2s3z", "smax_5m_vs_6m", "smax_5v5", "smax_10v10"]
 
 

@@ -18,8 +18,20 @@ SMALL = {
     "ssm": ("network=ssm", "network.torso=[8]", "network.memory_width=8", "network.head=[8]"),
     "mat": ("network.embed_dim=8",),
     "mam": ("network.embed_dim=8", "network.d_state=4"),
+    "rec_mam": ("system=rec_mam", "network.embed_dim=8", "network.d_state=4"),
+    "sable": ("network.embed_dim=8",),
+    "rec_sable": ("system=rec_sable", "network.embed_dim=8"),
 }
-CASES = [("ippo", "mlp"), ("ippo", "ssm"), ("mappo", "gru"), ("mat_ppo", "mat"), ("mam_ppo", "mam")]
+CASES = [
+    ("ippo", "mlp"),
+    ("ippo", "ssm"),
+    ("mappo", "gru"),
+    ("mat_ppo", "mat"),
+    ("mam_ppo", "mam"),
+    ("mam_ppo", "rec_mam"),
+    ("sable", "sable"),
+    ("sable", "rec_sable"),
+]
 cases = pytest.mark.parametrize(("name", "size"), CASES, ids=["-".join(c) for c in CASES])
 
 

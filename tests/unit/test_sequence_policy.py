@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jmarl.config import ConfigError
 from jmarl.envs.batched import flat_obs, flat_spec
 from jmarl.networks.sequence import attention
-from jmarl.networks.sequence.network import Decoder, Encoder, memoryless_policy
+from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
 from jmarl.networks.sequence.policy import action_codec, arrange, restore, sample_order, teacher_forced
-from jmarl.systems import mam_ppo, mat_ppo
+from jmarl.systems import mam_ppo, mat_ppo, sable
 from jmarl.systems.sequence import sequence_functions, sequence_system
 from jmarl.types import TimeStep, Transition
 
@@ -35,10 +34,13 @@ MAM = mam_ppo.Network(
     delta_rank=None,
     bi_mode="sum",
     double_residual=True,
+    memory=False,
     agent_id=True,
 )
+SABLE = sable.Network(embed_dim=WIDTH, n_block=2, n_head=2, decay_scale=0.8, memory=False, agent_id=True)
 FAMILIES = {
     "mat": (mat_ppo, MAT),
+    "sable": (sable, SABLE),
     "mam_sum": (mam_ppo, MAM),
     "mam_product": (mam_ppo, dataclasses.replace(MAM, bi_mode="mam", double_residual=False)),
 }
@@ -48,9 +50,11 @@ CASES = [
     ("mam_sum", "discrete"),
     ("mam_sum", "continuous"),
     ("mam_product", "discrete"),
+    ("sable", "discrete"),
+    ("sable", "continuous"),
 ]
 cases = pytest.mark.parametrize(("family", "kind"), CASES)
-families = pytest.mark.parametrize("family", ["mat", "mam_sum"])
+families = pytest.mark.parametrize("family", ["mat", "mam_sum", "sable"])
 WEIGHT = jnp.asarray(np.random.default_rng(6).standard_normal((3, T, B, N)), jnp.float32)
 
 
@@ -178,8 +182,9 @@ def hears_only_the_past(policy):
     params, rng = far_from_init(policy), np.random.default_rng(3)
     tokens = jnp.asarray(rng.random((1, 1, N, A + 1)), jnp.float32)
     rep = jnp.asarray(rng.standard_normal((1, 1, N, WIDTH)), jnp.float32)
-    out = partial(policy.decode_parallel, params, (), rep=rep, first=jnp.zeros((1, 1), bool))
-    jacobian = jax.jit(jax.jacrev(lambda x: out(tokens=x)[0, 0]))(tokens)
+    carry, first = policy.carry(1).dec, jnp.zeros((1, 1), bool)
+    out = partial(policy.decode_parallel, params, carry)
+    jacobian = jax.jit(jax.jacrev(lambda x: out(x, rep, first)[0, 0]))(tokens)
     influence = np.abs(jacobian[:, :, 0, 0]).max(axis=(1, 3))
     later = np.triu(np.ones((N, N), bool), k=1)
     assert (influence[later] == 0).all()
@@ -202,7 +207,7 @@ def test_decoder_without_its_mask():
 
     decoder = Decoder(WIDTH, 1, A, True, partial(Unmasked, WIDTH, 2, N))
     encoder = Encoder(WIDTH, 1, partial(attention.EncoderBlock, WIDTH, 2))
-    hears_only_the_past(memoryless_policy(world(), encoder, decoder, agent_id=True))
+    hears_only_the_past(sequence_policy(world(), encoder, decoder, agent_id=True))
 
 
 @families
@@ -213,9 +218,10 @@ def test_greedy_is_the_chain_of_argmaxes_of_the_whole_decoder(family):
 
     @highest
     def best(action):
-        _, rep, _ = case.policy.encode(case.params, (), obs, first)
+        carry = case.policy.carry(B)
+        _, rep, _ = case.policy.encode(case.params, carry.enc, obs, first)
         tokens = teacher_forced(codec, action)[None]
-        out = case.policy.decode_parallel(case.params, (), tokens, rep, first)[0]
+        out = case.policy.decode_parallel(case.params, carry.dec, tokens, rep, first)[0]
         return jnp.argmax(jnp.where(step.obs.avail, out, -jnp.inf), axis=-1)
 
     chain = jnp.zeros((B, N), jnp.int32)
@@ -252,30 +258,17 @@ def test_unavailable_actions_are_never_chosen():
         assert jnp.take_along_axis(time_step(case.spec).obs.avail, action[..., None], axis=-1).all()
 
 
-@families
-def test_environments_stay_on_their_devices(family):
-    """Folding time into a sharded batch the wrong way round gathers the whole batch on every device."""
-    case = build(family, "discrete")
-    evaluate = sequence_functions(case.policy, action_codec(case.spec), shuffle_agents=True).evaluate
-    mesh = Mesh(jax.devices()[:4], ("env",), axis_types=(AxisType.Auto,))
-
-    def struct(x, shape, *axes):
-        return jax.ShapeDtypeStruct(shape, x.dtype, sharding=NamedSharding(mesh, PartitionSpec(*axes)))
-
-    steps = jax.tree.map(lambda x: struct(x, (T, 8, *x.shape[2:]), None, "env"), as_rollout(case.spec, *play(case)))
-    params = jax.tree.map(lambda x: struct(x, x.shape), case.params)
-    lowered = jax.jit(lambda params, steps: evaluate(params, case.policy.carry(8), steps)).lower(params, steps)
-    program = str(lowered.compile().as_text())
-    assert not [word for word in ("all-gather", "all-to-all", "collective-permute") if word in program]
-
-
-def test_attention_encoder_does_not_know_the_order_of_agents():
+@pytest.mark.parametrize("family", ["mat", "sable"])
+def test_a_set_encoder_does_not_know_the_order_of_agents(family):
     spec = world()
-    policy = mat_ppo.policy(spec, dataclasses.replace(MAT, agent_id=False))
+    module, network = FAMILIES[family]
+    policy = module.policy(spec, dataclasses.replace(network, agent_id=False))
     params, step = far_from_init(policy), time_step(spec)
     order = jnp.asarray([[2, 0, 3, 1]] * B)
     moved = step.obs.replace(own=arrange(step.obs.own, order))
-    encode = highest(lambda obs: policy.encode(params, (), jax.tree.map(lambda x: x[None], obs), step.first[None]))
+    encode = highest(
+        lambda obs: policy.encode(params, policy.carry(B).enc, jax.tree.map(lambda x: x[None], obs), step.first[None])
+    )
     for there, here in zip(encode(moved)[1:], encode(step.obs)[1:], strict=True):
         np.testing.assert_allclose(there[0], arrange(here[0], order), atol=1e-5)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jmarl.networks.sequence.network import MLP, NARROW
 from jmarl.ssm.norm import LayerNorm
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         self.value = nn.Dense(self.embed_dim, kernel_init=NARROW)
         self.out = nn.Dense(self.embed_dim, kernel_init=NARROW)
 
-    def __call__(self, asking: Float[Array, "M N E"], x: Float[Array, "M N E"]) -> Float[Array, "M N E"]:
+    def __call__(self, asking: Float[Array, "*batch N E"], x: Float[Array, "*batch N E"]) -> Float[Array, "*batch N E"]:
         """All agents at once; if causal, agent i attends to agents 0..i."""
         q, k, v = (self._split(y).swapaxes(-2, -3) for y in (self.query(asking), self.key(x), self.value(x)))
         mask = jnp.tril(jnp.ones(2 * (x.shape[-2],), bool)) if self.causal else None
@@ -82,11 +82,18 @@ class EncoderBlock(nn.Module):
     embed_dim: int
     n_head: int
 
+    @nn.nowrap
+    def initial(self, batch: int) -> tuple[()]:
+        """Nothing is remembered."""
+        return ()
+
     @nn.compact
-    def __call__(self, x: Float[Array, "M N E"]) -> Float[Array, "M N E"]:
+    def __call__(
+        self, carry: tuple[()], x: Float[Array, "*batch N E"], first: Bool[Array, "*batch N"]
+    ) -> tuple[tuple[()], Float[Array, "*batch N E"]]:
         """All agents at once; equivariant to their order."""
         x = LayerNorm()(x + Attention(self.embed_dim, self.n_head, causal=False)(x, x))
-        return LayerNorm()(x + MLP(self.embed_dim)(x))
+        return carry, LayerNorm()(x + MLP(self.embed_dim)(x))
 
 
 class DecoderState(NamedTuple):
@@ -113,7 +120,18 @@ class DecoderBlock(nn.Module):
         self.norms = [LayerNorm() for _ in range(3)]
         self.mlp = MLP(self.embed_dim)
 
-    def __call__(self, x: Float[Array, "M N E"], rep: Float[Array, "M N E"]) -> Float[Array, "M N E"]:
+    @nn.nowrap
+    def initial(self, batch: int) -> tuple[()]:
+        """Nothing is remembered."""
+        return ()
+
+    def __call__(
+        self,
+        carry: tuple[()],
+        x: Float[Array, "*batch N E"],
+        rep: Float[Array, "*batch N E"],
+        first: Bool[Array, "*batch"],
+    ) -> Float[Array, "*batch N E"]:
         """All agents at once."""
         x = self.norms[0](x + self.own(x, x))
         return self._close(rep, self.cross(rep, x))
@@ -122,9 +140,13 @@ class DecoderBlock(nn.Module):
         """The residual and the queries of the cross-attention."""
         return rep, self.cross.queries(rep)
 
-    def start(self, batch: int) -> DecoderState:
+    def start(self, carry: tuple[()], first: Bool[Array, " B"]) -> DecoderState:
         """Two empty caches."""
-        return DecoderState(self.own.start(batch, self.n_agents), self.cross.start(batch, self.n_agents))
+        return DecoderState(*(attention.start(len(first), self.n_agents) for attention in (self.own, self.cross)))
+
+    def end(self, state: DecoderState) -> tuple[()]:
+        """Nothing is remembered."""
+        return ()
 
     def step(
         self, state: DecoderState, x: Float[Array, "B E"], context: tuple[Float[Array, "B E"], Float[Array, "B H D"]]

@@ -8,33 +8,47 @@ block has one size. Each Mamba module brings a residual and a norm of its own.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
+from jmarl.networks.memory import SSM
 from jmarl.networks.sequence.network import MLP
 from jmarl.ssm import BiMamba, CrossMamba, Mamba, MambaConfig, MambaState
 from jmarl.ssm.norm import LayerNorm
 
 
 class EncoderBlock(nn.Module):
-    """``x = LN(x + BiMamba(x)); x = LN(x + MLP(x))``.
+    """``x = Time(x); x = LN(x + BiMamba(x)); x = LN(x + MLP(x))``.
 
-    Without ``double_residual`` the first line is ``x = BiMamba(x)``, which has a residual and a norm inside.
+    ``Time``, with ``memory``, is a Mamba module along time, one sequence for each agent; it is the only part that
+    sees another row, so acting and learning agree and nothing hears of the future. Without ``double_residual`` the
+    second part is ``x = BiMamba(x)``, which has a residual and a norm inside.
     """
 
     embed_dim: int
     config: MambaConfig
     bi_mode: str
     double_residual: bool
+    n_agents: int
+    memory: MambaConfig | None = None
+
+    @nn.nowrap
+    def initial(self, batch: int) -> Any:
+        """Convolution window and state of every agent, or nothing."""
+        return SSM(self.embed_dim, self.memory, parent=None).initial(batch, self.n_agents) if self.memory else ()
 
     @nn.compact
-    def __call__(self, x: Float[Array, "M N E"]) -> Float[Array, "M N E"]:
+    def __call__(
+        self, carry: Any, x: Float[Array, "T B N E"], first: Bool[Array, "T B N"]
+    ) -> tuple[Any, Float[Array, "T B N E"]]:
         """All agents at once, in their own order, on which the result depends."""
+        if self.memory:
+            carry, x = SSM(self.embed_dim, self.memory, name="memory")(carry, x, first)
         mixed = BiMamba(self.embed_dim, self.config, self.bi_mode)(x)
         x = LayerNorm()(x + mixed) if self.double_residual else mixed
-        return LayerNorm()(x + MLP(self.embed_dim)(x))
+        return carry, LayerNorm()(x + MLP(self.embed_dim)(x))
 
 
 class DecoderState(NamedTuple):
@@ -64,7 +78,18 @@ class DecoderBlock(nn.Module):
         if self.double_residual:
             self.norm_own = LayerNorm()
 
-    def __call__(self, x: Float[Array, "M N E"], rep: Float[Array, "M N E"]) -> Float[Array, "M N E"]:
+    @nn.nowrap
+    def initial(self, batch: int) -> tuple[()]:
+        """Nothing is remembered; what the past says is in ``rep``."""
+        return ()
+
+    def __call__(
+        self,
+        carry: tuple[()],
+        x: Float[Array, "*batch N E"],
+        rep: Float[Array, "*batch N E"],
+        first: Bool[Array, "*batch"],
+    ) -> Float[Array, "*batch N E"]:
         """All agents at once."""
         x = self._open(x, self.own(x)[0])
         return self._close(rep, self.cross(x, rep)[0])
@@ -73,12 +98,13 @@ class DecoderBlock(nn.Module):
         """The residual, and the readout C of CrossMamba, which depends on ``rep`` alone."""
         return rep, self.cross.context(rep)
 
-    @nn.nowrap
-    def start(self, batch: int) -> DecoderState:
+    def start(self, carry: tuple[()], first: Bool[Array, " B"]) -> DecoderState:
         """Zero states."""
-        width, config = self.embed_dim, self.config
-        own, cross = (module(width, config, parent=None).init_state((batch,)) for module in (Mamba, CrossMamba))
-        return DecoderState(own, cross)
+        return DecoderState(self.own.init_state(first.shape), self.cross.init_state(first.shape))
+
+    def end(self, state: DecoderState) -> tuple[()]:
+        """Nothing is remembered."""
+        return ()
 
     def step(
         self, state: DecoderState, x: Float[Array, "B E"], context: tuple[Float[Array, "B E"], Float[Array, "B S"]]

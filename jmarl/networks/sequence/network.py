@@ -1,20 +1,22 @@
-"""The skeleton that MAT and MAM share: encoder, decoder, and the policy without memory that they form.
+"""The skeleton that sequence policies share: encoder, decoder, and the policy that they form.
 
-A family supplies two blocks. An encoder block is a module ``block(x[M, N, E]) -> [M, N, E]``.
-A decoder block is a module with ``block(x, rep)`` over all agents, and for acting
-``context(rep)``, ``start(B) -> state`` and ``step(state, x_i[B, E], context_i) -> (state, y_i)``.
+A family supplies two blocks, each with ``initial(B)``: what it remembers from one environment step to the
+next, () if nothing. An encoder block is a module ``block(carry, x[T, B, N, E], first[T, B, N]) -> (carry, y)``.
+A decoder block is a module ``block(carry, x, rep, first[T, B]) -> y`` over all agents and rows, and for acting
+``context(rep)``, ``start(carry, first[B]) -> state``, ``step(state, x_i[B, E], context_i) -> (state, y_i)``
+and ``end(state) -> carry``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jmarl.networks.flatten import empty_obs, flatten
 from jmarl.networks.init import orthogonal
@@ -40,15 +42,16 @@ class MLP(nn.Module):
 
 
 class Head(nn.Module):
-    """``Dense - GELU - LayerNorm - Dense``, near zero at the start."""
+    """``Dense - GELU - norm - Dense``, near zero at the start."""
 
     width: int
     out: int
+    norm: BlockFactory = LayerNorm
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch E"]) -> Float[Array, "*batch O"]:
         """Each agent on its own."""
-        x = LayerNorm()(nn.gelu(nn.Dense(self.width, kernel_init=WIDE)(x)))
+        x = self.norm()(nn.gelu(nn.Dense(self.width, kernel_init=WIDE)(x)))
         return nn.Dense(self.out, kernel_init=NARROW)(x)
 
 
@@ -58,15 +61,24 @@ class Encoder(nn.Module):
     embed_dim: int
     n_block: int
     block: BlockFactory
+    norm: BlockFactory = LayerNorm
+
+    @nn.nowrap
+    def initial(self, batch: int) -> tuple[Any, ...]:
+        """What the blocks remember before any observation."""
+        return tuple(self.block(parent=None).initial(batch) for _ in range(self.n_block))
 
     @nn.compact
-    def __call__(self, obs: Float[Array, "M N F"]) -> tuple[Float[Array, "M N E"], Float[Array, "M N"]]:
-        """All agents at once."""
-        x = nn.Dense(self.embed_dim, kernel_init=WIDE)(LayerNorm()(obs))
-        x = LayerNorm()(nn.gelu(x))
-        for i in range(self.n_block):
-            x = self.block(name=f"block_{i}")(x)
-        return x, Head(self.embed_dim, 1, name="value")(x)[..., 0]
+    def __call__(
+        self, carry: tuple[Any, ...], obs: Float[Array, "T B N F"], first: Bool[Array, "T B N"]
+    ) -> tuple[tuple[Any, ...], Float[Array, "T B N E"], Float[Array, "T B N"]]:
+        """All agents and rows at once; memory is reset where ``first``."""
+        x = nn.Dense(self.embed_dim, kernel_init=WIDE)(self.norm()(obs))
+        x, after = self.norm()(nn.gelu(x)), []
+        for i, before in enumerate(carry):
+            kept, x = self.block(name=f"block_{i}")(before, x, first)
+            after.append(kept)
+        return tuple(after), x, Head(self.embed_dim, 1, self.norm, name="value")(x)[..., 0]
 
 
 class Decoder(nn.Module):
@@ -80,31 +92,47 @@ class Decoder(nn.Module):
     n_actions: int
     discrete: bool
     block: BlockFactory
+    norm: BlockFactory = LayerNorm
     init_std: float = 0.6
 
     def setup(self) -> None:
         """Embedding, blocks and head."""
         self.embed = nn.Dense(self.embed_dim, kernel_init=WIDE, use_bias=not self.discrete)
-        self.norm = LayerNorm()
+        self.embed_norm = self.norm()
         self.blocks = [self.block() for _ in range(self.n_block)]
-        self.head = Head(self.embed_dim, self.n_actions)
+        self.head = Head(self.embed_dim, self.n_actions, self.norm)
         if not self.discrete:
             self.log_std = self.param("log_std", nn.initializers.constant(math.log(self.init_std)), (self.n_actions,))
 
-    def __call__(self, tokens: Float[Array, "M N K"], rep: Float[Array, "M N E"]) -> Float[Array, "M N O"]:
-        """All agents at once, each token being what that agent hears."""
+    @nn.nowrap
+    def initial(self, batch: int) -> tuple[Any, ...]:
+        """What the blocks remember before any action."""
+        return tuple(self.block(parent=None).initial(batch) for _ in range(self.n_block))
+
+    def __call__(
+        self,
+        carry: tuple[Any, ...],
+        tokens: Float[Array, "T B N K"],
+        rep: Float[Array, "T B N E"],
+        first: Bool[Array, "T B"],
+    ) -> Float[Array, "T B N O"]:
+        """All agents and rows at once, each token being what that agent hears."""
         x = self._embed(tokens)
-        for block in self.blocks:
-            x = block(x, rep)
+        for block, before in zip(self.blocks, carry, strict=True):
+            x = block(before, x, rep, first)
         return self._out(x)
 
     def context(self, rep: Float[Array, "B N E"]) -> tuple[Any, ...]:
         """What the blocks compute of ``rep`` alone, each leaf ``[B, N, ...]``."""
         return tuple(block.context(rep) for block in self.blocks)
 
-    def start(self, batch: int) -> tuple[Any, ...]:
-        """The blocks' states before the first agent."""
-        return tuple(block.start(batch) for block in self.blocks)
+    def start(self, carry: tuple[Any, ...], first: Bool[Array, " B"]) -> tuple[Any, ...]:
+        """The blocks' states before the first agent; memory is reset where ``first``."""
+        return tuple(block.start(before, first) for block, before in zip(self.blocks, carry, strict=True))
+
+    def end(self, state: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What the blocks remember after the last agent."""
+        return tuple(block.end(after) for block, after in zip(self.blocks, state, strict=True))
 
     def step(
         self, state: tuple[Any, ...], token: Float[Array, "B K"], context: tuple[Any, ...]
@@ -117,7 +145,7 @@ class Decoder(nn.Module):
         return tuple(after), self._out(x)
 
     def _embed(self, token: Array) -> Array:
-        return self.norm(nn.gelu(self.embed(token)))
+        return self.embed_norm(nn.gelu(self.embed(token)))
 
     def _out(self, x: Array) -> Array:
         out = self.head(x)
@@ -126,47 +154,35 @@ class Decoder(nn.Module):
         return jnp.concatenate([out, jnp.broadcast_to(self.log_std, out.shape)], axis=-1)
 
 
-def memoryless_policy(spec: Spec, encoder: Encoder, decoder: Decoder, *, agent_id: bool) -> SequencePolicy:
-    """A sequence policy whose only sequence axis is the agents: nothing is carried over time."""
+def sequence_policy(spec: Spec, encoder: Encoder, decoder: Decoder, *, agent_id: bool) -> SequencePolicy:
+    """The sequence policy of an encoder and a decoder, on flat observations."""
 
     def init(key: Key) -> Params:
         enc_key, dec_key = jax.random.split(key)
-        obs = flatten(empty_obs(spec, 1), spec, agent_id=agent_id)
-        tokens = jnp.zeros((1, spec.n_agents, spec.n_actions + 1))
-        rep = jnp.zeros((1, spec.n_agents, encoder.embed_dim))
+        obs = flatten(empty_obs(spec, 1, 1), spec, agent_id=agent_id)
+        tokens = jnp.zeros((1, 1, spec.n_agents, spec.n_actions + 1))
+        rep = jnp.zeros((1, 1, spec.n_agents, encoder.embed_dim))
+        first = jnp.ones((1, 1), bool)
+        starts = jnp.ones((1, 1, spec.n_agents), bool)
         return {
-            "encoder": encoder.init(enc_key, obs)["params"],
-            "decoder": decoder.init(dec_key, tokens, rep)["params"],
+            "encoder": encoder.init(enc_key, encoder.initial(1), obs, starts)["params"],
+            "decoder": decoder.init(dec_key, decoder.initial(1), tokens, rep, first)["params"],
         }
 
-    def encode(params: Params, enc: Any, obs: EntityObs, first: Array) -> tuple[Any, Array, Array]:
+    def encode(params: Params, enc: Any, obs: EntityObs, first: Array) -> Any:
         x = flatten(obs, spec, agent_id=agent_id)
-        rep, value = cast(tuple[Array, Array], encoder.apply({"params": params["encoder"]}, _fold(x)))
-        return enc, _unfold(rep, first.shape), _unfold(value, first.shape)
+        return encoder.apply({"params": params["encoder"]}, enc, x, first[..., None] | obs.joined)
 
-    def decoder_method(method: str, params: Params, *args: Any) -> Any:
-        return decoder.apply({"params": params["decoder"]}, *args, method=method)
-
-    def decode_parallel(params: Params, dec: Any, tokens: Array, rep: Array, first: Array) -> Array:
-        out: Any = decoder.apply({"params": params["decoder"]}, _fold(tokens), _fold(rep))
-        return _unfold(out, first.shape)
+    def decoding(method: str) -> Callable[..., Any]:
+        return lambda params, *args: decoder.apply({"params": params["decoder"]}, *args, method=method)
 
     return SequencePolicy(
         init=init,
-        carry=lambda batch: SequenceCarry((), ()),
+        carry=lambda batch: SequenceCarry(encoder.initial(batch), decoder.initial(batch)),
         encode=encode,
-        decode_context=lambda params, rep: decoder_method("context", params, rep),
-        decode_start=lambda params, dec, first: decoder_method("start", params, first.shape[0]),
-        decode_step=lambda params, state, token, context: decoder_method("step", params, state, token, context),
-        decode_end=lambda state: (),
-        decode_parallel=decode_parallel,
+        decode_context=decoding("context"),
+        decode_start=decoding("start"),
+        decode_step=decoding("step"),
+        decode_end=decoding("end"),
+        decode_parallel=decoding("__call__"),
     )
-
-
-def _fold(x: Array) -> Array:
-    """``[T, B, N, F]`` to ``[B T, N, F]``: with B the major axis, each device keeps its environments."""
-    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
-
-
-def _unfold(x: Array, shape: tuple[int, ...]) -> Array:
-    return x.reshape(*reversed(shape), *x.shape[1:]).swapaxes(0, 1)

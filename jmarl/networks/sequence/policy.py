@@ -41,7 +41,7 @@ class SequencePolicy(NamedTuple):
     ``decode_start(params, dec, first[B]) -> state``: the state before the first agent, where
     memory is reset
     ``decode_step(params, state, token[B, K], context_i) -> (state, out[B, O])``
-    ``decode_end(state) -> dec``
+    ``decode_end(params, state) -> dec``
     ``decode_parallel(params, dec, tokens[T, B, N, K], rep[T, B, N, E], first[T, B]) -> out[T, B, N, O]``
     """
 
@@ -51,7 +51,7 @@ class SequencePolicy(NamedTuple):
     decode_context: Callable[[Params, Float[Array, "B N E"]], Any]
     decode_start: Callable[[Params, Any, Bool[Array, "B"]], Any]
     decode_step: Callable[..., tuple[Any, Float[Array, "B O"]]]
-    decode_end: Callable[[Any], Any]
+    decode_end: Callable[[Params, Any], Any]
     decode_parallel: Callable[..., Float[Array, "T B N O"]]
 
 

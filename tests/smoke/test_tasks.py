@@ -1,0 +1,45 @@
+"""The 21 tasks of the MAM paper: each starts, trains two updates and evaluates."""
+
+import jax
+import pytest
+
+import jmarl
+from jmarl.training.catalogue import yaml_names
+
+
+TASKS = yaml_names("experiment")
+QUICK = ["lbf_8x8-2p-2f-coop", "rware_tiny-2ag", "smax_2s3z"]
+TINY = [
+    "num_seeds=1",
+    "num_envs=8",
+    "rollout_length=2",
+    "total_timesteps=32",
+    "eval.every=32",
+    "eval.episodes=2",
+    "system.minibatches=1",
+    "system.epochs=1",
+    "network.embed_dim=8",
+    "network.d_state=2",
+]
+
+
+def test_there_are_21():
+    assert len(TASKS) == 21
+    assert set(QUICK) < set(TASKS)
+
+
+@pytest.mark.parametrize("task", [t if t in QUICK else pytest.param(t, marks=pytest.mark.slow) for t in TASKS])
+def test_a_task_trains_and_evaluates(task):
+    config = jmarl.load_config("mam_ppo", [f"experiment={task}", *TINY])
+    assert config.num_updates == 2
+    runner, metrics = jax.jit(lambda key: jmarl.train(config, key))(jax.random.key(0))
+    assert 0 < int(runner.env_steps) <= 32
+    assert jax.numpy.isfinite(metrics["train"]["loss"]).all()
+    assert metrics["eval"]["greedy"]["return"].shape == (2, 2)
+
+
+def test_the_protocol_is_the_papers():
+    config = jmarl.load_config("mam_ppo", ["experiment=rware_tiny-2ag"])
+    assert config.env["name"] == "rware_tiny-2ag"
+    assert (config.total_timesteps, config.num_seeds, config.eval.episodes) == (20_000_000, 10, 32)
+    assert config.num_evaluations == 122
