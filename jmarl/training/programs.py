@@ -27,7 +27,7 @@ ABSOLUTE = 2**31
 
 
 PATIENCE = 10**6
-"""Seconds that one device of a CPU waits for another before XLA ends the process; its default is 40."""
+"""Seconds that one device of a CPU waits for another before XLA ends the process: no run is to end for being halted."""
 
 
 class Best(struct.PyTreeNode):
