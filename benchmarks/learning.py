@@ -1,11 +1,11 @@
 """Learning curves on record: train each system through its command line, keep what it reached.
 
-    python -m benchmarks.learning [runs=ippo,mappo,mat_ppo,mam_ppo,mam_ppo:mam] [map=smax_3m] [seeds=3]
-                                  [steps=1500000] [episodes=512] [evaluations=10] [bar=0.9]
+    python -m benchmarks.learning [runs=ippo,mappo,mat_ppo,mam_ppo,mam_ppo:mam,rec_mam,sable,rec_sable] [map=smax_3m]
+                                  [seeds=3] [steps=1500000] [episodes=512] [evaluations=10] [bar=0.9]
                                   [out=results/learning]
 
-A run is a system, or a system and a ``bi_mode`` behind a colon. Each trains with the defaults of
-its yaml, apart from the arguments above and ``SMALLER``: sizes for two CPU cores. For each,
+A run is a name in ``RUNS``, which says what it adds to the defaults of its system (a smaller
+width, for two CPU cores), or any other system with its defaults. For each,
 ``<out>/<map>_<run>.json`` holds the exact command, the commit, the device, the whole configuration
 and every evaluation of every seed (``episodes`` episodes, greedy and sampled, of the very
 parameters at that step); ``<out>/<map>.png`` shows all of this map, and the table says when the median
@@ -31,7 +31,7 @@ from jmarl.training.logger import read_rows
 
 
 DEFAULTS: dict[str, Any] = {
-    "runs": ("ippo", "mappo", "mat_ppo", "mam_ppo", "mam_ppo:mam"),
+    "runs": ("ippo", "mappo", "mat_ppo", "mam_ppo", "mam_ppo:mam", "rec_mam", "sable", "rec_sable"),
     "map": "smax_3m",
     "steps": 1_500_000,
     "seeds": 3,
@@ -42,12 +42,21 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-SMALLER = {"mat_ppo": ("network.embed_dim=32",), "mam_ppo": ("network.embed_dim=32",)}
+SMALL = "network.embed_dim=32"
+RUNS = {
+    "mat_ppo": ("mat_ppo", SMALL),
+    "mam_ppo": ("mam_ppo", SMALL),
+    "mam_ppo:mam": ("mam_ppo", SMALL, "network.bi_mode=mam"),
+    "rec_mam": ("mam_ppo", "system=rec_mam", SMALL),
+    "sable": ("sable", SMALL),
+    "rec_sable": ("sable", "system=rec_sable", SMALL),
+}
+"""Module of the system, and the overrides."""
 
 
 def command(run: str, folder: Path, args: dict[str, Any]) -> list[str]:
     """The command line that trains ``run`` into ``folder``."""
-    system, _, bi_mode = run.partition(":")
+    system, *overrides = RUNS.get(run, (run,))
     words = [
         f"env={args['map']}",
         f"num_seeds={args['seeds']}",
@@ -56,9 +65,8 @@ def command(run: str, folder: Path, args: dict[str, Any]) -> list[str]:
         f"eval.every={args['steps'] // args['evaluations']}",
         "eval.absolute_factor=1",
         f"run_dir={folder}",
+        *overrides,
     ]
-    words += SMALLER.get(system, ())
-    words += [f"network.bi_mode={bi_mode}"] if bi_mode else []
     return [sys.executable, "-m", f"jmarl.systems.{system}", *words]
 
 
