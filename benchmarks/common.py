@@ -114,9 +114,9 @@ def _summary(samples: Sequence[tuple[float, float]], by_wall: bool) -> Timing:
     return Timing(min(cpu), statistics.median(cpu), min(wall), statistics.median(wall), noise, by_wall)
 
 
-def compiled(function: Callable, *args: Any) -> Any:
+def compiled(function: Callable, *args: Any, options: dict[str, Any] | None = None) -> Any:
     """The executable for these arguments: callable with them, and asked by the functions below."""
-    return jax.jit(function).lower(*args).compile()
+    return jax.jit(function).lower(*args).compile(options)
 
 
 def temp_bytes(executable: Any) -> int:

@@ -156,10 +156,10 @@ def compile_programs(config: RunConfig, plain: Programs, shapes: State, *, fresh
     evaluate = jax.jit(plain.evaluate, out_shardings=whole)
     init = jax.jit(plain.init, out_shardings=state_at)
     with jax.set_mesh(whole.mesh), ThreadPoolExecutor(3, thread_name_prefix="compile") as pool:
-        init = pool.submit(init.lower(keys).compile, _compiler_options(effort=0)) if fresh else None
-        chunk = pool.submit(chunk.lower(shapes.runner).compile, _compiler_options(effort=1))
+        init = pool.submit(init.lower(keys).compile, compiler_options(effort=0)) if fresh else None
+        chunk = pool.submit(chunk.lower(shapes.runner).compile, compiler_options(effort=1))
         evaluate = evaluate.lower(shapes.best, shapes.best.params, keys, update)
-        evaluate = pool.submit(evaluate.compile, _compiler_options(effort=1))
+        evaluate = pool.submit(evaluate.compile, compiler_options(effort=1))
     ready = Programs(
         init=lambda k: init.result()(jax.device_put(k, whole)) if init else plain.init(k),
         chunk=chunk.result(),
@@ -168,7 +168,7 @@ def compile_programs(config: RunConfig, plain: Programs, shapes: State, *, fresh
     return ready, _memory_text(chunk.result().memory_analysis())
 
 
-def _compiler_options(effort: int) -> dict[str, str | bool] | None:
+def compiler_options(effort: int) -> dict[str, str | bool] | None:
     """XLA's options on a CPU, where it would spend an effort of 3; those of ``XLA_FLAGS`` win.
 
     With 1 a chunk compiles in three quarters of the time and runs no slower; ``init``, which runs once, needs none.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import common, env, learning, throughput
+from benchmarks import common, decode, env, learning, scaling, throughput
 
 
 class Learner:
@@ -93,7 +93,7 @@ def test_an_unknown_argument_ends_the_program_and_names_the_nearest(capsys):
     assert capsys.readouterr().err == "unknown argument 'repeat'; did you mean 'repeats'?\n"
 
 
-@pytest.mark.parametrize("module", [env, throughput, learning])
+@pytest.mark.parametrize("module", [decode, env, learning, scaling, throughput])
 def test_the_docstring_names_exactly_the_arguments_that_exist(module):
     usage = module.__doc__.split("\n\n")[1]
     named = {word.strip("[]").partition("=")[0] for word in usage.split() if "=" in word}

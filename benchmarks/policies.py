@@ -1,0 +1,166 @@
+"""What the benchmarks against the number of agents share: the policies, what they are asked, how a cost grows.
+
+A policy has the defaults of its system, but for ``ALIKE``: a one-hot of the agent would grow with the team.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from benchmarks.common import markdown_table
+from jmarl import load_config
+from jmarl.config import RunConfig
+from jmarl.envs.batched import flat_spec
+from jmarl.networks.flatten import empty_obs
+from jmarl.networks.sequence.policy import ActionCodec, SequencePolicy, teacher_forced
+from jmarl.system import System
+from jmarl.types import EntityObs, Params, Spec
+
+
+OBS_WIDTH, N_ACTIONS = 64, 10
+FIT_FROM = 32
+RATIO_AT = 64
+ALIKE = "network.agent_id=false"
+SYSTEMS = {
+    # a critic's value for each agent, from widths that do not grow with the team where the world's do not
+    "MAPPO": ("mappo", "system.critic_input=state_and_obs"),
+    "MAT": ("mat_ppo",),
+    "MAM": ("mam_ppo",),
+    "rec-MAM": ("mam_ppo", "system=rec_mam"),
+    "Sable": ("sable",),
+    "rec-Sable": ("sable", "system=rec_sable"),
+}
+"""Module of the system, and the overrides."""
+RECOMPUTE = "MAT recompute"
+"""MAT acting as the published code does: the whole decoder again for each agent."""
+
+Costs = Mapping[int, Mapping[str, float]]
+"""Number of agents -> policy -> a time, or a memory."""
+
+
+class World(NamedTuple):
+    """What every policy is asked: one observation of all agents, and the noise of the choice."""
+
+    obs: EntityObs
+    noise: Float[Array, "B N A"]
+
+
+Act = Callable[[Params, World], Array]
+"""``(params, world) -> action[B, N]``."""
+
+
+@functools.cache
+def configuration(name: str, *overrides: str) -> RunConfig:
+    """The configuration of a policy of ``SYSTEMS``, nothing being started."""
+    module, *own = SYSTEMS[name]
+    return load_config(module, [ALIKE, *own, *overrides])
+
+
+def system_of(name: str, spec: Spec, config: RunConfig) -> System:
+    """The whole system, acting and learning."""
+    return import_module(f"jmarl.systems.{SYSTEMS[name][0]}").make(spec, config)
+
+
+def policy_of(name: str, spec: Spec, config: RunConfig) -> SequencePolicy:
+    """The policy of a system whose agents act one after the other."""
+    return import_module(f"jmarl.systems.{SYSTEMS[name][0]}").policy(spec, config.network)
+
+
+def fixed_spec(n_agents: int) -> Spec:
+    """A world whose observations and actions have one width, however many agents there are."""
+    return flat_spec(n_agents, OBS_WIDTH, N_ACTIONS, episode_limit=1, global_width=1)
+
+
+def random_obs(spec: Spec, *batch: int) -> EntityObs:
+    """Normal numbers wherever observations have any, on the host: all is seen, available, and alive."""
+    rng = np.random.default_rng(0)
+
+    def fill(x: jax.ShapeDtypeStruct) -> np.ndarray:
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            return rng.standard_normal(x.shape, np.float32)
+        return np.full(x.shape, x.dtype == bool, x.dtype)
+
+    obs = jax.tree.map(fill, jax.eval_shape(lambda: empty_obs(spec, *batch)))
+    return obs.replace(joined=np.zeros_like(obs.joined))
+
+
+def make_world(spec: Spec, codec: ActionCodec, envs: int) -> World:
+    """The question for ``envs`` environments."""
+    noise = codec.noise(jax.random.key(0), (envs, spec.n_agents))
+    return World(jax.tree.map(jnp.asarray, random_obs(spec, envs)), noise)
+
+
+def offset(params: Params) -> Params:
+    """What to add to parameters of these shapes so that they are no longer the initial ones, from the host."""
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda x: np.float32(0.1) * rng.standard_normal(x.shape, np.float32), params)
+
+
+def away_from_init(params: Params) -> Params:
+    """At initialisation heads are near zero and the choices nearly those of the noise alone."""
+    return jax.tree.map(jnp.add, params, offset(params))
+
+
+def as_row(obs: EntityObs) -> tuple[EntityObs, Array]:
+    """Observations ``[1, B, ...]`` of a row at which no episode begins, and that none does, ``[1, B]``."""
+    return jax.tree.map(lambda x: x[None], obs), jnp.zeros((1, obs.own.shape[0]), bool)
+
+
+def again(policy: SequencePolicy, codec: ActionCodec, params: Params, world: World, action: Array, rep: Array) -> Array:
+    """What the parallel decoder chooses at every position when the agents hear ``action``."""
+    _, first = as_row(world.obs)
+    carry = policy.carry(len(action))
+    out = policy.decode_parallel(params, carry.dec, teacher_forced(codec, action)[None], rep, first)[0]
+    return codec.choose(codec.distribution(out, world.obs.avail), world.noise)
+
+
+def recompute_act(policy: SequencePolicy, codec: ActionCodec) -> Act:
+    """One agent after the other, the whole decoder each time."""
+
+    def act(params: Params, world: World) -> Array:
+        _, rep, _ = policy.encode(params, policy.carry(len(world.obs.own)).enc, *as_row(world.obs))
+
+        def agent(i: Array, action: Array) -> Array:
+            return action.at[:, i].set(again(policy, codec, params, world, action, rep)[:, i])
+
+        n_agents = world.obs.own.shape[1]
+        return jax.lax.fori_loop(0, n_agents, agent, jnp.zeros(world.noise.shape[:2], jnp.int32))
+
+    return act
+
+
+def exponents(rows: Costs) -> dict[str, float]:
+    """Slope of the log of a cost against log agents, from ``FIT_FROM`` agents on, for each policy with two sizes."""
+    fits = {}
+    for name in dict.fromkeys(name for row in rows.values() for name in row):
+        points = np.log([(n, row[name]) for n, row in rows.items() if n >= FIT_FROM and name in row])
+        if len(points) > 1:
+            fits[name] = float(np.polyfit(points[:, 0], points[:, 1], 1)[0])
+    return fits
+
+
+def growth_table(rows: Costs, names: Sequence[str]) -> str:
+    """Costs by number of agents, and below them the exponents, as markdown."""
+    fits = exponents(rows)
+    table = [[n, *(row.get(name, "-") for name in names)] for n, row in rows.items()]
+    table.append([f"exponent, n >= {FIT_FROM}", *(fits.get(name, "-") for name in names)])
+    return markdown_table(["agents", *names], table)
+
+
+def recompute_ratio(rows: Costs) -> dict[int, float]:
+    """How many times as long as MAM a recomputing MAT takes, where both were timed."""
+    return {n: row[RECOMPUTE] / row["MAM"] for n, row in rows.items() if {RECOMPUTE, "MAM"} <= set(row)}
+
+
+def ratio_line(rows: Costs) -> str:
+    """The ratio at ``RATIO_AT`` agents, in words."""
+    ratio = recompute_ratio(rows).get(RATIO_AT)
+    return f"{RECOMPUTE} over MAM at {RATIO_AT} agents: " + ("not timed" if ratio is None else f"{ratio:.1f} times")
