@@ -31,7 +31,7 @@ class Reporter(NamedTuple):
 def open_reporter(every_s: float = 5.0) -> Reporter:
     """A live line on a terminal; elsewhere a plain line at once and then every ``every_s`` seconds."""
     console = Console(highlight=False, soft_wrap=True)
-    if console.is_terminal:
+    if console.is_terminal and console.file.isatty():  # Jupyter asks for colours, which Rich takes for a terminal
         return _live(console)
     last = [-math.inf]
 

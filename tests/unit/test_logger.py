@@ -9,6 +9,7 @@ import pytest
 
 from jmarl.config import LoggerConfig
 from jmarl.training import logger as log
+from jmarl.training import report
 from jmarl.training.logger import Logger
 
 
@@ -171,3 +172,12 @@ def test_tensorboard_writes_events(tmp_path):
     logger.close()
     assert list((tmp_path / "tensorboard").glob("events*"))
     assert len(log.read_rows(tmp_path / "metrics.jsonl")) == 1
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    reporter = report.open_reporter(every_s=0.0)
+    for line in ("one", "two"):
+        reporter.progress(line)
+    reporter.close()
+    assert capsys.readouterr().out == "one\ntwo\n"
