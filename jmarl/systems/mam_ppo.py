@@ -9,6 +9,8 @@ Differs from the paper: ``bi_mode=sum`` adds two passes over the same input, whe
 (``bi_mode=mam``) multiplies the first pass with a second one over its output; a shuffled order of
 agents is the one that acted (``systems/sequence.py``); a continuous decoder hears ``tanh`` of the
 sample in acting and in learning; the convolution has no more taps than there are agents.
+``cross=attention`` and ``cross=none`` are ablations of CrossMamba: attention asks in its place, or the action stream
+joins ``rep`` as it is.
 ``memory`` (``system=rec_mam``) adds what the paper lacks: a causal selective state space along time for each agent, in
 front of the blocks along agents. Its state and convolution are carried like a GRU's and reset where an episode begins.
 ``sum`` is the default because it trains better: greedy win rate on ``smax_3m`` after 0.28M and 0.69M
@@ -28,13 +30,16 @@ from functools import partial
 from typing import Literal
 
 from jmarl.config import RunConfig, check_range
-from jmarl.networks.sequence.mamba import DecoderBlock, EncoderBlock
+from jmarl.networks.memory import SSM, NoMemory
+from jmarl.networks.sequence.attention import Attention
+from jmarl.networks.sequence.blocks import MLP, DecoderBlock, EncoderBlock, Factory, Through
+from jmarl.networks.sequence.mamba import BothWays, Causal, Cross
 from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
 from jmarl.networks.sequence.policy import SequencePolicy
 from jmarl.ssm import MambaConfig
 from jmarl.system import System
 from jmarl.systems.sequence import SequenceConfig as Config
-from jmarl.systems.sequence import sequence_system
+from jmarl.systems.sequence import check_sizes, sequence_system
 from jmarl.types import Spec
 
 
@@ -52,14 +57,14 @@ class Network:
     expand: int
     delta_rank: int | None
     bi_mode: Literal["sum", "mam"]
+    cross: Literal["mamba", "attention", "none"]
     double_residual: bool
     memory: bool
     agent_id: bool
 
     def __post_init__(self) -> None:
         """Check the sizes."""
-        for key in ("embed_dim", "n_block", "d_state", "d_conv", "expand"):
-            check_range(f"network.{key}", getattr(self, key), low=1)
+        check_sizes(self, "embed_dim", "n_block", "d_state", "d_conv", "expand")
         if self.delta_rank is not None:
             check_range("network.delta_rank", self.delta_rank, low=1)
 
@@ -73,12 +78,24 @@ def policy(spec: Spec, network: Network) -> SequencePolicy:
         expand=network.expand,
         delta_rank=network.delta_rank,
     )
-    memory = dataclasses.replace(ssm, d_conv=network.d_conv) if network.memory else None
-    parts = width, ssm, network.bi_mode, network.double_residual, spec.n_agents, memory
-    encoder = Encoder(width, depth, partial(EncoderBlock, *parts))
-    block = partial(DecoderBlock, width, ssm, network.double_residual)
+    memory = partial(SSM, width, dataclasses.replace(ssm, d_conv=network.d_conv))
+    over_time, mlp = memory if network.memory else partial(NoMemory, width), partial(MLP, width)
+    both_ways, own = partial(BothWays, width, ssm, network.bi_mode), partial(Causal, width, ssm)
+    residual = network.double_residual
+    encoder = Encoder(width, depth, partial(EncoderBlock, both_ways, mlp, memory=over_time, residual=residual))
+    block = partial(DecoderBlock, own, cross_mixer(spec, network, ssm), mlp, residual=residual)
     decoder = Decoder(width, depth, spec.n_actions, spec.discrete, block)
     return sequence_policy(spec, encoder, decoder, agent_id=network.agent_id)
+
+
+def cross_mixer(spec: Spec, network: Network, ssm: MambaConfig) -> Factory:
+    """What joins representations and actions: CrossMamba, or one of what the paper's ablation puts in its place."""
+    mixers: dict[str, Factory] = {
+        "mamba": partial(Cross, network.embed_dim, ssm),
+        "attention": partial(Attention, network.embed_dim, n_head=1, causal=True, n_agents=spec.n_agents),
+        "none": Through,
+    }
+    return mixers[network.cross]
 
 
 def make(spec: Spec, config: RunConfig) -> System:

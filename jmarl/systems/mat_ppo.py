@@ -22,13 +22,14 @@ if __name__ == "__main__":
 import dataclasses
 from functools import partial
 
-from jmarl.config import RunConfig, check, check_range
-from jmarl.networks.sequence.attention import DecoderBlock, EncoderBlock
+from jmarl.config import RunConfig
+from jmarl.networks.sequence.attention import Attention
+from jmarl.networks.sequence.blocks import MLP, DecoderBlock, EncoderBlock
 from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
 from jmarl.networks.sequence.policy import SequencePolicy
 from jmarl.system import System
 from jmarl.systems.sequence import SequenceConfig as Config
-from jmarl.systems.sequence import sequence_system
+from jmarl.systems.sequence import check_heads, check_sizes, sequence_system
 from jmarl.types import Spec
 
 
@@ -46,18 +47,18 @@ class Network:
 
     def __post_init__(self) -> None:
         """Check the sizes."""
-        for key in ("embed_dim", "n_block", "n_head"):
-            check_range(f"network.{key}", getattr(self, key), low=1)
-        rule = f"must divide network.embed_dim={self.embed_dim}"
-        check(self.embed_dim % self.n_head == 0, "network.n_head", self.n_head, rule)
+        check_sizes(self, "embed_dim", "n_block", "n_head")
+        check_heads(self.n_head, self.embed_dim)
 
 
 def policy(spec: Spec, network: Network) -> SequencePolicy:
     """The transformer as a sequence policy."""
-    width, heads = network.embed_dim, network.n_head
-    encoder = Encoder(width, network.n_block, partial(EncoderBlock, width, heads))
-    block = partial(DecoderBlock, width, heads, spec.n_agents)
-    decoder = Decoder(width, network.n_block, spec.n_actions, spec.discrete, block)
+    width, depth, heads = network.embed_dim, network.n_block, network.n_head
+    attend, mlp = partial(Attention, width, heads, n_agents=spec.n_agents), partial(MLP, width)
+    sees_all, sees_earlier = partial(attend, causal=False), partial(attend, causal=True)
+    encoder = Encoder(width, depth, partial(EncoderBlock, sees_all, mlp))
+    block = partial(DecoderBlock, sees_earlier, sees_earlier, mlp)
+    decoder = Decoder(width, depth, spec.n_actions, spec.discrete, block)
     return sequence_policy(spec, encoder, decoder, agent_id=network.agent_id)
 
 

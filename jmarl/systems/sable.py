@@ -22,14 +22,15 @@ if __name__ == "__main__":
 import dataclasses
 from functools import partial
 
-from jmarl.config import RunConfig, check, check_range
+from jmarl.config import RunConfig, check_range
+from jmarl.networks.sequence.blocks import DecoderBlock, EncoderBlock
 from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
 from jmarl.networks.sequence.policy import SequencePolicy
-from jmarl.networks.sequence.retention import DecoderBlock, EncoderBlock
+from jmarl.networks.sequence.retention import Retention, SwiGLU, TimedRetention
 from jmarl.ssm.norm import RMSNorm
 from jmarl.system import System
 from jmarl.systems.sequence import SequenceConfig as Config
-from jmarl.systems.sequence import sequence_system
+from jmarl.systems.sequence import check_heads, check_sizes, sequence_system
 from jmarl.types import Spec
 
 
@@ -49,19 +50,20 @@ class Network:
 
     def __post_init__(self) -> None:
         """Check the sizes."""
-        for key in ("embed_dim", "n_block", "n_head"):
-            check_range(f"network.{key}", getattr(self, key), low=1)
+        check_sizes(self, "embed_dim", "n_block", "n_head")
+        check_heads(self.n_head, self.embed_dim)
         check_range("network.decay_scale", self.decay_scale, 0, 1)
-        rule = f"must divide network.embed_dim={self.embed_dim}"
-        check(self.embed_dim % self.n_head == 0, "network.n_head", self.n_head, rule)
 
 
 def policy(spec: Spec, network: Network) -> SequencePolicy:
     """The retentive network as a sequence policy."""
     width, depth = network.embed_dim, network.n_block
-    parts = width, network.n_head, network.decay_scale, network.memory
-    encoder = Encoder(width, depth, partial(EncoderBlock, *parts), RMSNorm)
-    decoder = Decoder(width, depth, spec.n_actions, spec.discrete, partial(DecoderBlock, *parts), RMSNorm)
+    sizes = {"embed_dim": width, "n_head": network.n_head, "decay_scale": network.decay_scale, "memory": network.memory}
+    over_all, over_earlier = partial(TimedRetention, **sizes), partial(Retention, causal=True, **sizes)
+    mlp = partial(SwiGLU, width)
+    encoder = Encoder(width, depth, partial(EncoderBlock, over_all, mlp, RMSNorm), RMSNorm)
+    block = partial(DecoderBlock, over_earlier, over_earlier, mlp, RMSNorm)
+    decoder = Decoder(width, depth, spec.n_actions, spec.discrete, block, RMSNorm)
     return sequence_policy(spec, encoder, decoder, agent_id=network.agent_id)
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float, Int
 
-from jmarl.config import RunConfig, check
+from jmarl.config import RunConfig, check, check_range
 from jmarl.networks.sequence.policy import (
     ActionCodec,
     SequenceCarry,
@@ -40,6 +40,17 @@ class SequenceConfig(PPOConfig):
     """PPO, and the order of agents. Defaults are in ``configs/system``."""
 
     shuffle_agents: bool
+
+
+def check_sizes(network: Any, *keys: str) -> None:
+    """Raise ``ConfigError`` for a size of a network that is below 1."""
+    for key in keys:
+        check_range(f"network.{key}", getattr(network, key), low=1)
+
+
+def check_heads(n_head: int, embed_dim: int) -> None:
+    """Raise ``ConfigError`` unless the heads share the width evenly."""
+    check(embed_dim % n_head == 0, "network.n_head", n_head, f"must divide network.embed_dim={embed_dim}")
 
 
 class SequenceExtras(PPOExtras):

@@ -13,11 +13,11 @@ import pytest
 from flax import linen as nn
 
 from jmarl.envs.batched import flat_obs, flat_spec
+from jmarl.networks.sequence.blocks import MLP, DecoderBlock, Through
 from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
 from jmarl.networks.sequence.policy import action_codec
 from jmarl.networks.sequence.retention import CHUNK_TOKENS, count_steps, decays, retain
 from jmarl.ssm import MambaConfig
-from jmarl.ssm.norm import RMSNorm
 from jmarl.systems import mam_ppo, sable
 from jmarl.systems.sequence import sequence_functions
 from jmarl.types import TimeStep, Transition
@@ -32,6 +32,7 @@ MAM = mam_ppo.Network(
     expand=2,
     delta_rank=None,
     bi_mode="sum",
+    cross="mamba",
     double_residual=True,
     memory=True,
     agent_id=True,
@@ -146,7 +147,7 @@ def test_a_scan_over_time_and_agents_in_both_directions():
 
     class Flat(nn.Module):
         @nn.nowrap
-        def initial(self, batch):
+        def initial(self, batch, n_agents):
             return ()
 
         @nn.compact
@@ -155,7 +156,8 @@ def test_a_scan_over_time_and_agents_in_both_directions():
             mixed = BiMamba(WIDTH, MambaConfig(d_state=3))(flat)
             return carry, mixed.reshape(x.swapaxes(0, 1).shape).swapaxes(0, 1)
 
-    decoder = Decoder(WIDTH, 1, A, True, partial(sable.DecoderBlock, WIDTH, 2, 0.8, False), RMSNorm)
+    through = partial(DecoderBlock, Through, Through, partial(MLP, WIDTH))
+    decoder = Decoder(WIDTH, 1, A, True, through)
     sees_no_later_row(sequence_policy(world(), Encoder(WIDTH, 1, Flat), decoder, agent_id=True))
 
 

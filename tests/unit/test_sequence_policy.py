@@ -7,7 +7,6 @@ import functools
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +14,8 @@ import pytest
 
 from jmarl.config import ConfigError
 from jmarl.envs.batched import flat_obs, flat_spec
-from jmarl.networks.sequence import attention
+from jmarl.networks.sequence.attention import Attention
+from jmarl.networks.sequence.blocks import MLP, DecoderBlock, EncoderBlock
 from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
 from jmarl.networks.sequence.policy import action_codec, arrange, restore, sample_order, teacher_forced
 from jmarl.systems import mam_ppo, mat_ppo, sable
@@ -33,6 +33,7 @@ MAM = mam_ppo.Network(
     expand=2,
     delta_rank=None,
     bi_mode="sum",
+    cross="mamba",
     double_residual=True,
     memory=False,
     agent_id=True,
@@ -43,6 +44,8 @@ FAMILIES = {
     "sable": (sable, SABLE),
     "mam_sum": (mam_ppo, MAM),
     "mam_product": (mam_ppo, dataclasses.replace(MAM, bi_mode="mam", double_residual=False)),
+    "mam_attention": (mam_ppo, dataclasses.replace(MAM, cross="attention")),
+    "mam_none": (mam_ppo, dataclasses.replace(MAM, cross="none")),
 }
 CASES = [
     ("mat", "discrete"),
@@ -50,6 +53,8 @@ CASES = [
     ("mam_sum", "discrete"),
     ("mam_sum", "continuous"),
     ("mam_product", "discrete"),
+    ("mam_attention", "discrete"),
+    ("mam_none", "discrete"),
     ("sable", "discrete"),
     ("sable", "continuous"),
 ]
@@ -198,15 +203,10 @@ def test_decoder_is_causal(family):
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="attention mask dropped")
 def test_decoder_without_its_mask():
-    class Unmasked(attention.DecoderBlock):
-        def setup(self):
-            self.own = attention.Attention(self.embed_dim, self.n_head, causal=False)
-            self.cross = attention.Attention(self.embed_dim, self.n_head, causal=True)
-            self.norms = [nn.LayerNorm() for _ in range(3)]
-            self.mlp = attention.MLP(self.embed_dim)
-
-    decoder = Decoder(WIDTH, 1, A, True, partial(Unmasked, WIDTH, 2, N))
-    encoder = Encoder(WIDTH, 1, partial(attention.EncoderBlock, WIDTH, 2))
+    attend = partial(Attention, WIDTH, 2, n_agents=N)
+    mlp, blind = partial(MLP, WIDTH), partial(attend, causal=False)
+    decoder = Decoder(WIDTH, 1, A, True, partial(DecoderBlock, blind, partial(attend, causal=True), mlp))
+    encoder = Encoder(WIDTH, 1, partial(EncoderBlock, blind, mlp))
     hears_only_the_past(sequence_policy(world(), encoder, decoder, agent_id=True))
 
 

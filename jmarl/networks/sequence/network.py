@@ -1,10 +1,6 @@
 """The skeleton that sequence policies share: encoder, decoder, and the policy that they form.
 
-A family supplies two blocks, each with ``initial(B)``: what it remembers from one environment step to the
-next, () if nothing. An encoder block is a module ``block(carry, x[T, B, N, E], first[T, B, N]) -> (carry, y)``.
-A decoder block is a module ``block(carry, x, rep, first[T, B]) -> y`` over all agents and rows, and for acting
-``context(rep)``, ``start(carry, first[B]) -> state``, ``step(state, x_i[B, E], context_i) -> (state, y_i)``
-and ``end(state) -> carry``.
+A block is a module of ``networks/sequence/blocks.py``, around the mixers of a family.
 """
 
 from __future__ import annotations
@@ -19,26 +15,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jmarl.networks.flatten import empty_obs, flatten
-from jmarl.networks.init import orthogonal
+from jmarl.networks.sequence.blocks import NARROW, WIDE, Factory
 from jmarl.networks.sequence.policy import SequenceCarry, SequencePolicy
 from jmarl.ssm.norm import LayerNorm
 from jmarl.types import EntityObs, Key, Params, Spec
-
-
-BlockFactory = Callable[..., nn.Module]
-WIDE, NARROW = orthogonal(2**0.5), orthogonal(0.01)
-
-
-class MLP(nn.Module):
-    """Two layers of one width with a GELU between them; small at the start."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*batch E"]) -> Float[Array, "*batch E"]:
-        """Each agent on its own."""
-        x = nn.gelu(nn.Dense(self.width, kernel_init=WIDE)(x))
-        return nn.Dense(self.width, kernel_init=NARROW)(x)
 
 
 class Head(nn.Module):
@@ -46,7 +26,7 @@ class Head(nn.Module):
 
     width: int
     out: int
-    norm: BlockFactory = LayerNorm
+    norm: Factory = LayerNorm
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch E"]) -> Float[Array, "*batch O"]:
@@ -60,13 +40,13 @@ class Encoder(nn.Module):
 
     embed_dim: int
     n_block: int
-    block: BlockFactory
-    norm: BlockFactory = LayerNorm
+    block: Factory
+    norm: Factory = LayerNorm
 
     @nn.nowrap
-    def initial(self, batch: int) -> tuple[Any, ...]:
+    def initial(self, batch: int, n_agents: int) -> tuple[Any, ...]:
         """What the blocks remember before any observation."""
-        return tuple(self.block(parent=None).initial(batch) for _ in range(self.n_block))
+        return tuple(self.block(parent=None).initial(batch, n_agents) for _ in range(self.n_block))
 
     @nn.compact
     def __call__(
@@ -91,8 +71,8 @@ class Decoder(nn.Module):
     n_block: int
     n_actions: int
     discrete: bool
-    block: BlockFactory
-    norm: BlockFactory = LayerNorm
+    block: Factory
+    norm: Factory = LayerNorm
     init_std: float = 0.6
 
     def setup(self) -> None:
@@ -105,9 +85,9 @@ class Decoder(nn.Module):
             self.log_std = self.param("log_std", nn.initializers.constant(math.log(self.init_std)), (self.n_actions,))
 
     @nn.nowrap
-    def initial(self, batch: int) -> tuple[Any, ...]:
+    def initial(self, batch: int, n_agents: int) -> tuple[Any, ...]:
         """What the blocks remember before any action."""
-        return tuple(self.block(parent=None).initial(batch) for _ in range(self.n_block))
+        return tuple(self.block(parent=None).initial(batch, n_agents) for _ in range(self.n_block))
 
     def __call__(
         self,
@@ -165,8 +145,8 @@ def sequence_policy(spec: Spec, encoder: Encoder, decoder: Decoder, *, agent_id:
         first = jnp.ones((1, 1), bool)
         starts = jnp.ones((1, 1, spec.n_agents), bool)
         return {
-            "encoder": encoder.init(enc_key, encoder.initial(1), obs, starts)["params"],
-            "decoder": decoder.init(dec_key, decoder.initial(1), tokens, rep, first)["params"],
+            "encoder": encoder.init(enc_key, encoder.initial(1, spec.n_agents), obs, starts)["params"],
+            "decoder": decoder.init(dec_key, decoder.initial(1, spec.n_agents), tokens, rep, first)["params"],
         }
 
     def encode(params: Params, enc: Any, obs: EntityObs, first: Array) -> Any:
@@ -178,7 +158,7 @@ def sequence_policy(spec: Spec, encoder: Encoder, decoder: Decoder, *, agent_id:
 
     return SequencePolicy(
         init=init,
-        carry=lambda batch: SequenceCarry(encoder.initial(batch), decoder.initial(batch)),
+        carry=lambda batch: SequenceCarry(*(part.initial(batch, spec.n_agents) for part in (encoder, decoder))),
         encode=encode,
         decode_context=decoding("context"),
         decode_start=decoding("start"),

@@ -1,4 +1,4 @@
-"""Retention over agents and environment steps, in chunks and one agent at a time: the blocks of Sable.
+"""Retention over agents and environment steps, in chunks and one agent at a time: the mixers of Sable.
 
 Sable (Mahjoub et al. 2024, arXiv:2410.01706) after the retentive network (Sun et al. 2023, arXiv:2307.08621). A head
 with keys k, values v and queries q keeps one matrix S of the team, which decays once an environment step t:
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jmarl.ssm.norm import RMSNorm, unit_rms
+from jmarl.ssm.norm import unit_rms
 
 
 CHUNK_TOKENS = 64
@@ -137,8 +137,13 @@ class Retention(nn.Module):
         return decays(self.n_head, self.decay_scale).astype(np.float32)
 
     @nn.nowrap
-    def initial(self, batch: int) -> Float[Array, "B H D D"]:
-        """No step seen."""
+    def initial(self, batch: int, n_agents: int) -> Float[Array, "B H D D"] | tuple[()]:
+        """No step seen, or nothing."""
+        return self.zeros(batch) if self.memory else ()
+
+    @nn.nowrap
+    def zeros(self, batch: int) -> Float[Array, "B H D D"]:
+        """The matrix of no step seen."""
         width = self.embed_dim // self.n_head
         return jnp.zeros((batch, self.n_head, width, width))
 
@@ -150,23 +155,23 @@ class Retention(nn.Module):
         first: Bool[Array, "T B"],
     ) -> tuple[Any, Float[Array, "T B N E"]]:
         """All rows and agents; queries from ``asking``, keys, values and gate from ``x``."""
-        q, k, v = self.queries(asking), self._split(self.key(x)), self._split(self.value(x))
+        q, k, v = self.context(asking), self._split(self.key(x)), self._split(self.value(x))
         if self.memory:
             matrix, y = retain(matrix, q, k, v, first, self.kappa, causal=self.causal)
             return matrix, self._close(y, x)
         # rows have nothing to do with each other: one row of many environments
         q1, k1, v1, first = jax.tree.map(lambda y: y.reshape(1, -1, *y.shape[2:]), (q, k, v, first))
-        _, y = retain(self.initial(first.size), q1, k1, v1, first, self.kappa, causal=self.causal)
+        _, y = retain(self.zeros(first.size), q1, k1, v1, first, self.kappa, causal=self.causal)
         return matrix, self._close(y.reshape(q.shape), x)
 
-    def queries(self, asking: Float[Array, "*batch E"]) -> Float[Array, "*batch H D"]:
-        """The queries, apart, so that those of the representation leave the loop over agents."""
+    def context(self, asking: Float[Array, "*batch E"]) -> Float[Array, "*batch H D"]:
+        """The queries."""
         return self._split(self.query(asking))
 
     def start(self, matrix: Any, first: Bool[Array, " B"]) -> Float[Array, "B H D D"]:
         """The matrix before the first agent of a step."""
         if not self.memory:
-            return self.initial(len(first))
+            return self.zeros(len(first))
         return jnp.where(first[:, None], 0.0, self.kappa)[..., None, None] * matrix
 
     def step(
@@ -176,6 +181,10 @@ class Retention(nn.Module):
         k, v = self._split(self.key(x)), self._split(self.value(x))
         matrix = matrix + k[..., :, None] * v[..., None, :]
         return matrix, self._close(jnp.einsum("bhd,bhde->bhe", q, matrix), x)
+
+    def end(self, matrix: Any) -> Any:
+        """The matrix after the last agent, or nothing."""
+        return matrix if self.memory else ()
 
     def _split(self, x: Array) -> Array:
         return x.reshape(*x.shape[:-1], self.n_head, -1)
@@ -197,113 +206,41 @@ class SwiGLU(nn.Module):
         return nn.Dense(self.width, use_bias=False)(nn.silu(gate) * value)
 
 
-class EncoderBlock(nn.Module):
-    """``x = N(x + Ret(x)); x = N(x + SwiGLU(x))``, N being RMSNorm.
+class TimedRetention(nn.Module):
+    """Retention of an encoder, which with memory also reads an encoding of the step number of the episode.
 
-    With memory the retention reads ``x`` and an encoding of the step number of the episode.
+    Equivariant to the order of agents. An agent that joins later does not reset the team's memory.
     """
 
     embed_dim: int
     n_head: int
     decay_scale: float
     memory: bool
-
-    @nn.nowrap
-    def initial(self, batch: int) -> RetentionState | tuple[()]:
-        """No step seen, or nothing."""
-        if not self.memory:
-            return ()
-        return RetentionState(self._retention(parent=None).initial(batch), jnp.zeros(batch, jnp.int32))
 
     @nn.nowrap
     def _retention(self, **where: Any) -> Retention:
         return Retention(self.embed_dim, self.n_head, False, self.decay_scale, self.memory, **where)
 
+    @nn.nowrap
+    def initial(self, batch: int, n_agents: int) -> RetentionState | tuple[()]:
+        """No step seen, or nothing."""
+        if not self.memory:
+            return ()
+        return RetentionState(self._retention(parent=None).zeros(batch), jnp.zeros(batch, jnp.int32))
+
     @nn.compact
     def __call__(
-        self, carry: RetentionState | tuple[()], x: Float[Array, "T B N E"], first: Bool[Array, "T B N"]
-    ) -> tuple[RetentionState | tuple[()], Float[Array, "T B N E"]]:
-        """All rows; equivariant to the order of agents. An agent that joins later does not reset the team's memory."""
-        retention, starts = self._retention(name="retention"), first.all(-1)
-        if isinstance(carry, RetentionState):
-            steps, count = count_steps(carry.steps, starts)
-            told = x + step_encoding(count, self.embed_dim)[..., None, :]
-            matrix, mixed = retention(carry.matrix, told, told, starts)
-            carry = RetentionState(matrix, steps)
-        else:
-            _, mixed = retention((), x, x, starts)
-        x = RMSNorm()(x + mixed)
-        return carry, RMSNorm()(x + SwiGLU(self.embed_dim)(x))
-
-
-class DecoderState(NamedTuple):
-    """The two matrices of a decoder block; both follow the action stream."""
-
-    own: Any
-    cross: Any
-
-
-class DecoderBlock(nn.Module):
-    """``x = N(x + Ret(x)); x = N(rep + CrossRet(rep, x)); x = N(x + SwiGLU(x))``, causal over agents.
-
-    The cross-retention asks with ``rep``; its keys, values and gate are of the action stream.
-    """
-
-    embed_dim: int
-    n_head: int
-    decay_scale: float
-    memory: bool
-
-    def setup(self) -> None:
-        """Two retentions, a feed-forward layer, and the norms after them."""
-        self.own, self.cross = self._retention(), self._retention()
-        self.norms = [RMSNorm() for _ in range(3)]
-        self.mlp = SwiGLU(self.embed_dim)
-
-    @nn.nowrap
-    def _retention(self, **where: Any) -> Retention:
-        return Retention(self.embed_dim, self.n_head, True, self.decay_scale, self.memory, **where)
-
-    @nn.nowrap
-    def initial(self, batch: int) -> DecoderState | tuple[()]:
-        """No step seen, or nothing."""
-        return DecoderState(*(self._retention(parent=None).initial(batch) for _ in range(2))) if self.memory else ()
-
-    def __call__(
         self,
-        carry: DecoderState | tuple[()],
+        carry: RetentionState | tuple[()],
+        asking: Float[Array, "T B N E"],
         x: Float[Array, "T B N E"],
-        rep: Float[Array, "T B N E"],
-        first: Bool[Array, "T B"],
-    ) -> Float[Array, "T B N E"]:
-        """All agents and rows at once."""
-        own, cross = carry or DecoderState((), ())
-        x = self.norms[0](x + self.own(own, x, x, first)[1])
-        return self._close(rep, self.cross(cross, rep, x, first)[1])
-
-    def context(self, rep: Float[Array, "B N E"]) -> tuple[Float[Array, "B N E"], Float[Array, "B N H D"]]:
-        """The residual and the queries of the cross-retention."""
-        return rep, self.cross.queries(rep)
-
-    def start(self, carry: DecoderState | tuple[()], first: Bool[Array, " B"]) -> DecoderState:
-        """The matrices before the first agent."""
-        own, cross = carry or DecoderState((), ())
-        return DecoderState(self.own.start(own, first), self.cross.start(cross, first))
-
-    def step(
-        self, state: DecoderState, x: Float[Array, "B E"], context: tuple[Float[Array, "B E"], Float[Array, "B H D"]]
-    ) -> tuple[DecoderState, Float[Array, "B E"]]:
-        """One agent."""
-        rep, q = context
-        own, mixed = self.own.step(state.own, self.own.queries(x), x)
-        x = self.norms[0](x + mixed)
-        cross, mixed = self.cross.step(state.cross, q, x)
-        return DecoderState(own, cross), self._close(rep, mixed)
-
-    def end(self, state: DecoderState) -> DecoderState | tuple[()]:
-        """The matrices after the last agent, or nothing."""
-        return state if self.memory else ()
-
-    def _close(self, rep: Array, mixed: Array) -> Array:
-        x = self.norms[1](rep + mixed)
-        return self.norms[2](x + self.mlp(x))
+        first: Bool[Array, "T B N"],
+    ) -> tuple[RetentionState | tuple[()], Float[Array, "T B N E"]]:
+        """All rows and agents."""
+        retention, starts = self._retention(name="retention"), first.all(-1)
+        if not isinstance(carry, RetentionState):
+            return retention((), asking, x, starts)
+        steps, count = count_steps(carry.steps, starts)
+        told = step_encoding(count, self.embed_dim)[..., None, :]
+        matrix, mixed = retention(carry.matrix, asking + told, x + told, starts)
+        return RetentionState(matrix, steps), mixed
