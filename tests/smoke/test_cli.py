@@ -168,6 +168,27 @@ def test_a_sweep_file_needs_no_flag(in_tmp: Path) -> None:
     assert [config.seed for config in run.configs] == [0, 1, 2, 3, 4]
 
 
+ABLATIONS = {
+    "mam_state": ("d_state", [1, 2, 4, 8, 16, 32]),
+    "mam_rank": ("delta_rank", [1, 2, 4, 8, 16, 32, 64, 128]),
+    "mam_bi_mode": ("bi_mode", ["sum", "mam"]),
+    "mam_cross": ("cross", ["mamba", "attention", "none"]),
+}
+
+
+@pytest.mark.parametrize("sweep", ABLATIONS)
+def test_an_ablation_is_a_sweep_that_goes_with_a_task(in_tmp: Path, sweep: str) -> None:
+    run, (key, values) = Recorder(), ABLATIONS[sweep]
+    launch("mam_ppo", [f"sweep={sweep}", "experiment=smax_5m_vs_6m"], run)
+    assert [getattr(config.network, key) for config in run.configs] == values
+    assert {(config.env["name"], config.num_seeds) for config in run.configs} == {("smax_5m_vs_6m", 10)}
+
+
+def test_a_sweep_of_a_key_that_the_system_lacks_is_refused(in_tmp: Path) -> None:
+    with pytest.raises(ConfigError, match=r"network\.bi_mode"):
+        launch("mat_ppo", ["sweep=mam_bi_mode"], Recorder())
+
+
 def test_a_failed_job_is_reported_and_a_preempted_one_ends_the_sweep(in_tmp: Path) -> None:
     run = Recorder(0, 4, 0, 3)
     assert launch("ippo", [*TINY, "-m", "seed=0,1,2,3"], run) == 4
