@@ -82,7 +82,7 @@ def make_inputs(batch: int, length: int, channels: int, states: int):
     rng = np.random.default_rng(length)
     normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
     dt = np.exp(rng.uniform(np.log(1e-3), np.log(0.1), (batch, length, channels))).astype(np.float32)
-    A = np.tile(-np.arange(1.0, states + 1, dtype=np.float32), (channels, 1))
+    A = np.tile(-np.arange(1.0, states + 1, dtype=np.float32)[:, None], (1, channels))
     u, B, C = normal(batch, length, channels), normal(batch, length, states), normal(batch, length, states)
     return (u, dt, A, B, C, np.ones(channels, np.float32)), normal(batch, length, channels)
 

@@ -52,7 +52,7 @@ class MambaState(NamedTuple):
 
     conv: Float[Array, "*b K_1 E"]
     """Inputs of the convolution at the last K-1 positions, oldest first."""
-    h: Float[Array, "*b E N"]
+    h: Float[Array, "*b N E"]
 
     def reset(self, first: Bool[Array, "*b"]) -> MambaState:
         """Zero the state where ``first`` is True."""
@@ -89,7 +89,7 @@ class S6(nn.Module):
             kernel_init=lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound),
             bias_init=lambda key, shape, dtype: delta_bias_init(key, shape, dtype, cfg),
         )
-        self.A_log = self.param("A_log", _a_log_init, (width, cfg.d_state))
+        self.A_log = self.param("A_log", _a_log_init, (cfg.d_state, width))
         self.D = self.param("D", nn.initializers.ones, (width,))
         self.out_proj = nn.Dense(self.d_model, use_bias=False)
 
@@ -102,7 +102,7 @@ class S6(nn.Module):
     def init_state(self, batch: tuple[int, ...]) -> MambaState:
         """The state before a sequence: zero."""
         cfg = self.config
-        return MambaState(jnp.zeros((*batch, cfg.d_conv - 1, self.width)), jnp.zeros((*batch, self.width, cfg.d_state)))
+        return MambaState(jnp.zeros((*batch, cfg.d_conv - 1, self.width)), jnp.zeros((*batch, cfg.d_state, self.width)))
 
     def __call__(
         self,
@@ -320,7 +320,7 @@ def delta_bias_init(key: PRNGKeyArray, shape: Sequence[int], dtype, config: Mamb
 def _a_log_init(key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
     """S4D-Real: A = -(1, ..., N) in each channel (Gu et al. 2022)."""
     del key
-    return jnp.broadcast_to(jnp.log(jnp.arange(1.0, shape[-1] + 1)), shape)
+    return jnp.broadcast_to(jnp.log(jnp.arange(1.0, shape[0] + 1))[:, None], shape)
 
 
 def flip(x: Float[Array, "*b L d"]) -> Float[Array, "*b L d"]:

@@ -6,7 +6,8 @@ Gu and Dao 2023, *Mamba*, section 3.2, algorithm 2: zero-order hold for A, the f
 (Euler) form for B. States, decays and sums are float32 or wider, whatever the inputs are: in
 bfloat16 a slow decay of exp(-1e-3) rounds to 1.
 
-Letters: Bt batch, L length, E channels (d_inner), N states a channel.
+Letters: Bt batch, L length, E channels (d_inner), N states a channel. States and A are (N, E), so that a sum
+over N adds whole rows of channels: on a CPU a step takes half of the time of one that sums along the minor axis.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ small enough that XLA does not spread it over threads; an accelerator wants the 
 def selective_scan(  # noqa: PLR0913 - the recurrence has six inputs
     u: Float[Array, "*b L E"],
     dt: Float[Array, "*b L E"],
-    A: Float[Array, "E N"],
+    A: Float[Array, "N E"],
     B: Float[Array, "*b L N"],
     C: Float[Array, "*b L N"],
     D: Float[Array, " E"],
     *,
-    h0: Float[Array, "*b E N"] | None = None,
+    h0: Float[Array, "*b N E"] | None = None,
     reset: Bool[Array, "*b L"] | None = None,
     impl: str = "auto",
-) -> tuple[Float[Array, "*b L E"], Float[Array, "*b E N"]]:
+) -> tuple[Float[Array, "*b L E"], Float[Array, "*b N E"]]:
     """Run the recurrence along L; differentiable in u, dt, A, B, C, D and h0.
 
     Leading axes (T B, say) are one batch. The last of them stays the major one, so that a batch
@@ -89,14 +90,14 @@ def selective_scan(  # noqa: PLR0913 - the recurrence has six inputs
 
 
 def selective_step(
-    h: Float[Array, "*b E N"],
+    h: Float[Array, "*b N E"],
     u: Float[Array, "*b E"],
     dt: Float[Array, "*b E"],
-    A: Float[Array, "E N"],
+    A: Float[Array, "N E"],
     B: Float[Array, "*b N"],
     C: Float[Array, "*b N"],
     D: Float[Array, " E"],
-) -> tuple[Float[Array, "*b E"], Float[Array, "*b E N"]]:
+) -> tuple[Float[Array, "*b E"], Float[Array, "*b N E"]]:
     """One position of ``selective_scan``: the output and the new state."""
     dtype = h.dtype
     y, h = _advance(h, *(x.astype(dtype) for x in (u, dt, A, B, C, D)))
@@ -104,8 +105,8 @@ def selective_step(
 
 
 def _advance(h, u, dt, A, B, C, D):
-    h = jnp.exp(dt[..., None] * A) * h + (dt * u)[..., None] * B[..., None, :]
-    return jnp.einsum("...en,...n->...e", h, C, precision=lax.Precision.HIGHEST) + D * u, h
+    h = jnp.exp(dt[..., None, :] * A) * h + (dt * u)[..., None, :] * B[..., None]
+    return (h * C[..., None]).sum(-2) + D * u, h
 
 
 def _reference(tokens: Tokens, A, D, h0):
@@ -113,7 +114,7 @@ def _reference(tokens: Tokens, A, D, h0):
 
     def step(h, token: Tokens):
         if token.reset is not None:
-            h = jnp.where(token.reset[:, :, None], 0.0, h)
+            h = jnp.where(token.reset[..., None], 0.0, h)
         y, h = _advance(h, token.u, token.dt, A, token.B, token.C, D)
         return h, y
 
@@ -122,16 +123,16 @@ def _reference(tokens: Tokens, A, D, h0):
 
 
 def _associative(tokens: Tokens, A, D, h0):
-    a = jnp.exp(tokens.dt[..., None] * A)
+    a = jnp.exp(tokens.dt[..., None] * A.T)
     b = (tokens.dt * tokens.u)[..., None] * tokens.B[:, :, None, :]
     if tokens.reset is not None:
         a = jnp.where(tokens.reset[..., None], 0.0, a)
     if h0 is not None:
-        b = b.at[:, 0].add(a[:, 0] * h0)
+        b = b.at[:, 0].add(a[:, 0] * h0.swapaxes(1, 2))
     pair: Any = lax.associative_scan(lambda x, y: (y[0] * x[0], y[0] * x[1] + y[1]), (a, b), axis=1)
     h = pair[1]
     y = jnp.einsum("blen,bln->ble", h, tokens.C, precision=lax.Precision.HIGHEST)
-    return y + D * tokens.u, h[:, -1]
+    return y + D * tokens.u, h[:, -1].swapaxes(1, 2)
 
 
 def _recomputing(tokens: Tokens, A, D, h0):
@@ -140,8 +141,7 @@ def _recomputing(tokens: Tokens, A, D, h0):
     choice = CHOICES.get(jax.default_backend(), CHOICES["gpu"])
     tile = max(1, int(min(batch, choice.tile_states / A.size)))
     plan = make_plan(batch, length, tile=tile, chunk=choice.chunk)
-    out: Any = recompute_scan(plan, tokens, A.T, D, h0.swapaxes(1, 2))
-    return out[0], out[1].swapaxes(1, 2)
+    return recompute_scan(plan, tokens, A, D, h0)
 
 
 def _zero_state(tokens: Tokens, A):

@@ -160,7 +160,7 @@ def test_initial_values():
     assert 1e-3 * 0.999 <= dt.min() < 2e-3
     assert 0.05 < dt.max() <= 0.1 * 1.001
     assert abs(np.median(np.log(dt)) - np.log(1e-2)) < 0.2
-    np.testing.assert_allclose(-jnp.exp(params["A_log"]), np.tile(-np.arange(1.0, 17), (1024, 1)), rtol=1e-6)
+    np.testing.assert_allclose(-jnp.exp(params["A_log"]), np.tile(-np.arange(1.0, 17)[:, None], (1, 1024)), rtol=1e-6)
     assert (params["D"] == 1).all()
     rank = 32
     assert params["delta_proj"]["kernel"].shape == (rank, 1024)

@@ -20,10 +20,10 @@ def inputs(batch=(5,), length=7, seed=0, dtype=np.float32):
     rng = np.random.default_rng(seed)
     normal = lambda *shape: rng.standard_normal(shape).astype(dtype)  # noqa: E731
     dt = np.exp(rng.uniform(np.log(1e-3), np.log(0.5), (*batch, length, E))).astype(dtype)
-    A = -np.exp(normal(E, N))
+    A = -np.exp(normal(N, E))
     B, C = normal(*batch, length, N), normal(*batch, length, N)
     return {
-        "u": normal(*batch, length, E), "dt": dt, "A": A, "B": B, "C": C, "D": normal(E), "h0": normal(*batch, E, N)
+        "u": normal(*batch, length, E), "dt": dt, "A": A, "B": B, "C": C, "D": normal(E), "h0": normal(*batch, N, E)
     }  # fmt: skip
 
 
