@@ -176,7 +176,7 @@ def recurrent(matrix, q, k, v, first, kappa, causal):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize(("length", "agents"), [(1, 3), (6, 3), (34, 5), (7, CHUNK_TOKENS + 1)])
+@pytest.mark.parametrize(("length", "agents"), [(1, 3), (6, 3), (34, 5), (3, CHUNK_TOKENS), (4, 2 * CHUNK_TOKENS + 1)])
 def test_chunks_equal_the_recurrence(length, agents, causal):
     """With episodes that begin inside of chunks, at their first and last rows, and never."""
     heads, width, batch = 2, 3, 4

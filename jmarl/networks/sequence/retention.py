@@ -26,7 +26,7 @@ from jmarl.ssm.norm import unit_rms
 
 
 CHUNK_TOKENS = 64
-"""Tokens (environment steps x agents) of a chunk: its cost grows with their square, and their number with fewer."""
+"""Tokens (environment steps x agents) of a chunk: its cost grows with their square, their number as they get fewer."""
 
 
 class RetentionState(NamedTuple):
@@ -51,13 +51,20 @@ def retain(
     *,
     causal: bool,
 ) -> tuple[Float[Array, "B H D D"], Float[Array, "T B N H D"]]:
-    """All T rows, by chunks of some rows; returns the matrix after them and the outputs.
+    """All T rows; returns the matrix after them and the outputs.
 
-    ``causal``: an agent sees itself and the agents before it of its own row, else all of them.
+    ``causal``: an agent sees itself and the agents before it of its own row, else all of them. Small teams go by
+    chunks of rows, whose tokens are all compared with each other; a team larger than a chunk goes row by row, at a
+    cost that is linear in N.
     """
-    length, agents = q.shape[0], q.shape[2]
+    by = _by_rows if q.shape[2] > CHUNK_TOKENS else _by_chunks
+    return by(matrix, (q, k, v, first), kappa, causal)
+
+
+def _by_chunks(matrix: Array, tokens: tuple, kappa: Float[np.ndarray, " H"], causal: bool) -> tuple[Array, Array]:
+    length, _, agents = tokens[0].shape[:3]
     rows = max(n for n in range(1, length + 1) if length % n == 0 and (n == 1 or n * agents <= CHUNK_TOKENS))
-    chunks = jax.tree.map(lambda x: x.reshape(length // rows, rows, *x.shape[1:]), (q, k, v, first))
+    chunks = jax.tree.map(lambda x: x.reshape(length // rows, rows, *x.shape[1:]), tokens)
 
     def chunk(matrix: Array, chunk: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
         q, k, v, first = chunk
@@ -75,7 +82,42 @@ def retain(
         return matrix, inside + outside
 
     matrix, y = jax.lax.scan(chunk, matrix, chunks)
-    return matrix, y.reshape(q.shape)
+    return matrix, y.reshape(tokens[0].shape)
+
+
+def _by_rows(matrix: Array, tokens: tuple, kappa: Float[np.ndarray, " H"], causal: bool) -> tuple[Array, Array]:
+    def row(matrix: Array, row: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
+        *said, first = row
+        heard = jnp.where(first[:, None], 0.0, kappa)[..., None, None] * matrix
+        return (_hear_earlier if causal else _hear_all)(heard, *said)
+
+    return jax.lax.scan(row, matrix, tokens)
+
+
+def _hear_all(matrix: Array, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
+    """One row ``[B, N, H, D]``: the matrix after it is what everyone asks."""
+    matrix = matrix + jnp.einsum("bihd,bihe->bhde", k, v)
+    return matrix, jnp.einsum("bihd,bhde->bihe", q, matrix)
+
+
+def _hear_earlier(matrix: Array, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
+    """One row ``[B, N, H, D]``, causal over agents, by pieces of them; the last piece is filled up with silence."""
+    batch, agents, *head = q.shape
+    pieces = -(-agents // CHUNK_TOKENS)
+    hears = np.tril(np.ones(2 * (CHUNK_TOKENS,), bool))
+
+    def cut(x: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), (0, pieces * CHUNK_TOKENS - agents), (0, 0), (0, 0)))
+        return x.reshape(batch, pieces, CHUNK_TOKENS, *head).swapaxes(0, 1)
+
+    def piece(matrix: Array, said: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        q, k, v = said
+        scores = jnp.where(hears, jnp.einsum("bihd,bjhd->bhij", q, k), 0.0)
+        y = jnp.einsum("bhij,bjhd->bihd", scores, v) + jnp.einsum("bihd,bhde->bihe", q, matrix)
+        return matrix + jnp.einsum("bjhd,bjhe->bhde", k, v), y
+
+    matrix, y = jax.lax.scan(piece, matrix, (cut(q), cut(k), cut(v)))
+    return matrix, y.swapaxes(0, 1).reshape(batch, -1, *head)[:, :agents]
 
 
 def _weights(
