@@ -5,13 +5,16 @@ both. The clock is the process's CPU time over all threads on a CPU backend, whe
 processes make wall time noise, and wall time on an accelerator; a benchmark of how well cores
 are used asks for wall time everywhere, and needs an idle machine. A ratio is taken between
 minima, and the two halves of each side are compared with each other: where they disagree by
-more than ``NOISE_LIMIT``, the ratio is flagged.
+more than ``NOISE_LIMIT``, the ratio is flagged. A sample is as many calls as fill ``SAMPLE_SECONDS``: the
+kernel adds the time of other threads to the process's in ticks of some milliseconds, so that
+the least of many short samples would be one in which a tick fell outside.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import platform
 import statistics
@@ -26,6 +29,7 @@ import jax
 
 
 NOISE_LIMIT = 0.10
+SAMPLE_SECONDS = 0.1
 
 
 class Timing(NamedTuple):
@@ -74,17 +78,17 @@ def timed_pair(
     *,
     wall: bool = False,
 ) -> PairTiming:
-    """Time two calls without arguments, interleaved A B B A, after one warm-up call of each.
+    """Time two calls without arguments, interleaved A B B A, after two warm-up calls of each.
 
-    ``repeats`` is the number of timed calls of each side, rounded up to an even number; while the
+    ``repeats`` is the number of samples of each side, rounded up to an even number; while the
     noise is too large, up to ``attempts`` such rounds are taken together. What a call returns is
     waited for, so it may be any pytree of arrays. ``wall`` asks for wall time on any backend.
     """
-    jax.block_until_ready((baseline(), candidate()))
+    sides = tuple((call, _calls(call)) for call in (baseline, candidate))
     samples: tuple[list, list] = ([], [])
     for _ in range(attempts):
         for side in (0, 1, 1, 0) * max(1, (repeats + 1) // 2):
-            samples[side].append(_sample((baseline, candidate)[side]))
+            samples[side].append(_sample(*sides[side]))
         a, b = (_summary(side, wall) for side in samples)
         pair = PairTiming(a, b, ratio=a.best / b.best, noise=max(a.noise, b.noise))
         if pair.trusted:
@@ -94,14 +98,22 @@ def timed_pair(
 
 def timed(call: Callable[[], Any], repeats: int = 10, *, wall: bool = False) -> Timing:
     """Time one call on its own; use ``timed_pair`` for anything that is quoted as a ratio."""
+    calls = _calls(call)
+    return _summary([_sample(call, calls) for _ in range(max(2, repeats))], wall)
+
+
+def _calls(call: Callable[[], Any]) -> int:
+    """How many calls make a sample, after one to warm up."""
     jax.block_until_ready(call())
-    return _summary([_sample(call) for _ in range(max(2, repeats))], wall)
+    return math.ceil(SAMPLE_SECONDS / max(_sample(call, 1)[1], 1e-6))
 
 
-def _sample(call: Callable[[], Any]) -> tuple[float, float]:
+def _sample(call: Callable[[], Any], calls: int) -> tuple[float, float]:
+    """CPU and wall seconds of a call."""
     cpu, wall = time.process_time(), time.perf_counter()
-    jax.block_until_ready(call())
-    return time.process_time() - cpu, time.perf_counter() - wall
+    for _ in range(calls):
+        jax.block_until_ready(call())
+    return (time.process_time() - cpu) / calls, (time.perf_counter() - wall) / calls
 
 
 def _summary(samples: Sequence[tuple[float, float]], by_wall: bool) -> Timing:
@@ -140,7 +152,7 @@ def host_record() -> dict[str, Any]:
     return {
         "command": _command(),
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":/!results")),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load_average": list(os.getloadavg()),

@@ -1,6 +1,7 @@
 """Benchmarks: a figure is refused before the learner learns, and what is printed is what was measured."""
 
 import json
+import time
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -104,7 +105,8 @@ def pair_of(monkeypatch, baseline: list[float], candidate: list[float], attempts
     """``timed_pair`` where one clock returns these seconds, in turn for each side, and the other one stands still."""
     sides = {"baseline": iter(baseline), "candidate": iter(candidate)}
     sample = {"cpu": lambda s: (s, 1.0), "wall": lambda s: (1.0, s)}[clock]
-    monkeypatch.setattr(common, "_sample", lambda call: sample(next(sides[call()])))
+    monkeypatch.setattr(common, "_calls", lambda call: 1)
+    monkeypatch.setattr(common, "_sample", lambda call, calls: sample(next(sides[call()])))
     return common.timed_pair(lambda: "baseline", lambda: "candidate", 4, attempts, wall=clock == "wall")
 
 
@@ -124,6 +126,14 @@ def test_a_ratio_is_flagged_where_one_side_disagrees_with_itself(monkeypatch):
 def test_what_ran_before_a_call_is_no_noise(monkeypatch):
     """In A B B A a repeat follows its own side or the other in turn, and is slower by as much each time."""
     assert pair_of(monkeypatch, [4.0, 6.0, 4.0, 6.0], [2.0, 3.0, 2.0, 3.0]).trusted
+
+
+def test_a_sample_of_a_short_call_is_many_calls(monkeypatch):
+    monkeypatch.setattr(common, "SAMPLE_SECONDS", 0.05)
+    count = []
+    timing = common.timed(lambda: count.append(time.sleep(1e-3)), repeats=2)
+    assert 20 < len(count) <= 2 + 1 + 2 * 50
+    assert 1e-3 <= timing.wall_min < 1e-2
 
 
 def test_a_second_round_can_settle_the_noise(monkeypatch):
