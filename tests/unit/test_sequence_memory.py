@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from jmarl import load_config
 from jmarl.envs.batched import flat_obs, flat_spec
 from jmarl.networks.sequence.blocks import MLP, DecoderBlock, Through
 from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
@@ -24,20 +25,9 @@ from jmarl.types import TimeStep, Transition
 
 
 T, B, N, A, WIDTH = 6, 3, 3, 3, 8
-MAM = mam_ppo.Network(
-    embed_dim=WIDTH,
-    n_block=2,
-    d_state=3,
-    d_conv=4,
-    expand=2,
-    delta_rank=None,
-    bi_mode="sum",
-    cross="mamba",
-    double_residual=True,
-    memory=True,
-    agent_id=True,
-)
-SABLE = sable.Network(embed_dim=WIDTH, n_block=2, n_head=2, decay_scale=0.8, memory=True, agent_id=True)
+SMALL = (f"network.embed_dim={WIDTH}", "network.n_block=2")
+MAM = load_config("mam_ppo", ["system=rec_mam", *SMALL, "network.d_state=3"]).network
+SABLE = load_config("sable", ["system=rec_sable", *SMALL, "network.n_head=2"]).network
 FAMILIES = {"rec_mam": (mam_ppo, MAM), "rec_sable": (sable, SABLE)}
 families = pytest.mark.parametrize("family", FAMILIES)
 cases = pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jmarl import load_config
 from jmarl.config import ConfigError
 from jmarl.envs.batched import flat_obs, flat_spec
 from jmarl.networks.sequence.attention import Attention
@@ -24,21 +25,10 @@ from jmarl.types import TimeStep, Transition
 
 
 T, B, N, A, WIDTH = 2, 3, 4, 3, 8
-MAT = mat_ppo.Network(embed_dim=WIDTH, n_block=2, n_head=2, agent_id=True)
-MAM = mam_ppo.Network(
-    embed_dim=WIDTH,
-    n_block=1,
-    d_state=3,
-    d_conv=3,
-    expand=2,
-    delta_rank=None,
-    bi_mode="sum",
-    cross="mamba",
-    double_residual=True,
-    memory=False,
-    agent_id=True,
-)
-SABLE = sable.Network(embed_dim=WIDTH, n_block=2, n_head=2, decay_scale=0.8, memory=False, agent_id=True)
+SMALL = f"network.embed_dim={WIDTH}"
+MAT = load_config("mat_ppo", [SMALL, "network.n_head=2", "network.n_block=2"]).network
+MAM = load_config("mam_ppo", [SMALL, "network.d_state=3", "network.d_conv=3"]).network
+SABLE = load_config("sable", [SMALL, "network.n_head=2", "network.n_block=2"]).network
 FAMILIES = {
     "mat": (mat_ppo, MAT),
     "sable": (sable, SABLE),
