@@ -14,13 +14,14 @@ exit status is 1 where one disagrees. ``benchmarks.scaling`` has memory, learnin
 from __future__ import annotations
 
 import sys
-from typing import Any, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from benchmarks.common import arguments, timed, write_json
+from benchmarks.common import PairTiming, arguments, timed, timed_pair, write_json
 from benchmarks.policies import (
     RECOMPUTE,
     Act,
@@ -34,9 +35,7 @@ from benchmarks.policies import (
     growth_table,
     make_world,
     policy_of,
-    ratio_line,
     recompute_act,
-    recompute_ratio,
 )
 from jmarl.networks.actor_critic import AgentNet
 from jmarl.networks.sequence.policy import ActionCodec, SequencePolicy, action_codec, decode
@@ -50,6 +49,17 @@ DEFAULTS: dict[str, Any] = {
     "out": "",
 }
 CACHED = ("MAT", "MAM", "Sable")
+RATIO_AT = 64
+
+
+class Size(NamedTuple):
+    """What was measured at one number of agents."""
+
+    milliseconds: dict[str, float]
+    wrong: list[str]
+    """Policies whose cached actions are not the uncached ones."""
+    pair: PairTiming | None
+    """Recomputing MAT and MAM in turn, at ``RATIO_AT`` agents."""
 
 
 def mlp_act(net: AgentNet) -> Act:
@@ -90,8 +100,8 @@ def same_as_uncached(policy: SequencePolicy, codec: ActionCodec, params: Any, wo
     return bool((action == chosen).all())
 
 
-def measure(n_agents: int, args: dict[str, Any]) -> tuple[dict[str, float], list[str]]:
-    """Milliseconds of each policy at one size, and the policies whose cached actions are wrong."""
+def measure(n_agents: int, args: dict[str, Any]) -> Size:
+    """Check each policy at one size, and time it."""
     spec = fixed_spec(n_agents)
     codec = action_codec(spec)
     world = make_world(spec, codec, args["envs"])
@@ -108,28 +118,37 @@ def measure(n_agents: int, args: dict[str, Any]) -> tuple[dict[str, float], list
             jobs[RECOMPUTE] = recompute_act(policy, codec), params
         if not same_as_uncached(policy, codec, params, world):
             wrong.append(f"{name} at {n_agents} agents")
-    return {name: _milliseconds(act, params, world, args["repeats"]) for name, (act, params) in jobs.items()}, wrong
+    calls = {name: partial(jax.jit(act), params, world) for name, (act, params) in jobs.items()}
+    pair = None
+    if n_agents == RATIO_AT and RECOMPUTE in calls:
+        pair = timed_pair(calls[RECOMPUTE], calls["MAM"], args["repeats"], attempts=3)
+    return Size({name: 1e3 * timed(call, args["repeats"]).best for name, call in calls.items()}, wrong, pair)
+
+
+def verdict(pair: PairTiming) -> str:
+    """The ratio in words, or why there is none."""
+    said = f"{RECOMPUTE} over MAM at {RATIO_AT} agents, in turn: "
+    if not pair.trusted:
+        return f"{said}withheld, A/A noise {pair.noise:.0%}"
+    wall = pair.baseline.wall_min / pair.candidate.wall_min
+    return f"{said}{pair.ratio:.1f} times (by wall time {wall:.1f}; A/A noise {pair.noise:.1%})"
 
 
 def main() -> int:
     args = arguments(DEFAULTS)
-    rows, wrong = {}, []
+    rows, wrong, pair = {}, [], None
     for n in args["agents"]:
-        rows[n], errors = measure(n, args)
-        wrong += errors
+        rows[n], errors, timing = measure(n, args)
+        wrong, pair = wrong + errors, timing or pair
         print(f"{n} agents: " + ", ".join(f"{name} {ms:.3g} ms" for name, ms in rows[n].items()), flush=True)
     print(growth_table(rows, ["MAPPO", *CACHED, RECOMPUTE]))
-    print(ratio_line(rows))
+    if pair:
+        print(verdict(pair))
     print("; ".join(f"not the uncached actions: {x}" for x in wrong) or "cached actions equal the uncached ones")
     if args["out"]:
-        found = {"milliseconds": rows, "exponents": exponents(rows), "recompute_over_mam": recompute_ratio(rows)}
+        found = {"milliseconds": rows, "exponents": exponents(rows), "recompute_over_mam": pair and pair._asdict()}
         write_json(args["out"], {"arguments": args, **found, "wrong": wrong})
     return int(bool(wrong))
-
-
-def _milliseconds(act: Act, params: Any, world: World, repeats: int) -> float:
-    run = jax.jit(act)
-    return 1e3 * timed(lambda: run(params, world), repeats).best
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the benchmarks against the number of agents share: the policies, what they are asked, how a cost grows.
 
-A policy has the defaults of its system, but for ``ALIKE``: a one-hot of the agent would grow with the team.
+A policy has the defaults of its system but for what would grow with the team: a one-hot of the agent, and a critic that
+reads one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from jmarl.types import EntityObs, Params, Spec
 
 OBS_WIDTH, N_ACTIONS = 64, 10
 FIT_FROM = 32
-RATIO_AT = 64
 ALIKE = "network.agent_id=false"
 SYSTEMS = {
     # a critic's value for each agent, from widths that do not grow with the team where the world's do not
@@ -141,7 +141,7 @@ def exponents(rows: Costs) -> dict[str, float]:
     """Slope of the log of a cost against log agents, from ``FIT_FROM`` agents on, for each policy with two sizes."""
     fits = {}
     for name in dict.fromkeys(name for row in rows.values() for name in row):
-        points = np.log([(n, row[name]) for n, row in rows.items() if n >= FIT_FROM and name in row])
+        points = np.log([(n, row[name]) for n, row in rows.items() if n >= FIT_FROM and row.get(name)])
         if len(points) > 1:
             fits[name] = float(np.polyfit(points[:, 0], points[:, 1], 1)[0])
     return fits
@@ -153,14 +153,3 @@ def growth_table(rows: Costs, names: Sequence[str]) -> str:
     table = [[n, *(row.get(name, "-") for name in names)] for n, row in rows.items()]
     table.append([f"exponent, n >= {FIT_FROM}", *(fits.get(name, "-") for name in names)])
     return markdown_table(["agents", *names], table)
-
-
-def recompute_ratio(rows: Costs) -> dict[int, float]:
-    """How many times as long as MAM a recomputing MAT takes, where both were timed."""
-    return {n: row[RECOMPUTE] / row["MAM"] for n, row in rows.items() if {RECOMPUTE, "MAM"} <= set(row)}
-
-
-def ratio_line(rows: Costs) -> str:
-    """The ratio at ``RATIO_AT`` agents, in words."""
-    ratio = recompute_ratio(rows).get(RATIO_AT)
-    return f"{RECOMPUTE} over MAM at {RATIO_AT} agents: " + ("not timed" if ratio is None else f"{ratio:.1f} times")

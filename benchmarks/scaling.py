@@ -11,9 +11,10 @@ is ``smax_NvN``, where both grow with the team, so that the bytes of an observat
 Observations are random: a program costs the same whatever it reads. ``MAT recompute`` runs the whole decoder again for
 every agent, as the published code does, for at most ``recompute`` agents, and has no update of its own.
 
-Every program is compiled once, as training compiles it; its memory is the temporary memory that XLA plans, arguments
-and results apart. Before an update is timed it is run once, and the program ends with exit status 1 unless every
-parameter has moved, the loss is finite, and learning gives the actions the probabilities that acting gave them.
+Every program is compiled once, with training's compiler options but on its own; its memory is the temporary memory that
+XLA plans, arguments and results apart. Times are of the process's CPU time on a CPU. Before an update is timed it is
+run once, and the program ends with exit status 1 unless every parameter has moved, the loss is finite, and learning
+gives the actions the probabilities that acting gave them.
 With ``out`` the figures are drawn beside it, as ``.png``.
 """
 
@@ -44,9 +45,7 @@ from benchmarks.policies import (
     offset,
     policy_of,
     random_obs,
-    ratio_line,
     recompute_act,
-    recompute_ratio,
     system_of,
 )
 from benchmarks.throughput import moved, require
@@ -220,12 +219,12 @@ def pick(costs: dict[str, dict[str, float]], quantity: str) -> dict[str, float]:
 
 
 def report(world: str, found: Study, systems: Sequence[str]) -> str:
-    """A table for each quantity, and how many times as long as MAM a recomputing MAT takes."""
+    """A table for each quantity."""
     parts = []
     for quantity, rows in found.items():
         names = [*systems, *([RECOMPUTE] if any(RECOMPUTE in row for row in rows.values()) else [])]
         parts.append(f"{world}: {QUANTITIES[quantity]}\n\n{growth_table(rows, names)}")
-    return "\n\n".join([*parts, ratio_line(found["step_ms"])])
+    return "\n\n".join(parts)
 
 
 def picture(studies: dict[str, Study], path: Path) -> None:
@@ -263,7 +262,7 @@ def main() -> int:
 def record(found: Study) -> dict[str, Any]:
     """What is kept of one world."""
     fits = {quantity: exponents(rows) for quantity, rows in found.items()}
-    return {**found, "exponents": fits, "recompute_over_mam": recompute_ratio(found["step_ms"])}
+    return {**found, "exponents": fits}
 
 
 def _brief(cost: dict[str, float]) -> str:

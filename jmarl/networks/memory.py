@@ -31,9 +31,9 @@ def make_memory(kind: MemoryKind, width: int) -> NoMemory | GRU | SSM:
 
 
 class NoMemory(nn.Module):
-    """Remembers nothing: ``y = x``."""
+    """Remembers nothing: ``y = x``, whatever the width."""
 
-    width: int
+    width: int = 0
 
     @nn.nowrap
     def initial(self, *batch: int) -> tuple[()]:

@@ -7,7 +7,7 @@ Gu and Dao 2023, *Mamba*, section 3.2, algorithm 2: zero-order hold for A, the f
 bfloat16 a slow decay of exp(-1e-3) rounds to 1.
 
 Letters: Bt batch, L length, E channels (d_inner), N states a channel. States and A are (N, E), so that a sum
-over N adds whole rows of channels: on a CPU a step takes half of the time of one that sums along the minor axis.
+over N adds whole rows of channels.
 """
 
 from __future__ import annotations

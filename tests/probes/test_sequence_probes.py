@@ -28,5 +28,5 @@ def test_memory_over_time_solves_the_hidden_cue(name, variant):
 
 @pytest.mark.parametrize("name", ["mam_ppo", "sable"])
 def test_without_memory_the_cue_is_lost(name):
-    """256 episodes of two reports: 1/2 within four standard errors."""
-    assert greedy_return(name, updates=60) < 0.6
+    """256 episodes of two reports: 1/2 within four standard errors, where a policy that reports nothing gets 0."""
+    assert 0.4 < greedy_return(name, updates=60) < 0.6

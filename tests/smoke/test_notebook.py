@@ -7,6 +7,7 @@ import importlib.util
 import io
 import os
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -131,6 +132,18 @@ def test_it_installs_what_the_machine_needs(
     exec(cell(read(), "installation").source, scope)
     uninstall = ("-m", "pip", "uninstall", "-q", "-y", f"jax-{removed}-plugin", f"jax-{removed}-pjrt")
     assert calls == [*([uninstall] if removed else []), ("-m", "pip", "install", "-q", installed)]
+
+
+def test_the_folder_of_a_checkout_is_no_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "jmarl").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(
+        sys, "meta_path", [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+    )
+    monkeypatch.delitem(sys.modules, "jmarl")
+    importlib.invalidate_caches()
+    with pytest.raises(ValueError, match="SOURCE is empty"):
+        exec(cell(read(), "installation").source, {"SOURCE": "", "python": None})
 
 
 def test_a_command_that_fails_fails_its_cell(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import policies, scaling
+from benchmarks import decode, policies, scaling
+from benchmarks.common import PairTiming, Timing
 from benchmarks.decode import cached_act
 from jmarl.networks.sequence.policy import action_codec
 from jmarl.training.launch import exit_code
@@ -31,11 +32,18 @@ def test_a_policy_timed_at_a_single_large_size_has_no_exponent():
     assert policies.exponents(power_laws((3, 10, 32))) == {}
 
 
-def test_the_ratio_is_recomputing_mat_over_mam_where_both_were_timed():
-    rows = {10: {"MAM": 1.0}, 64: {"MAM": 2.0, policies.RECOMPUTE: 18.0}}
-    assert policies.recompute_ratio(rows) == {64: 9.0}
-    assert policies.ratio_line(rows) == "MAT recompute over MAM at 64 agents: 9.0 times"
-    assert policies.ratio_line({10: rows[10]}).endswith("not timed")
+@pytest.mark.parametrize(("noise", "said"), [(0.02, "9.0 times (by wall time 3.0; A/A noise 2.0%)"), (0.2, "withheld")])
+def test_the_ratio_is_that_of_a_pair_or_withheld(noise, said):
+    timing = lambda cpu, wall: Timing(cpu, cpu, wall, wall, noise, False)  # noqa: E731
+    assert said in decode.verdict(PairTiming(timing(18.0, 6.0), timing(2.0, 2.0), 9.0, noise))
+
+
+def test_the_actions_are_checked_at_every_size_before_they_are_timed():
+    size = decode.measure(3, decode.DEFAULTS | {"envs": 2, "repeats": 2})
+    assert set(size.milliseconds) == {"MAPPO", *decode.CACHED, policies.RECOMPUTE}
+    assert min(size.milliseconds.values()) > 0
+    assert not size.wrong
+    assert size.pair is None
 
 
 def test_a_report_has_every_quantity_and_in_each_table_every_system():

@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from jmarl import load_config
 from jmarl.envs.batched import flat_obs, flat_spec
+from jmarl.networks.sequence import retention
 from jmarl.networks.sequence.blocks import MLP, DecoderBlock, Through
 from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
 from jmarl.networks.sequence.policy import action_codec
@@ -141,7 +142,7 @@ def test_a_scan_over_time_and_agents_in_both_directions():
             return ()
 
         @nn.compact
-        def __call__(self, carry, x, first):
+        def __call__(self, carry, x, first, joined):
             flat = x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1])
             mixed = BiMamba(WIDTH, MambaConfig(d_state=3))(flat)
             return carry, mixed.reshape(x.swapaxes(0, 1).shape).swapaxes(0, 1)
@@ -183,6 +184,24 @@ def test_chunks_equal_the_recurrence(length, agents, causal):
     scale = np.abs(expected).max()
     np.testing.assert_allclose(y / scale, expected / scale, atol=2e-6)
     np.testing.assert_allclose(after, expected_after, atol=1e-4 * np.abs(expected_after).max())
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_large_teams_have_the_gradient_of_small_ones(causal, monkeypatch):
+    """Row by row, by pieces that do not divide the team, and all tokens with all."""
+    rng = np.random.default_rng(3)
+    q, k, v = rng.standard_normal((3, 4, 2, 5, 2, 3)).astype(np.float32)
+    first = jnp.asarray(rng.random((4, 2)) < 0.3)
+    weight = rng.standard_normal(q.shape).astype(np.float32)
+
+    def gradient(largest):
+        monkeypatch.setattr(retention, "CHUNK_TOKENS", largest)
+        run = partial(retain, first=first, kappa=decays(2, 0.8).astype(np.float32), causal=causal)
+        loss = lambda *x: jnp.vdot(weight, run(*x)[1])  # noqa: E731
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))(jnp.ones((2, 2, 3, 3)), q, k, v)
+
+    with jax.default_matmul_precision("highest"):
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), gradient(2), gradient(64))
 
 
 def test_a_long_chunk_is_finite_with_its_gradient():

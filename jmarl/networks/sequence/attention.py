@@ -40,7 +40,7 @@ class Attention(Memoryless):
     embed_dim: int
     n_head: int
     causal: bool
-    n_agents: int = 0
+    n_agents: int
 
     def setup(self) -> None:
         """Four projections."""
@@ -50,7 +50,11 @@ class Attention(Memoryless):
         self.out = nn.Dense(self.embed_dim, kernel_init=NARROW)
 
     def __call__(
-        self, carry: tuple[()], asking: Float[Array, "*batch N E"], x: Float[Array, "*batch N E"], first: Array
+        self,
+        carry: tuple[()],
+        asking: Float[Array, "*batch N E"],
+        x: Float[Array, "*batch N E"],
+        first: Bool[Array, "*batch"],
     ) -> tuple[tuple[()], Float[Array, "*batch N E"]]:
         """All agents at once."""
         q, k, v = (self._split(y).swapaxes(-2, -3) for y in (self.query(asking), self.key(x), self.value(x)))

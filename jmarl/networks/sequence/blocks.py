@@ -1,10 +1,11 @@
 """The post-norm blocks of MAT, MAM and Sable, around whatever mixes the agents.
 
-A mixer is a module over the sequence of agents, ``mixer(carry, asking, x, first) -> (carry, y)``, all ``[T, B, N, E]``:
-position i of y is what agent i of ``asking`` learns from ``x``. Its ``initial(B, N)`` is the carry before any row, ()
-where it remembers none. One that a decoder can use sees no later agent, and acts one agent at a time:
+A mixer is a module over the sequence of agents, ``mixer(carry, asking, x, first) -> (carry, y)`` with ``asking``, ``x``
+and ``y`` ``[T, B, N, E]`` and ``first[T, B]``: position i of y is what agent i of ``asking`` learns from ``x``. Its
+``initial(B, N)`` is the carry before any row, () where it remembers none. One that a decoder can use sees no later
+agent, and acts one agent at a time:
 
-    context = mixer.context(asking[B, N, E])              what depends on ``asking`` alone, leaves [B, N, ...]
+    context = mixer.context(asking[..., E])               what depends on ``asking`` alone, leaves [..., F]
     state = mixer.start(carry, first[B])                  before the first agent
     state, y_i = mixer.step(state, context_i, x_i[B, E])  one agent
     carry = mixer.end(state)                              after the last agent
@@ -13,7 +14,6 @@ where it remembers none. One that a decoder can use sees no later agent, and act
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -56,21 +56,64 @@ class Memoryless(nn.Module):
 class Through(Memoryless):
     """No mixing: ``y = x``."""
 
-    def __call__(self, carry: tuple[()], asking: Array, x: Array, first: Array) -> tuple[tuple[()], Array]:
+    def __call__(
+        self, carry: tuple[()], asking: Array, x: Float[Array, "T B N E"], first: Array
+    ) -> tuple[tuple[()], Float[Array, "T B N E"]]:
         """All agents at once."""
         return carry, x
 
-    def context(self, asking: Array) -> tuple[()]:
+    def context(self, asking: Float[Array, "*batch E"]) -> tuple[()]:
         """Nothing is asked."""
         return ()
 
-    def start(self, carry: tuple[()], first: Array) -> tuple[()]:
+    def start(self, carry: tuple[()], first: Bool[Array, " B"]) -> tuple[()]:
         """Nothing is heard."""
         return ()
 
-    def step(self, state: tuple[()], context: tuple[()], x: Array) -> tuple[tuple[()], Array]:
+    def step(
+        self, state: tuple[()], context: tuple[()], x: Float[Array, "B E"]
+    ) -> tuple[tuple[()], Float[Array, "B E"]]:
         """One agent."""
         return state, x
+
+
+class Residual(nn.Module):
+    """``LN(x + Mix(asking, x))``: what a Mamba module has inside, around a mixer that has not."""
+
+    mixer: Factory
+
+    def setup(self) -> None:
+        """The mixer, and a norm."""
+        self.mix, self.norm = self.mixer(), LayerNorm()
+
+    @nn.nowrap
+    def initial(self, batch: int, n_agents: int) -> Any:
+        """As the mixer."""
+        return self.mixer(parent=None).initial(batch, n_agents)
+
+    def __call__(
+        self, carry: Any, asking: Float[Array, "T B N E"], x: Float[Array, "T B N E"], first: Bool[Array, "T B"]
+    ) -> tuple[Any, Float[Array, "T B N E"]]:
+        """All agents at once."""
+        carry, mixed = self.mix(carry, asking, x, first)
+        return carry, self.norm(x + mixed)
+
+    def context(self, asking: Float[Array, "*batch E"]) -> Any:
+        """As the mixer."""
+        return self.mix.context(asking)
+
+    def start(self, carry: Any, first: Bool[Array, " B"]) -> Any:
+        """As the mixer."""
+        return self.mix.start(carry, first)
+
+    def step(self, state: Any, context: Any, x: Float[Array, "B E"]) -> tuple[Any, Float[Array, "B E"]]:
+        """One agent."""
+        state, mixed = self.mix.step(state, context, x)
+        return state, self.norm(x + mixed)
+
+    def end(self, state: Any) -> Any:
+        """As the mixer."""
+        return self.mix.end(state)
 
 
 class EncoderBlock(nn.Module):
@@ -81,25 +124,29 @@ class EncoderBlock(nn.Module):
     """
 
     mixer: Factory
-    mlp: Factory
+    mlp_factory: Factory
     norm: Factory = LayerNorm
-    memory: Factory = partial(NoMemory, 0)
+    memory: Factory = NoMemory
     residual: bool = True
 
     @nn.nowrap
     def initial(self, batch: int, n_agents: int) -> tuple[Any, Any]:
         """What memory and mixer remember before any row."""
-        return tuple(part(parent=None).initial(batch, n_agents) for part in (self.memory, self.mixer))  # pyright: ignore
+        return self.memory(parent=None).initial(batch, n_agents), self.mixer(parent=None).initial(batch, n_agents)
 
     @nn.compact
     def __call__(
-        self, carry: tuple[Any, Any], x: Float[Array, "T B N E"], first: Bool[Array, "T B N"]
+        self,
+        carry: tuple[Any, Any],
+        x: Float[Array, "T B N E"],
+        first: Bool[Array, "T B"],
+        joined: Bool[Array, "T B N"],
     ) -> tuple[tuple[Any, Any], Float[Array, "T B N E"]]:
-        """All agents at once, in their own order."""
-        memory, x = self.memory(name="memory")(carry[0], x, first)
+        """All agents at once, in their own order; an agent that joins an episode resets its own memory alone."""
+        memory, x = self.memory(name="memory")(carry[0], x, first[..., None] | joined)
         kept, mixed = self.mixer(name="mix")(carry[1], x, x, first)
         x = self.norm(name="norm_mix")(x + mixed) if self.residual else mixed
-        return (memory, kept), self.norm(name="norm_mlp")(x + self.mlp(name="mlp")(x))
+        return (memory, kept), self.norm(name="norm_mlp")(x + self.mlp_factory(name="mlp")(x))
 
 
 class DecoderBlock(nn.Module):
@@ -125,8 +172,8 @@ class DecoderBlock(nn.Module):
     @nn.nowrap
     def initial(self, batch: int, n_agents: int) -> tuple[Any, Any]:
         """What the two mixers remember before any row."""
-        mixers = self.own_mixer, self.cross_mixer
-        return tuple(mixer(parent=None).initial(batch, n_agents) for mixer in mixers)  # pyright: ignore
+        own, cross = self.own_mixer(parent=None), self.cross_mixer(parent=None)
+        return own.initial(batch, n_agents), cross.initial(batch, n_agents)
 
     def __call__(
         self,

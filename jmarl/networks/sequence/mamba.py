@@ -24,7 +24,7 @@ class BothWays(Memoryless):
 
     @nn.compact
     def __call__(
-        self, carry: tuple[()], asking: Float[Array, "*b N E"], x: Float[Array, "*b N E"], first: Array
+        self, carry: tuple[()], asking: Float[Array, "*b N E"], x: Float[Array, "*b N E"], first: Bool[Array, "*b"]
     ) -> tuple[tuple[()], Float[Array, "*b N E"]]:
         """All agents at once."""
         return carry, BiMamba(self.embed_dim, self.config, self.bi_mode)(x)
@@ -41,12 +41,12 @@ class Causal(Memoryless):
         self.mamba = Mamba(self.embed_dim, self.config)
 
     def __call__(
-        self, carry: tuple[()], asking: Float[Array, "*b N E"], x: Float[Array, "*b N E"], first: Array
+        self, carry: tuple[()], asking: Float[Array, "*b N E"], x: Float[Array, "*b N E"], first: Bool[Array, "*b"]
     ) -> tuple[tuple[()], Float[Array, "*b N E"]]:
         """All agents at once."""
         return carry, self.mamba(x)[0]
 
-    def context(self, asking: Float[Array, "B E"]) -> tuple[()]:
+    def context(self, asking: Float[Array, "*b E"]) -> tuple[()]:
         """Nothing."""
         return ()
 
@@ -73,7 +73,7 @@ class Cross(Memoryless):
         self.mamba = CrossMamba(self.embed_dim, self.config)
 
     def __call__(
-        self, carry: tuple[()], asking: Float[Array, "*b N E"], x: Float[Array, "*b N E"], first: Array
+        self, carry: tuple[()], asking: Float[Array, "*b N E"], x: Float[Array, "*b N E"], first: Bool[Array, "*b"]
     ) -> tuple[tuple[()], Float[Array, "*b N E"]]:
         """All agents at once."""
         return carry, self.mamba(x, asking)[0]

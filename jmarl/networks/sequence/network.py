@@ -50,13 +50,17 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: tuple[Any, ...], obs: Float[Array, "T B N F"], first: Bool[Array, "T B N"]
+        self,
+        carry: tuple[Any, ...],
+        obs: Float[Array, "T B N F"],
+        first: Bool[Array, "T B"],
+        joined: Bool[Array, "T B N"],
     ) -> tuple[tuple[Any, ...], Float[Array, "T B N E"], Float[Array, "T B N"]]:
-        """All agents and rows at once; memory is reset where ``first``."""
+        """All agents and rows at once; memory is reset where ``first``, an agent's own also where it ``joined``."""
         x = nn.Dense(self.embed_dim, kernel_init=WIDE)(self.norm()(obs))
         x, after = self.norm()(nn.gelu(x)), []
         for i, before in enumerate(carry):
-            kept, x = self.block(name=f"block_{i}")(before, x, first)
+            kept, x = self.block(name=f"block_{i}")(before, x, first, joined)
             after.append(kept)
         return tuple(after), x, Head(self.embed_dim, 1, self.norm, name="value")(x)[..., 0]
 
@@ -143,15 +147,15 @@ def sequence_policy(spec: Spec, encoder: Encoder, decoder: Decoder, *, agent_id:
         tokens = jnp.zeros((1, 1, spec.n_agents, spec.n_actions + 1))
         rep = jnp.zeros((1, 1, spec.n_agents, encoder.embed_dim))
         first = jnp.ones((1, 1), bool)
-        starts = jnp.ones((1, 1, spec.n_agents), bool)
+        joined = jnp.ones((1, 1, spec.n_agents), bool)
         return {
-            "encoder": encoder.init(enc_key, encoder.initial(1, spec.n_agents), obs, starts)["params"],
+            "encoder": encoder.init(enc_key, encoder.initial(1, spec.n_agents), obs, first, joined)["params"],
             "decoder": decoder.init(dec_key, decoder.initial(1, spec.n_agents), tokens, rep, first)["params"],
         }
 
     def encode(params: Params, enc: Any, obs: EntityObs, first: Array) -> Any:
         x = flatten(obs, spec, agent_id=agent_id)
-        return encoder.apply({"params": params["encoder"]}, enc, x, first[..., None] | obs.joined)
+        return encoder.apply({"params": params["encoder"]}, enc, x, first, obs.joined)
 
     def decoding(method: str) -> Callable[..., Any]:
         return lambda params, *args: decoder.apply({"params": params["decoder"]}, *args, method=method)

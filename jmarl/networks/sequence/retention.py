@@ -1,4 +1,4 @@
-"""Retention over agents and environment steps, in chunks and one agent at a time: the mixers of Sable.
+"""Retention over agents and environment steps, in pieces and one agent at a time: the mixers of Sable.
 
 Sable (Mahjoub et al. 2024, arXiv:2410.01706) after the retentive network (Sun et al. 2023, arXiv:2307.08621). A head
 with keys k, values v and queries q keeps one matrix S of the team, which decays once an environment step t:
@@ -7,8 +7,8 @@ with keys k, values v and queries q keeps one matrix S of the team, which decays
     y_{t,i} = q_{t,i} (kappa S_{t-1} + sum_{j <= i} k_{t,j} v_{t,j}^T)                    (decoder)
 
 with S zero where an episode begins. Without memory S is zero before every step. Differs from the published code:
-which rows see each other follows from counting the episodes of a chunk, not from a loop over them; weights of pairs
-that do not see each other are never computed; the norm has one group for each head.
+which rows see each other follows from counting the episodes of a chunk, not from a loop over them; powers of the decay
+are taken only where rows see each other; large teams go row by row; the norm has one group for each head.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jmarl.ssm.norm import unit_rms
 
 
 CHUNK_TOKENS = 64
-"""Tokens (environment steps x agents) of a chunk: its cost grows with their square, their number as they get fewer."""
+"""Most tokens (environment steps x agents) that are compared all with all; a larger team goes in pieces of as many."""
 
 
 class RetentionState(NamedTuple):
@@ -63,7 +63,7 @@ def retain(
 
 def _by_chunks(matrix: Array, tokens: tuple, kappa: Float[np.ndarray, " H"], causal: bool) -> tuple[Array, Array]:
     length, _, agents = tokens[0].shape[:3]
-    rows = max(n for n in range(1, length + 1) if length % n == 0 and (n == 1 or n * agents <= CHUNK_TOKENS))
+    rows = max(n for n in range(1, length + 1) if length % n == 0 and n * agents <= CHUNK_TOKENS)
     chunks = jax.tree.map(lambda x: x.reshape(length // rows, rows, *x.shape[1:]), tokens)
 
     def chunk(matrix: Array, chunk: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
@@ -251,7 +251,7 @@ class SwiGLU(nn.Module):
 class TimedRetention(nn.Module):
     """Retention of an encoder, which with memory also reads an encoding of the step number of the episode.
 
-    Equivariant to the order of agents. An agent that joins later does not reset the team's memory.
+    Equivariant to the order of agents. An agent that joins in mid-episode resets nothing: the memory is the team's.
     """
 
     embed_dim: int
@@ -276,13 +276,13 @@ class TimedRetention(nn.Module):
         carry: RetentionState | tuple[()],
         asking: Float[Array, "T B N E"],
         x: Float[Array, "T B N E"],
-        first: Bool[Array, "T B N"],
+        first: Bool[Array, "T B"],
     ) -> tuple[RetentionState | tuple[()], Float[Array, "T B N E"]]:
         """All rows and agents."""
-        retention, starts = self._retention(name="retention"), first.all(-1)
+        retention = self._retention(name="retention")
         if not isinstance(carry, RetentionState):
-            return retention((), asking, x, starts)
-        steps, count = count_steps(carry.steps, starts)
+            return retention((), asking, x, first)
+        steps, count = count_steps(carry.steps, first)
         told = step_encoding(count, self.embed_dim)[..., None, :]
-        matrix, mixed = retention(carry.matrix, asking + told, x + told, starts)
+        matrix, mixed = retention(carry.matrix, asking + told, x + told, first)
         return RetentionState(matrix, steps), mixed
