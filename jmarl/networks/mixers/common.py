@@ -1,0 +1,43 @@
+"""What mixers share: the values of the actions taken, whose count, and the state as entities or as one vector."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jmarl.networks.flatten import state_parts
+from jmarl.types import EntityObs
+
+
+class Mixer(Protocol):
+    """From the agents' values of all their actions to the team's value of the actions taken.
+
+    ``*batch`` is ``T B``. With all the actions' values in hand, a mixer that compares the action taken with
+    the best one fits as well as one that sums.
+    """
+
+    def __call__(
+        self, q: Float[Array, "*batch N A"], action: Int[Array, "*batch N"], obs: EntityObs
+    ) -> Float[Array, "*batch"]:
+        """``q_tot``: it grows, or at least does not shrink, with how much each agent values what it does."""
+        ...
+
+
+def chosen(q: Float[Array, "*batch N A"], action: Int[Array, "*batch N"]) -> Float[Array, "*batch N"]:
+    """Each agent's value of its action."""
+    return jnp.take_along_axis(q, action[..., None], axis=-1, mode="clip")[..., 0]
+
+
+def counted(obs: EntityObs, mask_dead: bool) -> Bool[Array, "*batch N"]:
+    """The agents whose values count: all that exist, or with ``mask_dead`` the living ones alone.
+
+    An agent is absent if it is not alive and has no available action; the dead have one that does nothing.
+    """
+    return obs.alive if mask_dead else obs.alive | obs.avail.any(-1)
+
+
+def flat_state(obs: EntityObs) -> Float[Array, "*batch S"]:
+    """The central state as one vector: global features | rows of each group, masked rows zero."""
+    return jnp.concatenate(state_parts(obs.state), axis=-1)
