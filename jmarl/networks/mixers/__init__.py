@@ -1,16 +1,20 @@
 """Mixers: from the agents' values to the team's, ``mixer(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``.
 
 Each keeps individual-global-max: the agents' own best actions together are the team's. ``config.size_free`` tells
-whether the parameters fit a team, and opponents, of any size; those of the others cannot be transferred, because
-they have a weight for each agent and for each number of the flat state.
+whether the parameters fit teams, and opponents, of any number; those of the others cannot be transferred, because
+they have a weight for each agent and for each number of the flat state. ``mask_dead`` leaves out the dead, whose
+only action does nothing: theirs is the value of a decision that is none. The systems have it on with the sum and
+ST-HyperNet, and off with QMIX and QPLEX, as these were published. An agent that is absent never counts.
 """
 
 from __future__ import annotations
 
+import flax.linen as nn
+
 from jmarl.networks.mixers.common import Mixer, chosen, counted
-from jmarl.networks.mixers.qmix import QMIXConfig
-from jmarl.networks.mixers.qplex import QPLEXConfig
-from jmarl.networks.mixers.st_hypernet import STHyperNetConfig
+from jmarl.networks.mixers.qmix import QMIX, QMIXConfig
+from jmarl.networks.mixers.qplex import QPLEX, QPLEXConfig
+from jmarl.networks.mixers.st_hypernet import STHyperNet, STHyperNetConfig
 from jmarl.networks.mixers.sum import Sum, SumConfig
 from jmarl.types import Spec
 
@@ -30,8 +34,14 @@ __all__ = [
 MixerConfig = SumConfig | QMIXConfig | QPLEXConfig | STHyperNetConfig
 
 
-def make_mixer(spec: Spec, config: MixerConfig) -> Sum:
-    """The mixer of that name for a world; a Flax module, whose parameters may be none."""
-    if isinstance(config, SumConfig):
-        return Sum(config)
-    raise NotImplementedError(config.name)
+def make_mixer(spec: Spec, config: MixerConfig) -> nn.Module:
+    """The mixer of that name for a world: a Flax module with the call of ``Mixer``, whose parameters may be none."""
+    match config:
+        case SumConfig():
+            return Sum(config)
+        case QMIXConfig():
+            return QMIX(config)
+        case QPLEXConfig():
+            return QPLEX(config)
+        case STHyperNetConfig():
+            return STHyperNet(spec, config)
