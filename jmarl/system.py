@@ -10,7 +10,11 @@ from jmarl.types import Carry, Extras, Key, Metrics, Params, Rollout, TimeStep
 
 
 Learner = Any
-"""A ``flax.struct.PyTreeNode`` of the system's own with at least the field ``params``."""
+"""A ``flax.struct.PyTreeNode`` of the system's own with at least the field ``params``.
+
+A field ``replay``, if it has one, holds the past of every environment: its leaves are ``[rows, B, ...]``, and lie where
+their environments do.
+"""
 
 
 class InitFn(Protocol):
@@ -55,7 +59,10 @@ class ExploreFn(Protocol):
     """Schedule exploration."""
 
     def __call__(self, env_steps: Float[Array, ""], /) -> Float[Array, ""]:
-        """The exploration rate after that many environment steps; constant 1 for policy gradients."""
+        """The exploration rate after that many environment steps; constant 1 for policy gradients.
+
+        At infinity it is the rate that training ends with, which sampled evaluations use.
+        """
         ...
 
 

@@ -40,6 +40,11 @@ def mean_weights(mask: Bool[Array, "..."]) -> Float[Array, "..."]:
     return mask / jnp.maximum(mask.sum(), 1)
 
 
+def weighted_sum(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, ""]:
+    """Sum of ``x * weight``. What has no weight may be anything, NaN included."""
+    return jnp.sum(jnp.where(weight > 0, x, 0.0) * weight)
+
+
 def gradient(loss: Callable[..., tuple[Float[Array, ""], Any]]) -> Callable[..., tuple[Any, Any, Any]]:
     """``fn(params, carry, *rows) -> (loss, aux, gradient)`` of ``loss(params, carry, *rows) -> (scalar, aux)``.
 

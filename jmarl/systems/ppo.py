@@ -31,7 +31,7 @@ from jmarl.config import check_positive, check_range
 from jmarl.learning.minibatch import scan_minibatches
 from jmarl.learning.normaliser import ValueStats, denormalise, init_stats, normalise, update_stats
 from jmarl.learning.optim import by_part, optimiser, skipped_steps
-from jmarl.learning.parallel import gradient, mean_weights
+from jmarl.learning.parallel import gradient, mean_weights, weighted_sum
 from jmarl.learning.returns import lambda_return
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.heads import choose
@@ -136,11 +136,6 @@ class Weights(NamedTuple):
 def weigh(batch: Batch, cfg: PPOConfig) -> Weights:
     """The weights of one minibatch, from all of its environments."""
     return Weights(mean_weights(batch.acts), mean_weights(_value_mask(batch.steps, cfg)))
-
-
-def weighted_sum(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, ""]:
-    """Sum of ``x * weight``. What has no weight may be anything, NaN included."""
-    return jnp.sum(jnp.where(weight > 0, x, 0.0) * weight)
 
 
 def masked_mean(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, ""]:

@@ -45,7 +45,12 @@ class Runner(struct.PyTreeNode):
 
 
 ON_ENV_AXIS = ("env_state", "timestep", "carry", "episode")
-"""Fields of ``Runner`` whose leaves lead with B and are split over devices; the others are replicated."""
+"""Fields of ``Runner`` whose leaves lead with B and are split over devices; the others are replicated.
+
+A learner's ``replay`` is split too, along its second axis.
+"""
+RING = (None, None, ENV_AXIS)
+"""Seed, row and environment, of a replay."""
 
 
 def init_runner(env: Env, system: System, num_envs: int, key: Key) -> Runner:
@@ -144,11 +149,11 @@ def device_mesh(devices: Sequence[Any] = ()) -> Mesh:
 
 def runner_shardings(mesh: Mesh, runner: Runner) -> Runner:
     """Where each leaf of a runner with a leading seed axis lies: by the field's name, never by a size."""
-    split = NamedSharding(mesh, PartitionSpec(None, ENV_AXIS))
-    whole = NamedSharding(mesh, PartitionSpec())
-    return Runner(
-        **{
-            name: jax.tree.map(lambda _: split if name in ON_ENV_AXIS else whole, getattr(runner, name))
-            for name in Runner.__dataclass_fields__
-        }
-    )
+    split, ring, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((None, ENV_AXIS), RING, ()))
+    places = {
+        name: jax.tree.map(lambda _: split if name in ON_ENV_AXIS else whole, getattr(runner, name))
+        for name in Runner.__dataclass_fields__
+    }
+    if hasattr(runner.learner, "replay"):
+        places["learner"] = places["learner"].replace(replay=jax.tree.map(lambda _: ring, runner.learner.replay))
+    return Runner(**places)

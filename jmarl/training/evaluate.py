@@ -60,6 +60,7 @@ def evaluate(env: Env, system: System, params: Params, key: Key, episodes: int, 
 
 
 def evaluate_modes(env: Env, system: System, params: Params, key: Key, episodes: int) -> dict[str, Metrics]:
-    """The same start states played greedily and with sampled actions: ``{greedy, sampled}`` of ``evaluate``."""
-    both = jax.lax.map(lambda e: evaluate(env, system, params, key, episodes, e), jnp.array([0.0, 1.0]))
+    """The same start states played greedily, and sampled as at the end of training: ``{greedy, sampled}``."""
+    rates = jnp.stack([jnp.zeros(()), system.explore(jnp.float32(jnp.inf))])
+    both = jax.lax.map(lambda e: evaluate(env, system, params, key, episodes, e), rates)
     return {mode: jax.tree.map(lambda x: x[i], both) for i, mode in enumerate(MODES)}

@@ -1,6 +1,7 @@
 """The loop: what is counted, what is masked, and that devices and seeds change nothing."""
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -139,19 +140,26 @@ class Still(struct.PyTreeNode):
     params: jax.Array
 
 
-@pytest.fixture(scope="module")
-def one_and_four():
+CALM = {
+    "ippo": ("network=mlp", "system.minibatches=2", "network.torso=[64]", "system.value_decay=1"),
+    "vdn": ("network=mlp", "network.torso=[64]", "system.batch_size=16", "system.gradient_steps=4"),
+    "pqn_vdn": ("network=mlp", "network.torso=[64]", "system.minibatches=2"),
+}
+
+
+@pytest.fixture(scope="module", params=CALM)
+def one_and_four(request):
     """The same chunk on one device and on four, which have different numbers of rows that count.
 
     What would magnify the rounding is left out: Adam makes a whole step of the rounding of a gradient that is
     nearly zero, and on this world, whose rows and returns hardly differ, LayerNorm and the statistics of the
     values divide by small deviations.
     """
-    sizes = ("num_envs=32", "rollout_length=8", "system.minibatches=2", "network.torso=[64]")
-    calm = ("network.layer_norm=false", "system.value_decay=1", "system.lr=1e-4")
-    cfg = config(*sizes, *calm, "arch.updates_per_chunk=1")
+    sizes = ("num_envs=32", "rollout_length=8", "eval.every=512", "arch.updates_per_chunk=2")
+    calm = ("env=probe_two_phase", "network.layer_norm=false", "system.lr=1e-4")
+    cfg = jmarl.load_config(request.param, [*sizes, *CALM[request.param], *calm])
     env = uneven_world()
-    system = ippo.make(env.spec, cfg)
+    system = importlib.import_module(f"jmarl.systems.{request.param}").make(env.spec, cfg)
     init, chunk, _ = programs(cfg, env, system)
     results = []
     for devices in (jax.devices()[:1], jax.devices()):

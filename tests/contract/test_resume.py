@@ -29,13 +29,15 @@ TINY = (
     "eval.episodes=8",
     "eval.absolute_factor=1",
     "arch.updates_per_chunk=1",
-    "system.epochs=1",
-    "system.minibatches=1",
 )
+PHASE = ("system.epochs=1", "system.minibatches=1")
+REPLAY = ("system.batch_size=8", "system.replay_size=120", "system.gradient_steps=2", "system.replay_dtype=bfloat16")
+GRU = ("network=gru", "network.torso=[8]", "network.head=[8]", "network.memory_width=8")
 NETWORKS = {
-    "feed_forward": ("ippo", "network=mlp", "network.torso=[8]"),
-    "recurrent": ("ippo", "network=gru", "network.torso=[8]", "network.head=[8]", "network.memory_width=8"),
-    "sequence": ("mam_ppo", "network.embed_dim=8", "network.d_state=4", "system.shuffle_agents=true"),
+    "feed_forward": ("ippo", "network=mlp", "network.torso=[8]", *PHASE),
+    "recurrent": ("ippo", *GRU, *PHASE),
+    "sequence": ("mam_ppo", "network.embed_dim=8", "network.d_state=4", "system.shuffle_agents=true", *PHASE),
+    "replay": ("vdn", *GRU, *REPLAY),
 }
 
 

@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 
 import jmarl
+from jmarl.learning.exploration import greedy
+from jmarl.networks.actor_critic import AgentNet
+from jmarl.networks.mixers import make_mixer
+from jmarl.systems import value
 from jmarl.training.anakin import device_mesh, init_runner, rollout
 from jmarl.training.api import assemble, programs
 
@@ -22,7 +26,7 @@ SMALL = {
     "sable": ("network.embed_dim=8",),
     "rec_sable": ("system=rec_sable", "network.embed_dim=8"),
 }
-CASES = [
+PPO = [
     ("ippo", "mlp"),
     ("ippo", "ssm"),
     ("mappo", "gru"),
@@ -32,13 +36,25 @@ CASES = [
     ("sable", "sable"),
     ("sable", "rec_sable"),
 ]
-cases = pytest.mark.parametrize(("name", "size"), CASES, ids=["-".join(c) for c in CASES])
+VALUE = [
+    ("vdn", "gru"),
+    ("pqn_vdn", "ssm"),
+]
+PHASE = ("system.minibatches=1", "system.epochs=2")
+REPLAY = ("system.batch_size=8", "system.gradient_steps=2", "system.replay_size=112")
+
+
+def over(cases):
+    return pytest.mark.parametrize(("name", "size"), cases, ids=["-".join(c) for c in cases])
+
+
+cases = over(PPO + VALUE)
 
 
 @functools.cache
 def learned(name, size):
     """A system on a world with deaths and hidden information, its rollout, and the learner before and after."""
-    words = ["env=probe_death", "num_envs=8", "rollout_length=7", "system.minibatches=1", "system.epochs=2"]
+    words = ["env=probe_death", "num_envs=8", "rollout_length=7", *(REPLAY if name == "vdn" else PHASE)]
     # Large steps, because some gradients are tiny behind heads that start near zero.
     cfg = jmarl.load_config(name, [*words, "system.lr=0.1", *SMALL[size]])
     env, system = assemble(cfg)
@@ -64,11 +80,31 @@ def test_an_update_is_finite_and_moves_every_parameter(name, size):
         assert (old != new).any(), jax.tree_util.keystr(path)
 
 
-@cases
+@over(PPO)
 def test_what_was_acted_is_what_is_learnt(name, size):
     """The ratio of PPO is 1 at the first minibatch: peers that shuffle, or reset memory elsewhere, fail here."""
     _, _, (_, _, _, metrics), _ = learned(name, size)
     assert float(metrics["ratio_error"]) < 1e-4
+
+
+@over(VALUE)
+def test_greedy_actions_are_those_of_the_values_that_are_learnt(name, size):
+    """Memory carried from step to step, and unrolled over the rows of a sequence, is the same."""
+    env, system, (runner, *_), _ = learned(name, size)
+    cfg = jmarl.load_config(name, ["env=probe_death", "num_envs=8", *SMALL[size]])
+    net = value.QNetwork(AgentNet(env.spec, cfg.network), make_mixer(env.spec, cfg.system.mixer), env.spec)
+    strict = system._replace(explore=jnp.zeros_like)
+
+    @jax.jit
+    def both(runner, key):
+        _, experience, _ = rollout(env, strict, runner, 13, key)
+        steps = value.steps_of(experience)
+        q = net.unroll(runner.learner.params, experience.carry, steps)
+        return greedy(q, steps.obs.avail)[:-1], experience.steps.action
+
+    unrolled, acted = both(runner, jax.random.key(1))
+    np.testing.assert_array_equal(unrolled, acted)
+    assert len(np.unique(acted)) > 1
 
 
 @cases

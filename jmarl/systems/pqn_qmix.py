@@ -1,0 +1,32 @@
+"""PQN with the mixer of QMIX: Q-learning of a team without replay or target network.
+
+    L = 1/2 (Q_tot(q_1, .., q_N; s) - G)^2,    V = Q_tot(max_u q_1, .., max_u q_N; s)
+
+The mixer is monotone, so the team's greedy value is the mix of the agents'. Gallici et al. 2024 (arXiv:2407.04811)
+with the mixer of Rashid et al. 2018 (arXiv:1803.11485); neither paper has both. See ``systems/pqn_vdn.py``.
+"""
+
+from __future__ import annotations
+
+
+if __name__ == "__main__":
+    from jmarl.training.launch import main
+
+    main("pqn_qmix")
+
+from jmarl.config import RunConfig
+from jmarl.networks.actor_critic import AgentNet
+from jmarl.networks.actor_critic import NetworkConfig as Network
+from jmarl.networks.mixers import make_mixer
+from jmarl.system import System
+from jmarl.systems.value import PQNConfig as Config
+from jmarl.systems.value import pqn_system
+from jmarl.types import Spec
+
+
+__all__ = ["Config", "Network", "make"]
+
+
+def make(spec: Spec, config: RunConfig) -> System:
+    """PQN with a monotone mixer for a world."""
+    return pqn_system(AgentNet(spec, config.network), make_mixer(spec, config.system.mixer), spec, config)

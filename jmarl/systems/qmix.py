@@ -1,0 +1,33 @@
+"""QMIX: values of agents mixed by a monotone network of the state (Rashid et al. 2018, arXiv:1803.11485).
+
+    L = 1/2 (Q_tot(q_1, .., q_N; s) - G)^2,    dQ_tot / dq_i >= 0
+
+G is the TD(lambda) return of the target networks at the actions that the online agents choose. Differs from the paper:
+double Q and TD(lambda), as in the tuned form of Hu et al. 2021 (arXiv:2102.03479); sequences of the replay are whole
+rollouts (see ``systems/value.py``).
+"""
+
+from __future__ import annotations
+
+
+if __name__ == "__main__":
+    from jmarl.training.launch import main
+
+    main("qmix")
+
+from jmarl.config import RunConfig
+from jmarl.networks.actor_critic import AgentNet
+from jmarl.networks.actor_critic import NetworkConfig as Network
+from jmarl.networks.mixers import make_mixer
+from jmarl.system import System
+from jmarl.systems.value import ReplayConfig as Config
+from jmarl.systems.value import replay_system
+from jmarl.types import Spec
+
+
+__all__ = ["Config", "Network", "make"]
+
+
+def make(spec: Spec, config: RunConfig) -> System:
+    """QMIX for a world."""
+    return replay_system(AgentNet(spec, config.network), make_mixer(spec, config.system.mixer), spec, config)

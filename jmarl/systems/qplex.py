@@ -1,0 +1,32 @@
+"""QPLEX: duplex dueling, whose mixer weighs advantages of any kind (Wang et al. 2021, arXiv:2008.01062).
+
+    Q_tot = sum_i V_i + sum_i lambda_i(s, u) A_i,    A_i <= 0
+
+Differs from the paper: double Q and TD(lambda) (see ``systems/value.py``). The weights of the advantages have no bound;
+published runs of it collapse late on several maps.
+"""
+
+from __future__ import annotations
+
+
+if __name__ == "__main__":
+    from jmarl.training.launch import main
+
+    main("qplex")
+
+from jmarl.config import RunConfig
+from jmarl.networks.actor_critic import AgentNet
+from jmarl.networks.actor_critic import NetworkConfig as Network
+from jmarl.networks.mixers import make_mixer
+from jmarl.system import System
+from jmarl.systems.value import ReplayConfig as Config
+from jmarl.systems.value import replay_system
+from jmarl.types import Spec
+
+
+__all__ = ["Config", "Network", "make"]
+
+
+def make(spec: Spec, config: RunConfig) -> System:
+    """QPLEX for a world."""
+    return replay_system(AgentNet(spec, config.network), make_mixer(spec, config.system.mixer), spec, config)

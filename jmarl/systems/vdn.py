@@ -1,0 +1,33 @@
+"""VDN: the team's value is the sum of its agents' (Sunehag et al. 2018, arXiv:1706.05296).
+
+    L = 1/2 (sum_i Q(o_i, u_i) - G)^2,    G = TD(lambda) of sum_i Q_target(o_i, argmax_u Q(o_i, u))
+
+Agents share one network, with memory (``none``, ``gru``, ``ssm``). Differs from the paper: double Q and TD(lambda), as
+in the tuned form of Hu et al. 2021 (arXiv:2102.03479); sequences of the replay are whole rollouts (see
+``systems/value.py``).
+"""
+
+from __future__ import annotations
+
+
+if __name__ == "__main__":
+    from jmarl.training.launch import main
+
+    main("vdn")
+
+from jmarl.config import RunConfig
+from jmarl.networks.actor_critic import AgentNet
+from jmarl.networks.actor_critic import NetworkConfig as Network
+from jmarl.networks.mixers import make_mixer
+from jmarl.system import System
+from jmarl.systems.value import ReplayConfig as Config
+from jmarl.systems.value import replay_system
+from jmarl.types import Spec
+
+
+__all__ = ["Config", "Network", "make"]
+
+
+def make(spec: Spec, config: RunConfig) -> System:
+    """VDN for a world."""
+    return replay_system(AgentNet(spec, config.network), make_mixer(spec, config.system.mixer), spec, config)
