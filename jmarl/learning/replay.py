@@ -89,8 +89,20 @@ def sample(replay: Replay, count: Int[Array, ""], key: Key, batch: int) -> tuple
 
 
 def _pick(ring: Array, env: Int[Array, "lanes m"], row: Int[Array, "K lanes m"]) -> Array:
-    """``[R, B, ...]`` to ``[K, lanes * m, ...]``; ``env`` counts within the lane."""
+    """``[R, B, ...]`` to ``[K, lanes * m, ...]``; ``env`` counts within the lane.
+
+    A gather with the lanes as its batch axis, written out: ``vmap`` would bring it to the front of the whole ring.
+    """
     lanes, size = env.shape
     split = ring.reshape(len(ring), lanes, -1, *ring.shape[2:])
-    picked = jax.vmap(lambda lane, row, env: lane[row, env], (1, 1, 0), 1)(split, row, env)
+    numbers = jax.lax.GatherDimensionNumbers(
+        offset_dims=tuple(range(3, split.ndim)),
+        collapsed_slice_dims=(0, 2),
+        start_index_map=(0, 2),
+        operand_batching_dims=(1,),
+        start_indices_batching_dims=(1,),
+    )
+    index = jnp.stack([row, jnp.broadcast_to(env, row.shape)], axis=-1)
+    sizes = (1, 1, 1, *ring.shape[2:])
+    picked = jax.lax.gather(split, index, numbers, sizes, mode=jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS)
     return picked.reshape(len(row), lanes * size, *ring.shape[2:])
