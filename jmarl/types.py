@@ -13,7 +13,7 @@ statistic masks. ``TimeStep`` carries the flags of the action that *led* to its 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from flax import struct
@@ -43,6 +43,25 @@ class Group(NamedTuple):
     state_width: int
 
 
+class Recall(Protocol):
+    """How observations are made again from less than themselves, which a replay keeps in their place.
+
+    Hashable and equal by value, because a ``Spec`` holds it.
+    """
+
+    def sketch(self, state: EnvState, /) -> Any:
+        """What ``observe`` needs of a batch of states; every leaf has a leading B."""
+        ...
+
+    def observe(self, sketch: Any, /) -> EntityObs:
+        """The observations of the time step that came with that state."""
+        ...
+
+    def empty(self, *batch: int) -> Any:
+        """Zeros in the shape of a sketch."""
+        ...
+
+
 class Spec(NamedTuple):
     """The static shape of a world. Hashable, so it can be closed over or be a static argument.
 
@@ -64,6 +83,7 @@ class Spec(NamedTuple):
     discrete: bool = True
     outcomes: tuple[str, ...] = ()
     """Names of the entries of ``TimeStep.info`` that judge an episode as it ends (``won``)."""
+    recall: Recall | None = None
 
     @property
     def n_slots(self) -> int:
@@ -149,6 +169,8 @@ class Rollout(struct.PyTreeNode):
     last: TimeStep
     """The time step after row T-1, for the bootstrap."""
     last_carry: Carry
+    sketch: Any = None
+    """What ``Spec.recall`` makes the observations again from, those of ``last`` too: leaves ``[T+1, B, ...]``."""
 
 
 class Env(NamedTuple):

@@ -21,6 +21,8 @@ class Play(NamedTuple):
     env: Env
     reset: Any
     step: Any
+    recall: Any
+    """From a state to the observations made again from its sketch."""
     key: Key
     batch: int
 
@@ -33,13 +35,15 @@ def check_env(env: Env, key: Key, batch: int = 4, steps: int | None = None) -> N
     the law. Costs one compilation of ``reset`` and one of ``step``.
     """
     _check_spec(env.spec)
-    play = Play(env, jax.jit(env.reset, static_argnums=1), jax.jit(env.step), key, batch)
+    recall = jax.jit(lambda state: env.spec.recall.observe(env.spec.recall.sketch(state))) if env.spec.recall else None
+    play = Play(env, jax.jit(env.reset, static_argnums=1), jax.jit(env.step), recall, key, batch)
     state, timestep = play.reset(key, batch)
     _check_fields(timestep, env.spec, batch)
     _require(np.all(timestep.first), "first must be True on every row of reset")
     _check_rows(jax.device_get(timestep), env.spec)
     _check_state(play, state, timestep)
     _check_same(play.reset(key, batch), (state, timestep), "reset is not determined by its key")
+    _check_recall(play, state, timestep)
     _check_episodes(play, state, timestep, env.spec.episode_limit + 4 if steps is None else steps)
 
 
@@ -155,6 +159,14 @@ def _check_like(a: Any, b: Any, text: str) -> None:
         _require(same, f"{text} leaf {where}: {x.dtype}{list(x.shape)} against {y.dtype}{list(y.shape)}")
 
 
+def _check_recall(play: Play, state: Any, timestep: TimeStep) -> None:
+    """The observations made again are those that were seen."""
+    if recall := play.env.spec.recall:
+        shapes = jax.eval_shape(lambda state: (recall.sketch(state), recall.empty(play.batch)), state)
+        _check_like(*shapes, "recall.sketch and recall.empty disagree in the")
+        _check_same(play.recall(state), timestep.obs, "recall.observe gives other observations")
+
+
 def _check_episodes(play: Play, state: Any, timestep: TimeStep, steps: int) -> None:
     """Play, and hold every step against the one before."""
     length = np.zeros(play.batch, int)
@@ -180,6 +192,7 @@ def _check_steps(
 ) -> None:
     """The same key gives the same step; ended worlds ignore the action; worlds do not meet."""
     state = before[0]
+    _check_recall(play, *after)
     _check_same(play.step(key, state, action), after, "step is not determined by key, state and action")
     other = random_action(jax.random.fold_in(key, 1), before[1], play.env.spec)
     if last.any():

@@ -234,7 +234,7 @@ def double_q_loss(net: QNetwork, cfg: ReplayConfig) -> Callable[..., tuple[Float
     """
 
     def loss(params: Params, target: Params, carry: Carry, steps: Steps, weight: Float[Array, "T B"]) -> Any:
-        steps = restore(steps)
+        steps = restore(steps, net.spec)
         online, frozen = (net.unroll(p, carry, steps) for p in (params, target))
         value = net.mix(target, frozen, greedy(online, steps.obs.avail), steps)
         if cfg.returns == "td_lambda":
@@ -297,7 +297,7 @@ def replay_update(net: QNetwork, tx: optax.GradientTransformation, cfg: ReplayCo
     loss = double_q_loss(net, cfg)
 
     def update(learner: ReplayLearner, rollout: Rollout, key: Key) -> tuple[ReplayLearner, Metrics]:
-        chunk = store(steps_of(rollout), cfg)
+        chunk = store(steps_of(rollout), rollout.sketch, cfg)
         replay = insert(learner.replay, learner.updates, chunk, rollout.carry)
 
         def step(state: Any, row: tuple[Int[Array, ""], Key]) -> Any:
@@ -332,14 +332,15 @@ def _report(before: PQNLearner, after: PQNLearner, rollout: Rollout, trace: Metr
     return metrics | {"skipped_steps": skipped, "epsilon": rollout.steps.extras.epsilon.mean()}
 
 
-def store(steps: Steps, cfg: ReplayConfig) -> Steps:
-    """Rows as the replay keeps them: features in ``cfg.replay_dtype``, the rest as it is."""
-    return steps.replace(obs=_cast(steps.obs, jnp.dtype(cfg.replay_dtype)))
+def store(steps: Steps, sketch: Any, cfg: ReplayConfig) -> Steps:
+    """Rows as the replay keeps them: a sketch for the observations, or else their features in ``cfg.replay_dtype``."""
+    return steps.replace(obs=_cast(steps.obs, jnp.dtype(cfg.replay_dtype)) if sketch is None else sketch)
 
 
-def restore(steps: Steps) -> Steps:
+def restore(steps: Steps, spec: Spec) -> Steps:
     """Rows as networks read them."""
-    return steps.replace(obs=_cast(steps.obs, jnp.dtype(jnp.float32)))
+    recall = jax.vmap(spec.recall.observe) if spec.recall else lambda obs: _cast(obs, jnp.dtype(jnp.float32))
+    return steps.replace(obs=recall(steps.obs))
 
 
 def _cast(obs: EntityObs, dtype: Any) -> EntityObs:
@@ -356,6 +357,12 @@ def empty_steps(spec: Spec, *batch: int) -> Steps:
         reward=jnp.zeros(batch),
         terminated=jnp.zeros(batch, bool),
     )
+
+
+def empty_chunk(spec: Spec, config: RunConfig) -> Steps:
+    """Zeros in the shape of what the replay keeps of a rollout."""
+    batch = config.rollout_length, config.num_envs
+    return store(empty_steps(spec, *batch), spec.recall.empty(*batch) if spec.recall else None, config.system)
 
 
 def pqn_system(agent: nn.Module, mixer: nn.Module, spec: Spec, config: RunConfig) -> System:
@@ -384,8 +391,7 @@ def replay_system(agent: nn.Module, mixer: nn.Module, spec: Spec, config: RunCon
 
     def init(key: Key) -> ReplayLearner:
         params = net.init(key)
-        chunk = jax.eval_shape(lambda: store(empty_steps(spec, config.rollout_length, config.num_envs), cfg))
-        carry = jax.eval_shape(lambda: agent.initial(config.num_envs))
+        chunk, carry = jax.eval_shape(lambda: (empty_chunk(spec, config), agent.initial(config.num_envs)))
         return ReplayLearner(
             params=params,
             opt_state=tx.init(params),

@@ -92,10 +92,11 @@ def rollout(env: Env, system: System, runner: Runner, length: int, key: Key) -> 
     """
     k_refresh, k_steps = jax.random.split(key)
     explore = system.explore(runner.env_steps.astype(jnp.float32))
-    params = runner.learner.params
+    params, recall = runner.learner.params, env.spec.recall
 
     def step(loop: tuple[EnvState, TimeStep, Carry, Episode], keys: Key) -> Any:
         env_state, timestep, carry, episode = loop
+        sketch = recall.sketch(env_state) if recall else None
         action, carry, extras = system.act(params, carry, timestep, keys[0], explore)
         env_state, after = env.step(keys[1], env_state, action)
         episode, ended = _track(episode, after, env.spec.outcomes)
@@ -109,14 +110,16 @@ def rollout(env: Env, system: System, runner: Runner, length: int, key: Key) -> 
             truncated=after.truncated,
             extras=extras,
         )
-        return (env_state, after, carry, episode), (row, ended)
+        return (env_state, after, carry, episode), (row, ended, sketch)
 
     start = (env.refresh(k_refresh, runner.env_state), runner.timestep, runner.carry, runner.episode)
-    end, (rows, ended) = jax.lax.scan(step, start, jax.random.split(k_steps, (length, 2)))
+    end, (rows, ended, sketch) = jax.lax.scan(step, start, jax.random.split(k_steps, (length, 2)))
     env_state, timestep, carry, episode = end
     env_steps = runner.env_steps + rows.valid.sum(dtype=jnp.uint32)
     after = runner.replace(env_state=env_state, timestep=timestep, carry=carry, episode=episode, env_steps=env_steps)
-    experience = Rollout(steps=rows, carry=runner.carry, last=timestep, last_carry=carry)
+    if recall:
+        sketch = jax.tree.map(lambda x, last: jnp.concatenate([x, last[None]]), sketch, recall.sketch(env_state))
+    experience = Rollout(steps=rows, carry=runner.carry, last=timestep, last_carry=carry, sketch=sketch)
     return after, experience, jax.tree.map(jnp.sum, ended)
 
 

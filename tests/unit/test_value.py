@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jmarl
 from jmarl.config import ConfigError
 from jmarl.envs.probes import make as make_probe
 from jmarl.learning.parallel import gradient, mean_weights
 from jmarl.networks.mixers import SumConfig, make_mixer
-from jmarl.systems import value
-from jmarl.training.anakin import device_mesh
+from jmarl.systems import value, vdn
+from jmarl.training.anakin import device_mesh, init_runner, rollout
+from jmarl.training.api import assemble
 
 
 TWIN = pytest.mark.xfail(strict=True, raises=AssertionError, reason="defective twin")
@@ -197,12 +199,34 @@ def test_stored_rows_come_back():
     steps = value.empty_steps(spec, 3, 8)
     noise = jax.random.normal(jax.random.key(0), steps.obs.own.shape)
     steps = steps.replace(obs=steps.obs.replace(own=noise), reward=steps.reward + 0.123)
-    jax.tree.map(np.testing.assert_array_equal, value.restore(value.store(steps, REPLAY)), steps)
+    jax.tree.map(np.testing.assert_array_equal, value.restore(value.store(steps, None, REPLAY), spec), steps)
     small = dataclasses.replace(REPLAY, replay_dtype="bfloat16")
-    back = value.restore(value.store(steps, small))
+    back = value.restore(value.store(steps, None, small), spec)
     assert jax.tree.map(lambda x: x.dtype, back) == jax.tree.map(lambda x: x.dtype, steps)
     np.testing.assert_allclose(back.obs.own, noise, rtol=4e-3)
     np.testing.assert_array_equal(back.reward, steps.reward)
+
+
+def test_a_replay_of_sketches_teaches_what_one_of_observations_does():
+    words = ["env=smax_2v2", "num_envs=8", "rollout_length=5", "network.torso=[8]", "network.memory_width=8"]
+    sizes = ["network.head=[8]", "system.batch_size=8", "system.replay_size=120", "system.gradient_steps=2"]
+    config = jmarl.load_config("vdn", [*words, *sizes])
+    env, _ = assemble(config)
+    taught = []
+    for world in (env, env._replace(spec=env.spec._replace(recall=None))):
+        system = vdn.make(world.spec, config)
+
+        @jax.jit
+        def learn(key):
+            runner = init_runner(world, system, 8, key)
+            runner, experience, _ = rollout(world, system, runner, 5, key)
+            return system.update(runner.learner, experience, key)[0]
+
+        taught.append(learn(jax.random.key(0)))
+    sketches, observations = taught
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), sketches.params, observations.params)
+    size = [sum(x.nbytes for x in jax.tree.leaves(learner.replay.rows)) for learner in taught]
+    assert size[0] < size[1]
 
 
 def test_a_continuous_world_is_refused():

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jmarl.envs.skirmish.rules import MAP_SIZE, N_OWN_ACTIONS, STOP, UNITS, Scenario, SkirmishConfig
-from jmarl.envs.skirmish.state import State, distance, trait
+from jmarl.envs.skirmish.state import Visible, distance, trait
 from jmarl.types import CentralState, EntityObs, Group, Spec
 
 
 OWN_WIDTH = 4 + UNITS.count
 """Health fraction, x and y over the map's side, cooldown ratio, type."""
+
+
+class Recall(NamedTuple):
+    """Observations from the visible part of the state: ``types.Recall``."""
+
+    scenario: Scenario
+    config: SkirmishConfig
+
+    def sketch(self, state: Visible) -> Visible:
+        """The fields that ``observe`` reads."""
+        return Visible(**{name: getattr(state, name) for name in Visible.__dataclass_fields__})
+
+    def observe(self, sketch: Visible) -> EntityObs:
+        """The observations of that state."""
+        return observe(self.scenario, self.config, sketch)
+
+    def empty(self, *batch: int) -> Visible:
+        """Zeros in the shape of a sketch."""
+        units = (*batch, self.scenario.n_units)
+        return Visible(
+            position=jnp.zeros((*units, 2)),
+            health=jnp.zeros(units),
+            cooldown=jnp.zeros(units),
+            kind=jnp.zeros(units, jnp.int32),
+            heading=jnp.zeros((*units, 2)),
+            attack=jnp.zeros(units, jnp.int32),
+            steps=jnp.zeros(batch, jnp.int32),
+        )
 
 
 def spec(scenario: Scenario, config: SkirmishConfig) -> Spec:
@@ -33,6 +63,7 @@ def spec(scenario: Scenario, config: SkirmishConfig) -> Spec:
         action_target=(-1,) * N_OWN_ACTIONS + targets,
         n_unit_classes=UNITS.count,
         outcomes=("won",),
+        recall=Recall(scenario, config),
     )
 
 
@@ -42,7 +73,7 @@ def episode_limit(scenario: Scenario, config: SkirmishConfig) -> int:
     return limit if config.exact_limit else limit + 1
 
 
-def observe(scenario: Scenario, config: SkirmishConfig, state: State) -> EntityObs:
+def observe(scenario: Scenario, config: SkirmishConfig, state: Visible) -> EntityObs:
     """The entity observations of all allies, and the central state."""
     n = scenario.n_allies
     alive = state.alive
@@ -66,21 +97,21 @@ def observe(scenario: Scenario, config: SkirmishConfig, state: State) -> EntityO
     )
 
 
-def _own_rows(state: State) -> Float[Array, "B U F"]:
+def _own_rows(state: Visible) -> Float[Array, "B U F"]:
     """A unit's own features, from no viewer's point of view; zero for the dead."""
     condition, position, charge, kind = _features(state)
     rows = jnp.concatenate([condition, position / MAP_SIZE, charge, kind], axis=-1)
     return jnp.where(state.alive[..., None], rows, 0.0)
 
 
-def _features(state: State) -> tuple[Array, Array, Array, Array]:
+def _features(state: Visible) -> tuple[Array, Array, Array, Array]:
     """Health fraction, position, cooldown ratio, one-hot type; each [B, U, ...]."""
     health = state.health / trait(UNITS.health, state.kind)
     charge = jnp.clip(state.cooldown / trait(UNITS.cooldown, state.kind), 0.0, 1.0)
     return health[..., None], state.position, charge[..., None], jax.nn.one_hot(state.kind, UNITS.count)
 
 
-def _sights(scenario: Scenario, state: State) -> tuple[Bool[Array, "B N U"], Bool[Array, "B N U"]]:
+def _sights(scenario: Scenario, state: Visible) -> tuple[Bool[Array, "B N U"], Bool[Array, "B N U"]]:
     """Which units each ally sees, and which it could shoot at: alive both, and nearer than its sight or its reach."""
     n = scenario.n_allies
     x, y, alive = state.position[..., 0], state.position[..., 1], state.alive
@@ -91,7 +122,7 @@ def _sights(scenario: Scenario, state: State) -> tuple[Bool[Array, "B N U"], Boo
 
 
 def _rows(
-    scenario: Scenario, config: SkirmishConfig, state: State, seen: Bool[Array, "B N U"]
+    scenario: Scenario, config: SkirmishConfig, state: Visible, seen: Bool[Array, "B N U"]
 ) -> tuple[Float[Array, "B N N-1 F"], Float[Array, "B N M F"]]:
     """Rows of the other allies and of the enemies.
 
@@ -125,7 +156,7 @@ def _before(n: int) -> Bool[Array, "{n} {n}-1"]:
     return jnp.arange(n - 1)[None] < jnp.arange(n)[:, None]
 
 
-def _last_targeted(scenario: Scenario, state: State) -> Float[Array, "B U 1"]:
+def _last_targeted(scenario: Scenario, state: Visible) -> Float[Array, "B U 1"]:
     n_actions = [N_OWN_ACTIONS + scenario.n_enemies] * scenario.n_allies
     n_actions += [N_OWN_ACTIONS + scenario.n_allies] * scenario.n_enemies
     return (state.attack / (jnp.asarray(n_actions)[None] - 1))[..., None]

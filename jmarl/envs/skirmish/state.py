@@ -26,8 +26,8 @@ class Pool(struct.PyTreeNode):
     used: Int[Array, "B"]
 
 
-class State(struct.PyTreeNode):
-    """A batch of skirmishes. Units are U = N allies, then M enemies; a unit is alive while it has health."""
+class Visible(struct.PyTreeNode):
+    """What observations are made of. Units are U = N allies, then M enemies; a unit is alive while it has health."""
 
     position: Float[Array, "B U 2"]
     """On the map, 0 to 32."""
@@ -39,20 +39,25 @@ class State(struct.PyTreeNode):
     """Direction of the last action: a unit vector, or zero if it was no move."""
     attack: Int[Array, "B U"]
     """The last action if it was an attack, else 0."""
-    goal: Float[Array, "B M 2"]
-    """Where an enemy walks while it sees nobody: its own start, rotated by half a turn."""
-    quarry: Int[Array, "B M"]
-    """The enemy's last target, counted from the last ally backwards; -1: none."""
     steps: Int[Array, "B"]
     """Steps taken in this episode."""
-    ended: Bool[Array, "B"]
-    """The last step ended the episode: the next one begins another."""
-    pool: Pool | None
 
     @property
     def alive(self) -> Bool[Array, "B U"]:
         """Which units have health left."""
         return self.health > 0
+
+
+class State(Visible):
+    """A batch of skirmishes."""
+
+    goal: Float[Array, "B M 2"]
+    """Where an enemy walks while it sees nobody: its own start, rotated by half a turn."""
+    quarry: Int[Array, "B M"]
+    """The enemy's last target, counted from the last ally backwards; -1: none."""
+    ended: Bool[Array, "B"]
+    """The last step ended the episode: the next one begins another."""
+    pool: Pool | None
 
 
 class Bodies(NamedTuple):
