@@ -39,6 +39,8 @@ class NetworkConfig:
     activation: Activation
     layer_norm: bool
     agent_id: bool
+    name: Literal["flat"] = "flat"
+    """Tells it from the entity agents where a system takes either (``networks/agents``)."""
 
     def __post_init__(self) -> None:
         """Check every value; a broken rule raises ``ConfigError``."""

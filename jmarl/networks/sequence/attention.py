@@ -19,6 +19,10 @@ from jaxtyping import Array, Bool, Float, Int
 from jmarl.networks.sequence.blocks import NARROW, Memoryless
 
 
+MASKED = -1e9
+"""The score of what may not be seen: its weight is exactly 0 beside any other, and a row of nothing else is no NaN."""
+
+
 class KVCache(NamedTuple):
     """Keys and values of the agents decoded so far; later positions are zero and masked.
 
@@ -59,7 +63,7 @@ class Attention(Memoryless):
         """All agents at once."""
         q, k, v = (self._split(y).swapaxes(-2, -3) for y in (self.query(asking), self.key(x), self.value(x)))
         mask = jnp.tril(jnp.ones(2 * (x.shape[-2],), bool)) if self.causal else None
-        mixed = _attend(q, k, v, mask)
+        mixed = attend(q, k, v, mask)
         return carry, self.out(mixed.swapaxes(-2, -3).reshape(x.shape))
 
     def context(self, asking: Float[Array, "*batch E"]) -> Float[Array, "*batch H D"]:
@@ -78,18 +82,23 @@ class Attention(Memoryless):
         key = _write(cache.key, self._split(self.key(x)), cache.position)
         value = _write(cache.value, self._split(self.value(x)), cache.position)
         seen = jnp.arange(key.shape[1]) <= cache.position
-        mixed = _attend(q.reshape(-1, 1, q.shape[-1]), key, value, seen)
+        mixed = attend(q.reshape(-1, 1, q.shape[-1]), key, value, seen)
         return KVCache(key, value, cache.position + 1), self.out(mixed.reshape(x.shape))
 
     def _split(self, x: Array) -> Array:
         return x.reshape(*x.shape[:-1], self.n_head, -1)
 
 
-def _attend(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
-    """Softmax attention of ``q[..., I, D]`` over ``k, v[..., J, D]``; ``mask[..., i, j]``: i may see j."""
+def attend(
+    q: Float[Array, "... I D"],
+    k: Float[Array, "... J D"],
+    v: Float[Array, "... J V"],
+    mask: Bool[Array, "... J"] | None,
+) -> Float[Array, "... I V"]:
+    """Softmax attention; ``mask[..., i, j]``: i may see j. Where it may see none, it sees all alike: finite, unused."""
     scores = jnp.einsum("...id,...jd->...ij", q, k) * q.shape[-1] ** -0.5
     if mask is not None:
-        scores = jnp.where(mask, scores, -jnp.inf)
+        scores = jnp.where(mask, scores, MASKED)
     return jnp.einsum("...ij,...jd->...id", jax.nn.softmax(scores, axis=-1), v)
 
 
