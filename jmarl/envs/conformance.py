@@ -35,8 +35,7 @@ def check_env(env: Env, key: Key, batch: int = 4, steps: int | None = None) -> N
     the law. Costs one compilation of ``reset`` and one of ``step``.
     """
     _check_spec(env.spec)
-    recall = jax.jit(lambda state: env.spec.recall.observe(env.spec.recall.sketch(state))) if env.spec.recall else None
-    play = Play(env, jax.jit(env.reset, static_argnums=1), jax.jit(env.step), recall, key, batch)
+    play = Play(env, jax.jit(env.reset, static_argnums=1), jax.jit(env.step), _recalling(env.spec), key, batch)
     state, timestep = play.reset(key, batch)
     _check_fields(timestep, env.spec, batch)
     _require(np.all(timestep.first), "first must be True on every row of reset")
@@ -159,11 +158,16 @@ def _check_like(a: Any, b: Any, text: str) -> None:
         _require(same, f"{text} leaf {where}: {x.dtype}{list(x.shape)} against {y.dtype}{list(y.shape)}")
 
 
+def _recalling(spec: Spec) -> Any:
+    recall = spec.recall
+    return jax.jit(lambda state: recall.observe(recall.sketch(state))) if recall else None
+
+
 def _check_recall(play: Play, state: Any, timestep: TimeStep) -> None:
     """The observations made again are those that were seen."""
     if recall := play.env.spec.recall:
-        shapes = jax.eval_shape(lambda state: (recall.sketch(state), recall.empty(play.batch)), state)
-        _check_like(*shapes, "recall.sketch and recall.empty disagree in the")
+        sketch, empty = jax.eval_shape(lambda state: (recall.sketch(state), recall.empty(play.batch)), state)
+        _check_like(sketch, empty, "recall.sketch and recall.empty disagree in the")
         _check_same(play.recall(state), timestep.obs, "recall.observe gives other observations")
 
 

@@ -274,8 +274,9 @@ def pqn_update(net: QNetwork, tx: optax.GradientTransformation, cfg: PQNConfig) 
     gradient_of = gradient(pqn_loss(net, cfg))
 
     def minibatch(state: Any, steps: Steps, carry: Carry) -> Any:
-        found = gradient_of(state[0], carry, steps, mean_weights(steps.valid[:-1]))
-        params, opt_state, metrics = descend(tx, *state, found)
+        params, opt_state = state
+        found = gradient_of(params, carry, steps, mean_weights(steps.valid[:-1]))
+        params, opt_state, metrics = descend(tx, params, opt_state, found)
         return (params, opt_state), metrics
 
     def update(learner: PQNLearner, rollout: Rollout, key: Key) -> tuple[PQNLearner, Metrics]:

@@ -39,6 +39,9 @@ PPO = [
 VALUE = [
     ("vdn", "gru"),
     ("pqn_vdn", "ssm"),
+    ("qmix", "gru"),
+    ("pqn_qmix", "mlp"),
+    ("qplex", "mlp"),
 ]
 PHASE = ("system.minibatches=1", "system.epochs=2")
 REPLAY = ("system.batch_size=8", "system.gradient_steps=2", "system.replay_size=112")
@@ -54,7 +57,12 @@ cases = over(PPO + VALUE)
 @functools.cache
 def learned(name, size):
     """A system on a world with deaths and hidden information, its rollout, and the learner before and after."""
-    words = ["env=probe_death", "num_envs=8", "rollout_length=7", *(REPLAY if name == "vdn" else PHASE)]
+    words = [
+        "env=probe_death",
+        "num_envs=8",
+        "rollout_length=7",
+        *(REPLAY if name in ("vdn", "qmix", "qplex") else PHASE),
+    ]
     # Large steps, because some gradients are tiny behind heads that start near zero.
     cfg = jmarl.load_config(name, [*words, "system.lr=0.1", *SMALL[size]])
     env, system = assemble(cfg)
