@@ -23,10 +23,10 @@ def greedy_return(name, *overrides, updates):
 
 @pytest.mark.parametrize(("name", "variant"), [("mam_ppo", "rec_mam"), ("sable", "rec_sable")])
 def test_memory_over_time_solves_the_hidden_cue(name, variant):
-    assert greedy_return(name, f"system={variant}", updates=60) > 0.9
+    assert greedy_return(name, f"system={variant}", updates=40) > 0.9
 
 
 @pytest.mark.parametrize("name", ["mam_ppo", "sable"])
 def test_without_memory_the_cue_is_lost(name):
     """256 episodes of two reports: 1/2 within four standard errors, where a policy that reports nothing gets 0."""
-    assert 0.4 < greedy_return(name, updates=60) < 0.6
+    assert 0.4 < greedy_return(name, updates=40) < 0.6
