@@ -138,7 +138,7 @@ def replay(spec: Spec, shown: TimeStep) -> Env:
     def step(key: Key, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         return state + 1, at(state + 1)
 
-    return Env("replay", spec._replace(outcomes=()), lambda key, batch: (jnp.int32(0), at(0)), step)
+    return Env("replay", spec._replace(outcomes=(), recall=None), lambda key, batch: (jnp.int32(0), at(0)), step)
 
 
 def experience(spec: Spec, system: System, key: Key, away: Params, shown: TimeStep) -> tuple[Learner, Rollout]:
