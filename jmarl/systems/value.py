@@ -32,8 +32,9 @@ from jmarl.learning.optim import optimiser, skipped_steps
 from jmarl.learning.parallel import gradient, mean_weights, weighted_sum
 from jmarl.learning.replay import Replay, check_sequences, empty_replay, insert, sample
 from jmarl.learning.returns import lambda_return
+from jmarl.networks.agents import make_agent
 from jmarl.networks.flatten import empty_obs
-from jmarl.networks.mixers import MixerConfig
+from jmarl.networks.mixers import MixerConfig, make_mixer
 from jmarl.system import System, UpdateFn
 from jmarl.types import Carry, EntityObs, Key, Metrics, Params, Rollout, Spec, TimeStep
 
@@ -366,8 +367,18 @@ def empty_chunk(spec: Spec, config: RunConfig) -> Steps:
     return store(empty_steps(spec, *batch), spec.recall.empty(*batch) if spec.recall else None, config.system)
 
 
+def make_pqn(spec: Spec, config: RunConfig) -> System:
+    """Q-learning without replay, with the agent and the mixer that the configuration names."""
+    return pqn_system(make_agent(spec, config.network), make_mixer(spec, config.system.mixer), spec, config)
+
+
+def make_replay(spec: Spec, config: RunConfig) -> System:
+    """Q-learning from replay, with the agent and the mixer that the configuration names."""
+    return replay_system(make_agent(spec, config.network), make_mixer(spec, config.system.mixer), spec, config)
+
+
 def pqn_system(agent: nn.Module, mixer: nn.Module, spec: Spec, config: RunConfig) -> System:
-    """Q-learning without replay or target network; a system that changes networks alone is a call of this."""
+    """Q-learning without replay or target network, of any networks."""
     net, cfg = QNetwork(agent, mixer, spec), config.system
     tx = _optimiser(cfg, cfg.epochs * cfg.minibatches, config.num_updates)
 
@@ -379,7 +390,7 @@ def pqn_system(agent: nn.Module, mixer: nn.Module, spec: Spec, config: RunConfig
 
 
 def replay_system(agent: nn.Module, mixer: nn.Module, spec: Spec, config: RunConfig) -> System:
-    """Q-learning from replay; a system that changes networks alone is a call of this.
+    """Q-learning from replay, of any networks.
 
     Raises ``ConfigError`` for a batch that the lanes do not divide and a replay that is smaller than a rollout.
     """

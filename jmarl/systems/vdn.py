@@ -15,19 +15,9 @@ if __name__ == "__main__":
 
     main("vdn")
 
-from jmarl.config import RunConfig
 from jmarl.networks.agents import AgentConfig as Network
-from jmarl.networks.agents import make_agent
-from jmarl.networks.mixers import make_mixer
-from jmarl.system import System
 from jmarl.systems.value import ReplayConfig as Config
-from jmarl.systems.value import replay_system
-from jmarl.types import Spec
+from jmarl.systems.value import make_replay as make
 
 
 __all__ = ["Config", "Network", "make"]
-
-
-def make(spec: Spec, config: RunConfig) -> System:
-    """VDN for a world."""
-    return replay_system(make_agent(spec, config.network), make_mixer(spec, config.system.mixer), spec, config)

@@ -59,8 +59,12 @@ def evaluate(env: Env, system: System, params: Params, key: Key, episodes: int, 
     return {name: x[:episodes] for name, x in result.items()}
 
 
+def exploration(system: System) -> Float[Array, " 2"]:
+    """The rate of each of ``MODES``: none, and what training ends with."""
+    return jnp.stack([jnp.zeros(()), system.explore(jnp.float32(jnp.inf))])
+
+
 def evaluate_modes(env: Env, system: System, params: Params, key: Key, episodes: int) -> dict[str, Metrics]:
     """The same start states played greedily, and sampled as at the end of training: ``{greedy, sampled}``."""
-    rates = jnp.stack([jnp.zeros(()), system.explore(jnp.float32(jnp.inf))])
-    both = jax.lax.map(lambda e: evaluate(env, system, params, key, episodes, e), rates)
+    both = jax.lax.map(lambda e: evaluate(env, system, params, key, episodes, e), exploration(system))
     return {mode: jax.tree.map(lambda x: x[i], both) for i, mode in enumerate(MODES)}

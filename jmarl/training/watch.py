@@ -17,6 +17,7 @@ from jmarl.envs.scene import Scene
 from jmarl.system import System
 from jmarl.training import folder as run_folder
 from jmarl.training.api import assemble
+from jmarl.training.evaluate import MODES, exploration
 from jmarl.training.judge import PARAMETERS, restore_params
 from jmarl.training.launch import use_compile_cache
 from jmarl.types import Env, Key, Params
@@ -65,7 +66,7 @@ def episode(
     def play(params: Params, key: Key) -> Any:
         k_reset, k_steps = jax.random.split(key)
         state, timestep = env.reset(k_reset, 1)
-        explore = jax.numpy.float32(not greedy)
+        explore = exploration(system)[MODES.index("greedy" if greedy else "sampled")]
 
         def step(loop: Any, key: Key) -> Any:
             state, timestep, carry = loop

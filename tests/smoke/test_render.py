@@ -32,6 +32,16 @@ def test_an_episode_is_whole():
     assert set(result) == {"return", *env.spec.outcomes}
 
 
+def test_a_sampled_episode_explores_as_training_does_in_its_end():
+    """Of a value system whose exploration ends at 0, the sampled episode is the greedy one."""
+    words = ["env=probe_delayed", "network.memory_width=4", "system.explore_end=0.0"]
+    env, system = assemble(jmarl.load_config("pqn_vdn", words))
+    params = system.init(jax.random.key(0)).params
+    for key in map(jax.random.key, range(3)):
+        sampled, greedy = (episode(env, system, params, key, greedy=greedy) for greedy in (False, True))
+        jax.tree.map(np.testing.assert_array_equal, sampled, greedy)
+
+
 def test_a_scene_shows_units_health_attacks_and_the_winner():
     env, (states, result) = played()
     scene = functools.partial(registry.scene_of(env.name), env.name)

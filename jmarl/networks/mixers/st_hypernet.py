@@ -27,12 +27,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jmarl.config import check, check_range
 from jmarl.networks.mixers.common import chosen, counted
+from jmarl.networks.sequence.attention import MASKED
 from jmarl.ssm.norm import LayerNorm
 from jmarl.types import EntityObs, Spec
-
-
-MASKED = -1e9
-"""The score of a key that is not there; finite, so that a row without any key stays so."""
 
 
 @dataclasses.dataclass(frozen=True)
