@@ -3,6 +3,7 @@
     python -m benchmarks.learning [runs=ippo,mappo,mat_ppo,mam_ppo,mam_ppo:mam,rec_mam,sable,rec_sable] [map=smax_3m]
                                   [seeds=3] [steps=1500000] [episodes=512] [evaluations=10] [bar=0.9]
                                   [out=results/learning]
+    python -m benchmarks.learning runs=hpn_qmix,qmix,pqn_vdn,spectra_qmix_plus bar=0.85 out=results/learning/value
 
 A run is a name in ``RUNS``, which says what it adds to the defaults of its system (a smaller
 width, for two CPU cores), or any other system with its defaults. For each,

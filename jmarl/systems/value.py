@@ -294,7 +294,7 @@ def replay_update(net: QNetwork, tx: optax.GradientTransformation, cfg: ReplayCo
     """A learning phase with replay: take the rollout in, then ``gradient_steps`` on what is sampled.
 
     After every ``target_every`` gradient steps of the run the target network moves to the online one by the share
-    ``target_rate``: (200, 1.0) is a hard copy, (1, 0.005) Polyak averaging.
+    ``target_rate``: (25, 1.0) is a hard copy, (1, 0.005) Polyak averaging.
     """
     loss = double_q_loss(net, cfg)
 
