@@ -23,6 +23,8 @@ def orthogonal(scale: float = 1.0) -> Callable[..., Float[Array, "..."]]:
 
     def init(key: Key, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Float[Array, "..."]:
         rows, columns = math.prod(shape[:-1]), shape[-1]
+        if rows * columns == 0:
+            return jnp.zeros(shape, dtype)
         q = _orthonormal(jax.random.normal(key, (max(rows, columns), min(rows, columns))))
         return (scale * (q if rows >= columns else q.T)).reshape(shape).astype(dtype)
 

@@ -20,6 +20,7 @@ SMALL = {
     "mlp": ("network=mlp", "network.torso=[8]"),
     "gru": ("network=gru", "network.torso=[8]", "network.memory_width=8", "network.head=[8]"),
     "ssm": ("network=ssm", "network.torso=[8]", "network.memory_width=8", "network.head=[8]"),
+    "hpn": ("network.memory_width=8", "network.hyper_width=8"),
     "mat": ("network.embed_dim=8",),
     "mam": ("network.embed_dim=8", "network.d_state=4"),
     "rec_mam": ("system=rec_mam", "network.embed_dim=8", "network.d_state=4"),
@@ -30,6 +31,7 @@ PPO = [
     ("ippo", "mlp"),
     ("ippo", "ssm"),
     ("mappo", "gru"),
+    ("hpn_mappo", "hpn"),
     ("mat_ppo", "mat"),
     ("mam_ppo", "mam"),
     ("mam_ppo", "rec_mam"),
@@ -155,6 +157,7 @@ def test_only_available_actions_are_taken(name, size):
 NARROW = ["mpe_spread", "mpe_spread_continuous", "smax_1v1"]
 ON_FOUR = [(4, *case, env) for case in [("ippo", "gru"), ("mappo", "mlp"), ("mam_ppo", "mam")] for env in NARROW]
 ON_ONE = [(1, "mappo", "mlp", "mpe_spread"), (1, "ippo", "ssm", "smax_1v1")]
+ON_ONE += [(1, "hpn_mappo", "hpn", env) for env in ("mpe_spread_continuous", "smax_1v1")]
 
 
 @pytest.mark.parametrize(("devices", "name", "size", "env"), ON_FOUR + ON_ONE)

@@ -26,3 +26,8 @@ def test_seeds_batch_without_a_lapack_call():
     text = jax.jit(init).lower(jax.random.split(jax.random.key(0), 3)).as_text()
     assert "lapack" not in text
     assert jnp.isfinite(init(jax.random.split(jax.random.key(0), 3))).all()
+
+
+def test_a_kernel_of_nothing_is_empty():
+    """A world without global features, read by a layer of its own."""
+    assert orthogonal()(jax.random.key(0), (0, 4)).shape == (0, 4)

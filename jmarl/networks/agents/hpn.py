@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import flax.linen as nn
 import jax
@@ -33,6 +34,10 @@ from jmarl.networks.flatten import one_hot
 from jmarl.networks.memory import MemoryKind, make_memory
 from jmarl.networks.torso import JointDense, product
 from jmarl.types import Carry, EntityObs, Spec
+
+
+if TYPE_CHECKING:
+    from jmarl.networks.entity_critic import EntityCritic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,17 +85,24 @@ class HPN(nn.Module):
         ]
         hidden = [net(x) for net, x in zip(nets, rows, strict=True)]
         own = (obs.own, one_hot(obs, spec)) if cfg.agent_id else (obs.own,)
-        x = JointDense(cfg.memory_width, scale=1.0, name="own")(*own)
-        if nets:
-            parts = [net.pooled(*group) for net, *group in zip(nets, rows, hidden, obs.mask, strict=True)]
-            x += merged(sum(parts[1:], start=parts[0]), self._head_weights())
-        carry, x = make_memory(cfg.memory, cfg.memory_width)(carry, nn.relu(x), first[..., None] | obs.joined)
+        pooled = [net.pooled(*group) for net, *group in zip(nets, rows, hidden, obs.mask, strict=True)]
+        x = sensed(self, own, pooled)
+        carry, x = make_memory(cfg.memory, cfg.memory_width)(carry, x, first[..., None] | obs.joined)
         aimed = [net.values(u, x) for net, u in zip(nets, hidden, strict=True) if net.kinds]
         return carry, flat_actions(spec, own_values(spec, x, self.out_scale), aimed)
 
-    def _head_weights(self) -> Float[Array, "n H"] | None:
-        shape = (self.config.n_head, self.config.memory_width)
-        return self.param("merge", nn.initializers.ones, shape) if shape[0] > 1 else None
+
+def sensed(
+    net: HPN | EntityCritic, own: Sequence[Float[Array, "*batch F"]], pooled: Sequence[Float[Array, "*batch n H"]]
+) -> Float[Array, "*batch H"]:
+    """``relu(own W + sum_j x_j W_in(x_j))``, which the memory reads; W and the weights of the heads are ``net``'s."""
+    cfg = net.config
+    x = JointDense(cfg.memory_width, scale=1.0, name="own")(*own)
+    if pooled:
+        shape = (cfg.n_head, cfg.memory_width)
+        weights = net.param("merge", nn.initializers.ones, shape) if cfg.n_head > 1 else None
+        x += merged(sum(pooled[1:], start=pooled[0]), weights)
+    return nn.relu(x)
 
 
 class HyperNet(nn.Module):
