@@ -1,0 +1,137 @@
+"""Teams of several sizes in one batch: one compiled program, and every world as if it were alone."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jmarl.envs.skirmish import env as skirmish
+from jmarl.envs.skirmish.rules import STOP, SkirmishConfig, scenario
+from jmarl.networks.agents import HPNConfig, SAQAConfig, UPDeTConfig, make_agent
+from jmarl.networks.flatten import empty_obs
+from jmarl.networks.mixers import STHyperNetConfig, SumConfig, make_mixer
+
+
+SIZES = ((5, 5), (5, 6), (10, 10), (20, 20))
+MOST = (20, 20)
+AGENTS = {
+    "hpn": HPNConfig("hpn", "gru", memory_width=8, hyper_width=6, n_head=1, pool="sum", agent_id=False),
+    "updet": UPDeTConfig("updet", embed_dim=8, n_head=1, n_block=1, mlp_width=8),
+    "saqa": SAQAConfig("saqa", "gru", embed_dim=8, n_head=2),
+}
+MIXERS = {
+    "sum": SumConfig("sum", mask_dead=True),
+    "sum_of_all": SumConfig("sum", mask_dead=False),
+    "st": STHyperNetConfig("st_hypernet", mask_dead=True, embed=8, heads=2, form="residual", norm="mean"),
+}
+T = 2
+
+
+@functools.cache
+def spec(n, m):
+    return skirmish.spec(scenario(f"{n}v{m}"), SkirmishConfig())
+
+
+@functools.cache
+def battle(n, m):
+    """T rows of one world: numbers of no meaning, some units dead, some unseen, some actions not available."""
+    rng, obs = np.random.default_rng(n + m), jax.eval_shape(lambda: empty_obs(spec(n, m), T, 1))
+    noise = lambda x: rng.normal(size=x.shape).astype(np.float32)  # noqa: E731
+    living = [rng.random((T, 1, k)) < 0.8 for k in (n, m)]
+    seen = [rng.random(x.shape) < 0.7 for x in obs.mask]
+    avail = (rng.random(obs.avail.shape) < 0.6) & living[0][..., None]
+    avail[..., STOP] = True
+    state_rows = [noise(x) * mask[..., None] for x, mask in zip(obs.state.rows, living, strict=True)]
+    return obs.replace(
+        own=noise(obs.own) * living[0][..., None],
+        rows=tuple(noise(x) * mask[..., None] for x, mask in zip(obs.rows, seen, strict=True)),
+        mask=tuple(seen),
+        avail=avail,
+        alive=living[0],
+        joined=np.zeros(living[0].shape, bool),
+        unit_class=np.zeros(living[0].shape, np.int32),
+        state=obs.state.replace(features=noise(obs.state.features), rows=tuple(state_rows), mask=tuple(living)),
+    )
+
+
+def padded(obs, n, m):
+    """The same battle among teams of at most n and m."""
+
+    def pad(x, counts, axis):
+        widths = [(0, 0)] * x.ndim
+        for i, count in zip(range(axis, axis + len(counts)), counts, strict=True):
+            widths[i] = (0, count - x.shape[i])
+        return np.pad(x, widths)
+
+    rows, mask = ([pad(x, (n, k), 2) for x, k in zip(xs, (n - 1, m), strict=True)] for xs in (obs.rows, obs.mask))
+    state_rows, state_mask = (
+        tuple(pad(x, (k,), 2) for x, k in zip(xs, (n, m), strict=True)) for xs in (obs.state.rows, obs.state.mask)
+    )
+    return obs.replace(
+        own=pad(obs.own, (n,), 2),
+        rows=tuple(rows),
+        mask=tuple(mask),
+        avail=pad(obs.avail, (n, 5 + m), 2),
+        alive=pad(obs.alive, (n,), 2),
+        joined=pad(obs.joined, (n,), 2),
+        unit_class=pad(obs.unit_class, (n,), 2),
+        state=obs.state.replace(rows=state_rows, mask=state_mask),
+    )
+
+
+def program(kind, of):
+    """``(agent's parameters, mixers' parameters, obs, action) -> (q, {mixer: q_tot})``."""
+    agent, mixers = make_agent(of, AGENTS[kind]), {name: make_mixer(of, cfg) for name, cfg in MIXERS.items()}
+
+    def run(params, mixing, obs, action):
+        batch = obs.alive.shape[1]
+        _, q = agent.apply(params, agent.initial(batch), obs, jnp.zeros((T, batch), bool))
+        return q, {name: mixer.apply(mixing[name], q, action, obs) for name, mixer in mixers.items()}
+
+    return run
+
+
+@functools.cache
+def parameters(kind):
+    """Of an agent and of all mixers, made at 5 against 5 and shaken."""
+    obs, of = battle(5, 5), spec(5, 5)
+    agent, keys = make_agent(of, AGENTS[kind]), iter(jax.random.split(jax.random.key(0), 9))
+    params = jax.jit(agent.init)(next(keys), agent.initial(1), obs, jnp.zeros((T, 1), bool))
+    blank = jnp.zeros(obs.avail.shape), jnp.zeros(obs.alive.shape, int), obs
+    mixing = {name: jax.jit(make_mixer(of, cfg).init)(next(keys), *blank) for name, cfg in MIXERS.items()}
+    noise = np.random.default_rng(0).normal(size=257)
+    return jax.tree.map(lambda p: p + 0.2 * np.resize(noise, p.shape).astype(np.float32), (params, mixing))
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_one_program_runs_a_batch_of_all_sizes_and_gives_each_world_its_own_result(kind):
+    traces, padded_program = [], program(kind, spec(*MOST))
+
+    @jax.jit
+    def together(*args):
+        traces.append(args)
+        return padded_program(*args)
+
+    worlds = [battle(*size) for size in SIZES]
+    actions = [w.avail.argmax(-1) for w in worlds]
+
+    def mixed(order):
+        obs = [padded(worlds[i], *MOST) for i in order]
+        action = [np.pad(actions[i], ((0, 0), (0, 0), (0, MOST[0] - SIZES[i][0]))) for i in order]
+        join = lambda *x: np.concatenate(x, axis=1)  # noqa: E731
+        return together(*parameters(kind), jax.tree.map(join, *obs), join(*action))
+
+    q, q_tot = mixed([0, 1, 2, 3])
+    mixed([3, 3, 1, 2])
+    assert len(traces) == 1
+    each = [program(kind, spec(*size)) for size in SIZES]
+    alone = jax.jit(lambda p, inputs: [run(*p, *x) for run, x in zip(each, inputs, strict=True)])
+    expected = alone(parameters(kind), list(zip(worlds, actions, strict=True)))
+    for i, ((n, m), (q_alone, tot_alone)) in enumerate(zip(SIZES, expected, strict=True)):
+        np.testing.assert_allclose(q[:, i : i + 1, :n, : 5 + m], q_alone, atol=1e-5)
+        for name in MIXERS:
+            np.testing.assert_allclose(q_tot[name][:, i : i + 1], tot_alone[name], rtol=1e-5, atol=1e-5)
