@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jmarl.types import Env, Key, Spec, TimeStep
+from jmarl.types import EntityObs, Env, Key, Spec, TimeStep
 
 
 class Play(NamedTuple):
@@ -124,7 +124,7 @@ def _check_rows(timestep: TimeStep, spec: Spec) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(timestep):
         if np.issubdtype(leaf.dtype, np.floating):
             _require(np.isfinite(leaf).all(), f"{jax.tree_util.keystr(path)} is not finite")
-    _require(obs.avail.any(-1).all(), "avail leaves some agent without any action (the dead need one too)")
+    _require((obs.avail.any(-1) | ~obs.alive).all(), "avail leaves some agent that is alive without any action")
     _require((obs.unit_class >= 0).all() and (obs.unit_class < spec.n_unit_classes).all(), "unit_class out of range")
     groups = [*zip(obs.rows, obs.mask, strict=True), *zip(obs.state.rows, obs.state.mask, strict=True)]
     for i, (rows, mask) in enumerate(groups):
@@ -134,6 +134,14 @@ def _check_rows(timestep: TimeStep, spec: Spec) -> None:
     new = timestep.first
     _require(not (new & timestep.last).any(), "a row that begins an episode carries an end flag")
     _require((timestep.reward[new] == 0).all(), "reward must be zero on a row that begins an episode")
+
+
+def _check_present(before: EntityObs, now: TimeStep) -> None:
+    """An agent that an episode does not have, neither alive nor with any action, is absent in all of its rows."""
+    has, had = now.obs.avail.any(-1), before.avail.any(-1)
+    stays = now.first[:, None] | (has == had)
+    _require((stays | has).all(), "avail leaves some agent without any action (the dead need one too)")
+    _require((stays | now.obs.joined).all(), "an agent that was absent is there, without joined")
 
 
 def _check_state(play: Play, state: Any, timestep: TimeStep) -> None:
@@ -181,6 +189,7 @@ def _check_episodes(play: Play, state: Any, timestep: TimeStep, steps: int) -> N
         before, (state, timestep) = (state, timestep), play.step(step_key, state, action)
         now, last = jax.device_get(timestep), np.asarray(before[1].last)
         _check_rows(now, play.env.spec)
+        _check_present(jax.device_get(before[1].obs), now)
         _require((now.first == last).all(), "first must be True exactly on the row after one that ended")
         if t < 2 or last.any():
             _check_steps(play, step_key, before, action, (state, timestep), last)

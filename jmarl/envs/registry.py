@@ -53,7 +53,7 @@ FAMILIES: list[Family] = [
         make="jmarl.envs.skirmish.env:make",
         names="jmarl.envs.skirmish.rules:names",
         knows="jmarl.envs.skirmish.rules:knows",
-        hint="smax_NvN for any N from 1 to 1280",
+        hint="smax_NvN for any N from 1 to 1280, smax_5v5+10v10 for teams of several sizes",
         scene="jmarl.envs.skirmish.scene:scene",
     ),
     Family(

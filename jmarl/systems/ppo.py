@@ -35,6 +35,7 @@ from jmarl.learning.parallel import gradient, mean_weights, weighted_sum
 from jmarl.learning.returns import lambda_return
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.heads import choose
+from jmarl.networks.mixers import counted
 from jmarl.system import ActFn, CarryFn, System, UpdateFn
 from jmarl.types import Carry, EntityObs, Key, Metrics, Params, Rollout, Spec, TimeStep, Transition
 
@@ -149,8 +150,11 @@ def masked_variance(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[A
 
 
 def _value_mask(steps: Transition, cfg: PPOConfig) -> Bool[Array, "T B N"]:
-    valid = jnp.broadcast_to(steps.valid[..., None], steps.reward.shape)
-    return valid & steps.obs.alive if cfg.mask_dead_values else valid
+    return steps.valid[..., None] & counted(steps.obs, cfg.mask_dead_values)
+
+
+def _team_mean(x: Float[Array, "T B N"], there: Bool[Array, "T B N"]) -> Float[Array, "T B N"]:
+    return jnp.broadcast_to(x.mean(-1, where=there, keepdims=True), x.shape)
 
 
 def returns(
@@ -158,13 +162,15 @@ def returns(
 ) -> tuple[Float[Array, "T B N"], Float[Array, "T B N"]]:
     """Advantages and value targets, both in units of reward.
 
-    ``joint`` has one critic's worth of both for the team: the mean over agents of the values and
+    ``joint`` has one critic's worth of both for the team: the mean over its agents of the values and
     of the rewards, which is the advantage that the decomposition behind sequence policies is stated for.
     """
     steps = rollout.steps
     reward = steps.reward
     if cfg.advantage == "joint":
-        reward, value = (jnp.broadcast_to(x.mean(-1, keepdims=True), x.shape) for x in (reward, value))
+        there = [counted(obs, mask_dead=False) for obs in (steps.obs, rollout.last.obs)]
+        there = jnp.concatenate([there[0], there[1][None]])
+        reward, value = _team_mean(reward, there[:-1]), _team_mean(value, there)
     valid = jnp.concatenate([steps.valid, rollout.last.valid[None]])
     target = lambda_return(reward, steps.terminated, valid, value, gamma=cfg.gamma, lam=cfg.gae_lambda)
     return target - value[:-1], target

@@ -47,7 +47,7 @@ def prepare(system: str, arguments: Iterable[str]) -> list[str]:
             raise ConfigError(f"{argument}: names no key")
         if key in GROUPS and equals:
             names = [name.strip() for name in value.split(",")]
-            chosen[key] = [name for name in names if re.fullmatch(r"[\w.-]+", name)]
+            chosen[key] = [name for name in names if re.fullmatch(r"[\w.+-]+", name)]
             for name in chosen[key]:
                 check_choice(key, name, system)
         elif equals and re.fullmatch(r"[\w.]+", key) and not key.startswith("hydra."):

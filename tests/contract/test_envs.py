@@ -12,7 +12,15 @@ from jmarl.envs.catalogue import JAXMARL, JUMANJI, PROBES
 from jmarl.envs.conformance import check_env
 
 
-QUICK = ["smax_3m", "mpe_spread", "mpe_spread_continuous", "lbf_8x8-2p-2f-coop", "rware_tiny-2ag", *PROBES]
+QUICK = [
+    "smax_3m",
+    "smax_1v2+2v1",
+    "mpe_spread",
+    "mpe_spread_continuous",
+    "lbf_8x8-2p-2f-coop",
+    "rware_tiny-2ag",
+    *PROBES,
+]
 OTHERS = [
     *(name for name in (*JAXMARL, *JUMANJI) if name not in QUICK),
     "jaxmarl_switch_riddle",
@@ -98,6 +106,10 @@ TWINS = {
     "no action when dead": (
         lambda e: on_step(e, lambda s, t, a: with_obs(t, avail=t.obs.avail & t.obs.alive[..., None])),
         "without any action",
+    ),
+    "from nowhere": (
+        lambda e: on_step(e, lambda s, t, a: with_obs(t, avail=t.obs.avail & ~t.first[:, None, None])),
+        "alive without any action",
     ),
     "not finite": (lambda e: on_step(e, lambda s, t, a: with_obs(t, own=t.obs.own / 0)), "not finite"),
     "dtype": (lambda e: on_step(e, lambda s, t, a: t.replace(reward=t.reward.astype(jnp.int32))), "disagree"),

@@ -176,6 +176,37 @@ def test_a_joint_advantage_is_one_for_the_team(death):
     assert (value != value[..., :1]).any()
 
 
+def with_an_absent_agent(experience):
+    """One agent more, that no episode has; its value is not even a number."""
+
+    def more(x, value, axis=-1):
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (0, 1)
+        return jnp.pad(x, widths, constant_values=value)
+
+    def seen(obs):
+        return obs.replace(alive=more(obs.alive, False), avail=more(obs.avail, False, axis=-2))
+
+    steps = experience.steps
+    steps = steps.replace(
+        obs=seen(steps.obs),
+        reward=more(steps.reward, 7.0),
+        extras=steps.extras.replace(value=more(steps.extras.value, jnp.nan)),
+    )
+    return experience.replace(steps=steps, last=experience.last.replace(obs=seen(experience.last.obs)))
+
+
+@pytest.mark.parametrize("advantage", ["per_agent", "joint"])
+def test_an_agent_that_is_absent_is_in_no_statistic(death, advantage):
+    batch, stats, metrics = batch_of(death, advantage=advantage)
+    more, stats_of_more, metrics_of_more = batch_of(with_an_absent_agent(death), advantage=advantage)
+    n = batch.target.shape[-1]
+    both = (batch.advantage, batch.target, stats, metrics)
+    others = (more.advantage[..., :n], more.target[..., :n], stats_of_more, metrics_of_more)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), others, both)
+    assert not any(w[..., n].any() for w in weigh(more, CFG))
+
+
 def test_the_loss_is_that_of_the_formula():
     rng = np.random.default_rng(0)
     T, B, N = 4, 3, 2
@@ -184,7 +215,7 @@ def test_the_loss_is_that_of_the_formula():
     steps = SimpleNamespace(
         valid=jnp.asarray(valid),
         reward=jnp.zeros((T, B, N)),
-        obs=SimpleNamespace(alive=jnp.asarray(alive)),
+        obs=SimpleNamespace(alive=jnp.asarray(alive), avail=jnp.ones((T, B, N, 2), bool)),
         extras=SimpleNamespace(logp=jnp.asarray(old), value=jnp.asarray(old_value)),
     )
     acts = valid[..., None] & alive

@@ -9,8 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jmarl import load_config
+from jmarl.envs import make
 from jmarl.envs.skirmish import env as skirmish
 from jmarl.envs.skirmish.rules import STOP, SkirmishConfig, scenario
+from jmarl.envs.skirmish.state import ABSENT
 from jmarl.networks.agents import HPNConfig, SAQAConfig, UPDeTConfig, make_agent
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.mixers import STHyperNetConfig, SumConfig, make_mixer
@@ -135,3 +138,87 @@ def test_one_program_runs_a_batch_of_all_sizes_and_gives_each_world_its_own_resu
         np.testing.assert_allclose(q[:, i : i + 1, :n, : 5 + m], q_alone, atol=1e-5)
         for name in MIXERS:
             np.testing.assert_allclose(q_tot[name][:, i : i + 1], tot_alone[name], rtol=1e-5, atol=1e-5)
+
+
+MIX = scenario("1v2+2v1+2v3")
+KEYS = 64
+
+
+@functools.cache
+def begun():
+    """Starts of the mix, and of each of its choices from the same keys."""
+    keys = jax.random.split(jax.random.key(0), KEYS)
+    draw = lambda rules: skirmish.begin(rules, SkirmishConfig(), keys)  # noqa: E731
+    return jax.jit(lambda: (draw(MIX), [draw(choice) for choice in MIX.choices]))()
+
+
+def sizes_of(state):
+    there = np.asarray(state.kind) != ABSENT
+    return there[:, : MIX.n_allies].sum(1), there[:, MIX.n_allies :].sum(1)
+
+
+def test_an_episode_of_several_sizes_begins_as_one_of_them():
+    state, choices = begun()
+    allies, enemies = sizes_of(state)
+    for rules, alone in zip(MIX.choices, choices, strict=True):
+        n, m = rules.n_allies, rules.n_enemies
+        drawn = (allies == n) & (enemies == m)
+        assert KEYS / 5 < drawn.sum() < KEYS / 2
+        units = [*range(n), *range(MIX.n_allies, MIX.n_allies + m)]
+        for field in ("position", "kind", "health"):
+            np.testing.assert_array_equal(getattr(state, field)[:, units][drawn], getattr(alone, field)[drawn])
+        assert np.asarray(state.alive).sum(1)[drawn].tolist() == [n + m] * drawn.sum()
+
+
+def fought(rules, state, steps=12):
+    """Allies march and shoot: (outcome, won, health of allies, of enemies) of every step."""
+
+    def step(state, keys):
+        obs = skirmish.observe(rules, SkirmishConfig(), state)
+        first = jnp.argmax(obs.avail[..., 5:], axis=-1) + 5
+        action = jnp.where(obs.avail[..., 5:].any(-1), first, jnp.where(obs.alive, 1, STOP))
+        state, outcome = skirmish.advance(rules, SkirmishConfig(), keys, state, action)
+        n = rules.n_allies
+        return state, (outcome, skirmish.won(rules, state), state.health[:, :n], state.health[:, n:])
+
+    return jax.lax.scan(step, state, jax.random.split(jax.random.key(1), (steps, KEYS)))[1]
+
+
+@pytest.mark.parametrize("choice", [0, 1])
+def test_a_smaller_team_fights_as_if_nobody_else_could_be_there(choice):
+    """The same all along, or until an enemy fires where there are fewer allies: weapons then draw from other keys."""
+    state, choices = begun()
+    rules = MIX.choices[choice]
+    drawn = (np.asarray(sizes_of(state)) == [[rules.n_allies], [rules.n_enemies]]).all(0)
+    mixed, alone = jax.jit(lambda a, b: (fought(MIX, a), fought(rules, b)))(state, choices[choice])
+    *verdicts, allies, enemies = alone
+    same = drawn & np.ones(len(allies), bool)[:, None]
+    if rules.n_allies < MIX.n_allies:
+        whole = jnp.concatenate([choices[choice].health[None, :, : rules.n_allies], allies])
+        same &= np.asarray((whole[:-1] == whole[0]).all(-1))
+    pairs = zip(jax.tree.leaves(mixed[:2]), jax.tree.leaves(verdicts), strict=True)
+    for a, b in [*pairs, (mixed[2][..., : rules.n_allies], allies), (mixed[3][..., : rules.n_enemies], enemies)]:
+        np.testing.assert_allclose(np.asarray(a)[same], np.asarray(b)[same], atol=1e-6)
+    assert np.asarray(verdicts[0][0])[same].any()
+
+
+def test_absent_units_are_masked_and_have_nothing_to_do():
+    state, _ = begun()
+    obs = jax.jit(lambda state: skirmish.observe(MIX, SkirmishConfig(), state))(state)
+    there = np.asarray(state.kind) != ABSENT
+    agents, enemies = there[:, : MIX.n_allies], there[:, MIX.n_allies :]
+    np.testing.assert_array_equal(obs.avail.any(-1), agents)
+    np.testing.assert_array_equal(obs.alive, agents)
+    np.testing.assert_array_equal(obs.state.mask[0], agents)
+    np.testing.assert_array_equal(obs.state.mask[1], enemies)
+    assert not (np.asarray(obs.mask[1]) & ~enemies[:, None]).any()
+    assert not np.asarray(obs.mask[1])[~agents].any() and not np.asarray(obs.own)[~agents].any()
+
+
+def test_names_of_several_sizes_are_parsed_and_wrong_ones_told():
+    env = make("smax_3m+8m+5v6")
+    assert (env.spec.n_agents, env.spec.n_actions) == (8, 5 + 8)
+    assert make("smax_3m+8m", smac_limit=True, exact_limit=True).spec.episode_limit == 120
+    assert load_config("vdn", ["env=smax_3m+8m"]).env == {"name": "smax_3m+8m"}
+    with pytest.raises(ValueError, match="smax_3m\\+oops"):
+        make("smax_3m+oops")

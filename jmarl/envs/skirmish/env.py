@@ -24,7 +24,7 @@ from jmarl.envs.skirmish.keys import descend
 from jmarl.envs.skirmish.observe import episode_limit, observe, spec
 from jmarl.envs.skirmish.rules import N_OWN_ACTIONS, STOP, UNITS, WIN_BONUS, Scenario, SkirmishConfig
 from jmarl.envs.skirmish.rules import scenario as scenario_of
-from jmarl.envs.skirmish.state import Bodies, Pool, Spawn, State, bodies, trait
+from jmarl.envs.skirmish.state import Bodies, Pool, Spawn, State, bodies, present, trait
 from jmarl.types import Env, Key, TimeStep
 
 
@@ -129,19 +129,20 @@ def _transition(
     )
     terminated = ~(jnp.any(after.health[:n] > 0, axis=0) & jnp.any(after.health[n:] > 0, axis=0))
     truncated = ~terminated & (state.steps >= episode_limit(scenario, config))
-    reward = damage_reward(before.health[n:], after.health[n:], trait(UNITS.health, kind[n:]))
+    count = present(scenario, kind[n:]).sum(axis=0) if scenario.choices else scenario.n_enemies
+    reward = damage_reward(before.health[n:], after.health[n:], trait(UNITS.health, kind[n:]), count)
     reward = reward + WIN_BONUS * won(scenario, state)
     return state.replace(ended=terminated | truncated), (reward, terminated, truncated)
 
 
 def damage_reward(
-    before: Float[Array, "M B"], after: Float[Array, "M B"], full: Float[Array, "M B"]
+    before: Float[Array, "M B"], after: Float[Array, "M B"], full: Float[Array, "M B"], count: Int[Array, "B"] | int
 ) -> Float[Array, "B"]:
-    """Mean loss of the enemies' health fractions over a step, never negative.
+    """Mean loss of the health fractions of ``count`` enemies over a step, never negative.
 
     SMAX and SMAC take the absolute value, which would pay for an enemy that is healed.
     """
-    return jnp.maximum(jnp.sum((before - after) / full, axis=0), 0.0) / before.shape[0]
+    return jnp.maximum(jnp.sum((before - after) / full, axis=0), 0.0) / count
 
 
 def won(scenario: Scenario, state: State) -> Bool[Array, "B"]:
@@ -166,7 +167,7 @@ def _fresh(scenario: Scenario, start: Spawn) -> State:
     batch, units = start.kind.shape
     return State(
         position=start.position,
-        health=trait(UNITS.health, start.kind),
+        health=jnp.where(present(scenario, start.kind), trait(UNITS.health, start.kind), 0.0),
         cooldown=jnp.zeros((batch, units)),
         kind=start.kind,
         heading=jnp.zeros((batch, units, 2)),

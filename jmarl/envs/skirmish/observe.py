@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jmarl.envs.skirmish.rules import MAP_SIZE, N_OWN_ACTIONS, STOP, UNITS, Scenario, SkirmishConfig
-from jmarl.envs.skirmish.state import Visible, distance, trait
+from jmarl.envs.skirmish.state import Visible, distance, present, trait
 from jmarl.types import CentralState, EntityObs, Group, Spec
 
 
@@ -76,7 +76,7 @@ def episode_limit(scenario: Scenario, config: SkirmishConfig) -> int:
 def observe(scenario: Scenario, config: SkirmishConfig, state: Visible) -> EntityObs:
     """The entity observations of all allies, and the central state."""
     n = scenario.n_allies
-    alive = state.alive
+    alive, there = state.alive, present(scenario, state.kind)
     own = _own_rows(state)
     seen, in_reach = _sights(scenario, state)
     rows = _rows(scenario, config, state, seen)
@@ -85,10 +85,10 @@ def observe(scenario: Scenario, config: SkirmishConfig, state: Visible) -> Entit
         own=own[:, :n],
         rows=rows,
         mask=_split(scenario, seen),
-        avail=_available(alive[:, :n], in_reach[:, :, n:]),
+        avail=_available(alive[:, :n], there[:, :n], in_reach[:, :, n:]),
         alive=alive[:, :n],
         joined=jnp.zeros((batch, n), bool),
-        unit_class=state.kind[:, :n],
+        unit_class=jnp.where(there, state.kind, 0)[:, :n],
         state=CentralState(
             features=(state.steps / episode_limit(scenario, config))[:, None],
             rows=(own[:, :n], own[:, n:]),
@@ -162,7 +162,9 @@ def _last_targeted(scenario: Scenario, state: Visible) -> Float[Array, "B U 1"]:
     return (state.attack / (jnp.asarray(n_actions)[None] - 1))[..., None]
 
 
-def _available(alive: Bool[Array, "B N"], in_reach: Bool[Array, "B N M"]) -> Bool[Array, "B N A"]:
-    """The dead may only stop; the living may also walk, and shoot at whom they reach."""
+def _available(
+    alive: Bool[Array, "B N"], there: Bool[Array, "B N"], in_reach: Bool[Array, "B N M"]
+) -> Bool[Array, "B N A"]:
+    """The absent may do nothing; the dead may stop; the living may also walk, and shoot at whom they reach."""
     walk = jnp.repeat(alive[..., None], STOP, axis=-1)
-    return jnp.concatenate([walk, jnp.ones_like(alive)[..., None], in_reach], axis=-1)
+    return jnp.concatenate([walk, there[..., None], in_reach], axis=-1)

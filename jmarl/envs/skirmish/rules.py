@@ -7,7 +7,7 @@ the marine hits harder, the zealot half as hard, marauder and stalker shoot more
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +74,8 @@ class Scenario:
     ``allies`` and ``enemies`` are type ids. Where ``drawn``, they only say how many units there
     are: types and start positions are drawn anew each episode, in the manner of SMACv2.
     ``limit`` is the step limit of SMAX, ``smac_limit`` that of SMAC's or SMACv2's map of the same
-    name (0: there is none).
+    name (0: there is none). Where there are ``choices``, each episode is one of them, with equal chances: ``allies``
+    and ``enemies`` only say how many units the largest has, and the limits are the longest.
     """
 
     allies: tuple[int, ...]
@@ -82,6 +83,7 @@ class Scenario:
     drawn: bool = False
     limit: int = 100
     smac_limit: int = 0
+    choices: tuple[Scenario, ...] = ()
 
     @property
     def n_allies(self) -> int:
@@ -163,7 +165,7 @@ SCENARIOS: dict[str, Scenario] = {
     "smacv2_10_units": _drawn(10, 10),
     "smacv2_20_units": _drawn(20, 20),
 }
-_ALIASES = ("5v5", "10v10", "20v20")
+_ALIASES = ("5v5", "10v10", "20v20", "5v5+10v10+20v20")
 _PREFIX = "smax_"
 _SIZES = re.compile(r"([1-9]\d*)v([1-9]\d*)")
 
@@ -171,11 +173,15 @@ _SIZES = re.compile(r"([1-9]\d*)v([1-9]\d*)")
 def scenario(name: str) -> Scenario:
     """The scenario called ``name``, with or without ``smax_``; ``NvM`` is generated for teams of 1 to 1280.
 
+    Several names joined by ``+`` are the choices among which each episode is drawn.
+
     Raises ``ValueError`` for a name that is none, saying what there is.
     """
     short = name.removeprefix(_PREFIX)
     if short in SCENARIOS:
         return SCENARIOS[short]
+    if "+" in short:
+        return _mixed(tuple(map(scenario, short.split("+"))))
     sizes = _SIZES.fullmatch(short)
     if sizes is None:
         raise ValueError(f"no skirmish scenario {name!r}; there are NvM (5v5, 40v40) and {', '.join(SCENARIOS)}")
@@ -185,10 +191,16 @@ def scenario(name: str) -> Scenario:
     return _drawn(n_allies, n_enemies)
 
 
+def _mixed(choices: tuple[Scenario, ...]) -> Scenario:
+    most = _drawn(max(c.n_allies for c in choices), max(c.n_enemies for c in choices))
+    limits = {"limit": max(c.limit for c in choices), "smac_limit": max(c.smac_limit for c in choices)}
+    return replace(most, choices=choices, **limits)
+
+
 def knows(name: str) -> bool:
-    """Whether ``name`` is ``smax_`` and a scenario, or the form ``smax_NvM`` (whose sizes ``scenario`` checks)."""
-    short = name.removeprefix(_PREFIX)
-    return name.startswith(_PREFIX) and (short in SCENARIOS or _SIZES.fullmatch(short) is not None)
+    """Whether ``name`` is ``smax_`` and a scenario, ``NvM`` (whose sizes ``scenario`` checks), or some with ``+``."""
+    parts = name.removeprefix(_PREFIX).split("+")
+    return name.startswith(_PREFIX) and all(part in SCENARIOS or _SIZES.fullmatch(part) for part in parts)
 
 
 def names() -> list[tuple[str, str]]:
@@ -198,6 +210,8 @@ def names() -> list[tuple[str, str]]:
 
 def describe(rules: Scenario) -> str:
     """One line on who meets whom."""
+    if rules.choices:
+        return "drawn for each episode: " + ", or ".join(map(describe, rules.choices))
     if rules.drawn:
         return f"{rules.n_allies} v {rules.n_enemies} units of drawn types, drawn starts (SMACv2 style)"
     return f"{_roster(rules.allies)} v {_roster(rules.enemies)}"

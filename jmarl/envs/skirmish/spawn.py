@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt32
 
+from jmarl.envs.batched import select
 from jmarl.envs.skirmish.keys import Path, bits, descend, uniform
 from jmarl.envs.skirmish.physics import push_apart
 from jmarl.envs.skirmish.rules import MAP_SIZE, UNITS, Scenario, SkirmishConfig
-from jmarl.envs.skirmish.state import Spawn, trait
+from jmarl.envs.skirmish.state import ABSENT, Spawn, trait
 
 
 NOISE = 2.0
@@ -27,6 +28,8 @@ SMACV2_OFFSET = 2.0
 # Where SMAX's keys lie below the key of a reset; see ``keys.descend``.
 ALLY_NOISE, ENEMY_NOISE = (1, 1), (1, 2)
 EXTRA_KIND, KIND = (1, 0, 0, 1, 0), (1, 0, 0, 1, 1)
+CHOICE = (2,)
+"""Of a scenario's choices; a reset of SMAX splits its key in two."""
 PLACEMENT = (1, 0, 1)
 SURROUNDS = (*PLACEMENT, 0)
 SURROUND = (*PLACEMENT, 1)
@@ -37,7 +40,12 @@ INSIDE_NOISE, GROUP, PLACE, OUTSIDE_NOISE = (1,), (0, 1), (0, 0, 1), (0, 0, 0, 1
 
 
 def draw(scenario: Scenario, config: SkirmishConfig, keys: Key[Array, "B"]) -> Spawn:
-    """One start for each key, drawn as ``HeuristicEnemySMAX.reset`` does; leaves [B, ...]."""
+    """One start for each key, drawn as ``HeuristicEnemySMAX.reset`` does; leaves [B, ...].
+
+    Where a scenario has choices, the start is that of one of them from the same key.
+    """
+    if scenario.choices:
+        return _one_of(scenario, config, keys)
     spawn = (_drawn if scenario.drawn else _fixed)(scenario, config, keys)
     position, radius = spawn.position, trait(UNITS.radius, spawn.kind)
     everybody = jnp.ones(spawn.kind.shape, bool)
@@ -46,6 +54,28 @@ def draw(scenario: Scenario, config: SkirmishConfig, keys: Key[Array, "B"]) -> S
     if config.clip_spawns:
         position = jnp.clip(position, radius[..., None], MAP_SIZE - radius[..., None])
     return spawn.replace(position=position)
+
+
+def _one_of(scenario: Scenario, config: SkirmishConfig, keys: Key[Array, "B"]) -> Spawn:
+    starts = [_padded(choice, scenario, draw(choice, config, keys)) for choice in scenario.choices]
+    drawn = jnp.floor(uniform(bits(descend(keys, [CHOICE]), 1)[0, :, 0]) * len(starts))
+    start = starts[0]
+    for rank, other in enumerate(starts[1:], start=1):
+        start = select(drawn == rank, other, start)
+    return start
+
+
+def _padded(choice: Scenario, scenario: Scenario, start: Spawn) -> Spawn:
+    """With absent units after those of either team."""
+    n = choice.n_allies
+    more = (0, scenario.n_allies - n), (0, scenario.n_enemies - choice.n_enemies)
+
+    def pad(x: Array, value: float) -> Array:
+        teams = zip((x[:, :n], x[:, n:]), more, strict=True)
+        rest = ((0, 0),) * (x.ndim - 2)
+        return jnp.concatenate([jnp.pad(t, ((0, 0), m, *rest), constant_values=value) for t, m in teams], axis=1)
+
+    return Spawn(pad(start.position, 0.0), pad(start.kind, ABSENT))
 
 
 def _fixed(scenario: Scenario, config: SkirmishConfig, keys: Key[Array, "B"]) -> Spawn:

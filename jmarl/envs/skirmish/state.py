@@ -9,13 +9,18 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from jmarl.envs.skirmish.rules import Scenario
+
+
+ABSENT = -1
+
 
 class Spawn(struct.PyTreeNode):
     """How an episode begins; also one entry of the pool of pre-drawn starts."""
 
     position: Float[Array, "*batch U 2"]
     kind: Int[Array, "*batch U"]
-    """Type id, an index into the columns of ``rules.UNITS``."""
+    """Type id, an index into the columns of ``rules.UNITS``; ``ABSENT``: this team has no such unit."""
 
 
 class Pool(struct.PyTreeNode):
@@ -78,8 +83,13 @@ def bodies(state: State) -> Bodies:
     return Bodies(state.position[..., 0].T, state.position[..., 1].T, state.health.T, state.cooldown.T)
 
 
+def present(scenario: Scenario, kind: Int[Array, "*shape"]) -> Bool[Array, "*shape"]:
+    """Which units the episode has; all, dead or alive, where teams have one size."""
+    return kind != ABSENT if scenario.choices else jnp.ones_like(kind, bool)
+
+
 def trait(column: np.ndarray, kind: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """One column of the unit table, looked up for each unit."""
+    """One column of the unit table, looked up for each unit; a type's, which is void, for one that is absent."""
     return jnp.asarray(column)[kind]
 
 
