@@ -2,11 +2,11 @@
 
     python -m benchmarks.learning [runs=ippo,mappo,mat_ppo,mam_ppo,mam_ppo:mam,rec_mam,sable,rec_sable] [map=smax_3m]
                                   [seeds=3] [steps=1500000] [episodes=512] [evaluations=10] [bar=0.9]
-                                  [out=results/learning]
+                                  [out=results/learning] [overrides=logger=none]
     python -m benchmarks.learning runs=hpn_qmix,qmix,pqn_vdn,spectra_qmix_plus bar=0.85 out=results/learning/value
 
 A run is a name in ``RUNS``, which says what it adds to the defaults of its system (a smaller
-width, for two CPU cores), or any other system with its defaults. For each,
+width, for two CPU cores), or any other system with its defaults; ``overrides`` are added to all. For each,
 ``<out>/<map>_<run>.json`` holds the exact command, the commit, the device, the whole configuration
 and every evaluation of every seed (``episodes`` episodes, greedy and sampled, of the very
 parameters at that step); ``<out>/<map>.png`` shows all of this map, and the table says when the median
@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "evaluations": 10,
     "bar": 0.9,
     "out": "results/learning",
+    "overrides": ("logger=none",),
 }
 
 
@@ -67,6 +68,7 @@ def command(run: str, folder: Path, args: dict[str, Any]) -> list[str]:
         "eval.absolute_factor=1",
         f"run_dir={folder}",
         *overrides,
+        *args["overrides"],
     ]
     return [sys.executable, "-m", f"jmarl.systems.{system}", *words]
 

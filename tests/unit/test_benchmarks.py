@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import common, decode, env, learning, scaling, throughput
+from benchmarks import ablation, common, decode, env, learning, scaling, throughput
 
 
 class Learner:
@@ -94,7 +94,7 @@ def test_an_unknown_argument_ends_the_program_and_names_the_nearest(capsys):
     assert capsys.readouterr().err == "unknown argument 'repeat'; did you mean 'repeats'?\n"
 
 
-@pytest.mark.parametrize("module", [decode, env, learning, scaling, throughput])
+@pytest.mark.parametrize("module", [ablation, decode, env, learning, scaling, throughput])
 def test_the_docstring_names_exactly_the_arguments_that_exist(module):
     usage = module.__doc__.split("\n\n")[1]
     named = {word.strip("[]").partition("=")[0] for word in usage.split() if "=" in word}
@@ -162,3 +162,28 @@ def test_a_picture_takes_the_records_of_its_own_map_and_says_what_they_hold(tmp_
     records = learning.on_record(tmp_path, "smax_3m")
     assert [record["map"] for record in records] == ["smax_3m"]
     assert learning.title(records) == "smax_3m, 3 seeds, 64 episodes"
+
+
+def test_the_ablation_trains_every_run_on_every_map_and_tabulates_wins_parameters_and_ratios(
+    tmp_path, monkeypatch, capsys
+):
+    asked, won = [], {"spectra_qmix_plus": [0.5, 0.75, 1.0], "spectra_qmix": [0.0, 0.25, 0.5]}
+
+    def train(run, args):
+        asked.append((args["map"], *learning.command(run, tmp_path, args)[2:4]))
+        rows = [{"greedy/won": [0.0] * 3}, {"greedy/won": won[run]}]
+        return {"run": run, "map": args["map"], "environment": {}, "evaluations": rows}
+
+    monkeypatch.setattr(learning, "train", train)
+    words = ["maps=smax_5v5,smax_2v3", f"out={tmp_path}/ablation.json", "overrides=network.embed_dim=16"]
+    monkeypatch.setattr("sys.argv", ["ablation", *words])
+    ablation.main()
+    modules = ["jmarl.systems.spectra_qmix_plus", "jmarl.systems.spectra_qmix"]
+    assert asked == [(name, module, f"env={name}") for name in ("smax_5v5", "smax_2v3") for module in modules]
+    records = json.loads((tmp_path / "ablation.json").read_text())["records"]
+    plus, qmix = ([r["parameters"] for r in records if r["run"] == run] for run in won)
+    assert plus[0]["total"] == plus[1]["total"] and qmix[0]["mixer"] > qmix[1]["mixer"]
+    assert plus[0]["agent"] == qmix[0]["agent"] and [p["agents"] for p in plus] == [5, 2]
+    printed = capsys.readouterr().out
+    assert "| smax_5v5 | 0.75 (0.50 to 1.00) | 0.25 (0.00 to 0.50) |" in printed and "| 3 |" in printed
+    assert (tmp_path / "ablation.png").stat().st_size > 0
