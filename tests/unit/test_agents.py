@@ -368,6 +368,25 @@ def test_work_is_linear_in_entities_and_less_than_a_matrix_for_each(kind):
     assert entity < 2 * features * width * 64 / 10
 
 
+QUADRATIC = pytest.mark.xfail(strict=True, raises=AssertionError, reason="every entity asks every other one")
+
+
+@pytest.mark.parametrize("kind", ["saqa", pytest.param("updet", marks=QUADRATIC)])
+def test_the_work_of_an_agent_doubles_with_the_entities(kind):
+    """Of whole teams of 10, 20 and 40 against as many, by XLA's count."""
+
+    def flops(n):
+        net = make_agent(skirmish(n, n), STANDARD[kind])
+        obs = jax.eval_shape(lambda: empty_obs(net.spec, 1, 1))
+        args = net.initial(1), obs, jnp.zeros((1, 1), bool)
+        params = jax.eval_shape(net.init, jax.random.key(0), *args)
+        return jax.jit(net.apply).lower(params, *args).cost_analysis()["flops"] / n
+
+    few, some, many = map(flops, (10, 20, 40))
+    assert some / few < 2.05
+    assert many / some < 2.05
+
+
 STANDARD = {
     "hpn": HPNConfig("hpn", "gru", memory_width=64, hyper_width=64, n_head=1, pool="sum", agent_id=False),
     "hpn_with_id": HPNConfig("hpn", "gru", memory_width=64, hyper_width=64, n_head=1, pool="sum", agent_id=True),

@@ -166,6 +166,51 @@ def test_the_online_network_chooses_among_the_available_and_the_target_values(ho
     np.testing.assert_allclose(got, GAMMA * 2 * 20.0, rtol=1e-6)
 
 
+@pytest.mark.parametrize("how", [as_it_is, pytest.param(maximum_of_all, marks=TWIN)])
+def test_without_replay_the_value_is_of_what_is_available(how):
+    spec = make_probe("probe_bandit", n_actions=4).spec
+    net = how(value.QNetwork(Table(4), make_mixer(spec, SUM), spec))
+    steps = one_transition(spec, [True, True, True, False])
+    params = {"agent": {"params": {"q": jnp.array([1.0, 5.0, 2.0, 9.0])}}, "mixer": {}}
+    loss = value.pqn_loss(net, value.PQNConfig(**SHARED, epochs=1, minibatches=1))
+    _, (sums, _) = loss(params, (), steps, mean_weights(steps.valid[:-1]))
+    np.testing.assert_allclose(float(sums["target_mean"]), GAMMA * 2 * 5.0, rtol=1e-6)
+
+
+class Recollection(nn.Module):
+    """Values that are memory, which never changes, times a parameter."""
+
+    @nn.compact
+    def __call__(self, carry, obs, first):
+        scale = self.param("scale", nn.initializers.ones, ())
+        return carry, jnp.broadcast_to(scale * carry[None, ..., None], obs.avail.shape)
+
+
+def a_cold_target(net):
+    """The defect: the target network begins each sequence with an empty memory."""
+
+    def unroll(self, params, carry, steps):
+        warm = params["agent"]["params"]["scale"] == ONLINE
+        return value.QNetwork.unroll(self, params, jnp.where(warm, carry, 0.0), steps)
+
+    return type("Cold", (type(net),), {"unroll": unroll})(*net)
+
+
+ONLINE, TARGET, MEMORY = 2.0, 5.0, 3.0
+
+
+@pytest.mark.parametrize("how", [as_it_is, pytest.param(a_cold_target, marks=TWIN)])
+def test_both_networks_unroll_from_the_memory_that_was_stored(how):
+    spec = make_probe("probe_bandit").spec
+    net = how(value.QNetwork(Recollection(), make_mixer(spec, SUM), spec))
+    steps = one_transition(spec, [True] * 3)
+    params, frozen = ({"agent": {"params": {"scale": jnp.float32(x)}}, "mixer": {}} for x in (ONLINE, TARGET))
+    carry = jnp.full((8, spec.n_agents), MEMORY)
+    _, (sums, _) = value.double_q_loss(net, REPLAY)(params, frozen, carry, steps, mean_weights(steps.valid[:-1]))
+    np.testing.assert_allclose(float(sums["q_mean"]), spec.n_agents * ONLINE * MEMORY, rtol=1e-6)
+    np.testing.assert_allclose(float(sums["target_mean"]), GAMMA * spec.n_agents * TARGET * MEMORY, rtol=1e-6)
+
+
 def test_rows_that_do_not_count_teach_nothing():
     spec = make_probe("probe_bandit").spec
     net = value.QNetwork(Table(3), make_mixer(spec, SUM), spec)
