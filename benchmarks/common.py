@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 
 NOISE_LIMIT = 0.10
@@ -156,6 +157,23 @@ def flops(executable: Any) -> float:
     """FLOPs by XLA's own count; a loop's body is counted once."""
     analysis = executable.cost_analysis()
     return float((analysis[0] if isinstance(analysis, list) else analysis).get("flops", float("nan")))
+
+
+def count(params: Any) -> int:
+    """Numbers in a tree of parameters, or of their shapes."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+
+
+def moved(before: Any, after: Any) -> bool:
+    """Whether every parameter array changed and is finite: a gradient step happened."""
+    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    return all(bool(jnp.any(a != b) and jnp.all(jnp.isfinite(b))) for a, b in pairs)
+
+
+def require(law: bool, line: str) -> None:
+    """End the program with this line (exit status 1) unless the law holds."""
+    if not law:
+        raise SystemExit(line)
 
 
 def environment_record(*, wall: bool = False) -> dict[str, Any]:

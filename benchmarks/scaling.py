@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import arguments, compiled, temp_bytes, timed, write_json
+from benchmarks.common import arguments, compiled, moved, require, temp_bytes, timed, write_json
 from benchmarks.policies import (
     RECOMPUTE,
     SYSTEMS,
@@ -48,7 +48,6 @@ from benchmarks.policies import (
     recompute_act,
     system_of,
 )
-from benchmarks.throughput import moved, require
 from jmarl.config import RunConfig, check
 from jmarl.envs import make
 from jmarl.networks.sequence.policy import action_codec

@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import arguments, markdown_table, timed, timed_pair, write_json
+from benchmarks.common import arguments, count, markdown_table, moved, require, timed, timed_pair, write_json
 from jmarl.envs.conformance import random_action
 from jmarl.training.anakin import Runner, device_mesh, rollout
 from jmarl.training.api import assemble
@@ -62,17 +62,6 @@ OVERRIDES = (
 )
 
 
-def count(params: Any) -> int:
-    """Numbers in a tree of parameters."""
-    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
-
-
-def moved(before: Any, after: Any) -> bool:
-    """Whether every parameter array changed and is finite: a gradient step happened."""
-    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-    return all(bool(jnp.any(a != b) and jnp.all(jnp.isfinite(b))) for a, b in pairs)
-
-
 def learned(losses: Sequence[float]) -> bool:
     """Whether losses were logged and the last is a number other than zero: a learner that never ran logs zeros."""
     return len(losses) > 0 and bool(np.isfinite(losses[-1])) and losses[-1] != 0.0
@@ -83,12 +72,6 @@ def require_moved(name: str, update: Callable[[], Any], params: Callable[[], Any
     before = jax.tree.map(jnp.copy, params())
     update()
     require(moved(before, params()), f"no gradient step was seen in {name}: the figures would mean nothing")
-
-
-def require(law: bool, line: str) -> None:
-    """End the program with this line (exit status 1) unless the law holds."""
-    if not law:
-        raise SystemExit(line)
 
 
 def require_equal_size(ours: int, theirs: int) -> float:

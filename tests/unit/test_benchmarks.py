@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import ablation, common, decode, env, learning, scaling, throughput
+from benchmarks import ablation, common, decode, env, learning, parameters, scaling, throughput
+from jmarl.envs import make
 
 
 class Learner:
@@ -94,7 +95,7 @@ def test_an_unknown_argument_ends_the_program_and_names_the_nearest(capsys):
     assert capsys.readouterr().err == "unknown argument 'repeat'; did you mean 'repeats'?\n"
 
 
-@pytest.mark.parametrize("module", [ablation, decode, env, learning, scaling, throughput])
+@pytest.mark.parametrize("module", [ablation, decode, env, learning, parameters, scaling, throughput])
 def test_the_docstring_names_exactly_the_arguments_that_exist(module):
     usage = module.__doc__.split("\n\n")[1]
     named = {word.strip("[]").partition("=")[0] for word in usage.split() if "=" in word}
@@ -187,3 +188,24 @@ def test_the_ablation_trains_every_run_on_every_map_and_tabulates_wins_parameter
     printed = capsys.readouterr().out
     assert "| smax_5v5 | 0.75 (0.50 to 1.00) | 0.25 (0.00 to 0.50) |" in printed and "| 3 |" in printed
     assert (tmp_path / "ablation.png").stat().st_size > 0
+
+
+def test_parameters_are_the_known_numbers_and_only_the_flat_ones_grow_with_the_team():
+    found = parameters.parameters({n: make(f"smax_{n}v{n}").spec for n in (5, 10)})
+    rows = found["agents"] | found["mixers"]
+    assert rows["SAQA"][5] == 48_453 - 64 and rows["HPN, 1 head"][5] == 131_590 and rows["sum"][5] == 0
+    state, hidden, embed = 1 + 10 * (5 + 5), 64, 32
+    per_weight = [(state + 1) * hidden + (hidden + 1) * out for out in (5 * embed, embed)]
+    assert rows["qmix"][5] == sum(per_weight) + 2 * (state + 1) * embed + embed + 1
+    assert {name for name, row in rows.items() if row[5] != row[10]} == {"flat GRU", "qmix", "qplex"}
+
+
+def test_the_bytes_of_a_replay_are_those_of_its_rows_and_carries():
+    """Two agents against two; 600 rows hold two chunks of 32 x 8, and the ring has a slot more."""
+    line = parameters.replays({2: make("smax_2v2").spec}, rows=600, envs=8)[0]
+    flags_action_reward, sketch, carry = 3 + 2 * 4 + 4, 4 * 8 * 4 + 4, 2 * 128 * 4
+    features, rows, state = 2 * 10, 2 * (1 + 2) * 12, 1 + 4 * 10
+    whole = 4 * (features + rows + state) + 2 * (1 + 2) + 4 + 2 * (7 + 1 + 1 + 4)
+    expected = [3 * 8 * (32 * (flags_action_reward + kept) + carry) for kept in (sketch, whole)]
+    assert (line["steps"], line["bytes"], line["float32_bytes"]) == (512, *expected)
+    assert f"{expected[0]:,}" in parameters.report({}, [line])
