@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 TRAIN ?= env=smax_3m total_timesteps=200_000
-BENCHMARKS ?= $(filter-out __init__ common policies,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS ?= $(filter-out __init__ common growth peers policies,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .PHONY: setup train test slow lint type format bench
 

@@ -110,6 +110,14 @@ def timed_pair(
     return pair
 
 
+def ratio_text(pair: PairTiming) -> str:
+    """The ratio in words, or why there is none."""
+    if not pair.trusted:
+        return f"withheld, A/A noise {pair.noise:.0%}"
+    wall = pair.baseline.wall_min / pair.candidate.wall_min
+    return f"{pair.ratio:.1f} times (by wall time {wall:.1f}; A/A noise {pair.noise:.1%})"
+
+
 def timed(call: Callable[[], Any], repeats: int = 10, *, wall: bool = False) -> Timing:
     """Time one call on its own; use ``timed_pair`` for anything that is quoted as a ratio."""
     calls = _calls(call)

@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from benchmarks.common import PairTiming, arguments, timed, timed_pair, write_json
+from benchmarks.common import PairTiming, arguments, ratio_text, timed, timed_pair, write_json
+from benchmarks.growth import exponents, growth_table
 from benchmarks.policies import (
     RECOMPUTE,
     Act,
@@ -30,9 +31,7 @@ from benchmarks.policies import (
     as_row,
     away_from_init,
     configuration,
-    exponents,
     fixed_spec,
-    growth_table,
     make_world,
     policy_of,
     recompute_act,
@@ -127,11 +126,7 @@ def measure(n_agents: int, args: dict[str, Any]) -> Size:
 
 def verdict(pair: PairTiming) -> str:
     """The ratio in words, or why there is none."""
-    said = f"{RECOMPUTE} over MAM at {RATIO_AT} agents, in turn: "
-    if not pair.trusted:
-        return f"{said}withheld, A/A noise {pair.noise:.0%}"
-    wall = pair.baseline.wall_min / pair.candidate.wall_min
-    return f"{said}{pair.ratio:.1f} times (by wall time {wall:.1f}; A/A noise {pair.noise:.1%})"
+    return f"{RECOMPUTE} over MAM at {RATIO_AT} agents, in turn: {ratio_text(pair)}"
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""What the benchmarks against the number of agents share: the policies, what they are asked, how a cost grows.
+"""What the benchmarks against the number of agents share: the policies, and what they are asked.
 
 A policy has the defaults of its system but for what would grow with the team: a one-hot of the agent, and a critic that
 reads one.
@@ -7,7 +7,7 @@ reads one.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from typing import NamedTuple
 
@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from benchmarks.common import markdown_table
 from jmarl import load_config
 from jmarl.config import RunConfig
 from jmarl.envs.batched import flat_spec
@@ -27,7 +26,6 @@ from jmarl.types import EntityObs, Params, Spec
 
 
 OBS_WIDTH, N_ACTIONS = 64, 10
-FIT_FROM = 32
 ALIKE = "network.agent_id=false"
 SYSTEMS = {
     # a critic's value for each agent, from widths that do not grow with the team where the world's do not
@@ -41,9 +39,6 @@ SYSTEMS = {
 """Module of the system, and the overrides."""
 RECOMPUTE = "MAT recompute"
 """MAT acting as the published code does: the whole decoder again for each agent."""
-
-Costs = Mapping[int, Mapping[str, float]]
-"""Number of agents -> policy -> a time, or a memory."""
 
 
 class World(NamedTuple):
@@ -135,21 +130,3 @@ def recompute_act(policy: SequencePolicy, codec: ActionCodec) -> Act:
         return jax.lax.fori_loop(0, n_agents, agent, jnp.zeros(world.noise.shape[:2], jnp.int32))
 
     return act
-
-
-def exponents(rows: Costs) -> dict[str, float]:
-    """Slope of the log of a cost against log agents, from ``FIT_FROM`` agents on, for each policy with two sizes."""
-    fits = {}
-    for name in dict.fromkeys(name for row in rows.values() for name in row):
-        points = np.log([(n, row[name]) for n, row in rows.items() if n >= FIT_FROM and row.get(name)])
-        if len(points) > 1:
-            fits[name] = float(np.polyfit(points[:, 0], points[:, 1], 1)[0])
-    return fits
-
-
-def growth_table(rows: Costs, names: Sequence[str]) -> str:
-    """Costs by number of agents, and below them the exponents, as markdown."""
-    fits = exponents(rows)
-    table = [[n, *(row.get(name, "-") for name in names)] for n, row in rows.items()]
-    table.append([f"exponent, n >= {FIT_FROM}", *(fits.get(name, "-") for name in names)])
-    return markdown_table(["agents", *names], table)

@@ -31,16 +31,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import arguments, compiled, moved, require, temp_bytes, timed, write_json
+from benchmarks.common import arguments, moved, require, write_json
+from benchmarks.growth import QUANTITIES, Program, Study, brief, by_quantity, growth_table, picture, program, record
 from benchmarks.policies import (
     RECOMPUTE,
     SYSTEMS,
-    Costs,
     away_from_init,
     configuration,
-    exponents,
     fixed_spec,
-    growth_table,
     make_world,
     offset,
     policy_of,
@@ -54,7 +52,6 @@ from jmarl.networks.sequence.policy import action_codec
 from jmarl.system import Learner, System
 from jmarl.training.anakin import init_runner, rollout
 from jmarl.training.launch import exit_code
-from jmarl.training.programs import compiler_options
 from jmarl.types import Env, Key, Params, Rollout, Spec, TimeStep
 
 
@@ -75,36 +72,11 @@ WORLDS: dict[str, tuple[str, Callable[[int], Spec]]] = {
     "smax": ("smax_agents", lambda n: make(f"smax_{n}v{n}").spec),
 }
 """The argument that holds the sizes, and the shape of the world at a size."""
-QUANTITIES = {
-    "step_ms": "evaluation step, ms",
-    "update_ms": "update, ms",
-    "step_mib": "evaluation step, temporary MiB",
-    "update_mib": "update, temporary MiB",
-}
 RATIO_WITHIN = 1e-3
 """Of 1, for the probability ratios of the first gradient step: what rounding may do."""
 
 QUICK = "unsafe_rbg"
 """The generator of what is not measured: it compiles in no time."""
-
-Study = dict[str, Costs]
-"""The costs of one world, by ``QUANTITIES``."""
-
-
-class Program(NamedTuple):
-    """An executable, and what it is called with."""
-
-    executable: Any
-    args: tuple[Any, ...]
-
-    def __call__(self) -> Any:
-        """Run it."""
-        return self.executable(*self.args)
-
-    def cost(self, kind: str, repeats: int) -> dict[str, float]:
-        """Milliseconds and temporary MiB."""
-        milliseconds = 1e3 * timed(self, repeats).best
-        return {f"{kind}_ms": milliseconds, f"{kind}_mib": temp_bytes(self.executable) / 2**20}
 
 
 class Job(NamedTuple):
@@ -112,11 +84,6 @@ class Job(NamedTuple):
 
     step: Program
     update: Program | None = None
-
-
-def program(function: Callable, *args: Any, effort: int = 1) -> Program:
-    """Compile as training does."""
-    return Program(compiled(function, *args, options=compiler_options(effort=effort)), args)
 
 
 def noise(spec: Spec, envs: int, rows: int) -> TimeStep:
@@ -207,14 +174,9 @@ def study(world: str, args: dict[str, Any]) -> Study:
     found = {}
     for n in args[sizes]:
         found[n] = measure(shape(n), args)
-        line = "; ".join(f"{name} {_brief(cost)}" for name, cost in found[n].items())
+        line = "; ".join(f"{name} {brief(cost)}" for name, cost in found[n].items())
         print(f"{world}, {n} agents: {line}", flush=True)
-    return {quantity: {n: pick(row, quantity) for n, row in found.items()} for quantity in QUANTITIES}
-
-
-def pick(costs: dict[str, dict[str, float]], quantity: str) -> dict[str, float]:
-    """One quantity of the policies that have it."""
-    return {name: cost[quantity] for name, cost in costs.items() if quantity in cost}
+    return by_quantity(found)
 
 
 def report(world: str, found: Study, systems: Sequence[str]) -> str:
@@ -224,23 +186,6 @@ def report(world: str, found: Study, systems: Sequence[str]) -> str:
         names = [*systems, *([RECOMPUTE] if any(RECOMPUTE in row for row in rows.values()) else [])]
         parts.append(f"{world}: {QUANTITIES[quantity]}\n\n{growth_table(rows, names)}")
     return "\n\n".join(parts)
-
-
-def picture(studies: dict[str, Study], path: Path) -> None:
-    """Every quantity against the number of agents, both logarithmic; a row of panels for each world."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4 * len(QUANTITIES), 3.4 * len(studies)), layout="constrained")
-    panels = figure.subplots(len(studies), len(QUANTITIES), squeeze=False)
-    for row, (world, found) in zip(panels, studies.items(), strict=True):
-        for axes, (quantity, costs) in zip(row, found.items(), strict=True):
-            for name in dict.fromkeys(name for cost in costs.values() for name in cost):
-                line = [(n, cost[name]) for n, cost in costs.items() if name in cost]
-                axes.plot(*zip(*line, strict=True), marker="o", markersize=3, label=name)
-            axes.set(xscale="log", yscale="log", xlabel="agents", title=f"{world}: {QUANTITIES[quantity]}")
-            axes.grid(alpha=0.3)
-    panels[0, 0].legend(fontsize="small")
-    figure.savefig(path, dpi=140)
 
 
 def main() -> int:
@@ -254,18 +199,8 @@ def main() -> int:
         print(f"\n{report(world, found, args['systems'])}")
     if args["out"]:
         write_json(args["out"], {"arguments": args, "worlds": {w: record(found) for w, found in studies.items()}})
-        picture(studies, Path(args["out"]).with_suffix(".png"))
+        picture(studies, Path(args["out"]).with_suffix(".png"), "agents")
     return 0
-
-
-def record(found: Study) -> dict[str, Any]:
-    """What is kept of one world."""
-    fits = {quantity: exponents(rows) for quantity, rows in found.items()}
-    return {**found, "exponents": fits}
-
-
-def _brief(cost: dict[str, float]) -> str:
-    return " / ".join(f"{cost[quantity]:.3g}" for quantity in QUANTITIES if quantity in cost)
 
 
 if __name__ == "__main__":

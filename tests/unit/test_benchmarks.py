@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import ablation, common, decode, env, learning, parameters, scaling, throughput
+from benchmarks import ablation, common, decode, entities, env, growth, learning, parameters, scaling, throughput
 from jmarl.envs import make
 
 
@@ -95,7 +95,7 @@ def test_an_unknown_argument_ends_the_program_and_names_the_nearest(capsys):
     assert capsys.readouterr().err == "unknown argument 'repeat'; did you mean 'repeats'?\n"
 
 
-@pytest.mark.parametrize("module", [ablation, decode, env, learning, parameters, scaling, throughput])
+@pytest.mark.parametrize("module", [ablation, decode, entities, env, learning, parameters, scaling, throughput])
 def test_the_docstring_names_exactly_the_arguments_that_exist(module):
     usage = module.__doc__.split("\n\n")[1]
     named = {word.strip("[]").partition("=")[0] for word in usage.split() if "=" in word}
@@ -209,3 +209,46 @@ def test_the_bytes_of_a_replay_are_those_of_its_rows_and_carries():
     expected = [3 * 8 * (32 * (flags_action_reward + kept) + carry) for kept in (sketch, whole)]
     assert (line["steps"], line["bytes"], line["float32_bytes"]) == (512, *expected)
     assert f"{expected[0]:,}" in parameters.report({}, [line])
+
+
+def test_what_entities_add_grows_as_known_whatever_does_not_grow():
+    rows = {n: {"linear": 50.0 + 0.1 * n, "square": 50.0 + 0.1 * (n - 5) ** 2, "flat": 50.0} for n in (5, 50, 100, 200)}
+    assert growth.exponents(rows)["linear"] < 0.2
+    assert growth.exponents(entities.added(rows)) == pytest.approx({"linear": 1.0, "square": 2.0})
+
+
+@pytest.mark.parametrize("n", [5, 200])
+def test_an_agent_sees_as_many_entities_as_asked_for_and_may_attack_half_of_them(n):
+    spec = entities.entity_spec(n, n_agents=8)
+    assert (spec.n_agents, spec.n_slots, spec.n_actions) == (8, n, 5 + (n + 1) // 2)
+    widths = [(group.width, group.state_width) for group in make("smax_5v5").spec.groups]
+    assert [(group.width, group.state_width) for group in spec.groups] == widths
+
+
+def test_a_network_without_a_gradient_is_refused():
+    job = lambda grad: entities.Job(None, growth.Program(lambda p: (0.0, grad), ({"kernel": np.ones(2)},)))  # noqa: E731
+    entities.require_gradient("it", job({"kernel": np.asarray([0.0, 0.1])}))
+    for gradient in (np.zeros(2), np.full(2, np.nan)):
+        with pytest.raises(SystemExit, match="it has a parameter without gradient"):
+            entities.require_gradient("it", job({"kernel": gradient}))
+
+
+def test_a_small_study_of_entities_from_arguments_to_record_and_picture(monkeypatch, capsys, tmp_path):
+    out = tmp_path / "entities.json"
+    small = [
+        "agents=saqa,updet",
+        "entities=3",
+        "n_agents=2",
+        "envs=1",
+        "rows=2",
+        "repeats=2",
+        "updates=2",
+        f"out={out}",
+    ]
+    monkeypatch.setattr("sys.argv", ["entities", *small])
+    monkeypatch.setattr(common, "SAMPLE_SECONDS", 1e-3)
+    assert entities.main() == 0
+    found = json.loads(out.read_text())
+    assert all(found[q]["3"][agent] > 0 for q in growth.QUANTITIES for agent in ("saqa", "updet"))
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "UPDeT over SAQA at 3 entities, update, in turn: " in capsys.readouterr().out

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import decode, policies, scaling
+from benchmarks import decode, growth, policies, scaling
 from benchmarks.common import PairTiming, Timing
 from benchmarks.decode import cached_act
 from jmarl.networks.sequence.policy import action_codec
@@ -22,14 +22,14 @@ def power_laws(sizes=(3, 10, 32, 64, 100)):
 
 
 def test_exponents_are_those_of_known_power_laws_from_32_agents_on():
-    assert policies.exponents(power_laws()) == pytest.approx(POWERS, abs=1e-9)
+    assert growth.exponents(power_laws()) == pytest.approx(POWERS, abs=1e-9)
 
 
 def test_a_policy_timed_at_a_single_large_size_has_no_exponent():
     rows = power_laws()
     rows[64]["MAT recompute"] = 1.0
-    assert set(policies.exponents(rows)) == set(POWERS)
-    assert policies.exponents(power_laws((3, 10, 32))) == {}
+    assert set(growth.exponents(rows)) == set(POWERS)
+    assert growth.exponents(power_laws((3, 10, 32))) == {}
 
 
 @pytest.mark.parametrize(("noise", "said"), [(0.02, "9.0 times (by wall time 3.0; A/A noise 2.0%)"), (0.2, "withheld")])
@@ -49,10 +49,10 @@ def test_the_actions_are_checked_at_every_size_before_they_are_timed():
 def test_a_report_has_every_quantity_and_in_each_table_every_system():
     systems = scaling.DEFAULTS["systems"]
     rows = {n: dict.fromkeys(systems, float(n)) for n in (32, 64)}
-    text = scaling.report("fixed", dict.fromkeys(scaling.QUANTITIES, rows), systems)
+    text = scaling.report("fixed", dict.fromkeys(growth.QUANTITIES, rows), systems)
     tables = text.split("\n\n")[1::2]
-    assert all(title in text for title in scaling.QUANTITIES.values())
-    assert len(tables) == len(scaling.QUANTITIES)
+    assert all(title in text for title in growth.QUANTITIES.values())
+    assert len(tables) == len(growth.QUANTITIES)
     for table in tables:
         assert table.splitlines()[0] == "| agents | " + " | ".join(systems) + " |"
         assert table.splitlines()[-1] == "| exponent, n >= 32 | " + " | ".join(["1"] * len(systems)) + " |"
@@ -111,7 +111,7 @@ def test_a_learner_that_stands_still_is_refused():
 
     def update_by(rate, **found):
         after = Learner({"kernel": params["kernel"] * (1 - rate)}), {**metrics, **found}
-        return scaling.Program(lambda learner: after, (Learner(params),))
+        return growth.Program(lambda learner: after, (Learner(params),))
 
     scaling.require_learning("it", update_by(0.1))
     for bad in (update_by(0.0), update_by(0.1, loss=np.float32("nan")), update_by(0.1, ratio_error=np.float32(0.5))):
@@ -124,7 +124,7 @@ def test_a_small_study_from_arguments_to_record_and_picture(monkeypatch, capsys,
     small = ["worlds=smax", "smax_agents=2", "systems=MAT", "repeats=2", "updates=2", "rows=1", f"out={out}"]
     assert run(monkeypatch, *small) == 0
     study = json.loads(out.read_text())["worlds"]["smax"]
-    assert all(study[quantity]["2"]["MAT"] > 0 for quantity in scaling.QUANTITIES)
+    assert all(study[quantity]["2"]["MAT"] > 0 for quantity in growth.QUANTITIES)
     assert policies.RECOMPUTE in study["step_ms"]["2"] and policies.RECOMPUTE not in study["update_ms"]["2"]
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out.startswith("smax, 2 agents: MAT ")
