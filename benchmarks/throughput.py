@@ -1,70 +1,70 @@
-"""Training throughput: jmarl's MAPPO against JaxMARL's own script, at the same sizes, side by side.
+"""Training throughput: jmarl's systems against JaxMARL's own scripts, at the same sizes, side by side.
 
-    python -m benchmarks.throughput peer=<checkout of JaxMARL> [units=10] [repeats=4] [peer_updates=2]
-                                    [envs=128] [steps=128] [out=results/throughput.json]
+    python -m benchmarks.throughput peer=<checkout of JaxMARL> [systems=mappo,pqn_vdn,qmix] [units=10] [repeats=4]
+                                    [peer_updates=2] [envs=128] [steps=128] [out=results]
 
-Both train a GRU actor and a GRU critic of 128 with 128 environments x 128 steps, 4 epochs x 4
-minibatches, and their parameters may differ by ``PARAMETERS_WITHIN``: what the critics read differs
-in width, and both widths are printed. A figure counts only after a gradient step has been seen in
-both: parameters changed here, a non-zero loss there. Without ``peer`` only the last table is made.
+``benchmarks/peers.py`` has the sizes, and says what is not equal and what the scripts need. Parameters may differ by
+``PARAMETERS_WITHIN``: what the networks read differs in width, and the widths are printed. A figure counts only after
+both have been seen to learn: every parameter changed here; there, every gradient step taken and losses that move.
+Without ``peer`` only the last table is made; ``envs=0`` and ``steps=0``, the defaults, are the script's own numbers.
 An environment step is one on which the action counted: jmarl's rows between episodes, which show
-the last observation, take time and count for nothing. JaxMARL's script is loaded from its checkout and timed as
+the last observation, take time and count for nothing. JaxMARL's script is timed as
 the difference between a run of ``1 + peer_updates`` updates and one of a single update, so that
 its set-up cancels; jmarl is timed on the chunk that its command line runs, over the devices that its
 command line uses. ``units`` names the scenarios ``smax_<n>v<n>`` and the peer's ``smacv2_<n>_units``.
 Steps a second are of wall time, because how well the cores are used is half of the matter; the ratio by
-CPU time stands beside it. (The peer's script runs on one device; that XLA's CPU backend has several costs it
+CPU time stands beside it. (The peer's scripts run on one device; that XLA's CPU backend has several cost MAPPO's
 nothing that could be measured.) The last table splits jmarl's time into environment, policy and update.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import sys
-import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from benchmarks.common import arguments, count, markdown_table, moved, require, timed, timed_pair, write_json
+from benchmarks.common import (
+    PairTiming,
+    Timing,
+    arguments,
+    count,
+    markdown_table,
+    moved,
+    require,
+    timed,
+    timed_pair,
+    write_json,
+)
+from benchmarks.peers import MATCHES, STORED, Match, Peer, load_script
+from jmarl.config import check
 from jmarl.envs.conformance import random_action
 from jmarl.training.anakin import Runner, device_mesh, rollout
 from jmarl.training.api import assemble
 from jmarl.training.config import load_config
-from jmarl.training.launch import use_cores
+from jmarl.training.launch import exit_code, use_cores
 from jmarl.training.programs import compile_programs, programs, seed_keys, state_shapes
 
 
 DEFAULTS: dict[str, Any] = {
     "peer": "",
+    "systems": ("mappo",),
     "units": 10,
     "repeats": 4,
     "peer_updates": 2,
-    "envs": 128,
-    "steps": 128,
+    "envs": 0,
+    "steps": 0,
     "out": "",
 }
 PARAMETERS_WITHIN = 0.05
-OVERRIDES = (
-    "network=gru",
-    "network.torso=[128]",
-    "network.memory_width=128",
-    "network.head=[128]",
-    "network.layer_norm=false",
-    "system.epochs=4",
-    "system.minibatches=4",
-    "num_seeds=1",
-)
-
-
-def learned(losses: Sequence[float]) -> bool:
-    """Whether losses were logged and the last is a number other than zero: a learner that never ran logs zeros."""
-    return len(losses) > 0 and bool(np.isfinite(losses[-1])) and losses[-1] != 0.0
+CLOCKS = {
+    "wall_min": ("seconds an update", "environment steps a second"),
+    "cpu_min": ("CPU seconds an update", "environment steps a CPU second"),
+}
 
 
 def require_moved(name: str, update: Callable[[], Any], params: Callable[[], Any]) -> None:
@@ -90,17 +90,17 @@ def first_width(params: Any, layer: str) -> int:
 
 
 class Ours:
-    """jmarl's MAPPO, compiled as the command line compiles it; each call trains one chunk of one update."""
+    """A system of jmarl, compiled as the command line compiles it; each call trains one chunk of one update."""
 
-    def __init__(self, units: int, envs: int, steps: int) -> None:
-        overrides = [f"env=smax_{units}v{units}", f"num_envs={envs}", f"rollout_length={steps}", *OVERRIDES]
-        self.config = load_config("mappo", [*overrides, "arch.updates_per_chunk=1"])
+    def __init__(self, name: str, match: Match, units: int) -> None:
+        stored = STORED * match.envs * match.steps
+        sizes = [f"env=smax_{units}v{units}", f"num_envs={match.envs}", f"rollout_length={match.steps}"]
+        overrides = [text.format(stored=stored) for text in match.overrides]
+        self.config = load_config(name, [*sizes, *overrides, "arch.updates_per_chunk=1"])
         self.env, self.system = assemble(self.config)
         plain = programs(self.config, self.env, self.system)
         ready, _ = compile_programs(self.config, plain, state_shapes(self.config, plain), fresh=True)
         self.runner, self.chunk = ready.init(seed_keys(self.config).init).runner, ready.chunk
-        self.parameters = count(self.runner.learner.params)
-        self.critic_input = first_width(self.runner.learner.params["critic"], "torso/dense_0")
         self.calls = 0
 
     def __call__(self) -> Any:
@@ -109,19 +109,24 @@ class Ours:
         self.calls += 1
         return report
 
+    @property
+    def params(self) -> Any:
+        """What it has learnt."""
+        return self.runner.learner.params
+
     def steps(self) -> float:
         """Environment steps of one update, the mean of all so far."""
         return int(self.runner.env_steps[0]) / self.calls
 
     def check(self) -> None:
         """Raise unless an update changes every parameter."""
-        require_moved("jmarl's update", self, lambda: self.runner.learner.params)
+        require_moved("jmarl's update", self, lambda: self.params)
 
     def split(self, repeats: int) -> dict[str, float]:
         """Wall seconds of one update spent in the environment, in the policy and in learning."""
         steps, keys = self.config.rollout_length, jax.random.split(jax.random.key(1), 1)
         alone = jax.jit(jax.vmap(functools.partial(self._environment, steps=steps)))
-        acting = jax.jit(jax.vmap(lambda r, k: rollout(self.env, self.system, r, steps, k)))
+        acting = jax.jit(jax.vmap(lambda r, k: rollout(self.env, self.system, r, steps, k)[1:]))
         with jax.set_mesh(device_mesh()):
             env_s = timed(lambda: alone(self.runner, keys), repeats, wall=True).best
             act_s = timed(lambda: acting(self.runner, keys), repeats, wall=True).best
@@ -139,111 +144,78 @@ class Ours:
         return jax.lax.scan(step, (state, runner.timestep), jax.random.split(key, (steps, 2)))
 
 
-def load_peer(checkout: str) -> types.ModuleType:
-    """JaxMARL's MAPPO script as a module, with its logger replaced by a list."""
-    path = Path(checkout) / "baselines" / "MAPPO" / "mappo_rnn_smax.py"
-    if not path.is_file():
-        raise SystemExit(f"peer={checkout!r}: no {path.name} under it; give the checkout of JaxMARL, peer=<folder>")
-    spec = importlib.util.spec_from_file_location("peer_mappo", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-class Peer:
-    """JaxMARL's script; a call trains for a fixed number of updates, set-up included."""
-
-    def __init__(self, module: types.ModuleType, units: int, envs: int, steps: int) -> None:
-        self.module, self.logs = module, []
-        module.wandb = types.SimpleNamespace(log=self.logs.append)  # pyright: ignore[reportAttributeAccessIssue]
-        self.base = {
-            "LR": 0.002, "NUM_ENVS": envs, "NUM_STEPS": steps, "FC_DIM_SIZE": 128, "GRU_HIDDEN_DIM": 128,
-            "UPDATE_EPOCHS": 4, "NUM_MINIBATCHES": 4, "GAMMA": 0.99, "GAE_LAMBDA": 0.95, "CLIP_EPS": 0.2,
-            "SCALE_CLIP_EPS": False, "ENT_COEF": 0.0, "VF_COEF": 0.5, "MAX_GRAD_NORM": 0.25, "ACTIVATION": "relu",
-            "OBS_WITH_AGENT_ID": True, "MAP_NAME": f"smacv2_{units}_units", "SEED": 0, "ANNEAL_LR": True,
-            "ENV_KWARGS": {"see_enemy_actions": True, "walls_cause_death": True, "attack_mode": "closest"},
-        }  # fmt: skip
-
-    def program(self, updates: int) -> Callable[[], Any]:
-        """A compiled run of so many updates."""
-        steps = self.base["NUM_ENVS"] * self.base["NUM_STEPS"]
-        train = self.module.make_train({**self.base, "TOTAL_TIMESTEPS": updates * steps})
-        key = jax.random.PRNGKey(0)
-        run = jax.jit(train).lower(key).compile()
-        return lambda: run(key)
-
-    def sizes(self, result: Any) -> tuple[int, int]:
-        """Parameters of actor and critic in a finished run, and the width of what the critic reads."""
-        actor, critic = (state.params for state in result["runner_state"][0][0])
-        return count((actor, critic)), first_width(critic, "params/Dense_0")
-
-    def check(self, result: Any) -> None:
-        """Raise unless the finished run logged a loss other than zero."""
-        jax.block_until_ready(result)
-        jax.effects_barrier()
-        losses = [float(log["total_loss"]) for log in self.logs]
-        require(learned(losses), "no gradient step was seen in JaxMARL's script: the figures would mean nothing")
-
-
-def main() -> None:
-    """Run the comparison, print the tables, write ``out``."""
-    args = arguments(DEFAULTS)
-    use_cores()
-    ours = Ours(args["units"], args["envs"], args["steps"])
+def run(name: str, args: dict[str, Any]) -> dict[str, Any]:
+    """Measure one system, and print its tables."""
+    match = MATCHES[name]
+    match = match._replace(envs=args["envs"] or match.envs, steps=args["steps"] or match.steps)
+    ours = Ours(name, match, args["units"])
     ours.check()
-    record: dict[str, Any] = {"units": args["units"], "parameters": {"jmarl": ours.parameters}}
+    sizes = {"envs": match.envs, "steps": match.steps, "gradient_steps": match.gradient_steps}
+    record: dict[str, Any] = {"system": name, "units": args["units"], **sizes}
+    record["parameters"] = {"jmarl": count(ours.params)}
+    print(f"\n{name} at smax_{args['units']}v{args['units']}: {sizes}")
     if args["peer"]:
-        record |= compare(ours, Peer(load_peer(args["peer"]), args["units"], args["envs"], args["steps"]), args)
+        peer = Peer(load_script(args["peer"], match.script), match, args["units"])
+        record |= compare(ours, peer, args)
     parts = ours.split(args["repeats"])
     parts["update"] = parts["all"] - parts["environment"] - parts["policy"]
-    shares = {name: parts[name] / parts["all"] for name in ("environment", "policy", "update")}
-    table = [[name, parts[name] / ours.steps() * 1e6, shares[name]] for name in shares]
+    shares = {part: parts[part] / parts["all"] for part in ("environment", "policy", "update")}
+    table = [[part, parts[part] / ours.steps() * 1e6, shares[part]] for part in shares]
     print(markdown_table(["part of jmarl's time", "us an environment step", "share"], table))
-    record |= {"split_seconds": parts, "shares": shares}
-    if args["out"]:
-        write_json(args["out"], record, wall=True)
+    return record | {"split_seconds": parts, "shares": shares}
 
 
 def compare(ours: Ours, peer: Peer, args: dict[str, Any]) -> dict[str, Any]:
-    """Steps a second of both and their ratio."""
-    rows = args["envs"] * args["steps"]
-    one, more = peer.program(1), peer.program(1 + args["peer_updates"])
+    """Sizes of both, steps a second of both, and their ratio."""
+    updates = args["peer_updates"]
+    one, more = peer.program(1), peer.program(1 + updates)
     result = more()
-    peer.check(result)
-    theirs, their_input = peer.sizes(result)
-    inputs = {"jmarl": ours.critic_input, "jaxmarl": their_input}
-    print(f"inputs of the critic: {inputs}")
-    apart = require_equal_size(ours.parameters, theirs)
+    peer.check(result, 1 + updates)
+    params = {"jmarl": ours.params, "jaxmarl": peer.match.params(result)}
+    sizes = {"parameters": {side: count(x) for side, x in params.items()}, "inputs": inputs(params, peer.match)}
+    print(f"inputs: {sizes['inputs']}; parameters: {sizes['parameters']}", flush=True)
+    apart = require_equal_size(*sizes["parameters"].values())
     pair = timed_pair(more, ours, args["repeats"], wall=True)
     setup = timed(one, max(2, args["repeats"] // 2), wall=True)
-    theirs_wall, theirs_cpu = pair.baseline.wall_min - setup.wall_min, pair.baseline.cpu_min - setup.cpu_min
-    seconds = {
-        "wall": {"jmarl": pair.candidate.wall_min, "jaxmarl": theirs_wall / args["peer_updates"]},
-        "cpu": {"jmarl": pair.candidate.cpu_min, "jaxmarl": theirs_cpu / args["peer_updates"]},
-    }
-    counts = {"jmarl": ours.parameters, "jaxmarl": theirs}
-    steps = {"jmarl": ours.steps(), "jaxmarl": float(rows)}
-    rates = {clock: {name: steps[name] / s[name] for name in s} for clock, s in seconds.items()}
-    ratio, cpu_ratio = (rates[clock]["jmarl"] / rates[clock]["jaxmarl"] for clock in ("wall", "cpu"))
-    lines = {
-        "parameters": counts,
-        "inputs of the critic": inputs,
-        "environment steps an update": steps,
-        "seconds an update": seconds["wall"],
-        "environment steps a second": rates["wall"],
-        "CPU seconds an update": seconds["cpu"],
-        "environment steps a CPU second": rates["cpu"],
-    }
+    steps = {"jmarl": ours.steps(), "jaxmarl": float(peer.match.envs * peer.match.steps)}
+    speeds = rates(pair, setup, updates, steps)
+    lines = sizes | {"environment steps an update": steps} | speeds
     print(markdown_table(["", "jmarl", "JaxMARL"], [[name, x["jmarl"], x["jaxmarl"]] for name, x in lines.items()]))
-    print(
-        f"ratio {ratio:.2f}, by CPU time {cpu_ratio:.2f}; parameters differ by {apart:.1%}; A/A noise {pair.noise:.1%}"
-    )
-    sizes = {"parameters": counts, "critic_inputs": inputs, "env_steps_per_update": steps}
-    speeds = {"seconds_per_update": seconds, "steps_per_second": rates}
-    return sizes | speeds | {"ratio": ratio, "ratio_by_cpu_time": cpu_ratio, "noise": pair.noise}
+    ratio, by_cpu = (speeds[name]["jmarl"] / speeds[name]["jaxmarl"] for _, name in CLOCKS.values())
+    print(f"ratio {ratio:.2f}, by CPU time {by_cpu:.2f}; parameters differ by {apart:.1%}; A/A noise {pair.noise:.1%}")
+    return lines | {"ratio": ratio, "ratio_by_cpu_time": by_cpu, "noise": pair.noise}
+
+
+def inputs(params: dict[str, Any], match: Match) -> dict[str, dict[str, int]]:
+    """Side -> network -> width of what it reads."""
+    return {
+        side: {net: first_width(params[side][net], layers[i]) for net, layers in match.inputs.items()}
+        for i, side in enumerate(params)
+    }
+
+
+def rates(pair: PairTiming, setup: Timing, updates: int, steps: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Seconds and steps a second of both sides; the peer's from what ``updates`` added to a run with its ``setup``."""
+    lines = {}
+    for clock, (cost, rate) in CLOCKS.items():
+        theirs = (getattr(pair.baseline, clock) - getattr(setup, clock)) / updates
+        seconds = {"jmarl": getattr(pair.candidate, clock), "jaxmarl": theirs}
+        lines |= {cost: seconds, rate: {side: steps[side] / seconds[side] for side in steps}}
+    return lines
+
+
+def main() -> int:
+    """Run the comparisons, print the tables, write a file for each system into ``out``."""
+    args = arguments(DEFAULTS)
+    for name in args["systems"]:
+        check(name in MATCHES, "systems", name, f"must be one of {', '.join(MATCHES)}")
+    use_cores()
+    for name in args["systems"]:
+        record = run(name, args)
+        if args["out"]:
+            write_json(Path(args["out"]) / f"throughput_{name}.json", record, wall=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -4,12 +4,15 @@ import json
 import time
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import ablation, common, decode, entities, env, growth, learning, parameters, scaling, throughput
+from benchmarks import ablation, common, decode, entities, env, growth, learning, parameters, peers, scaling, throughput
+from jmarl import load_config
 from jmarl.envs import make
+from jmarl.training.launch import exit_code
 
 
 class Learner:
@@ -66,10 +69,18 @@ def test_moved_asks_every_array_for_a_finite_change():
 
 
 @pytest.mark.parametrize(
-    ("losses", "verdict"), [([], False), ([0.3, 0.0], False), ([float("nan")], False), ([0.0, -0.2], True)]
+    ("losses", "verdict"),
+    [
+        ([], False),
+        ([0.3, 0.0], False),
+        ([float("nan")], False),
+        ([0.3, 0.3], False),
+        ([0.3], True),
+        ([0.0, -0.2], True),
+    ],
 )
-def test_learned_reads_the_last_loss(losses, verdict):
-    assert throughput.learned(losses) is verdict
+def test_learned_reads_the_last_loss_and_whether_losses_move(losses, verdict):
+    assert peers.learned(losses) is verdict
 
 
 def test_networks_of_unequal_size_are_refused():
@@ -252,3 +263,69 @@ def test_a_small_study_of_entities_from_arguments_to_record_and_picture(monkeypa
     assert all(found[q]["3"][agent] > 0 for q in growth.QUANTITIES for agent in ("saqa", "updet"))
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "UPDeT over SAQA at 3 entities, update, in turn: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", peers.MATCHES)
+def test_both_sides_learn_alike_from_as_much(name):
+    match = peers.MATCHES[name]
+    stored = peers.STORED * match.envs * match.steps
+    sizes = [f"num_envs={match.envs}", f"rollout_length={match.steps}"]
+    cfg = load_config(name, [*sizes, *(text.format(stored=stored) for text in match.overrides)])
+    ours, theirs = cfg.system, match.config
+    if name == "qmix":
+        here = ours.gradient_steps, ours.batch_size, ours.mixer.embed, ours.mixer.hypernet, ours.replay_size
+        keys = "NUM_EPOCHS", "BUFFER_BATCH_SIZE", "MIXER_EMBEDDING_DIM", "MIXER_HYPERNET_HIDDEN_DIM"
+        assert here == (*(theirs[key] for key in keys), stored)
+        assert ours.gradient_steps == match.gradient_steps
+    else:
+        epochs = theirs["UPDATE_EPOCHS" if name == "mappo" else "NUM_EPOCHS"]
+        assert (ours.epochs, ours.minibatches) == (epochs, theirs["NUM_MINIBATCHES"])
+        assert epochs * ours.minibatches == match.gradient_steps
+    widths = {theirs[key] for key in ("HIDDEN_SIZE", "FC_DIM_SIZE", "GRU_HIDDEN_DIM") if key in theirs}
+    assert widths == {cfg.network.memory_width, *cfg.network.torso, *cfg.network.head}
+
+
+class Script:
+    """A peer's script in miniature: its state is its gradient steps, and ``rate`` is what a step takes off the loss."""
+
+    def __init__(self, rate: float, per_update: int) -> None:
+        self.rate, self.per_update = rate, per_update
+
+    def make_train(self, config):
+        updates = config["TOTAL_TIMESTEPS"] // (config["NUM_ENVS"] * config["NUM_STEPS"])
+
+        def train(key):
+            for i in range(updates):
+                jax.debug.callback(lambda loss: self.wandb.log({"loss": loss}), 1.0 - self.rate * i)
+            return jnp.int32(updates * self.per_update)
+
+        return train
+
+
+@pytest.mark.parametrize(("rate", "per_update", "learns"), [(0.1, 3, True), (0.0, 3, False), (0.1, 0, False)])
+def test_a_script_is_refused_unless_its_losses_move_and_every_step_is_taken(rate, per_update, learns):
+    match = peers.MATCHES["qmix"]._replace(envs=2, steps=5, gradient_steps=3, steps_taken=lambda n: [n])
+    peer = peers.Peer(Script(rate, per_update), match, units=5)
+    result = peer.program(2)()
+    if learns:
+        peer.check(result, 2)
+    else:
+        with pytest.raises(SystemExit, match="the figures would mean nothing"):
+            peer.check(result, 2)
+
+
+def test_the_setup_of_a_script_does_not_count():
+    seconds = lambda wall, cpu: common.Timing(cpu, cpu, wall, wall, 0.0, True)  # noqa: E731
+    pair = common.PairTiming(seconds(10.0, 12.0), seconds(1.0, 2.0), ratio=10.0, noise=0.0)
+    found = throughput.rates(pair, seconds(4.0, 4.0), updates=3, steps={"jmarl": 90.0, "jaxmarl": 100.0})
+    assert found["seconds an update"] == {"jmarl": 1.0, "jaxmarl": 2.0}
+    assert found["environment steps a second"] == {"jmarl": 90.0, "jaxmarl": 50.0}
+    assert found["environment steps a CPU second"] == pytest.approx({"jmarl": 45.0, "jaxmarl": 100 / (8 / 3)})
+
+
+def test_a_system_without_a_script_is_refused_and_so_is_a_folder_without_one(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.argv", ["throughput", "systems=sable"])
+    assert exit_code(throughput.main) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(SystemExit, match=r"no QLearning/qmix_rnn\.py under its baselines"):
+        peers.load_script(str(tmp_path), peers.MATCHES["qmix"].script)
