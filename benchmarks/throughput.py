@@ -98,7 +98,7 @@ class Ours:
         self.config = load_config(name, [*sizes, *overrides, "arch.updates_per_chunk=1"])
         self.env, self.system = assemble(self.config)
         plain = programs(self.config, self.env, self.system)
-        ready, _ = compile_programs(self.config, plain, state_shapes(self.config, plain), fresh=True)
+        (ready,), _ = compile_programs(self.config, [plain], [state_shapes(self.config, plain)], fresh=True)
         self.runner, self.chunk = ready.init(seed_keys(self.config).init).runner, ready.chunk
         self.calls = 0
 

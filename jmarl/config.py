@@ -7,8 +7,10 @@ whose text names the key, the value and the fix.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import difflib
+import itertools
 import math
 import re
 import types
@@ -177,6 +179,11 @@ def _named(kinds: list[Any], tree: Mapping[str, Any], path: str) -> Any:
     return by_name[str(name)]
 
 
+def _increase(counts: list[int]) -> bool:
+    """Whether each is more than the one before it, and the first more than 0."""
+    return all(low < high for low, high in itertools.pairwise([0, *counts]))
+
+
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
     """Evaluation: exactly one episode from each of ``episodes`` environments, greedy and sampled."""
@@ -235,6 +242,30 @@ class LoggerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class StageConfig:
+    """A part of a run: a world, and the share of the run's updates that learn in it."""
+
+    env: str
+    fraction: float
+
+
+@dataclasses.dataclass(frozen=True)
+class CurriculumConfig:
+    """Worlds to learn in one after the other, parameters being kept; without any, the run's own is the only one."""
+
+    stages: tuple[StageConfig, ...] = ()
+    reset_optimiser: bool = True
+    """Whether the optimiser forgets its moments where a stage begins; schedules go on either way."""
+
+    def __post_init__(self) -> None:
+        shares = [stage.fraction for stage in self.stages]
+        for share in shares:
+            check(0 < share <= 1, "curriculum.stages", share, "a fraction must be greater than 0 and at most 1")
+        rule = f"fractions must add up to 1, not {sum(shares):g}"
+        check(not shares or math.isclose(sum(shares), 1, abs_tol=1e-6), "curriculum.stages", shares, rule)
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run. ``system`` and ``network`` have the classes that the system's module names."""
 
@@ -254,6 +285,7 @@ class RunConfig:
     eval: EvalConfig
     checkpoint: CheckpointConfig
     logger: LoggerConfig
+    curriculum: CurriculumConfig = CurriculumConfig()
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0, 2**32 - 1)
@@ -266,6 +298,38 @@ class RunConfig:
         rows = self.rows_per_update
         rule = f"must be at least the {rows} rows of one update (num_envs x rollout_length); raise it or lower num_envs"
         check(self.eval.every >= rows, "eval.every", self.eval.every, rule)
+        self._check_curriculum()
+
+    def _check_curriculum(self) -> None:
+        name, last, every = self.env["name"], self.worlds[-1], self.eval.every
+        rule = f"the last stage must be the world of the run, which is {name} (env={last} would make it that)"
+        check(last == name, "curriculum.stages", last, rule)
+        if not _increase(self._stage_evaluations(self.num_evaluations)):
+            enough = math.ceil(1 / min(stage.fraction for stage in self.curriculum.stages))
+            few = f"gives {self.num_evaluations} evaluations, and each of {len(self.worlds)} stages ends with one"
+            check(False, "eval.every", every, f"{few}; make it at most {max(1, self.total_timesteps // enough)}")
+
+    @property
+    def worlds(self) -> tuple[str, ...]:
+        """Names of the worlds that the run learns in, stage by stage; evaluations are on the last."""
+        return tuple(stage.env for stage in self.curriculum.stages) or (self.env["name"],)
+
+    @property
+    def stage_ends(self) -> tuple[int, ...]:
+        """For each stage the updates of the run by its end, which is that of an evaluation interval."""
+        return tuple(n * self.updates_per_evaluation for n in self._stage_evaluations(self.num_evaluations))
+
+    def _stage_evaluations(self, total: int) -> list[int]:
+        shares = [stage.fraction for stage in self.curriculum.stages] or [1.0]
+        return [math.floor(share * total + 0.5) for share in itertools.accumulate(shares)]
+
+    def stage_at(self, update: int) -> int:
+        """The stage, counted from 0, that learns after that many updates; the last one does not end."""
+        return min(bisect.bisect_right(self.stage_ends, update), len(self.worlds) - 1)
+
+    def in_world(self, name: str) -> RunConfig:
+        """This run in another world alone, with the options of its own."""
+        return dataclasses.replace(self, env={**self.env, "name": name}, curriculum=CurriculumConfig())
 
     @property
     def rows_per_update(self) -> int:

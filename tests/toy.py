@@ -6,9 +6,12 @@ known as ``jmarl.systems.toy``.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import sys
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -17,6 +20,7 @@ import optax
 from flax import struct
 
 from jmarl.config import ArchConfig, CheckpointConfig, EvalConfig, LoggerConfig, RunConfig
+from jmarl.envs import probes, registry
 from jmarl.system import System
 from jmarl.types import Spec
 
@@ -94,3 +98,23 @@ def config(**changes: Any) -> RunConfig:
         logger=LoggerConfig(False, False, "", "disabled"),
     )
     return dataclasses.replace(base, **changes)
+
+
+TEAMS = {
+    **{f"bandit_{n}": functools.partial(probes.bandit, n_agents=n) for n in (2, 3)},
+    **{f"cue_{n}": functools.partial(probes.cue, n_agents=n, length=3) for n in (2, 3)},
+    "bandit_of_4": functools.partial(probes.bandit, n_actions=4),
+}
+"""Worlds that differ in the number of agents alone, and one of more actions."""
+
+
+@contextlib.contextmanager
+def teams() -> Iterator[None]:
+    """Within it the worlds of ``TEAMS`` have their names."""
+    for name, factory in TEAMS.items():
+        registry.register(name, factory)
+    try:
+        yield
+    finally:
+        for name in TEAMS:
+            registry._ENTRIES.pop(name)

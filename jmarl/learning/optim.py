@@ -41,3 +41,12 @@ def skipped_steps(opt_state: Any) -> Int[Array, ""]:
     is_guard = lambda node: isinstance(node, optax.ApplyIfFiniteState)  # noqa: E731 - a predicate for tree.leaves
     guards = [leaf for leaf in jax.tree.leaves(opt_state, is_leaf=is_guard) if is_guard(leaf)]
     return sum((guard.total_notfinite for guard in guards), start=jnp.zeros((), jnp.int32))
+
+
+def keep_schedules(fresh: Any, old: Any) -> Any:
+    """The state ``fresh``, in which schedules go on from where they are in ``old``.
+
+    All else is as in ``fresh``: moments, the count that corrects their bias, and the gradients skipped.
+    """
+    is_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)  # noqa: E731 - a predicate for tree.map
+    return jax.tree.map(lambda new, was: was if is_schedule(was) else new, fresh, old, is_leaf=is_schedule)

@@ -19,8 +19,9 @@ from flax import struct
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from jmarl.learning.optim import keep_schedules
 from jmarl.learning.parallel import ENV_AXIS
-from jmarl.system import Learner, System
+from jmarl.system import HANDED_OVER, Learner, System
 from jmarl.types import Carry, Env, EnvState, Key, Metrics, Rollout, TimeStep, Transition
 
 
@@ -66,6 +67,27 @@ def init_runner(env: Env, system: System, num_envs: int, key: Key) -> Runner:
         key=key,
         env_steps=jnp.uint32(0),
     )
+
+
+def learnt(runner: Runner) -> Runner:
+    """A runner without its environments and their past: what goes on in another world, in the same shapes there."""
+    learner = runner.learner
+    learner = learner.replace(replay=None) if hasattr(learner, "replay") else learner
+    return runner.replace(env_state=None, timestep=None, carry=None, episode=None, learner=learner)
+
+
+def next_runner(env: Env, system: System, num_envs: int, before: Runner, *, reset_optimiser: bool) -> Runner:
+    """The state in which a run goes on in another world; of the old one it reads what ``learnt`` leaves.
+
+    What was learnt is handed over (``HANDED_OVER``), environment steps and schedules go on, environments and replay
+    begin anew. With ``reset_optimiser`` the moments do too.
+    """
+    fresh, old = init_runner(env, system, num_envs, before.key), before.learner
+    kept = {name: getattr(old, name) for name in HANDED_OVER if hasattr(old, name)}
+    if hasattr(old, "opt_state"):
+        new = fresh.learner.opt_state
+        kept["opt_state"] = keep_schedules(new, old.opt_state) if reset_optimiser else old.opt_state
+    return fresh.replace(learner=fresh.learner.replace(**kept), env_steps=before.env_steps)
 
 
 def _track(episode: Episode, timestep: TimeStep, outcomes: Sequence[str]) -> tuple[Episode, Metrics]:

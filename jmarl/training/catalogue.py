@@ -17,7 +17,7 @@ import jmarl
 from jmarl.config import ConfigError, nearest
 
 
-GROUPS = ("env", "system", "network", "arch", "logger", "sweep", "experiment")
+GROUPS = ("env", "system", "network", "curriculum", "arch", "logger", "sweep", "experiment")
 _PACKAGE = Path(jmarl.__file__).parent
 
 

@@ -45,6 +45,11 @@ def leaf_paths(tree: Any) -> list[str]:
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(tree)]
 
 
+def leaf_shapes(tree: Any) -> dict[str, str]:
+    """Type and shape of each leaf by path, as text: ``float32[3,4]``."""
+    return {path: _shape_text(*_raw_shape(x)) for path, x in zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True)}
+
+
 def to_host(tree: Any) -> dict[str, np.ndarray]:
     """A flat copy on the host, by path; typed keys as their words. Copies, so that donation cannot reach it."""
 
@@ -98,6 +103,7 @@ class Checkpoints:
     def restore(self, like: Any) -> Restored | None:
         """The newest valid step, in the structure of ``like``; None if no step was ever saved.
 
+        ``like`` may be a function that gives the structure for what was saved beside the state.
         Falls back from a damaged step to the one before it, with a warning that names it. Raises
         ``ConfigError`` when a step does not fit ``like`` (other leaves, shapes or types), and
         when no step is valid.
@@ -157,6 +163,7 @@ class Checkpoints:
         if _hash_json([record.get("meta"), record.get("leaves")]) != record.get("digest"):
             raise _Corrupt("its description does not match its digest")
         leaves = record["leaves"]
+        like = like(record["meta"]) if callable(like) else like
         _check_fit(leaves, like, f"checkpoint {step} in {self._folder}")
         blank = {path: np.empty(leaf["shape"], leaf["dtype"]) for path, leaf in leaves.items()}
         arrays = self._args.StandardRestore({path: x for path, x in blank.items() if x.size})

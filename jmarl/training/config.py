@@ -104,7 +104,8 @@ def from_tree(tree: dict[str, Any]) -> RunConfig:
     also = [path for name, kind in parts.items() for path in key_paths(kind, name)]
     built = {name: build(kind, tree[name], name) for name, kind in parts.items()}
     config = build(RunConfig, {**tree, **built}, also=also)
-    _check_world(**config.env)
+    for world in dict.fromkeys(config.worlds):
+        check_world(**config.in_world(world).env)
     check_batch(config.num_envs, getattr(config.system, "minibatches", 1))
     return config
 
@@ -121,7 +122,7 @@ def _module(system: Any) -> Any:
     return module
 
 
-def _check_world(name: str, **options: Any) -> None:
+def check_world(name: str, **options: Any) -> None:
     """Raise ``ConfigError`` unless the environment can be built, which only its builder knows."""
     from jmarl.envs import registry
 

@@ -29,7 +29,7 @@ from typing import Any
 import yaml
 
 import jmarl
-from jmarl.config import ConfigError, RunConfig, check, read_value
+from jmarl.config import ConfigError, CurriculumConfig, RunConfig, check, read_value
 
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "jaxmarl", "orbax-checkpoint", "hydra-core", "numpy", "wandb")
@@ -144,11 +144,16 @@ def resume_config(run: str, overrides: Iterable[str] = ()) -> RunConfig:
     from jmarl.training.config import from_tree
 
     folder = existing("resume", run)
-    tree = read_tree(folder)
+    tree = _later_keys() | read_tree(folder)
     for override in overrides:
         key, _, text = override.lstrip("+").partition("=")
         _override(tree, key, read_value(key, text))
     return from_tree({**tree, "resume": run})
+
+
+def _later_keys() -> dict[str, Any]:
+    """The defaults of those keys that a run may lack because it is older than they are."""
+    return {"curriculum": _lists(dataclasses.asdict(CurriculumConfig()))}
 
 
 def _override(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -8,19 +8,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
-from jmarl.config import ConfigError, RunConfig, check, check_range
+from jmarl.config import RunConfig, check, check_range
 from jmarl.system import System
 from jmarl.training import folder as run_folder
 from jmarl.training import report
 from jmarl.training.anakin import device_mesh
 from jmarl.training.api import assemble
-from jmarl.training.checkpoint import Checkpoints
 from jmarl.training.evaluate import evaluate_modes
 from jmarl.training.launch import use_compile_cache
 from jmarl.training.loop import Position, Session, log_absolute
-from jmarl.training.programs import ABSOLUTE, State, programs, seed_keys
+from jmarl.training.programs import ABSOLUTE, State, seed_keys
+from jmarl.training.saved import restore_params
 from jmarl.types import Env, Params
 
 
@@ -38,7 +37,7 @@ def absolute_metric(s: Session, state: State, at: Position) -> str:
     for i in range(s.config.eval.absolute_factor):
         if s.stop():
             return ""
-        parts.append(jax.device_get(s.programs.evaluate(best, best.params, s.keys.at(ABSOLUTE + i), at.update)[1]))
+        parts.append(jax.device_get(s.programs[-1].evaluate(best, best.params, s.keys.at(ABSOLUTE + i), at.update)[1]))
     results = jax.tree.map(lambda *x: np.concatenate(x, axis=-1), *parts)
     log_absolute(s, at, results)
     tree = _tree(s.config, s.config.eval.absolute_factor * s.config.eval.episodes, best.update, results)
@@ -52,6 +51,18 @@ def evaluate_run(run: str, *, episodes: int = 640, parameters: str = "best", see
     ``parameters`` is ``best`` (each seed's best evaluation) or ``latest``; ``seed`` draws other
     episodes; ``json`` names a file for the results. Raises ``ConfigError`` when there is nothing to judge.
     """
+    folder, config = _to_judge(run, episodes, parameters, seed, json)
+    env, system = assemble(config)
+    params, updates = restore_params(config, folder, parameters)
+    tree = _tree(config, episodes, updates, _play(config, env, system, params, episodes, seed))
+    print(_table(parameters, tree), flush=True)
+    if json:
+        run_folder.write_json(pathlib.Path(json), tree)
+    return 0
+
+
+def _to_judge(run: str, episodes: int, parameters: str, seed: int, json: str) -> tuple[pathlib.Path, RunConfig]:
+    """The folder and the configuration of a run, and that it can be judged so."""
     check(parameters in PARAMETERS, "parameters", parameters, f"must be one of {', '.join(PARAMETERS)}")
     check(episodes >= 1, "episodes", episodes, "must be at least 1")
     _check_target(json)
@@ -59,17 +70,15 @@ def evaluate_run(run: str, *, episodes: int = 640, parameters: str = "best", see
     config = run_folder.read_config(folder)
     check_range("seed", seed, 0, 2**32 - 1 - ABSOLUTE - config.eval.absolute_factor)
     use_compile_cache(config.arch)
-    env, system = assemble(config)
-    params, updates = restore_params(config, env, system, folder, parameters)
+    return folder, config
+
+
+def _play(config: RunConfig, env: Env, system: System, params: Params, episodes: int, seed: int) -> Any:
+    """``{mode: {name: [S, episodes]}}`` of episodes that no other part of the run has played."""
     keys = seed_keys(config).at(ABSOLUTE + config.eval.absolute_factor + seed)
     with jax.set_mesh(device_mesh()):
         play = jax.jit(jax.vmap(lambda params, key: evaluate_modes(env, system, params, key, episodes)))
-        results = jax.device_get(play(params, keys))
-    tree = _tree(config, episodes, updates, results)
-    print(_table(parameters, tree), flush=True)
-    if json:
-        run_folder.write_json(pathlib.Path(json), tree)
-    return 0
+        return jax.device_get(play(params, keys))
 
 
 def _check_target(json: str) -> None:
@@ -77,32 +86,6 @@ def _check_target(json: str) -> None:
     path = pathlib.Path(json)
     fits = not json or (path.parent.is_dir() and os.access(path.parent, os.W_OK) and not path.is_dir())
     check(fits, "json", json, "cannot be written; name a file in a folder that exists")
-
-
-def restore_params(
-    config: RunConfig, env: Env, system: System, folder: pathlib.Path, parameters: str
-) -> tuple[Params, Int[np.ndarray, " S"]]:
-    """What a run saved, ``best`` or ``latest`` for each of its seeds, and the update that each comes from.
-
-    Raises ``ConfigError`` for a folder without a checkpoint.
-    """
-    like = jax.eval_shape(programs(config, env, system).init, seed_keys(config).init)
-    state, step = _restore(config, folder, like)
-    if parameters == "best":
-        return state.best.params, np.asarray(state.best.update)
-    return state.runner.learner.params, np.full(config.num_seeds, step)
-
-
-def _restore(config: RunConfig, folder: pathlib.Path, like: State) -> tuple[State, int]:
-    warn = report.open_reporter().warn
-    checkpoints = Checkpoints(folder / "checkpoints", keep=1, verify=True, warn=warn, read_only=True)
-    restored = checkpoints.restore(like)
-    checkpoints.close()
-    if restored is None:
-        raise ConfigError(f"run={folder}: holds no checkpoint yet")
-    for change in run_folder.version_changes(restored.meta["versions"]):
-        warn(f"not what trained these parameters: {change}")
-    return restored.state, restored.step
 
 
 def _tree(config: RunConfig, episodes: int, updates: Any, results: Any) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import numpy as np
 
 from jmarl.config import RunConfig
 from jmarl.training import report
+from jmarl.training.anakin import learnt
+from jmarl.training.api import Stage
 from jmarl.training.checkpoint import Checkpoints
 from jmarl.training.folder import versions, write_status
 from jmarl.training.logger import Logger
 from jmarl.training.programs import ChunkReport, Keys, Programs, State, score_name
 from jmarl.training.report import Reporter
-from jmarl.types import Env
 
 
 class NotFinite(ArithmeticError):
@@ -34,6 +35,8 @@ class Position(NamedTuple):
     """For each seed; does not wrap, as the counter on the device does after 2^32."""
     seconds: float
     """Spent training and evaluating, in all processes; compilation left out."""
+    stage: int = 0
+    """The stage, counted from 0, that the state is of; where one has just ended, still that one."""
 
 
 class Session(NamedTuple):
@@ -41,8 +44,9 @@ class Session(NamedTuple):
 
     config: RunConfig
     folder: pathlib.Path
-    env: Env
-    programs: Programs
+    stages: tuple[Stage, ...]
+    programs: tuple[Programs, ...]
+    """Those of each stage."""
     keys: Keys
     checkpoints: Checkpoints | None
     logger: Logger
@@ -74,7 +78,29 @@ def train(s: Session, state: State, at: Position, saved: Position | None) -> tup
         elif at.update >= s.config.num_updates:
             return state, at, ""
         else:
-            state, at = advance(s, state, at)
+            state, at = advance(s, *enter(s, state, at))
+
+
+def stage_due(config: RunConfig, at: Position) -> int:
+    """The stage that goes on from there; a run that was extended does not go back to one that it has left."""
+    return max(at.stage, config.stage_at(at.update))
+
+
+def enter(s: Session, state: State, at: Position) -> tuple[State, Position]:
+    """Go over to another world if it is due; the old one is released first, so that both need not be held at once."""
+    due = stage_due(s.config, at)
+    if due == at.stage:
+        return state, at
+    with report.stopwatch() as seconds:
+        kept = learnt(state.runner)
+        held = {id(x) for x in jax.tree.leaves(kept)}
+        for x in jax.tree.leaves(state.runner):
+            if id(x) not in held:
+                x.delete()
+        runner = jax.block_until_ready(s.programs[due].enter(kept))
+        at = at._replace(stage=due, seconds=at.seconds + seconds())
+    s.reporter.say(f"{report.stage_text(s.config, due)} begins after update {at.update:,}")
+    return state.replace(runner=runner), at
 
 
 def evaluation_is_due(config: RunConfig, at: Position) -> bool:
@@ -93,7 +119,7 @@ def checkpoint_is_due(config: RunConfig, at: Position) -> bool:
 def advance(s: Session, state: State, at: Position) -> tuple[State, Position]:
     """One chunk: train, check, log, show. ``steps_per_second`` is the sum over the seeds."""
     with report.stopwatch() as seconds:
-        runner, on_device = s.programs.chunk(state.runner)
+        runner, on_device = s.programs[at.stage].chunk(state.runner)
         result: ChunkReport = jax.device_get(on_device)
         elapsed = seconds()
     update = at.update + s.config.updates_per_chunk
@@ -101,11 +127,12 @@ def advance(s: Session, state: State, at: Position) -> tuple[State, Position]:
     env_steps = count_steps(at.env_steps, np.asarray(result.env_steps))
     rate = (sum(env_steps) - sum(at.env_steps)) / elapsed
     at = at._replace(update=update, env_steps=env_steps, seconds=at.seconds + elapsed)
-    speed = {"steps_per_second": rate, "agent_steps_per_second": rate * s.env.spec.n_agents}
+    speed = {"steps_per_second": rate, "agent_steps_per_second": rate * s.stages[at.stage].env.spec.n_agents}
     row = _row("train", at) | speed | _training_metrics(result)
     s.logger.log(row)
     remaining = at.seconds / update * max(0, s.config.num_updates - update)
-    s.reporter.progress(report.progress_line(row, update / max(update, s.config.num_updates), remaining))
+    share = update / max(update, s.config.num_updates)
+    s.reporter.progress(report.progress_line(row, share, remaining, report.stage_text(s.config, at.stage)))
     write_status(s.folder, "running", update=update, env_steps=env_steps)
     return state.replace(runner=runner), at
 
@@ -138,14 +165,14 @@ def evaluate(s: Session, state: State, at: Position) -> tuple[State, Position, l
     """Judge the parameters as they are now, for each seed; the best so far are kept in the state."""
     with report.stopwatch() as seconds:
         params = state.runner.learner.params
-        best, on_device = s.programs.evaluate(state.best, params, s.keys.at(at.evaluations), at.update)
+        best, on_device = s.programs[-1].evaluate(state.best, params, s.keys.at(at.evaluations), at.update)
         results = jax.device_get(on_device)
         elapsed = seconds()
     at = at._replace(evaluations=at.evaluations + 1, last_evaluation=at.update, seconds=at.seconds + elapsed)
     row = _row("eval", at) | mean_results(results)
     s.logger.log(row)
     s.reporter.say(report.evaluation_line(row))
-    return state.replace(best=best), at, row[f"greedy/{score_name(s.env)}"]
+    return state.replace(best=best), at, row[f"greedy/{score_name(s.stages[-1].env)}"]
 
 
 def log_absolute(s: Session, at: Position, results: dict[str, dict[str, np.ndarray]]) -> None:
@@ -163,7 +190,8 @@ def mean_results(results: dict[str, dict[str, np.ndarray]]) -> dict[str, list[fl
 
 
 def _row(kind: str, at: Position) -> dict[str, Any]:
-    return {"kind": kind, "update": at.update, "env_steps": at.env_steps, "time": at.seconds}
+    where = {"kind": kind, "update": at.update, "env_steps": at.env_steps, "time": at.seconds}
+    return where | {"stage": at.stage + 1}
 
 
 def belongs_before(row: dict[str, Any], at: Position) -> bool:

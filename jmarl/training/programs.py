@@ -1,10 +1,11 @@
-"""The three programs of a run, with their seed axis, shardings and ahead-of-time compilation."""
+"""The programs of a run's stages, with their seed axis, shardings and ahead-of-time compilation."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from jmarl.config import RunConfig
 from jmarl.system import System
 from jmarl.training import anakin, api
-from jmarl.training.anakin import Runner
+from jmarl.training.anakin import Runner, learnt
 from jmarl.training.report import size
 from jmarl.types import Env, Key, Metrics, Params
 
@@ -55,15 +56,17 @@ class ChunkReport(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """A run as functions over the seed axis.
+    """A stage of a run as functions over the seed axis.
 
     ``init(keys) -> State``; ``chunk(runner) -> (runner, ChunkReport)`` donates the runner;
-    ``evaluate(best, params, keys, update) -> (best, {mode: {name: [S, episodes]}})``.
+    ``evaluate(best, params, keys, update) -> (best, {mode: {name: [S, episodes]}})``;
+    ``enter(anakin.learnt(runner)) -> runner`` goes on with what another stage left.
     """
 
     init: Callable[[Key], State]
     chunk: Callable[[Runner], tuple[Runner, ChunkReport]]
     evaluate: Callable[[Best, Params, Key, Any], tuple[Best, dict[str, Metrics]]]
+    enter: Callable[[Runner], Runner]
 
 
 class Keys(NamedTuple):
@@ -113,7 +116,12 @@ def programs(config: RunConfig, env: Env, system: System) -> Programs:
         score = results["greedy"][judged].mean(-1)
         return _better(best, params, score, update), results
 
-    return Programs(init, chunk, evaluate)
+    def enter(before: Runner) -> Runner:
+        reset = config.curriculum.reset_optimiser
+        one = partial(anakin.next_runner, env, system, config.num_envs, reset_optimiser=reset)
+        return jax.vmap(one)(before)
+
+    return Programs(init, chunk, evaluate, enter)
 
 
 def _finite(params: Params) -> dict[str, Array]:
@@ -142,30 +150,52 @@ def state_shapes(config: RunConfig, plain: Programs) -> State:
     return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, places)
 
 
-def compile_programs(config: RunConfig, plain: Programs, shapes: State, *, fresh: bool) -> tuple[Programs, str]:
-    """Compile ahead of time, all programs side by side, because XLA lets Python's lock go.
+def compile_programs(
+    config: RunConfig, plain: Sequence[Programs], shapes: Sequence[State], *, fresh: bool, first: int = 0
+) -> tuple[tuple[Programs, ...], str]:
+    """Compile the stages from ``first`` on ahead of time, side by side, because XLA lets Python's lock go.
 
-    Tracing holds that lock, so it goes in order: a short one first, which compiles while the longest one is
-    traced. ``init`` is compiled for a ``fresh`` run alone. The text says what memory the compiled chunk takes.
+    Tracing holds that lock, so it goes in order: a short one first, which compiles while the longest ones are
+    traced. ``init`` is compiled for a ``fresh`` run alone, and evaluation, which all stages share, for the last
+    world. The text says what memory the largest compiled chunk takes.
     """
-    whole = jax.tree.leaves(shapes.best)[0].sharding
+    best, whole = shapes[-1].best, jax.tree.leaves(shapes[-1].best)[0].sharding
     keys = _like(jax.eval_shape(lambda: seed_keys(config).init), whole)
     update = _like(jax.ShapeDtypeStruct((), jnp.int32), whole)
-    runner_at, state_at = (jax.tree.map(lambda x: x.sharding, t) for t in (shapes.runner, shapes))
-    chunk = jax.jit(plain.chunk, donate_argnums=0, out_shardings=(runner_at, whole))
-    evaluate = jax.jit(plain.evaluate, out_shardings=whole)
-    init = jax.jit(plain.init, out_shardings=state_at)
-    with jax.set_mesh(whole.mesh), ThreadPoolExecutor(3, thread_name_prefix="compile") as pool:
-        init = pool.submit(init.lower(keys).compile, compiler_options(effort=0)) if fresh else None
-        chunk = pool.submit(chunk.lower(shapes.runner).compile, compiler_options(effort=1))
-        evaluate = evaluate.lower(shapes.best, shapes.best.params, keys, update)
-        evaluate = pool.submit(evaluate.compile, compiler_options(effort=1))
-    ready = Programs(
-        init=lambda k: init.result()(jax.device_put(k, whole)) if init else plain.init(k),
-        chunk=chunk.result(),
-        evaluate=lambda b, p, k, u: evaluate.result()(b, p, *jax.device_put((k, np.int32(u)), whole)),
-    )
-    return ready, _memory_text(chunk.result().memory_analysis())
+    stages = range(first, len(plain))
+    with jax.set_mesh(whole.mesh), ThreadPoolExecutor(2 + len(stages), thread_name_prefix="compile") as pool:
+        submit = partial(_submit, pool)
+        init = submit(plain[0].init, keys, out=_places(shapes[0]), effort=0) if fresh else None
+        chunks, enters = {}, {}
+        for i in stages:
+            out = _places(shapes[i].runner)
+            chunks[i] = submit(plain[i].chunk, shapes[i].runner, out=(out, whole), effort=1, donate=(0,))
+            if i:
+                enters[i] = submit(plain[i].enter, learnt(shapes[i - 1].runner), out=out, effort=0)
+        evaluate = submit(plain[-1].evaluate, best, best.params, keys, update, out=whole, effort=1)
+
+    def stage(i: int, program: Programs) -> Programs:
+        compiled = {name: of[i].result() for name, of in (("chunk", chunks), ("enter", enters)) if i in of}
+        return program._replace(
+            init=lambda k: init.result()(jax.device_put(k, whole)) if init else plain[0].init(k),
+            evaluate=lambda b, p, k, u: evaluate.result()(b, p, *jax.device_put((k, np.int32(u)), whole)),
+            **compiled,
+        )
+
+    ready = tuple(stage(i, program) for i, program in enumerate(plain))
+    return ready, _memory_text([chunk.result().memory_analysis() for chunk in chunks.values()])
+
+
+def _submit(
+    pool: ThreadPoolExecutor, program: Any, *like: Any, out: Any, effort: int, donate: tuple[int, ...] = ()
+) -> Future[Any]:
+    """Trace here and now; compile in the pool."""
+    lowered = jax.jit(program, donate_argnums=donate, out_shardings=out).lower(*like)
+    return pool.submit(lowered.compile, compiler_options(effort))
+
+
+def _places(shapes: Any) -> Any:
+    return jax.tree.map(lambda x: x.sharding, shapes)
 
 
 def compiler_options(effort: int) -> dict[str, str | bool] | None:
@@ -182,10 +212,12 @@ def compiler_options(effort: int) -> dict[str, str | bool] | None:
     return {name: value for name, value in options.items() if name not in os.environ.get("XLA_FLAGS", "")}
 
 
-def _memory_text(analysis: Any) -> str:
-    if analysis is None:
+def _memory_text(analyses: list[Any]) -> str:
+    """Of the chunk that needs most."""
+    if None in analyses:
         return "the backend does not say how much memory that takes"
-    parts = {"temporary": analysis.temp_size_in_bytes, "state": analysis.argument_size_in_bytes}
+    largest = max(analyses, key=lambda a: a.temp_size_in_bytes + a.argument_size_in_bytes)
+    parts = {"temporary": largest.temp_size_in_bytes, "state": largest.argument_size_in_bytes}
     return "a chunk takes " + ", ".join(f"{size(n)} {name}" for name, n in parts.items()) + " a device"
 
 

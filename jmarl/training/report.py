@@ -13,6 +13,8 @@ import numpy as np
 from rich.console import Console
 from rich.live import Live
 
+from jmarl.config import RunConfig
+
 
 LOSSES = ("loss", "policy_loss", "value_loss", "td_loss", "entropy")
 """Metrics that the progress line shows, as many as fit."""
@@ -68,13 +70,20 @@ def _live(console: Console) -> Reporter:
     return Reporter(say, warn, progress, live.stop)
 
 
-def progress_line(row: dict[str, Any], share: float, eta_s: float) -> str:
-    """One training row in words.
+def stage_text(config: RunConfig, stage: int) -> str:
+    """``stage 2 of 3, smax_10v10``; empty for the only stage of a run."""
+    worlds = config.worlds
+    return f"stage {stage + 1} of {len(worlds)}, {worlds[stage]}" if len(worlds) > 1 else ""
+
+
+def progress_line(row: dict[str, Any], share: float, eta_s: float, stage: str = "") -> str:
+    """One training row in words, after the ``stage`` where there is one to tell.
 
     Of several seeds: the mean of their env steps, the sum of their env steps/s, the median of any other figure.
     """
     parts = [
         f"{share:5.1%}",
+        *([stage] if stage else []),
         f"{mean_steps(row['env_steps']):,} env steps",
         f"{row['steps_per_second']:,.0f} env steps/s",
         f"ETA {duration(eta_s)}",

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import pathlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 
 from jmarl.config import ConfigError, RunConfig
-from jmarl.system import System
 from jmarl.training import folder as run_folder
 from jmarl.training import logger as log
 from jmarl.training import loop, report
 from jmarl.training.anakin import device_mesh
-from jmarl.training.api import assemble
-from jmarl.training.checkpoint import Checkpoints, Restored
+from jmarl.training.api import Stage, stages
+from jmarl.training.checkpoint import Checkpoints, Meta, Restored
 from jmarl.training.judge import absolute_metric, evaluate_run
 from jmarl.training.loop import NotFinite, Position, Session
 from jmarl.training.programs import (
@@ -35,7 +35,6 @@ from jmarl.training.programs import (
 )
 from jmarl.training.report import Reporter
 from jmarl.training.signals import PREEMPTED, stop_requests
-from jmarl.types import Env
 
 
 __all__ = ["evaluate_run", "run"]
@@ -82,29 +81,37 @@ def _failure(config: RunConfig, error: Exception) -> tuple[int, str]:
 
 def _run(config: RunConfig, folder: pathlib.Path, reporter: Reporter, stop: Callable[[], str]) -> tuple[int, str]:
     """Set up and train; returns the exit code and the last words."""
-    env, system = assemble(config)
-    plain = programs(config, env, system)
-    shapes = state_shapes(config, plain)
+    parts = stages(config)
+    plain = tuple(programs(config, part.env, part.system) for part in parts)
+    shapes = tuple(state_shapes(config, p) for p in plain)
     checkpoints = _open_checkpoints(config, folder, reporter)
     try:
-        restored = checkpoints.restore(shapes) if checkpoints and config.resume else None
+        restored = checkpoints.restore(partial(_shapes_of, shapes)) if checkpoints and config.resume else None
         at = Position(**restored.meta["position"]) if restored else loop.start(config)
         if _finished(config, folder, at):
             return 0, f"already finished, all {at.update:,} updates; total_timesteps=<more> extends the run"
-        reporter.say(_plan(config, env, system, shapes))
+        reporter.say(_plan(config, parts, shapes))
         reporter.say(_beginning(config, folder, at, restored))
         _prepare(config, folder, at, restored, checkpoints, reporter)
         with report.stopwatch() as seconds:
-            ready, memory = compile_programs(config, plain, shapes, fresh=restored is None)
+            first, fresh = loop.stage_due(config, at), restored is None
+            ready, memory = compile_programs(config, plain, shapes, fresh=fresh, first=first)
         reporter.say(f"compiled in {seconds():.1f} s, which no steps/s below contains; {memory}")
         keys = seed_keys(config)
         logger = log.open_loggers(config.logger, folder, folder.name, reporter.warn)
-        session = Session(config, folder, env, ready, keys, checkpoints, logger, reporter, stop)
-        state = jax.device_put(restored.state, jax.tree.map(lambda x: x.sharding, shapes)) if restored else None
-        return _train(session, state or ready.init(keys.init), at, at if restored else None)
+        session = Session(config, folder, parts, ready, keys, checkpoints, logger, reporter, stop)
+        if restored is None:
+            return _train(session, ready[0].init(keys.init), at, None)
+        places = jax.tree.map(lambda x: x.sharding, shapes[at.stage])
+        return _train(session, jax.device_put(restored.state, places), at, at)
     finally:
         if checkpoints:
             checkpoints.close()
+
+
+def _shapes_of(shapes: Sequence[State], meta: Meta) -> State:
+    """What a checkpoint holds is in the shapes of the stage that it is of."""
+    return shapes[Position(**meta["position"]).stage]
 
 
 def _finished(config: RunConfig, folder: pathlib.Path, at: Position) -> bool:
@@ -176,24 +183,29 @@ def _new_schedule(config: RunConfig, before: int) -> str:
     )
 
 
-def _plan(config: RunConfig, env: Env, system: System, shapes: State) -> str:
+def _plan(config: RunConfig, parts: Sequence[Stage], shapes: Sequence[State]) -> str:
     """What is about to happen, and how much memory it takes at least."""
     devices = device_mesh().devices.ravel()
     seeds = f"{config.num_seeds} seeds from {config.seed}" if config.num_seeds > 1 else f"seed {config.seed}"
-    state, rows = number_of_bytes(shapes), rollout_bytes(config, env, system, shapes)
+    sizes = [
+        (number_of_bytes(of), rollout_bytes(config, part.env, part.system, of))
+        for part, of in zip(parts, shapes, strict=True)
+    ]
+    state, rows = max(sizes, key=sum)
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
     room = f" of {report.size(limit * devices.size)}" if limit else ""
     updates, chunk, interval = config.num_updates, config.updates_per_chunk, config.updates_per_evaluation
     lines = [
-        f"{config.system_name} on {env.name}, {seeds}",
-        f"  parameters  {count_parameters(shapes):,} a seed",
+        f"{config.system_name} on {parts[-1].env.name}, {seeds}",
+        f"  parameters  {count_parameters(shapes[-1]):,} a seed",
         f"  devices     {devices.size} x {devices[0].device_kind} ({devices[0].platform})",
         f"  memory      at least {report.size(state + rows)}{room}: "
         f"state {report.size(state)}, experience of one update {report.size(rows)}",
         f"  updates     {updates:,} of {config.num_envs} environments x {config.rollout_length} steps, "
         f"{chunk} in a call, an evaluation every {interval}",
     ]
-    return "\n".join(lines)
+    worlds = [f"{name} to update {end:,}" for name, end in zip(config.worlds, config.stage_ends, strict=True)]
+    return "\n".join(lines + [f"  stages      {', '.join(worlds)}; evaluations on the last"] * (len(worlds) > 1))
 
 
 def _beginning(config: RunConfig, folder: pathlib.Path, at: Position, restored: Restored | None) -> str:

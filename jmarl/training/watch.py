@@ -18,8 +18,9 @@ from jmarl.system import System
 from jmarl.training import folder as run_folder
 from jmarl.training.api import assemble
 from jmarl.training.evaluate import MODES, exploration
-from jmarl.training.judge import PARAMETERS, restore_params
+from jmarl.training.judge import PARAMETERS
 from jmarl.training.launch import use_compile_cache
+from jmarl.training.saved import restore_params
 from jmarl.types import Env, Key, Params
 
 
@@ -41,7 +42,7 @@ def render_run(
     render.check_file(to)
     use_compile_cache(config.arch)
     env, system = assemble(config)
-    params, _ = restore_params(config, env, system, folder, parameters)
+    params, _ = restore_params(config, folder, parameters)
     params = jax.tree.map(lambda x: x[learner], params)
     states, result = episode(env, system, params, jax.random.key(seed), greedy=greedy)
     render.write([draw(state) for state in states], to)

@@ -216,7 +216,7 @@ def test_programs_are_compiled_for_all_devices():
         return call
 
     spied = plain._replace(chunk=spy("chunk"), evaluate=spy("evaluate"))
-    compile_programs(cfg, spied, state_shapes(cfg, plain), fresh=False)
+    compile_programs(cfg, [spied], [state_shapes(cfg, plain)], fresh=False)
     assert seen == {"chunk": 4, "evaluate": 4}
 
 

@@ -341,9 +341,9 @@ def test_a_signal_during_the_absolute_metric_ends_it_and_it_is_begun_anew(tmp_pa
     def absolute_metric(s, state, at, real=run_module.absolute_metric):
         def evaluate(*args):
             os.kill(os.getpid(), signal.SIGTERM)
-            return s.programs.evaluate(*args)
+            return s.programs[-1].evaluate(*args)
 
-        return real(s._replace(programs=s.programs._replace(evaluate=evaluate)), state, at)
+        return real(s._replace(programs=(s.programs[-1]._replace(evaluate=evaluate),)), state, at)
 
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "absolute_metric", absolute_metric)

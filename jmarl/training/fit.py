@@ -1,0 +1,72 @@
+"""Whether parameters of one configuration fit another, and in one line why they do not."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+
+from jmarl.config import ConfigError, RunConfig
+from jmarl.system import System
+from jmarl.training.checkpoint import leaf_shapes
+from jmarl.types import Env, Spec
+
+
+class Side(NamedTuple):
+    """A configuration, and what it was made into."""
+
+    config: RunConfig
+    env: Env
+    system: System
+
+
+def check_fit(key: str, value: Any, ours: Side, others: Side) -> None:
+    """Raise ``ConfigError`` with the text ``key=value: ...`` unless both systems have parameters of the same shapes.
+
+    Nothing is computed. The text names a parameter, its two shapes, what they depend on and what to choose instead.
+    """
+    here, there = (leaf_shapes(jax.eval_shape(side.system.init, jax.random.key(0)).params) for side in (ours, others))
+    paths = [path for path in {**here, **there} if here.get(path) != there.get(path)]
+    if not paths:
+        return
+    worlds = [side.config.env["name"] for side in (ours, others)]
+    shapes = [leaves.get(paths[0], "missing") for leaves in (here, there)]
+    more = f", and {len(paths) - 1} more differ" if len(paths) > 1 else ""
+    first = f"parameter {paths[0]} is {shapes[0]} for {worlds[0]} and {shapes[1]} for {worlds[1]}{more}"
+    raise ConfigError(f"{key}={value}: {first}; {_reason(ours, others, paths)}")
+
+
+def _reason(ours: Side, others: Side, paths: list[str]) -> str:
+    here, there = _choices(ours.config), _choices(others.config)
+    changed = [key for key in {**here, **there} if here.get(key) != there.get(key)]
+    if changed:
+        pairs = [f"{key}={here.get(key)} and {there.get(key)}" for key in changed]
+        return f"the networks differ ({', '.join(pairs[:2])}{', ...' if len(pairs) > 2 else ''}); choose the same"
+    names = ours.config.system_name, others.config.system_name
+    if ours.config.env == others.config.env:
+        return f"the systems differ ({names[0]} and {names[1]}); choose the same"
+    if _widths(ours.env.spec) != _widths(others.env.spec):
+        return (
+            "what a unit observes or does has other widths there, which no network bridges; choose worlds of one kind"
+        )
+    return f"it depends on the size of the team; choose {_advice(ours.config, paths)}, which does not"
+
+
+def _widths(spec: Spec) -> tuple[int, ...]:
+    """What any network of entities depends on: features of a unit and of those it sees, and actions with no target."""
+    return spec.own_width, *(group.width for group in spec.groups), spec.action_target.count(-1)
+
+
+def _choices(config: RunConfig) -> dict[str, Any]:
+    """The values of ``network`` and ``system.mixer`` by key, which decide the networks of a world."""
+    parts: dict[str, Any] = {"network": config.network, "system.mixer": getattr(config.system, "mixer", None)}
+    values = {name: dataclasses.asdict(part) if part else {} for name, part in parts.items()}
+    return {f"{name}.{key}": value for name, by_key in values.items() for key, value in by_key.items()}
+
+
+def _advice(config: RunConfig, paths: list[str]) -> str:
+    """Of the parts whose parameters differ, what is free of the team's size."""
+    agents = [path for path in paths if not path.startswith("mixer/")]
+    agent = "network.agent_id=false" if getattr(config.network, "agent_id", False) else "network=saqa, hpn or updet"
+    return " and ".join([agent] * bool(agents) + ["system.mixer.name=st_hypernet"] * (len(agents) < len(paths)))
