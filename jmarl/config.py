@@ -285,6 +285,8 @@ class RunConfig:
     eval: EvalConfig
     checkpoint: CheckpointConfig
     logger: LoggerConfig
+    init_from: str = ""
+    """Folder of a run whose best parameters this one begins with."""
     curriculum: CurriculumConfig = CurriculumConfig()
 
     def __post_init__(self) -> None:

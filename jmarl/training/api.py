@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jmarl.config import RunConfig
+from jmarl.config import RunConfig, check
 from jmarl.envs import registry
 from jmarl.system import System
 from jmarl.training.anakin import Runner, init_runner, next_runner, train_chunk
@@ -77,6 +77,7 @@ def train(config: RunConfig, key: Key) -> tuple[Runner, dict[str, dict]]:
     parameters. Writes nothing and prints nothing; the command line calls the same
     functions and adds progress, logs and checkpoints.
     """
+    check(not config.init_from, "init_from", config.init_from, "reads a folder, which this pure function does not")
     parts = stages(config)
     init, _, _ = programs(config, parts[0].env, parts[0].system)
     _, _, evaluation = programs(config, parts[-1].env, parts[-1].system)

@@ -153,7 +153,7 @@ def resume_config(run: str, overrides: Iterable[str] = ()) -> RunConfig:
 
 def _later_keys() -> dict[str, Any]:
     """The defaults of those keys that a run may lack because it is older than they are."""
-    return {"curriculum": _lists(dataclasses.asdict(CurriculumConfig()))}
+    return {"init_from": "", "curriculum": _lists(dataclasses.asdict(CurriculumConfig()))}
 
 
 def _override(tree: dict[str, Any], key: str, value: Any) -> None:

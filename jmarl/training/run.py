@@ -34,6 +34,7 @@ from jmarl.training.programs import (
     state_shapes,
 )
 from jmarl.training.report import Reporter
+from jmarl.training.saved import begin_with, learnt_elsewhere
 from jmarl.training.signals import PREEMPTED, stop_requests
 
 
@@ -90,6 +91,7 @@ def _run(config: RunConfig, folder: pathlib.Path, reporter: Reporter, stop: Call
         at = Position(**restored.meta["position"]) if restored else loop.start(config)
         if _finished(config, folder, at):
             return 0, f"already finished, all {at.update:,} updates; total_timesteps=<more> extends the run"
+        given = learnt_elsewhere(config, *parts[-1][:2]) if config.init_from and restored is None else {}
         reporter.say(_plan(config, parts, shapes))
         reporter.say(_beginning(config, folder, at, restored))
         _prepare(config, folder, at, restored, checkpoints, reporter)
@@ -101,7 +103,7 @@ def _run(config: RunConfig, folder: pathlib.Path, reporter: Reporter, stop: Call
         logger = log.open_loggers(config.logger, folder, folder.name, reporter.warn)
         session = Session(config, folder, parts, ready, keys, checkpoints, logger, reporter, stop)
         if restored is None:
-            return _train(session, ready[0].init(keys.init), at, None)
+            return _train(session, begin_with(ready[0].init(keys.init), given), at, None)
         places = jax.tree.map(lambda x: x.sharding, shapes[at.stage])
         return _train(session, jax.device_put(restored.state, places), at, at)
     finally:
@@ -213,6 +215,8 @@ def _beginning(config: RunConfig, folder: pathlib.Path, at: Position, restored: 
         how = f"resumes after update {at.update:,} ({report.mean_steps(at.env_steps):,} env steps a seed)"
     elif config.resume:
         how = "holds no checkpoint yet; starts from the beginning"
+    elif config.init_from:
+        how = f"starts with the best parameters of {config.init_from}"
     else:
         how = "starts from the beginning"
     return f"  run folder  {folder}: {how}"

@@ -129,10 +129,11 @@ def test_a_run_from_before_stages_resumes(tmp_path, monkeypatch):
         assert run(config) == 75
     path = tmp_path / "run" / "config.yaml"
     text = path.read_text()
-    path.write_text(text[: text.index("curriculum:")])
+    path.write_text(text[: text.index("init_from:")])
     assert read_config(tmp_path / "run") == dataclasses.replace(config, run_dir="")
-    with pytest.raises(ConfigError, match=r"^curriculum=5v5_20v20: cannot change when a run is resumed"):
-        resume_config(str(tmp_path / "run"), ["curriculum=5v5_20v20"])
+    for given in ("init_from=x", "curriculum=5v5_20v20"):
+        with pytest.raises(ConfigError, match=f"^{given}: cannot change when a run is resumed"):
+            resume_config(str(tmp_path / "run"), [given])
     assert run(resume_config(str(tmp_path / "run"))) == 0
     assert [row["update"] for row in read_rows(path.parent / "metrics.jsonl") if row["kind"] == "train"] == [
         *range(1, 9)

@@ -1,4 +1,4 @@
-"""What goes from one team size to another: stages of a run."""
+"""What goes from one team size to another: stages of a run, and the start of another run."""
 
 import dataclasses
 
@@ -12,8 +12,14 @@ import toy
 import jmarl
 from jmarl.config import ConfigError, CurriculumConfig, StageConfig
 from jmarl.learning.optim import by_part, keep_schedules, optimiser
+from jmarl.training import folder as run_folder
+from jmarl.training import loop, programs
+from jmarl.training import run as run_module
 from jmarl.training.anakin import init_runner, learnt, next_runner
 from jmarl.training.api import assemble, train
+from jmarl.training.checkpoint import Checkpoints
+from jmarl.training.run import run
+from jmarl.training.saved import begin_with, learnt_elsewhere
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -157,3 +163,103 @@ def test_a_mixer_that_depends_on_the_size_is_named_with_what_does_not():
     text = str(error.value)
     assert text.startswith("curriculum.stages=cue_2: parameter mixer/params/")
     assert text.endswith("it depends on the size of the team; choose system.mixer.name=st_hypernet, which does not")
+
+
+def saved(folder, config, start=1):
+    """A run folder whose checkpoint holds other numbers in every leaf."""
+    folder.mkdir()
+    run_folder.write_config(folder, config)
+    plain = programs.programs(config, *assemble(config))
+    state = counted(plain.init(programs.seed_keys(config).init), start)
+    checkpoints = Checkpoints(folder / "checkpoints", keep=1, verify=True, warn=pytest.fail)
+    meta = {"position": loop.start(config)._asdict(), "score": None, "versions": run_folder.versions()}
+    checkpoints.save(3, state, meta)
+    checkpoints.close()
+    return jax.device_get(state)
+
+
+@pytest.mark.parametrize(("system", "seeds", "ours"), [("vdn", 1, 2), ("ippo", 2, 2)])
+def test_a_run_begins_with_the_parameters_of_another(system, seeds, ours, tmp_path):
+    source = saved(tmp_path / "source", config(system, "cue_2", num_seeds=seeds))
+    new = config(system, "cue_3", num_seeds=ours, init_from=str(tmp_path / "source"))
+    env, made = assemble(new)
+    plain = programs.programs(new, env, made)
+    fresh = plain.init(programs.seed_keys(new).init)
+    learner = begin_with(fresh, learnt_elsewhere(new, env, made)).runner.learner
+    expected = {"params": source.best.params}
+    expected |= {"target": source.best.params} if system == "vdn" else {}
+    expected |= {"value_stats": source.runner.learner.value_stats} if system == "ippo" else {}
+    for name, tree in expected.items():
+        jax.tree.map(
+            lambda x, y: np.testing.assert_array_equal(x, np.broadcast_to(y, x.shape)), getattr(learner, name), tree
+        )
+    kept = learner.replace(**{name: getattr(fresh.runner.learner, name) for name in expected})
+    jax.tree.map(np.testing.assert_array_equal, kept, fresh.runner.learner)
+    buffers = [x.unsafe_buffer_pointer() for name in expected for x in jax.tree.leaves(getattr(learner, name))]
+    assert len(buffers) == len(set(buffers))
+
+
+def test_a_run_that_begins_so_says_so_and_does_not_read_the_source_again(tmp_path, monkeypatch, capsys):
+    source = saved(tmp_path / "source", toy.config(env={"name": "bandit_2"}))
+    begun = {}
+
+    def train(s, state, at, saved, real=loop.train):
+        begun["params"] = jax.device_get(state.runner.learner.params)
+        return real(s, state, at, saved)
+
+    monkeypatch.setattr(loop, "train", train)
+    given = toy.config(env={"name": "bandit_3"}, init_from=str(tmp_path / "source"), run_dir=str(tmp_path / "run"))
+    assert run(given) == 0
+    assert f"starts with the best parameters of {tmp_path}/source" in capsys.readouterr().out
+    jax.tree.map(np.testing.assert_array_equal, begun["params"], source.best.params)
+    (tmp_path / "source").rename(tmp_path / "gone")
+    assert run_folder.read_config(tmp_path / "run").init_from == str(tmp_path / "source")
+    with pytest.raises(ConfigError, match=r"^init_from=x: cannot change when a run is resumed"):
+        run_folder.resume_config(str(tmp_path / "run"), ["init_from=x"])
+    assert run(run_folder.resume_config(str(tmp_path / "run"), ["total_timesteps=640"])) == 0
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "message"),
+    [
+        ({"num_seeds": 3}, {"num_seeds": 2}, "has 3 seeds and this run 2; make it num_seeds=3, or name a run of one"),
+        (
+            {},
+            {"env": {"name": "bandit_of_4"}},
+            "parameter logits is float32[4] for bandit_of_4 and float32[3] for bandit_2; what a unit observes or does",
+        ),
+        (
+            {},
+            {"network": toy.Network(width=2)},
+            "parameter bias is float32[2] for bandit_3 and float32[1] for bandit_2; "
+            "the networks differ (network.width=2 and 1); choose the same",
+        ),
+        (None, {}, "no run folder (it has no config.yaml)"),
+    ],
+)
+def test_parameters_that_cannot_begin_a_run_are_refused(theirs, ours, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "compile_programs", lambda *_, **__: pytest.fail("compiled"))
+    if theirs is not None:
+        saved(tmp_path / "source", toy.config(**{"env": {"name": "bandit_2"}, **theirs}))
+    ours = {
+        "env": {"name": "bandit_3"},
+        "init_from": str(tmp_path / "source"),
+        "run_dir": str(tmp_path / "run"),
+        **ours,
+    }
+    with pytest.raises(ConfigError) as error:
+        run(toy.config(**ours))
+    assert message in str(error.value) and str(error.value).startswith("init_from=") and "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_run_that_has_saved_nothing_yet_gives_no_parameters(tmp_path):
+    run_folder.write_config(tmp_path, toy.config(env={"name": "bandit_2"}))
+    new = toy.config(env={"name": "bandit_3"}, init_from=str(tmp_path))
+    with pytest.raises(ConfigError, match=f"^init_from={tmp_path}: holds no checkpoint yet"):
+        learnt_elsewhere(new, *assemble(new))
+
+
+def test_the_pure_function_reads_no_folder():
+    with pytest.raises(ConfigError, match=r"^init_from='x': "):
+        train(toy.config(init_from="x"), jax.random.key(0))
