@@ -13,6 +13,7 @@ from jmarl import load_config
 from jmarl.envs import make
 from jmarl.envs.skirmish import env as skirmish
 from jmarl.envs.skirmish.rules import STOP, SkirmishConfig, scenario
+from jmarl.envs.skirmish.scene import ALLY, ENEMY, scene
 from jmarl.envs.skirmish.state import ABSENT
 from jmarl.networks.agents import HPNConfig, SAQAConfig, UPDeTConfig, make_agent
 from jmarl.networks.flatten import empty_obs
@@ -222,3 +223,10 @@ def test_names_of_several_sizes_are_parsed_and_wrong_ones_told():
     assert load_config("vdn", ["env=smax_3m+8m"]).env == {"name": "smax_3m+8m"}
     with pytest.raises(ValueError, match="smax_3m\\+oops"):
         make("smax_3m+oops")
+
+
+def test_the_absent_are_not_drawn():
+    name, (state, _) = "smax_1v2+2v1+2v3", begun()
+    for world, (n, m) in enumerate(zip(*sizes_of(state), strict=True)):
+        drawn = scene(name, jax.tree.map(lambda x, world=world: np.asarray(x)[world], state)).discs
+        assert [disc.colour for disc in drawn] == [ALLY] * n + [ENEMY] * m
