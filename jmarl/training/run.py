@@ -49,13 +49,16 @@ def run(config: RunConfig) -> int:
     """Train as ``config`` says, in a folder of its own, or continue ``config.resume``.
 
     Returns the exit code: 0 finished, 3 out of memory, 4 not finite, 75 stopped by a signal and
-    resumable. Raises ``ConfigError`` for a folder that cannot be used and a checkpoint that does not fit.
+    resumable. Raises ``ConfigError`` for a folder that cannot be used and a checkpoint that does not fit; what is
+    wrong with the configuration alone, or with the run that ``init_from`` names, is said before there is a folder.
     """
+    parts = stages(config)
+    given = {} if config.resume else _given(config, parts)
     folder = run_folder.open_folder(config)
     reporter = report.open_reporter()
     with run_folder.locked(folder), stop_requests() as stop:
         try:
-            code, message = _run(config, folder, reporter, stop)
+            code, message = _run(config, parts, given, folder, reporter, stop)
         except ConfigError:
             raise
         except Exception as error:
@@ -80,9 +83,20 @@ def _failure(config: RunConfig, error: Exception) -> tuple[int, str]:
     return CRASHED, f"{type(error).__name__}: {error}"
 
 
-def _run(config: RunConfig, folder: pathlib.Path, reporter: Reporter, stop: Callable[[], str]) -> tuple[int, str]:
+def _given(config: RunConfig, parts: Sequence[Stage]) -> dict[str, Any]:
+    """The fields of a learner that a fresh run begins with."""
+    return learnt_elsewhere(config, parts[-1].env, parts[-1].system) if config.init_from else {}
+
+
+def _run(
+    config: RunConfig,
+    parts: tuple[Stage, ...],
+    given: dict[str, Any],
+    folder: pathlib.Path,
+    reporter: Reporter,
+    stop: Callable[[], str],
+) -> tuple[int, str]:
     """Set up and train; returns the exit code and the last words."""
-    parts = stages(config)
     plain = tuple(programs(config, part.env, part.system) for part in parts)
     shapes = tuple(state_shapes(config, p) for p in plain)
     checkpoints = _open_checkpoints(config, folder, reporter)
@@ -91,7 +105,8 @@ def _run(config: RunConfig, folder: pathlib.Path, reporter: Reporter, stop: Call
         at = Position(**restored.meta["position"]) if restored else loop.start(config)
         if _finished(config, folder, at):
             return 0, f"already finished, all {at.update:,} updates; total_timesteps=<more> extends the run"
-        given = learnt_elsewhere(config, *parts[-1][:2]) if config.init_from and restored is None else {}
+        if config.resume and restored is None:
+            given = _given(config, parts)
         reporter.say(_plan(config, parts, shapes))
         reporter.say(_beginning(config, folder, at, restored))
         _prepare(config, folder, at, restored, checkpoints, reporter)

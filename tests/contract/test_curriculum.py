@@ -192,7 +192,8 @@ def test_replay_and_target_resume_exactly_and_what_was_learnt_arrives_bit_for_bi
 def test_stages_that_need_other_parameters_are_refused_before_anything_compiles(tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "compile_programs", lambda *_, **__: pytest.fail("compiled"))
     with pytest.raises(ConfigError) as error:
-        run(replayed(run_dir=str(tmp_path), network=dataclasses.replace(replayed().network, agent_id=True)))
+        run(replayed(run_dir=str(tmp_path / "run"), network=dataclasses.replace(replayed().network, agent_id=True)))
+    assert not (tmp_path / "run").exists()
     assert str(error.value) == (
         "curriculum.stages=cue_2: parameter agent/params/trunk/layers/torso/dense_0/kernel is float32[6,4] for cue_2 "
         "and float32[7,4] for cue_3; it depends on the size of the team; choose network.agent_id=false, which does not"
