@@ -74,6 +74,12 @@ def _evaluate(arguments: Sequence[str]) -> int:
     return _call(evaluate_run, arguments)
 
 
+def _transfer(arguments: Sequence[str]) -> int:
+    from jmarl.training.judge import transfer_run
+
+    return _call(transfer_run, arguments)
+
+
 def _render(arguments: Sequence[str]) -> int:
     from jmarl.training.watch import render_run
 
@@ -150,6 +156,20 @@ judge the parameters that a run saved, greedily and sampled, with 95 % intervals
 
   run=<run folder>   the folder that the run printed, wherever it lies now
   episodes=640       episodes of each kind, exactly one in each environment
+  parameters=best    best: those of each seed's best evaluation; latest: those of the newest checkpoint
+  seed=0             another seed plays other episodes
+  json=<file>        write the results there too""",
+    ),
+    "transfer": Verb(
+        _transfer,
+        """\
+usage: jmarl transfer run=<run folder> envs=<name>,... [episodes=N] [parameters=best|latest] [seed=N] [json=<file>]
+
+judge the parameters that a run saved in other worlds, as they are (zero-shot), in one table
+
+  run=<run folder>   the folder that the run printed, wherever it lies now
+  envs=<names>       worlds that need parameters of the same shapes, such as smax_5v5,smax_10v10,smax_20v20
+  episodes=640       episodes of each kind in each world, exactly one in each environment
   parameters=best    best: those of each seed's best evaluation; latest: those of the newest checkpoint
   seed=0             another seed plays other episodes
   json=<file>        write the results there too""",

@@ -15,7 +15,9 @@ from jmarl.training import folder as run_folder
 from jmarl.training import report
 from jmarl.training.anakin import device_mesh
 from jmarl.training.api import assemble
+from jmarl.training.config import check_world
 from jmarl.training.evaluate import evaluate_modes
+from jmarl.training.fit import Side, check_fit
 from jmarl.training.launch import use_compile_cache
 from jmarl.training.loop import Position, Session, log_absolute
 from jmarl.training.programs import ABSOLUTE, State, seed_keys
@@ -61,6 +63,31 @@ def evaluate_run(run: str, *, episodes: int = 640, parameters: str = "best", see
     return 0
 
 
+def transfer_run(
+    run: str, envs: str, *, episodes: int = 640, parameters: str = "best", seed: int = 0, json: str = ""
+) -> int:
+    """Judge a run's parameters, as they are, in the worlds ``envs`` (names with commas between), and print one table.
+
+    Each world has the options of the run's own. The rest is as in ``evaluate_run``, whose results the run's own
+    world gives again. Raises ``ConfigError`` too for a world that needs parameters of other shapes, before any is
+    played.
+    """
+    folder, config = _to_judge(run, episodes, parameters, seed, json)
+    names = [name.strip() for name in envs.split(",") if name.strip()]
+    check(len(names) > 0, "envs", envs, "must name a world, or several with commas between")
+    own = Side(config, *assemble(config))
+    worlds = {name: _other_world(own, name) for name in names}
+    params, updates = restore_params(config, folder, parameters)
+    trees = {
+        name: _tree(config, episodes, updates, _play(config, env, system, params, episodes, seed))
+        for name, (env, system) in worlds.items()
+    }
+    print(_worlds_table(config, parameters, trees), flush=True)
+    if json:
+        run_folder.write_json(pathlib.Path(json), {"trained_on": list(config.worlds), "worlds": trees})
+    return 0
+
+
 def _to_judge(run: str, episodes: int, parameters: str, seed: int, json: str) -> tuple[pathlib.Path, RunConfig]:
     """The folder and the configuration of a run, and that it can be judged so."""
     check(parameters in PARAMETERS, "parameters", parameters, f"must be one of {', '.join(PARAMETERS)}")
@@ -71,6 +98,14 @@ def _to_judge(run: str, episodes: int, parameters: str, seed: int, json: str) ->
     check_range("seed", seed, 0, 2**32 - 1 - ABSOLUTE - config.eval.absolute_factor)
     use_compile_cache(config.arch)
     return folder, config
+
+
+def _other_world(own: Side, name: str) -> tuple[Env, System]:
+    config = own.config.in_world(name)
+    check_world(**config.env)
+    env, system = assemble(config)
+    check_fit("envs", name, Side(config, env, system), own)
+    return env, system
 
 
 def _play(config: RunConfig, env: Env, system: System, params: Params, episodes: int, seed: int) -> Any:
@@ -98,5 +133,15 @@ def _tree(config: RunConfig, episodes: int, updates: Any, results: Any) -> dict[
 
 
 def _table(parameters: str, tree: dict[str, Any]) -> str:
+    return f"{_head(parameters, tree)}:\n{report.table(tree['results'], tree['seeds'])}"
+
+
+def _worlds_table(config: RunConfig, parameters: str, trees: dict[str, Any]) -> str:
+    first = next(iter(trees.values()))
+    marked = {f"* {name}" if name in config.worlds else f"  {name}": tree["results"] for name, tree in trees.items()}
+    return f"{_head(parameters, first)}; those trained on have a *:\n{report.worlds_table(marked, first['seeds'])}"
+
+
+def _head(parameters: str, tree: dict[str, Any]) -> str:
     head = f"{parameters} parameters (of update {', '.join(map(str, tree['update']))}), {tree['episodes']} episodes"
-    return f"{head}, means and 95 % intervals:\n{report.table(tree['results'], tree['seeds'])}"
+    return f"{head}, means and 95 % intervals"

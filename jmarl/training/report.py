@@ -155,6 +155,13 @@ def table(summary: dict[str, dict[str, list[dict[str, float]]]], seeds: list[int
     return "\n".join(lines)
 
 
+def worlds_table(summaries: dict[str, dict[str, dict[str, list[dict[str, float]]]]], seeds: list[int]) -> str:
+    """The lines of ``table`` for each of several worlds, with its label at their beginning."""
+    width = max(map(len, summaries))
+    tables = {label: table(summary, seeds).splitlines() for label, summary in summaries.items()}
+    return "\n".join(f"  {label:<{width}}{line}" for label, lines in tables.items() for line in lines)
+
+
 @contextmanager
 def stopwatch() -> Iterator[Callable[[], float]]:
     """Gives a function that says how many seconds ago the block began."""

@@ -1,6 +1,7 @@
-"""What goes from one team size to another: stages of a run, and the start of another run."""
+"""What goes from one team size to another: stages of a run, the start of another run, and a table of worlds."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from jmarl.training import run as run_module
 from jmarl.training.anakin import init_runner, learnt, next_runner
 from jmarl.training.api import assemble, train
 from jmarl.training.checkpoint import Checkpoints
+from jmarl.training.judge import evaluate_run, transfer_run
 from jmarl.training.run import run
 from jmarl.training.saved import begin_with, learnt_elsewhere
 
@@ -199,19 +201,22 @@ def test_a_run_begins_with_the_parameters_of_another(system, seeds, ours, tmp_pa
     assert len(buffers) == len(set(buffers))
 
 
-def test_a_run_that_begins_so_says_so_and_does_not_read_the_source_again(tmp_path, monkeypatch, capsys):
+def test_a_run_that_begins_so_says_so_and_reads_the_source_until_it_has_a_checkpoint(tmp_path, monkeypatch, capsys):
     source = saved(tmp_path / "source", toy.config(env={"name": "bandit_2"}))
-    begun = {}
+    begun = []
 
     def train(s, state, at, saved, real=loop.train):
-        begun["params"] = jax.device_get(state.runner.learner.params)
-        return real(s, state, at, saved)
+        begun.append(jax.device_get(state.runner.learner.params))
+        return (state, at, "SIGTERM") if len(begun) == 1 else real(s, state, at, saved)
 
     monkeypatch.setattr(loop, "train", train)
     given = toy.config(env={"name": "bandit_3"}, init_from=str(tmp_path / "source"), run_dir=str(tmp_path / "run"))
-    assert run(given) == 0
+    assert run(given) == 75
     assert f"starts with the best parameters of {tmp_path}/source" in capsys.readouterr().out
-    jax.tree.map(np.testing.assert_array_equal, begun["params"], source.best.params)
+    assert run(run_folder.resume_config(str(tmp_path / "run"))) == 0
+    assert "holds no checkpoint yet; starts from the beginning" in capsys.readouterr().out
+    for params in begun:
+        jax.tree.map(np.testing.assert_array_equal, params, source.best.params)
     (tmp_path / "source").rename(tmp_path / "gone")
     assert run_folder.read_config(tmp_path / "run").init_from == str(tmp_path / "source")
     with pytest.raises(ConfigError, match=r"^init_from=x: cannot change when a run is resumed"):
@@ -250,7 +255,7 @@ def test_parameters_that_cannot_begin_a_run_are_refused(theirs, ours, message, t
     with pytest.raises(ConfigError) as error:
         run(toy.config(**ours))
     assert message in str(error.value) and str(error.value).startswith("init_from=") and "\n" not in str(error.value)
-    assert not (tmp_path / "run" / "config.yaml").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_has_saved_nothing_yet_gives_no_parameters(tmp_path):
@@ -263,3 +268,35 @@ def test_a_run_that_has_saved_nothing_yet_gives_no_parameters(tmp_path):
 def test_the_pure_function_reads_no_folder():
     with pytest.raises(ConfigError, match=r"^init_from='x': "):
         train(toy.config(init_from="x"), jax.random.key(0))
+
+
+def test_one_table_of_worlds_agrees_with_an_evaluation(tmp_path, capsys):
+    saved(tmp_path / "run", toy.config(env={"name": "bandit_2"}, num_seeds=2))
+    files = [str(tmp_path / name) for name in ("transfer.json", "evaluate.json")]
+    assert transfer_run(str(tmp_path / "run"), "bandit_2, bandit_3", episodes=32, json=files[0]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[1:5]] == [["*", "bandit_2"]] * 4
+    assert [line.split()[:3] for line in lines[5:]] == [["bandit_3", "seed", str(i)] for i in (0, 0, 1, 1)]
+    assert evaluate_run(str(tmp_path / "run"), episodes=32, json=files[1]) == 0
+    table, alone = (json.loads(open(file).read()) for file in files)
+    assert table["trained_on"] == ["bandit_2"]
+    assert table["worlds"]["bandit_2"] == alone
+    assert table["worlds"]["bandit_3"]["results"]["greedy"]["return"][1]["mean"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("envs", "message"),
+    [
+        (
+            "bandit_3,bandit_of_4",
+            "envs=bandit_of_4: parameter logits is float32[4] for bandit_of_4 and float32[3] for bandit_2",
+        ),
+        ("bandit_3,bandit_x", "env=bandit_x: unknown environment"),
+        (",", "envs=',': must name a world"),
+    ],
+)
+def test_a_world_that_needs_other_parameters_is_refused_before_any_is_played(envs, message, tmp_path):
+    run_folder.write_config(tmp_path, toy.config(env={"name": "bandit_2"}))
+    with pytest.raises(ConfigError) as error:
+        transfer_run(str(tmp_path), envs)
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
