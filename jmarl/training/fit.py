@@ -50,7 +50,7 @@ def _reason(ours: Side, others: Side, paths: list[str]) -> str:
         return (
             "what a unit observes or does has other widths there, which no network bridges; choose worlds of one kind"
         )
-    return f"it depends on the size of the team; choose {_advice(ours.config, paths)}, which does not"
+    return f"it depends on the size of the team; with {_advice(ours.config, paths)} none does"
 
 
 def _widths(spec: Spec) -> tuple[int, ...]:
@@ -69,4 +69,5 @@ def _advice(config: RunConfig, paths: list[str]) -> str:
     """Of the parts whose parameters differ, what is free of the team's size."""
     agents = [path for path in paths if not path.startswith("mixer/")]
     agent = "network.agent_id=false" if getattr(config.network, "agent_id", False) else "network=saqa, hpn or updet"
-    return " and ".join([agent] * bool(agents) + ["system.mixer.name=st_hypernet"] * (len(agents) < len(paths)))
+    mixer = "the mixer st_hypernet (as in spectra_qmix_plus)"
+    return " and ".join([agent] * bool(agents) + [mixer] * (len(agents) < len(paths)))

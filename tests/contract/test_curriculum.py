@@ -196,7 +196,7 @@ def test_stages_that_need_other_parameters_are_refused_before_anything_compiles(
     assert not (tmp_path / "run").exists()
     assert str(error.value) == (
         "curriculum.stages=cue_2: parameter agent/params/trunk/layers/torso/dense_0/kernel is float32[6,4] for cue_2 "
-        "and float32[7,4] for cue_3; it depends on the size of the team; choose network.agent_id=false, which does not"
+        "and float32[7,4] for cue_3; it depends on the size of the team; with network.agent_id=false none does"
     )
 
 

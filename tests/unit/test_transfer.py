@@ -164,7 +164,9 @@ def test_a_mixer_that_depends_on_the_size_is_named_with_what_does_not():
         jax.eval_shape(lambda key: train(config("qmix", "cue_3", curriculum=halves), key), jax.random.key(0))
     text = str(error.value)
     assert text.startswith("curriculum.stages=cue_2: parameter mixer/params/")
-    assert text.endswith("it depends on the size of the team; choose system.mixer.name=st_hypernet, which does not")
+    assert text.endswith(
+        "it depends on the size of the team; with the mixer st_hypernet (as in spectra_qmix_plus) none does"
+    )
 
 
 def saved(folder, config, start=1):
