@@ -125,6 +125,11 @@ class EntityObs(struct.PyTreeNode):
     unit_class: Int[Array, "*batch N"]
     state: CentralState
 
+    @property
+    def present(self) -> Bool[Array, "*batch N"]:
+        """The agents that the episode has: one that is absent is not alive, and has no available action either."""
+        return self.alive | self.avail.any(-1)
+
 
 class TimeStep(struct.PyTreeNode):
     """What the environment returns; the flags are those of the action that led here."""

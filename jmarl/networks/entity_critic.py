@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jmarl.networks.agents.hpn import HPNConfig, HyperNet, sensed
+from jmarl.networks.entities import entity_rows
 from jmarl.networks.init import orthogonal
 from jmarl.networks.memory import make_memory
-from jmarl.networks.mixers.st_hypernet import entity_rows
 from jmarl.types import Carry, EntityObs, Spec
 
 

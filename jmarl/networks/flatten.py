@@ -7,6 +7,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jmarl.networks.entities import visible
 from jmarl.types import CentralState, EntityObs, Spec
 
 
@@ -55,5 +56,4 @@ def empty_obs(spec: Spec, *batch: int) -> EntityObs:
 
 
 def _rows(rows: Float[Array, "*batch E F"], mask: Bool[Array, "*batch E"]) -> Float[Array, "*batch E*F"]:
-    kept = jnp.where(mask[..., None], rows, 0.0)
-    return kept.reshape(*rows.shape[:-2], math.prod(rows.shape[-2:]))
+    return visible(rows, mask).reshape(*rows.shape[:-2], math.prod(rows.shape[-2:]))

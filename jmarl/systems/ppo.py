@@ -35,7 +35,6 @@ from jmarl.learning.parallel import gradient, mean_weights, weighted_sum
 from jmarl.learning.returns import lambda_return
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.heads import choose
-from jmarl.networks.mixers import counted
 from jmarl.system import ActFn, CarryFn, System, UpdateFn
 from jmarl.types import Carry, EntityObs, Key, Metrics, Params, Rollout, Spec, TimeStep, Transition
 
@@ -150,7 +149,7 @@ def masked_variance(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[A
 
 
 def _value_mask(steps: Transition, cfg: PPOConfig) -> Bool[Array, "T B N"]:
-    return steps.valid[..., None] & counted(steps.obs, cfg.mask_dead_values)
+    return steps.valid[..., None] & (steps.obs.alive if cfg.mask_dead_values else steps.obs.present)
 
 
 def _team_mean(x: Float[Array, "T B N"], there: Bool[Array, "T B N"]) -> Float[Array, "T B N"]:
@@ -168,8 +167,7 @@ def returns(
     steps = rollout.steps
     reward = steps.reward
     if cfg.advantage == "joint":
-        there = [counted(obs, mask_dead=False) for obs in (steps.obs, rollout.last.obs)]
-        there = jnp.concatenate([there[0], there[1][None]])
+        there = jnp.concatenate([steps.obs.present, rollout.last.obs.present[None]])
         reward, value = _team_mean(reward, there[:-1]), _team_mean(value, there)
     valid = jnp.concatenate([steps.valid, rollout.last.valid[None]])
     target = lambda_return(reward, steps.terminated, valid, value, gamma=cfg.gamma, lam=cfg.gae_lambda)

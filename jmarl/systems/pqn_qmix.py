@@ -15,8 +15,8 @@ if __name__ == "__main__":
     main("pqn_qmix")
 
 from jmarl.networks.agents import AgentConfig as Network
-from jmarl.systems.value import PQNConfig as Config
 from jmarl.systems.value import make_pqn as make
+from jmarl.systems.value_config import PQNConfig as Config
 
 
 __all__ = ["Config", "Network", "make"]

@@ -15,8 +15,8 @@ if __name__ == "__main__":
     main("qplex")
 
 from jmarl.networks.agents import AgentConfig as Network
-from jmarl.systems.value import ReplayConfig as Config
 from jmarl.systems.value import make_replay as make
+from jmarl.systems.value_config import ReplayConfig as Config
 
 
 __all__ = ["Config", "Network", "make"]

@@ -14,9 +14,8 @@ there as at a termination; sequences are whole rollouts that may cross episodes,
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -25,7 +24,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from jmarl.config import ConfigError, RunConfig, check, check_positive, check_range
+from jmarl.config import ConfigError, RunConfig, check
 from jmarl.learning.exploration import epsilon_greedy, greedy, linear_decay
 from jmarl.learning.minibatch import scan_minibatches
 from jmarl.learning.optim import optimiser, skipped_steps
@@ -34,67 +33,10 @@ from jmarl.learning.replay import Replay, check_sequences, empty_replay, insert,
 from jmarl.learning.returns import lambda_return
 from jmarl.networks.agents import make_agent
 from jmarl.networks.flatten import empty_obs
-from jmarl.networks.mixers import MixerConfig, make_mixer
+from jmarl.networks.mixers import make_mixer
 from jmarl.system import System, UpdateFn
+from jmarl.systems.value_config import PQNConfig, ReplayConfig, ValueConfig
 from jmarl.types import Carry, EntityObs, Key, Metrics, Params, Rollout, Spec, TimeStep
-
-
-@dataclasses.dataclass(frozen=True)
-class ValueConfig:
-    """What all value systems share. Defaults are in ``configs/system``."""
-
-    lr: float
-    anneal_lr: bool
-    max_grad_norm: float
-    gamma: float
-    td_lambda: float
-    explore_start: float
-    explore_end: float
-    explore_steps: int
-    mixer: MixerConfig
-
-    def __post_init__(self) -> None:
-        """Check every value; a broken rule raises ``ConfigError``."""
-        for key in ("gamma", "td_lambda", "explore_start", "explore_end"):
-            check_range(f"system.{key}", getattr(self, key), 0, 1)
-        for key in ("lr", "max_grad_norm"):
-            check_positive(f"system.{key}", getattr(self, key))
-        check_range("system.explore_steps", self.explore_steps, 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class ReplayConfig(ValueConfig):
-    """Learning from a replay, with a target network."""
-
-    returns: Literal["td_lambda", "q_lambda"]
-    replay_size: int
-    replay_dtype: Literal["float32", "bfloat16"]
-    batch_size: int
-    gradient_steps: int
-    target_every: int
-    target_rate: float
-
-    def __post_init__(self) -> None:
-        """Check every value; a broken rule raises ``ConfigError``."""
-        super().__post_init__()
-        for key in ("replay_size", "batch_size", "gradient_steps", "target_every"):
-            check_range(f"system.{key}", getattr(self, key), 1)
-        check_positive("system.target_rate", self.target_rate)
-        check_range("system.target_rate", self.target_rate, 0, 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class PQNConfig(ValueConfig):
-    """Learning from each rollout alone."""
-
-    epochs: int
-    minibatches: int
-
-    def __post_init__(self) -> None:
-        """Check every value; a broken rule raises ``ConfigError``."""
-        super().__post_init__()
-        for key in ("epochs", "minibatches"):
-            check_range(f"system.{key}", getattr(self, key), 1)
 
 
 class Steps(struct.PyTreeNode):

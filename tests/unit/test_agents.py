@@ -16,9 +16,10 @@ from jmarl import load_config
 from jmarl.config import ConfigError, build
 from jmarl.networks.actor_critic import AgentNet
 from jmarl.networks.agents import HPN, SAQA, AgentConfig, HPNConfig, SAQAConfig, UPDeT, UPDeTConfig, make_agent
-from jmarl.networks.agents.slots import flat_actions, slot_kinds, visible_rows
+from jmarl.networks.agents.slots import flat_actions, slot_kinds
+from jmarl.networks.attention import attend
+from jmarl.networks.entities import visible_rows
 from jmarl.networks.flatten import empty_obs
-from jmarl.networks.sequence.attention import attend
 from jmarl.training.catalogue import configs_dir
 from jmarl.types import EntityObs, Group, Spec
 

@@ -215,7 +215,7 @@ def test_the_loss_is_that_of_the_formula():
     steps = SimpleNamespace(
         valid=jnp.asarray(valid),
         reward=jnp.zeros((T, B, N)),
-        obs=SimpleNamespace(alive=jnp.asarray(alive), avail=jnp.ones((T, B, N, 2), bool)),
+        obs=SimpleNamespace(alive=jnp.asarray(alive), present=jnp.ones((T, B, N), bool)),
         extras=SimpleNamespace(logp=jnp.asarray(old), value=jnp.asarray(old_value)),
     )
     acts = valid[..., None] & alive

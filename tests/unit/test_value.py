@@ -16,7 +16,7 @@ from jmarl.config import ConfigError
 from jmarl.envs.probes import make as make_probe
 from jmarl.learning.parallel import gradient, mean_weights
 from jmarl.networks.mixers import SumConfig, make_mixer
-from jmarl.systems import value, vdn
+from jmarl.systems import value, value_config, vdn
 from jmarl.training.anakin import device_mesh, init_runner, rollout
 from jmarl.training.api import assemble
 
@@ -35,7 +35,7 @@ SHARED = dict(
     explore_steps=100,
     mixer=SUM,
 )
-REPLAY = value.ReplayConfig(
+REPLAY = value_config.ReplayConfig(
     **SHARED,
     returns="td_lambda",
     replay_size=1024,
@@ -172,7 +172,7 @@ def test_without_replay_the_value_is_of_what_is_available(how):
     net = how(value.QNetwork(Table(4), make_mixer(spec, SUM), spec))
     steps = one_transition(spec, [True, True, True, False])
     params = {"agent": {"params": {"q": jnp.array([1.0, 5.0, 2.0, 9.0])}}, "mixer": {}}
-    loss = value.pqn_loss(net, value.PQNConfig(**SHARED, epochs=1, minibatches=1))
+    loss = value.pqn_loss(net, value_config.PQNConfig(**SHARED, epochs=1, minibatches=1))
     _, (sums, _) = loss(params, (), steps, mean_weights(steps.valid[:-1]))
     np.testing.assert_allclose(float(sums["target_mean"]), GAMMA * 2 * 5.0, rtol=1e-6)
 
@@ -216,7 +216,7 @@ def test_rows_that_do_not_count_teach_nothing():
     net = value.QNetwork(Table(3), make_mixer(spec, SUM), spec)
     steps = one_transition(spec, [True] * 3)
     params = {"agent": {"params": {"q": jnp.ones(3)}}, "mixer": {}}
-    loss = value.pqn_loss(net, value.PQNConfig(**SHARED, epochs=1, minibatches=1))
+    loss = value.pqn_loss(net, value_config.PQNConfig(**SHARED, epochs=1, minibatches=1))
 
     def of(paid, valid):
         rows = steps.replace(valid=steps.valid.at[0, 0].set(valid), reward=steps.reward.at[0, 0].set(paid))
@@ -276,7 +276,7 @@ def test_a_replay_of_sketches_teaches_what_one_of_observations_does():
 
 def test_a_continuous_world_is_refused():
     spec = make_probe("probe_target").spec
-    config = SimpleNamespace(system=value.PQNConfig(**SHARED, epochs=1, minibatches=1), num_updates=1)
+    config = SimpleNamespace(system=value_config.PQNConfig(**SHARED, epochs=1, minibatches=1), num_updates=1)
     with pytest.raises(ConfigError, match="continuous"):
         value.pqn_system(Table(1), make_mixer(spec, SUM), spec, config)
 

@@ -29,7 +29,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jmarl.config import check_range
-from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds, visible_rows
+from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds
+from jmarl.networks.entities import visible_rows
 from jmarl.networks.flatten import one_hot
 from jmarl.networks.memory import MemoryKind, make_memory
 from jmarl.networks.torso import JointDense, product

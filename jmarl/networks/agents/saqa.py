@@ -25,10 +25,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jmarl.config import check, check_range
-from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds, visible_rows
+from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds
+from jmarl.networks.attention import MASKED
+from jmarl.networks.entities import visible_rows
 from jmarl.networks.init import orthogonal
 from jmarl.networks.memory import MemoryKind, make_memory
-from jmarl.networks.sequence.attention import MASKED
 from jmarl.networks.torso import JointDense, product
 from jmarl.ssm.norm import LayerNorm
 from jmarl.types import Carry, EntityObs, Spec

@@ -1,7 +1,7 @@
 """Between the slots of an observer's entities and the flat vector of actions: what the entity agents share.
 
-Nothing here knows what a group is called. Rows of absent entities are zeroed on the way in; values are placed by
-``Spec.action_target`` and ``Spec.action_kind`` on the way out.
+Nothing here knows what a group is called. Values are placed by ``Spec.action_target`` and
+``Spec.action_kind``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jmarl.networks.init import orthogonal
-from jmarl.types import EntityObs, Spec
-
-
-def visible_rows(obs: EntityObs) -> tuple[Float[Array, "*batch N E F"], ...]:
-    """The rows of each group, zero where masked, whatever stood there."""
-    return tuple(jnp.where(mask[..., None], rows, 0.0) for rows, mask in zip(obs.rows, obs.mask, strict=True))
+from jmarl.types import Spec
 
 
 def slot_kinds(spec: Spec) -> tuple[int, ...]:

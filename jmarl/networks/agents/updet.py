@@ -25,9 +25,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jmarl.config import check_range
-from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds, visible_rows
+from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds
+from jmarl.networks.attention import attend
+from jmarl.networks.entities import visible_rows
 from jmarl.networks.init import orthogonal
-from jmarl.networks.sequence.attention import attend
 from jmarl.networks.torso import JointDense
 from jmarl.ssm.norm import LayerNorm
 from jmarl.types import EntityObs, Spec

@@ -32,11 +32,8 @@ def chosen(q: Float[Array, "*batch N A"], action: Int[Array, "*batch N"]) -> Flo
 
 
 def counted(obs: EntityObs, mask_dead: bool) -> Bool[Array, "*batch N"]:
-    """The agents whose values count: all that exist, or with ``mask_dead`` the living ones alone.
-
-    An agent is absent if it is not alive and has no available action; the dead have one that does nothing.
-    """
-    return obs.alive if mask_dead else obs.alive | obs.avail.any(-1)
+    """The agents whose values count: all that are present, or with ``mask_dead`` the living ones alone."""
+    return obs.alive if mask_dead else obs.present
 
 
 def flat_state(obs: EntityObs) -> Float[Array, "*batch S"]:

@@ -18,16 +18,16 @@ both |W| by the number of agents that count, without which a share dQ_tot/dq_i g
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jmarl.config import check, check_range
+from jmarl.networks.attention import attend
+from jmarl.networks.entities import EntityRows, entity_rows
 from jmarl.networks.mixers.common import chosen, counted
-from jmarl.networks.sequence.attention import MASKED
 from jmarl.ssm.norm import LayerNorm
 from jmarl.types import EntityObs, Spec
 
@@ -54,30 +54,6 @@ class STHyperNetConfig:
         check_range("system.mixer.embed", self.embed, 1)
         rule = f"must be a multiple of system.mixer.heads={self.heads}"
         check(self.embed % self.heads == 0, "system.mixer.embed", self.embed, rule)
-
-
-class EntityRows(NamedTuple):
-    """A group of entities in the central state, masked rows zero."""
-
-    name: str
-    rows: Float[Array, "*batch E F"]
-    mask: Bool[Array, "*batch E"]
-
-
-def entity_rows(obs: EntityObs, spec: Spec) -> list[EntityRows]:
-    """All groups of the central state, first the one whose first N rows are the agents in their order.
-
-    That is ``allies``; rows beyond N are team-mates that nobody here controls. A world whose state has no such rows
-    (flat observations, say) lends the agents' own.
-    """
-    groups = [
-        EntityRows(group.name, jnp.where(mask[..., None], rows, 0.0), mask)
-        for group, rows, mask in zip(spec.groups, obs.state.rows, obs.state.mask, strict=True)
-    ]
-    held = [g.name == "allies" and g.state_size >= spec.n_agents for g in spec.groups]
-    if True not in held:
-        return [EntityRows("own", jnp.where(obs.alive[..., None], obs.own, 0.0), obs.alive), *groups]
-    return [groups.pop(held.index(True)), *groups]
 
 
 class STHyperNet(nn.Module):
@@ -162,10 +138,8 @@ class Attention(nn.Module):
         q = self._split(nn.Dense(self.width, name="query")(asking))
         k = self._split(nn.Dense(self.width, use_bias=False, name="key")(asked))
         v = self._split(nn.Dense(self.width, name="value")(asked))
-        scores = jnp.einsum("...nhd,...ehd->...hne", q, k) * q.shape[-1] ** -0.5
-        seen = mask[..., None, None, :]
-        weights = jnp.where(seen, jax.nn.softmax(jnp.where(seen, scores, MASKED)), 0.0)
-        return jnp.einsum("...hne,...ehd->...nhd", weights, v).reshape(asking.shape)
+        heard = attend(q, k, v, mask[..., None, None, :]).swapaxes(-2, -3).reshape(asking.shape)
+        return jnp.where(mask.any(-1)[..., None, None], heard, 0.0)
 
     def _split(self, x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], self.heads, -1)
+        return x.reshape(*x.shape[:-1], self.heads, -1).swapaxes(-2, -3)
