@@ -6,11 +6,12 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jmarl.config import ConfigError, RunConfig
 from jmarl.system import System
 from jmarl.training.checkpoint import leaf_shapes
-from jmarl.types import Env, Spec
+from jmarl.types import Env, Key, Params, Spec
 
 
 class Side(NamedTuple):
@@ -35,6 +36,25 @@ def check_fit(key: str, value: Any, ours: Side, others: Side) -> None:
     more = f", and {len(paths) - 1} more differ" if len(paths) > 1 else ""
     first = f"parameter {paths[0]} is {shapes[0]} for {worlds[0]} and {shapes[1]} for {worlds[1]}{more}"
     raise ConfigError(f"{key}={value}: {first}; {_reason(ours, others, paths)}")
+
+
+def check_acting(key: str, value: Any, ours: Side, others: Side) -> None:
+    """As ``check_fit``, but of those parameters alone that acting reads: a mixer, say, is for learning."""
+    params = jax.eval_shape(ours.system.init, jax.random.key(0)).params
+    here, there = leaf_shapes(params), leaf_shapes(jax.eval_shape(others.system.init, jax.random.key(0)).params)
+    fitting = [
+        x if here[path] == there.get(path) else None for path, x in zip(here, jax.tree.leaves(params), strict=True)
+    ]
+
+    def act(params: Params, key: Key) -> Any:
+        _, timestep = ours.env.reset(key, 1)
+        return ours.system.act(params, ours.system.carry(1), timestep, key, jnp.zeros(()))
+
+    try:
+        jax.eval_shape(act, jax.tree.unflatten(jax.tree.structure(params), fitting), jax.random.key(0))
+    except Exception:  # whatever a network raises that misses a parameter
+        check_fit(key, value, ours, others)
+        raise
 
 
 def _reason(ours: Side, others: Side, paths: list[str]) -> str:

@@ -17,7 +17,7 @@ from jmarl.training.anakin import device_mesh
 from jmarl.training.api import assemble
 from jmarl.training.config import check_world
 from jmarl.training.evaluate import evaluate_modes
-from jmarl.training.fit import Side, check_fit
+from jmarl.training.fit import Side, check_acting
 from jmarl.training.launch import use_compile_cache
 from jmarl.training.loop import Position, Session, log_absolute
 from jmarl.training.programs import ABSOLUTE, State, seed_keys
@@ -69,8 +69,8 @@ def transfer_run(
     """Judge a run's parameters, as they are, in the worlds ``envs`` (names with commas between), and print one table.
 
     Each world has the options of the run's own. The rest is as in ``evaluate_run``, whose results the run's own
-    world gives again. Raises ``ConfigError`` too for a world that needs parameters of other shapes, before any is
-    played.
+    world gives again. Raises ``ConfigError`` too for a world in which acting needs parameters of other shapes,
+    before any is played.
     """
     folder, config = _to_judge(run, episodes, parameters, seed, json)
     names = [name.strip() for name in envs.split(",") if name.strip()]
@@ -104,7 +104,7 @@ def _other_world(own: Side, name: str) -> tuple[Env, System]:
     config = own.config.in_world(name)
     check_world(**config.env)
     env, system = assemble(config)
-    check_fit("envs", name, Side(config, env, system), own)
+    check_acting("envs", name, Side(config, env, system), own)
     return env, system
 
 

@@ -19,6 +19,7 @@ from jmarl.training import run as run_module
 from jmarl.training.anakin import init_runner, learnt, next_runner
 from jmarl.training.api import assemble, train
 from jmarl.training.checkpoint import Checkpoints
+from jmarl.training.fit import Side, check_acting, check_fit
 from jmarl.training.judge import evaluate_run, transfer_run
 from jmarl.training.run import run
 from jmarl.training.saved import begin_with, learnt_elsewhere
@@ -284,6 +285,18 @@ def test_one_table_of_worlds_agrees_with_an_evaluation(tmp_path, capsys):
     assert table["trained_on"] == ["bandit_2"]
     assert table["worlds"]["bandit_2"] == alone
     assert table["worlds"]["bandit_3"]["results"]["greedy"]["return"][1]["mean"] == 1.0
+
+
+def test_a_mixer_that_binds_learning_to_a_team_does_not_bind_acting():
+    """The agents' parameters fit both sizes, and those of QMIX's mixer only their own."""
+    sizes = ["network.embed_dim=8", "num_envs=8", "total_timesteps=512"]
+    here, there = (
+        Side(config, *assemble(config))
+        for config in (jmarl.load_config("spectra_qmix", [f"env=smax_{name}", *sizes]) for name in ("2v2", "3v3"))
+    )
+    check_acting("envs", "smax_2v2", here, there)
+    with pytest.raises(ConfigError, match=r"^init_from=x: parameter mixer/"):
+        check_fit("init_from", "x", here, there)
 
 
 @pytest.mark.parametrize(
