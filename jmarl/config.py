@@ -202,7 +202,7 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """Checkpoints of the whole ``Runner``, written after evaluations and on SIGTERM or Ctrl-C."""
+    """Checkpoints of a run, written after evaluations and on SIGTERM or Ctrl-C."""
 
     enabled: bool
     every: int
@@ -211,6 +211,8 @@ class CheckpointConfig:
     """Checkpoints kept, not counting the best one's parameters."""
     verify: bool
     """Check the digest of what is restored."""
+    exact: bool = True
+    """Save the whole ``Runner``; without its environments and replay a run resumes as if it entered its world again."""
 
     def __post_init__(self) -> None:
         check_range("checkpoint.every", self.every, 1)

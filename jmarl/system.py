@@ -17,7 +17,7 @@ their environments do.
 
 To a world with another number of units a learner hands over the fields ``HANDED_OVER``, as far as it has them. Of its
 ``opt_state`` the schedules go on while moments begin anew (``learning.optim.keep_schedules``), or all of it goes
-on. Every other field begins anew, so it may count what the replay holds.
+on, as when a run resumes without its replay. Every other field begins anew, so it may count what the replay holds.
 """
 HANDED_OVER = ("params", "target", "value_stats")
 """What was learnt: parameters, those of a target network in the same shapes, statistics of the values."""

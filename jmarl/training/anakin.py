@@ -70,14 +70,22 @@ def init_runner(env: Env, system: System, num_envs: int, key: Key) -> Runner:
 
 
 def learnt(runner: Runner) -> Runner:
-    """A runner without its environments and their past: what goes on in another world, in the same shapes there."""
+    """A runner without its environments and their past: what goes on in another world, in the same shapes there.
+
+    A checkpoint that is not to be exact holds this.
+    """
     learner = runner.learner
     learner = learner.replace(replay=None) if hasattr(learner, "replay") else learner
     return runner.replace(env_state=None, timestep=None, carry=None, episode=None, learner=learner)
 
 
+def is_whole(runner: Runner) -> bool:
+    """Whether the runner has its environments; what ``learnt`` leaves has not."""
+    return runner.episode is not None
+
+
 def next_runner(env: Env, system: System, num_envs: int, before: Runner, *, reset_optimiser: bool) -> Runner:
-    """The state in which a run goes on in another world; of the old one it reads what ``learnt`` leaves.
+    """The state in which a run goes on in another world, or in its own again; it reads what ``learnt`` leaves.
 
     What was learnt is handed over (``HANDED_OVER``), environment steps and schedules go on, environments and replay
     begin anew. With ``reset_optimiser`` the moments do too.

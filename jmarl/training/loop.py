@@ -11,9 +11,9 @@ import numpy as np
 
 from jmarl.config import RunConfig
 from jmarl.training import report
-from jmarl.training.anakin import learnt
+from jmarl.training.anakin import Runner, is_whole, learnt
 from jmarl.training.api import Stage
-from jmarl.training.checkpoint import Checkpoints
+from jmarl.training.checkpoint import Checkpoints, Meta
 from jmarl.training.folder import versions, write_status
 from jmarl.training.logger import Logger
 from jmarl.training.programs import ChunkReport, Keys, Programs, State, score_name
@@ -87,20 +87,29 @@ def stage_due(config: RunConfig, at: Position) -> int:
 
 
 def enter(s: Session, state: State, at: Position) -> tuple[State, Position]:
-    """Go over to another world if it is due; the old one is released first, so that both need not be held at once."""
+    """Go over to another world if it is due, or into the same again if the checkpoint had left it out."""
     due = stage_due(s.config, at)
-    if due == at.stage:
+    again = due == at.stage
+    if again and is_whole(state.runner):
         return state, at
     with report.stopwatch() as seconds:
-        kept = learnt(state.runner)
-        held = {id(x) for x in jax.tree.leaves(kept)}
-        for x in jax.tree.leaves(state.runner):
-            if id(x) not in held:
-                x.delete()
-        runner = jax.block_until_ready(s.programs[due].enter(kept))
+        program = s.programs[due].again if again else s.programs[due].enter
+        runner = jax.block_until_ready(program(_release(state.runner)))
         at = at._replace(stage=due, seconds=at.seconds + seconds())
-    s.reporter.say(f"{report.stage_text(s.config, due)} begins after update {at.update:,}")
+    new = "environments and replay" if hasattr(runner.learner, "replay") else "environments"
+    what = f"inexact resume: {new} begin anew" if again else f"{report.stage_text(s.config, due)} begins"
+    s.reporter.say(f"{what} after update {at.update:,}")
     return state.replace(runner=runner), at
+
+
+def _release(runner: Runner) -> Runner:
+    """What was learnt; the rest of the memory is free, so that two worlds need not be held at once."""
+    kept = learnt(runner)
+    held = {id(x) for x in jax.tree.leaves(kept)}
+    for x in jax.tree.leaves(runner):
+        if id(x) not in held:
+            x.delete()
+    return kept
 
 
 def evaluation_is_due(config: RunConfig, at: Position) -> bool:
@@ -201,6 +210,20 @@ def belongs_before(row: dict[str, Any], at: Position) -> bool:
 
 
 def save(s: Session, state: State, at: Position, score: list[float] | None) -> None:
-    """Write a checkpoint. ``score`` is that of these very parameters, or None between evaluations."""
+    """Write a checkpoint. ``score`` is that of these very parameters, or None between evaluations.
+
+    What is beside it says whether it is exact; one that is not stays so until its world was entered again.
+    """
     if s.checkpoints:
-        s.checkpoints.save(at.update, state, {"position": at._asdict(), "score": score, "versions": versions()})
+        state = state if s.config.checkpoint.exact else _as_learnt(state)
+        meta = {"position": at._asdict(), "score": score, "versions": versions(), "exact": is_whole(state.runner)}
+        s.checkpoints.save(at.update, state, meta)
+
+
+def saved_as(shapes: State, meta: Meta) -> State:
+    """Of the shapes of a stage's state those that a checkpoint holds; one from before the option holds all."""
+    return shapes if meta.get("exact", True) else _as_learnt(shapes)
+
+
+def _as_learnt(state: State) -> State:
+    return state.replace(runner=learnt(state.runner))

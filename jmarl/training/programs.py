@@ -40,7 +40,7 @@ class Best(struct.PyTreeNode):
 
 
 class State(struct.PyTreeNode):
-    """What a checkpoint holds. Every leaf leads with the seed axis."""
+    """What a checkpoint holds, of the runner perhaps what is ``learnt`` alone. Every leaf leads with the seed axis."""
 
     runner: Runner
     best: Best
@@ -60,13 +60,15 @@ class Programs(NamedTuple):
 
     ``init(keys) -> State``; ``chunk(runner) -> (runner, ChunkReport)`` donates the runner;
     ``evaluate(best, params, keys, update) -> (best, {mode: {name: [S, episodes]}})``;
-    ``enter(anakin.learnt(runner)) -> runner`` goes on with what another stage left.
+    ``enter(anakin.learnt(runner)) -> runner`` goes on with what another stage left; ``again``, of the same type, with
+    what a checkpoint of this stage holds that is not exact, so that the optimiser forgets nothing.
     """
 
     init: Callable[[Key], State]
     chunk: Callable[[Runner], tuple[Runner, ChunkReport]]
     evaluate: Callable[[Best, Params, Key, Any], tuple[Best, dict[str, Metrics]]]
     enter: Callable[[Runner], Runner]
+    again: Callable[[Runner], Runner]
 
 
 class Keys(NamedTuple):
@@ -116,12 +118,12 @@ def programs(config: RunConfig, env: Env, system: System) -> Programs:
         score = results["greedy"][judged].mean(-1)
         return _better(best, params, score, update), results
 
-    def enter(before: Runner) -> Runner:
-        reset = config.curriculum.reset_optimiser
+    def enter(before: Runner, *, reset: bool) -> Runner:
         one = partial(anakin.next_runner, env, system, config.num_envs, reset_optimiser=reset)
         return jax.vmap(one)(before)
 
-    return Programs(init, chunk, evaluate, enter)
+    reset = config.curriculum.reset_optimiser
+    return Programs(init, chunk, evaluate, partial(enter, reset=reset), partial(enter, reset=False))
 
 
 def _finite(params: Params) -> dict[str, Array]:
@@ -151,13 +153,19 @@ def state_shapes(config: RunConfig, plain: Programs) -> State:
 
 
 def compile_programs(
-    config: RunConfig, plain: Sequence[Programs], shapes: Sequence[State], *, fresh: bool, first: int = 0
+    config: RunConfig,
+    plain: Sequence[Programs],
+    shapes: Sequence[State],
+    *,
+    fresh: bool,
+    again: bool = False,
+    first: int = 0,
 ) -> tuple[tuple[Programs, ...], str]:
     """Compile the stages from ``first`` on ahead of time, side by side, because XLA lets Python's lock go.
 
     Tracing holds that lock, so it goes in order: a short one first, which compiles while the longest ones are
-    traced. ``init`` is compiled for a ``fresh`` run alone, and evaluation, which all stages share, for the last
-    world. The text says what memory the largest compiled chunk takes.
+    traced. ``init`` is compiled for a ``fresh`` run alone, ``again`` if the first of the stages is entered so, and
+    evaluation, which all stages share, for the last world. The text says what memory the largest compiled chunk takes.
     """
     best, whole = shapes[-1].best, jax.tree.leaves(shapes[-1].best)[0].sharding
     keys = _like(jax.eval_shape(lambda: seed_keys(config).init), whole)
@@ -166,16 +174,19 @@ def compile_programs(
     with jax.set_mesh(whole.mesh), ThreadPoolExecutor(2 + len(stages), thread_name_prefix="compile") as pool:
         submit = partial(_submit, pool)
         init = submit(plain[0].init, keys, out=_places(shapes[0]), effort=0) if fresh else None
-        chunks, enters = {}, {}
+        chunks, enters, agains = {}, {}, {}
         for i in stages:
             out = _places(shapes[i].runner)
             chunks[i] = submit(plain[i].chunk, shapes[i].runner, out=(out, whole), effort=1, donate=(0,))
             if i:
                 enters[i] = submit(plain[i].enter, learnt(shapes[i - 1].runner), out=out, effort=0)
+            if again and i == first:
+                agains[i] = submit(plain[i].again, learnt(shapes[i].runner), out=out, effort=0)
         evaluate = submit(plain[-1].evaluate, best, best.params, keys, update, out=whole, effort=1)
 
     def stage(i: int, program: Programs) -> Programs:
-        compiled = {name: of[i].result() for name, of in (("chunk", chunks), ("enter", enters)) if i in of}
+        all_stages = {"chunk": chunks, "enter": enters, "again": agains}
+        compiled = {name: of[i].result() for name, of in all_stages.items() if i in of}
         return program._replace(
             init=lambda k: init.result()(jax.device_put(k, whole)) if init else plain[0].init(k),
             evaluate=lambda b, p, k, u: evaluate.result()(b, p, *jax.device_put((k, np.int32(u)), whole)),

@@ -18,7 +18,7 @@ from jmarl.config import ConfigError, RunConfig
 from jmarl.training import folder as run_folder
 from jmarl.training import logger as log
 from jmarl.training import loop, report
-from jmarl.training.anakin import device_mesh
+from jmarl.training.anakin import device_mesh, is_whole
 from jmarl.training.api import Stage, stages
 from jmarl.training.checkpoint import Checkpoints, Meta, Restored
 from jmarl.training.judge import absolute_metric, evaluate_run
@@ -112,14 +112,15 @@ def _run(
         _prepare(config, folder, at, restored, checkpoints, reporter)
         with report.stopwatch() as seconds:
             first, fresh = loop.stage_due(config, at), restored is None
-            ready, memory = compile_programs(config, plain, shapes, fresh=fresh, first=first)
+            again = restored is not None and not is_whole(restored.state.runner) and first == at.stage
+            ready, memory = compile_programs(config, plain, shapes, fresh=fresh, again=again, first=first)
         reporter.say(f"compiled in {seconds():.1f} s, which no steps/s below contains; {memory}")
         keys = seed_keys(config)
         logger = log.open_loggers(config.logger, folder, folder.name, reporter.warn)
         session = Session(config, folder, parts, ready, keys, checkpoints, logger, reporter, stop)
         if restored is None:
             return _train(session, begin_with(ready[0].init(keys.init), given), at, None)
-        places = jax.tree.map(lambda x: x.sharding, shapes[at.stage])
+        places = jax.tree.map(lambda x: x.sharding, _shapes_of(shapes, restored.meta))
         return _train(session, jax.device_put(restored.state, places), at, at)
     finally:
         if checkpoints:
@@ -128,7 +129,7 @@ def _run(
 
 def _shapes_of(shapes: Sequence[State], meta: Meta) -> State:
     """What a checkpoint holds is in the shapes of the stage that it is of."""
-    return shapes[Position(**meta["position"]).stage]
+    return loop.saved_as(shapes[Position(**meta["position"]).stage], meta)
 
 
 def _finished(config: RunConfig, folder: pathlib.Path, at: Position) -> bool:

@@ -16,7 +16,7 @@ from jmarl.training import report
 from jmarl.training.api import assemble, stages
 from jmarl.training.checkpoint import Checkpoints, Meta
 from jmarl.training.fit import Side, check_fit
-from jmarl.training.loop import Position
+from jmarl.training.loop import Position, saved_as
 from jmarl.training.programs import State, programs, seed_keys
 from jmarl.types import Env, Params
 
@@ -37,7 +37,7 @@ def _restore(key: str, config: RunConfig, folder: pathlib.Path) -> tuple[State, 
 
     def like(meta: Meta) -> State:
         part = stages(config)[Position(**meta["position"]).stage]
-        return jax.eval_shape(programs(config, part.env, part.system).init, seed_keys(config).init)
+        return saved_as(jax.eval_shape(programs(config, part.env, part.system).init, seed_keys(config).init), meta)
 
     checkpoints = Checkpoints(folder / "checkpoints", keep=1, verify=True, warn=warn, read_only=True)
     restored = checkpoints.restore(like)

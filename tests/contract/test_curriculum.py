@@ -20,6 +20,7 @@ from jmarl.training import loop
 from jmarl.training import run as run_module
 from jmarl.training.anakin import learnt
 from jmarl.training.folder import read_config, resume_config
+from jmarl.training.judge import evaluate_run
 from jmarl.training.logger import read_rows
 from jmarl.training.run import run
 
@@ -83,6 +84,42 @@ def test_resumed_is_uninterrupted_in_every_stage_and_between(function, update, s
     assert saved["step"] == update
     assert saved["runner/timestep/reward"]["shape"][-1] == 2 + stage
     assert run(resume_config(str(parts))) == 0
+    check_same(parts, whole)
+
+
+INEXACT = dataclasses.replace(toy.config().checkpoint, exact=False)
+
+
+def test_a_checkpoint_without_environments_resumes_in_its_stage_and_the_optimiser_forgets_nothing(
+    whole, tmp_path, monkeypatch, capsys
+):
+    parts = tmp_path / "parts"
+    with monkeypatch.context() as patch:
+        signal_after(patch, "advance", 5)
+        assert run(config(run_dir=str(parts), checkpoint=INEXACT)) == 75
+    assert evaluate_run(str(parts), episodes=4, parameters="latest") == 0
+    assert "latest parameters (of update 5)" in capsys.readouterr().out
+    assert run(resume_config(str(parts))) == 0
+    assert "\ninexact resume: environments begin anew after update 5\n" in capsys.readouterr().out
+    steps = "runner/learner/opt_state/0/count"
+    assert final_leaves(parts)[steps] == final_leaves(whole)[steps]
+    updates = [[(row["update"], row["stage"]) for row in logged(folder)] for folder in (parts, whole)]
+    assert updates[0][:-1] == updates[1][:-1]  # the absolute metric's is that of the best parameters
+
+
+def test_a_checkpoint_without_environments_lacks_nothing_at_the_end_of_a_stage(whole, tmp_path, monkeypatch, capsys):
+    """The next one reads no more. What is saved before it begins has none either, whatever the run is told then."""
+    parts = tmp_path / "parts"
+    with monkeypatch.context() as patch:
+        signal_after(patch, "advance", 4)
+        assert run(config(run_dir=str(parts), checkpoint=INEXACT)) == 75
+    with monkeypatch.context() as patch:
+        signal_after(patch, "evaluate", 4)
+        assert run(resume_config(str(parts), ["checkpoint.exact=true"])) == 75
+    meta = json.loads((parts / "checkpoints" / "4" / "record" / "metadata").read_text())["meta"]
+    assert meta["exact"] is False and read_config(parts).checkpoint.exact
+    assert run(resume_config(str(parts))) == 0
+    assert "inexact" not in capsys.readouterr().out
     check_same(parts, whole)
 
 
