@@ -1,18 +1,21 @@
 """The mixer's part in SPECTra: ST-HyperNet against QMIX's mixer, with the same agent, over team sizes.
 
-    python -m benchmarks.ablation [maps=smax_3v3,smax_5v5,smax_8v8] [runs=spectra_qmix_plus,spectra_qmix] [seeds=3]
+    python -m benchmarks.ablation [maps=smax_3v3,smax_5v5,smax_3v3+5v5] [runs=spectra_qmix_plus,spectra_qmix] [seeds=3]
                                   [steps=300000] [episodes=128] [evaluations=6] [bar=0.9] [out=results/ablation.json]
-                                  [overrides=logger=none]
+                                  [overrides=system.mixer.mask_dead=true]
 
-Every run is trained on every map through its command line, as ``benchmarks.learning`` does; the first run is the one
-that the others are compared with. ``out`` holds those records and the parameters of agent and mixer, and is written
-after each run; the picture of the same name shows win rates and parameters against the team's size. The table says for
-each map the greedy win rate of the median seed at the last evaluation with the worst and the best seed, the parameters
-that are trained, and ratios of the first run over the others.
+On a map like ``smax_3v3+5v5`` the size changes with every episode. Both mixers leave out the dead, which QMIX's does
+not by default, so that they differ in what makes their weights alone. Every run is trained on every map through its
+command line, as ``benchmarks.learning`` does; the first run is the one that the others are compared with. ``out``
+holds those records and the parameters of agent and mixer, and is written after each run; the picture of the same name
+shows win rates and parameters by map. The table says for each map the greedy win rate of the median seed at the last
+evaluation with the worst and the best seed, the parameters that are trained, and ratios of the first run over the
+others.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,11 @@ import numpy as np
 
 from benchmarks import learning
 from benchmarks.common import arguments, markdown_table, write_json
+from jmarl.training.launch import exit_code
 
 
 DEFAULTS: dict[str, Any] = {
-    "maps": ("smax_3v3", "smax_5v5", "smax_8v8"),
+    "maps": ("smax_3v3", "smax_5v5", "smax_3v3+5v5"),
     "runs": ("spectra_qmix_plus", "spectra_qmix"),
     "seeds": 3,
     "steps": 300_000,
@@ -32,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "evaluations": 6,
     "bar": 0.9,
     "out": "results/ablation.json",
-    "overrides": ("logger=none",),
+    "overrides": ("system.mixer.mask_dead=true",),
 }
 
 
@@ -81,27 +85,26 @@ def ratios(record: dict[str, Any], other: dict[str, Any]) -> list[float | str]:
 
 
 def picture(records: list[dict[str, Any]], args: dict[str, Any], path: Path) -> None:
-    """Win rate (median seed, worst to best) and parameters against the number of agents."""
+    """Win rate (median seed, worst to best) and parameters, by map."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     wins, sizes = figure.subplots(1, 2)
     for run in args["runs"]:
-        own = sorted((r for r in records if r["run"] == run), key=lambda r: r["parameters"]["agents"])
-        agents = [r["parameters"]["agents"] for r in own]
+        own = [of(records, run, name) for name in args["maps"]]
         low, middle, high = np.array([last(r) for r in own]).T
-        (line,) = wins.plot(agents, middle, marker="o", label=run)
-        wins.fill_between(agents, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-        sizes.plot(agents, [r["parameters"]["total"] for r in own], marker="o", label=run)
-    wins.set(xlabel="agents", ylabel="greedy win rate", ylim=(-0.02, 1.02), title=f"after {args['steps']:,} steps")
-    sizes.set(xlabel="agents", ylabel="parameters", ylim=(0, None), title="agent and mixer")
+        (line,) = wins.plot(args["maps"], middle, marker="o", label=run)
+        wins.fill_between(args["maps"], low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+        sizes.plot(args["maps"], [r["parameters"]["total"] for r in own], marker="o", label=run)
+    wins.set(ylabel="greedy win rate", ylim=(-0.02, 1.02), title=f"after {args['steps']:,} steps")
+    sizes.set(ylabel="parameters", ylim=(0, None), title="agent and mixer")
     for axes in (wins, sizes):
         axes.grid(alpha=0.3)
     wins.legend()
     figure.savefig(path, dpi=140)
 
 
-def main() -> None:
+def main() -> int:
     """Train every run on every map; write what is done after each, then draw and tabulate."""
     args, records = arguments(DEFAULTS), []
     out = Path(args["out"])
@@ -114,7 +117,8 @@ def main() -> None:
     write_json(out, {"environment": records[-1]["environment"], "arguments": args, "records": records})
     picture(records, args, out.with_suffix(".png"))
     print(table(records, args))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -3,8 +3,9 @@
     python -m benchmarks.entities [agents=saqa,hpn,updet] [entities=5,10,20,50,100,200] [n_agents=8] [envs=32] [rows=4]
                                   [repeats=10] [updates=4] [out=results/entities.json]
 
-Networks at their default widths, in a world with the widths of SMAX: half of the entities are allies, half are enemies
-that can be attacked. The number of agents stays ``n_agents``, whatever they see: what grows is the cost of an agent.
+Networks at their default widths and depths (one layer of SAQA, two blocks of UPDeT), in a world with the widths of
+SMAX: half of the entities are allies, half are enemies that can be attacked. The number of agents stays ``n_agents``,
+whatever they see: what grows is the cost of an agent.
 
 An evaluation step is what acting asks of the network, one row of ``envs`` environments, and so of ``envs x n_agents``
 observers. An update is what learning asks of it: value and gradient of half the mean square of all Q-values over
@@ -13,9 +14,10 @@ timed it is run once, and the program ends with exit status 1 unless every param
 for before the clock stops; times are of the process's CPU time on a CPU, and memory is the temporary memory that XLA
 plans.
 
-A part of every cost does not grow (the memory, the own features), so an exponent looks the better the smaller the
-numbers. The second exponent is therefore of what an agent adds to its cost at the fewest entities, against the entities
-added. UPDeT over SAQA at the most entities is taken in turn. With ``out`` a picture is drawn beside it, as ``.png``.
+Exponents are fitted from 50 entities on. A part of every cost does not grow (the memory, the own features), so an
+exponent looks the better the smaller the numbers. The second exponent is therefore of what an agent adds to its cost
+at the fewest entities, against the entities added. UPDeT over SAQA at the most entities is taken in turn. With
+``out`` a picture is drawn beside it, as ``.png``.
 """
 
 from __future__ import annotations

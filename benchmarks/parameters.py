@@ -13,6 +13,7 @@ what they are made again from.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -21,11 +22,12 @@ import jax.numpy as jnp
 
 from benchmarks.common import arguments, count, markdown_table, write_json
 from jmarl import load_config
-from jmarl.config import RunConfig
+from jmarl.config import RunConfig, check
 from jmarl.envs import make
 from jmarl.networks.agents import make_agent
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.mixers import make_mixer
+from jmarl.training.launch import exit_code
 from jmarl.training.programs import number_of_bytes
 from jmarl.types import Spec
 
@@ -118,14 +120,17 @@ def _bytes(line: dict[str, Any], prefix: str) -> list[str]:
     return [f"{whole:,}", f"{whole / 1e9:.3f}", f"{step:,.1f}"]
 
 
-def main() -> None:
+def main() -> int:
+    """Count, print, write."""
     args = arguments(DEFAULTS)
+    check(all(n >= 1 for n in args["sizes"]), "sizes", args["sizes"], "a team has at least one unit")
     specs = {n: make(f"smax_{n}v{n}").spec for n in args["sizes"]}
     found, lines = parameters(specs), replays(specs, args["rows"], args["envs"])
     print(report(found, lines))
     if args["out"]:
         write_json(args["out"], {"arguments": args, "parameters": found, "replays": lines})
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -7,6 +7,8 @@ Q-learning, and the mixer's are 32 and 64, in place of 64 and 256. What cannot b
 
 * The scripts read more features and a one-hot of the agent, so that first layers differ, among them the four of the
   mixer: both widths are printed, and how far apart the parameters are (at ``smax_10v10`` 2.5, 3.1 and 5.5 %).
+* ``mappo_rnn_smax.py`` logs to the host once an update, timed or not; the others are seen to learn in a run that does,
+  and timed in one that does not.
 * ``pqn_vdn_rnn.py`` has a batch normalisation whose result it does not use, and learns from the last 4 steps of the
   rollout before as well; they are left out, as ``MEMORY_WINDOW=0``.
 * ``qmix_rnn.py`` begins every rollout with new episodes, and does not learn before as many rollouts are stored as a
@@ -39,7 +41,7 @@ ENV = {
     "ENV_NAME": "HeuristicEnemySMAX",
     "ENV_KWARGS": {"see_enemy_actions": True, "walls_cause_death": True, "attack_mode": "closest"},
 }
-COMMON = {**ENV, "SEED": 0, "GAMMA": 0.99, "WANDB_MODE": "online", "TEST_DURING_TRAINING": False}
+COMMON = {**ENV, "SEED": 0, "GAMMA": 0.99, "TEST_DURING_TRAINING": False}
 Q_LEARNING = {
     **COMMON, "HIDDEN_SIZE": WIDTH, "LR": 0.0005, "LR_LINEAR_DECAY": True, "EPS_START": 1.0, "EPS_FINISH": 0.05,
     "EPS_DECAY": 0.1, "MAX_GRAD_NORM": 10, "TEST_NUM_ENVS": 8, "REW_SCALE": 1.0,
@@ -172,9 +174,10 @@ class Peer:
         sizes = {"NUM_ENVS": match.envs, "NUM_STEPS": match.steps, "BUFFER_SIZE": STORED * match.envs}
         self.base = {**match.config, **sizes, "MAP_NAME": f"smacv2_{units}_units"}
 
-    def program(self, updates: int) -> Callable[[], Any]:
-        """A compiled run of so many updates."""
+    def program(self, updates: int, *, logging: bool) -> Callable[[], Any]:
+        """A compiled run of so many updates; without ``logging`` the scripts of Q-learning call no host."""
         config = {**self.base, "TOTAL_TIMESTEPS": updates * self.match.envs * self.match.steps}
+        config["WANDB_MODE"] = "online" if logging else "disabled"
         own_world = getattr(self.module, "env_from_config", None)
         world = (own_world(copy.deepcopy(config))[0],) if own_world else ()
         train = self.module.make_train(config, *world)

@@ -5,16 +5,16 @@
 
 ``benchmarks/peers.py`` has the sizes, and says what is not equal and what the scripts need. Parameters may differ by
 5 %, or 10 % in Q-learning: what the networks read differs in width, and the widths are printed. A figure counts only
-after both have been seen to learn: every parameter changed here; there, every gradient step taken and losses that move.
-Without ``peer`` only the last table is made; ``envs=0`` and ``steps=0``, the defaults, are the script's own numbers.
-An environment step is one on which the action counted: jmarl's rows between episodes, which show
-the last observation, take time and count for nothing. JaxMARL's script is timed as
-the difference between a run of ``1 + peer_updates`` updates and one of a single update, so that
-its set-up cancels; jmarl is timed on the chunk that its command line runs, over the devices that its
-command line uses. ``units`` names the scenarios ``smax_<n>v<n>`` and the peer's ``smacv2_<n>_units``.
-Steps a second are of wall time, because how well the cores are used is half of the matter; the ratio by
-CPU time stands beside it. (The peer's scripts run on one device; that XLA's CPU backend has several cost MAPPO's
-nothing that could be measured.) The last table splits jmarl's time into environment, policy and update.
+after both have been seen to learn: every parameter changed here; there, every gradient step taken and losses that
+move. Without ``peer`` only the last table is made; ``envs=0`` and ``steps=0``, the defaults, are the script's own
+numbers. An environment step is one on which the action counted: jmarl's rows between episodes, which show the last
+observation, take time and count for nothing. JaxMARL's script is timed as the difference between a run of ``1 +
+peer_updates`` updates and one of a single update, so that its set-up cancels; jmarl on ``peer_updates`` calls of the
+chunk that its command line runs, over the devices that its command line uses. The A/A noise is that of the runs, and
+a difference of two has more. ``units`` names the scenarios ``smax_<n>v<n>`` and the peer's ``smacv2_<n>_units``.
+Steps a second are of wall time, because how well the cores are used is half of the matter; the ratio by CPU time
+stands beside it. (The peer's scripts run on one device; that XLA's CPU backend has several cost MAPPO's nothing that
+could be measured.) The last table splits jmarl's time into environment, policy and update.
 """
 
 from __future__ import annotations
@@ -167,15 +167,15 @@ def run(name: str, args: dict[str, Any]) -> dict[str, Any]:
 def compare(ours: Ours, peer: Peer, args: dict[str, Any]) -> dict[str, Any]:
     """Sizes of both, steps a second of both, and their ratio."""
     updates = args["peer_updates"]
-    one, more = peer.program(1), peer.program(1 + updates)
-    result = more()
+    result = peer.program(1 + updates, logging=True)()
     peer.check(result, 1 + updates)
+    one, more = (peer.program(n, logging=False) for n in (1, 1 + updates))
     params = {"jmarl": ours.params, "jaxmarl": peer.match.params(result)}
     sizes = {"parameters": {side: count(x) for side, x in params.items()}, "inputs": inputs(params, peer.match)}
     print(f"inputs: {sizes['inputs']}; parameters: {sizes['parameters']}", flush=True)
     apart = require_equal_size(**sizes["parameters"], within=peer.match.within)
-    pair = timed_pair(more, ours, args["repeats"], wall=True)
-    setup = timed(one, max(2, args["repeats"] // 2), wall=True)
+    pair = timed_pair(more, lambda: [ours() for _ in range(updates)], args["repeats"], wall=True)
+    setup = timed(one, args["repeats"], wall=True)
     steps = {"jmarl": ours.steps(), "jaxmarl": float(peer.match.envs * peer.match.steps)}
     speeds = rates(pair, setup, updates, steps)
     lines = sizes | {"environment steps an update": steps} | speeds
@@ -194,11 +194,11 @@ def inputs(params: dict[str, Any], match: Match) -> dict[str, dict[str, int]]:
 
 
 def rates(pair: PairTiming, setup: Timing, updates: int, steps: dict[str, float]) -> dict[str, dict[str, float]]:
-    """Seconds and steps a second of both sides; the peer's from what ``updates`` added to a run with its ``setup``."""
+    """Seconds and steps a second of both sides, of ``updates``; the peer's are what they added to its ``setup``."""
     lines = {}
     for clock, (cost, rate) in CLOCKS.items():
         theirs = (getattr(pair.baseline, clock) - getattr(setup, clock)) / updates
-        seconds = {"jmarl": getattr(pair.candidate, clock), "jaxmarl": theirs}
+        seconds = {"jmarl": getattr(pair.candidate, clock) / updates, "jaxmarl": theirs}
         lines |= {cost: seconds, rate: {side: steps[side] / seconds[side] for side in steps}}
     return lines
 

@@ -261,8 +261,8 @@ class CurriculumConfig:
 
     def __post_init__(self) -> None:
         shares = [stage.fraction for stage in self.stages]
-        for share in shares:
-            check(0 < share <= 1, "curriculum.stages", share, "a fraction must be greater than 0 and at most 1")
+        for i, share in enumerate(shares):
+            check(0 < share <= 1, f"curriculum.stages[{i}].fraction", share, "must be greater than 0 and at most 1")
         rule = f"fractions must add up to 1, not {sum(shares):g}"
         check(not shares or math.isclose(sum(shares), 1, abs_tol=1e-6), "curriculum.stages", shares, rule)
 
@@ -311,7 +311,9 @@ class RunConfig:
         if not _increase(self._stage_evaluations(self.num_evaluations)):
             enough = math.ceil(1 / min(stage.fraction for stage in self.curriculum.stages))
             few = f"gives {self.num_evaluations} evaluations, and each of {len(self.worlds)} stages ends with one"
-            check(False, "eval.every", every, f"{few}; make it at most {max(1, self.total_timesteps // enough)}")
+            most, rows = self.total_timesteps // enough, self.rows_per_update
+            fix = f"make it at most {most}" if most >= rows else f"total_timesteps must be at least {enough * rows}"
+            check(False, "eval.every", every, f"{few}; {fix}")
 
     @property
     def worlds(self) -> tuple[str, ...]:

@@ -84,6 +84,8 @@ class Spec(NamedTuple):
     outcomes: tuple[str, ...] = ()
     """Names of the entries of ``TimeStep.info`` that judge an episode as it ends (``won``)."""
     recall: Recall | None = None
+    fixed_team: bool = True
+    """False: an episode may lack some of the agents (``EntityObs.present``), because teams have several sizes."""
 
     @property
     def n_slots(self) -> int:
@@ -129,6 +131,10 @@ class EntityObs(struct.PyTreeNode):
     def present(self) -> Bool[Array, "*batch N"]:
         """The agents that the episode has: one that is absent is not alive, and has no available action either."""
         return self.alive | self.avail.any(-1)
+
+    def team_mean(self, x: Float[Array, "*batch N"]) -> Float[Array, "*batch"]:
+        """The mean over the agents that are present: the team's reward, of theirs."""
+        return x.mean(-1, where=self.present)
 
 
 class TimeStep(struct.PyTreeNode):

@@ -136,9 +136,10 @@ def _check_rows(timestep: TimeStep, spec: Spec) -> None:
     _require((timestep.reward[new] == 0).all(), "reward must be zero on a row that begins an episode")
 
 
-def _check_present(before: EntityObs, now: TimeStep) -> None:
+def _check_present(before: EntityObs, now: TimeStep, spec: Spec) -> None:
     """An agent that an episode does not have, neither alive nor with any action, is absent in all of its rows."""
     has, had = now.obs.avail.any(-1), before.avail.any(-1)
+    _require(not spec.fixed_team or has.all(), "an agent is absent, and Spec.fixed_team is True")
     stays = now.first[:, None] | (has == had)
     _require((stays | has).all(), "avail leaves some agent without any action (the dead need one too)")
     _require((stays | now.obs.joined).all(), "an agent that was absent is there, without joined")
@@ -189,7 +190,7 @@ def _check_episodes(play: Play, state: Any, timestep: TimeStep, steps: int) -> N
         before, (state, timestep) = (state, timestep), play.step(step_key, state, action)
         now, last = jax.device_get(timestep), np.asarray(before[1].last)
         _check_rows(now, play.env.spec)
-        _check_present(jax.device_get(before[1].obs), now)
+        _check_present(jax.device_get(before[1].obs), now, play.env.spec)
         _require((now.first == last).all(), "first must be True exactly on the row after one that ended")
         if t < 2 or last.any():
             _check_steps(play, step_key, before, action, (state, timestep), last)

@@ -41,7 +41,7 @@ class EntityCritic(nn.Module):
         for group in entity_rows(obs, self.spec):
             net = HyperNet(cfg, group.rows.shape[-1], kinds=0, out_scale=0.0, name=f"hyper_{group.name}")
             pooled.append(net.pooled(group.rows, net(group.rows), group.mask))
-        x = sensed(self, (obs.state.features,), pooled)[..., None, :]
+        x = sensed(self, cfg, (obs.state.features,), pooled)[..., None, :]
         carry, x = make_memory(cfg.memory, cfg.memory_width)(carry, x, first[..., None])
         value = nn.Dense(1, kernel_init=orthogonal(1.0), name="value")(x)[..., 0]
         return carry, jnp.broadcast_to(value, obs.alive.shape)

@@ -152,8 +152,8 @@ def _value_mask(steps: Transition, cfg: PPOConfig) -> Bool[Array, "T B N"]:
     return steps.valid[..., None] & (steps.obs.alive if cfg.mask_dead_values else steps.obs.present)
 
 
-def _team_mean(x: Float[Array, "T B N"], there: Bool[Array, "T B N"]) -> Float[Array, "T B N"]:
-    return jnp.broadcast_to(x.mean(-1, where=there, keepdims=True), x.shape)
+def _of_team(obs: EntityObs, x: Float[Array, "*batch N"]) -> Float[Array, "*batch N"]:
+    return jnp.broadcast_to(obs.team_mean(x)[..., None], x.shape)
 
 
 def returns(
@@ -167,8 +167,8 @@ def returns(
     steps = rollout.steps
     reward = steps.reward
     if cfg.advantage == "joint":
-        there = jnp.concatenate([steps.obs.present, rollout.last.obs.present[None]])
-        reward, value = _team_mean(reward, there[:-1]), _team_mean(value, there)
+        reward = _of_team(steps.obs, reward)
+        value = jnp.concatenate([_of_team(steps.obs, value[:-1]), _of_team(rollout.last.obs, value[-1])[None]])
     valid = jnp.concatenate([steps.valid, rollout.last.valid[None]])
     target = lambda_return(reward, steps.terminated, valid, value, gamma=cfg.gamma, lam=cfg.gae_lambda)
     return target - value[:-1], target

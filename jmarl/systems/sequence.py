@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float, Int
 
-from jmarl.config import RunConfig, check, check_range
+from jmarl.config import ConfigError, RunConfig, check, check_range
 from jmarl.networks.sequence.policy import (
     ActionCodec,
     SequenceCarry,
@@ -105,9 +105,13 @@ def sequence_functions(policy: SequencePolicy, codec: ActionCodec, *, shuffle_ag
 def sequence_system(spec: Spec, policy: SequencePolicy, config: RunConfig) -> System:
     """Assemble a PPO system from a sequence policy.
 
-    Raises ``ConfigError`` if agents are shuffled and the network cannot tell them apart.
+    Raises ``ConfigError`` if agents are shuffled and the network cannot tell them apart, and for a world whose
+    episodes may lack agents: the others would read rows and tokens of those.
     """
     cfg = config.system
+    if not spec.fixed_team:
+        rule = "its teams have several sizes, and this system reads all agents in a row; choose a world of one size"
+        raise ConfigError(f"env={config.env['name']}: {rule}")
     tells_apart = config.network.agent_id or not cfg.shuffle_agents
     check(tells_apart, "system.shuffle_agents", cfg.shuffle_agents, "needs network.agent_id=true")
     functions = sequence_functions(policy, action_codec(spec), shuffle_agents=cfg.shuffle_agents)

@@ -122,7 +122,7 @@ def steps_of(rollout: Rollout) -> Steps:
         first=rows.first,
         valid=rows.valid,
         action=rows.action,
-        reward=rows.reward.mean(-1),
+        reward=rows.obs.team_mean(rows.reward),
         terminated=rows.terminated,
     )
     end = Steps(

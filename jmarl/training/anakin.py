@@ -104,7 +104,7 @@ def _track(episode: Episode, timestep: TimeStep, outcomes: Sequence[str]) -> tup
     Of the environment's ``info`` only the ``outcomes`` count.
     """
     episode = Episode(
-        ret=jnp.where(timestep.first, 0.0, episode.ret + timestep.reward.mean(-1)),
+        ret=jnp.where(timestep.first, 0.0, episode.ret + timestep.obs.team_mean(timestep.reward)),
         length=jnp.where(timestep.first, 0, episode.length + 1),
     )
     ended = timestep.last

@@ -85,7 +85,7 @@ def check_choice(group: str, choice: str, system: str) -> None:
     return None
 
 
-def check_env(name: str) -> None:
+def check_env(name: str, key: str = "env") -> None:
     """Raise ``ConfigError`` unless a registered environment, or a family that generates it, has this name."""
     from jmarl.envs import registry
 
@@ -94,4 +94,4 @@ def check_env(name: str) -> None:
     try:
         registry.family_of(name)
     except ValueError as error:
-        raise ConfigError(f"env={name}: {error}") from None
+        raise ConfigError(f"{key}={name}: {error}") from None

@@ -105,7 +105,7 @@ def from_tree(tree: dict[str, Any]) -> RunConfig:
     built = {name: build(kind, tree[name], name) for name, kind in parts.items()}
     config = build(RunConfig, {**tree, **built}, also=also)
     for world in dict.fromkeys(config.worlds):
-        check_world(**config.in_world(world).env)
+        check_world("env" if world == config.env["name"] else "curriculum.stages", **config.in_world(world).env)
     check_batch(config.num_envs, getattr(config.system, "minibatches", 1))
     return config
 
@@ -122,20 +122,20 @@ def _module(system: Any) -> Any:
     return module
 
 
-def check_world(name: str, **options: Any) -> None:
-    """Raise ``ConfigError`` unless the environment can be built, which only its builder knows."""
+def check_world(key: str, name: str, **options: Any) -> None:
+    """Raise ``ConfigError``, which blames ``key``, unless the environment can be built, as only its builder knows."""
     from jmarl.envs import registry
 
-    check_env(name)
+    check_env(name, key)
     try:
         spec = registry.make(name, **options).spec
     except ConfigError:
         raise
     except Exception as error:
         kind = "" if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: "
-        raise ConfigError(f"env={name}: {kind}{' '.join(str(error).split())}") from error
-    check(spec.n_agents >= 1, "env", name, f"has {spec.n_agents} agents, needs at least 1")
-    check(spec.episode_limit >= 1, "env", name, f"has an episode limit of {spec.episode_limit}, needs at least 1")
+        raise ConfigError(f"{key}={name}: {kind}{' '.join(str(error).split())}") from error
+    check(spec.n_agents >= 1, key, name, f"has {spec.n_agents} agents, needs at least 1")
+    check(spec.episode_limit >= 1, key, name, f"has an episode limit of {spec.episode_limit}, needs at least 1")
 
 
 @contextlib.contextmanager

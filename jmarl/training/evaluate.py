@@ -50,7 +50,7 @@ def evaluate(env: Env, system: System, params: Params, key: Key, episodes: int, 
         k_act, k_env = jax.random.split(jax.random.fold_in(k_steps, loop.step))
         action, carry, _ = system.act(params, loop.carry, loop.timestep, k_act, explore)
         env_state, after = env.step(k_env, loop.env_state, action)
-        gained = {"return": after.reward.mean(-1), "length": jnp.ones(batch)}
+        gained = {"return": after.obs.team_mean(after.reward), "length": jnp.ones(batch)}
         gained |= {name: after.info[name] * after.last for name in env.spec.outcomes}
         result = {name: loop.result[name] + jnp.where(loop.over, 0.0, gained[name]) for name in names}
         return _Loop(loop.step + 1, env_state, after, carry, loop.over | after.last, result)

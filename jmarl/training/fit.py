@@ -9,9 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from jmarl.config import ConfigError, RunConfig
-from jmarl.system import System
+from jmarl.system import HANDED_OVER, System
 from jmarl.training.checkpoint import leaf_shapes
 from jmarl.types import Env, Key, Params, Spec
+
+
+ADVICE = "systems that read entities, and mix by a sum or by attention, have none that does: spectra_qmix_plus, hpn_vdn"
 
 
 class Side(NamedTuple):
@@ -27,7 +30,7 @@ def check_fit(key: str, value: Any, ours: Side, others: Side) -> None:
 
     Nothing is computed. The text names a parameter, its two shapes, what they depend on and what to choose instead.
     """
-    here, there = (leaf_shapes(jax.eval_shape(side.system.init, jax.random.key(0)).params) for side in (ours, others))
+    here, there = (leaf_shapes(_handed_over(side)) for side in (ours, others))
     paths = [path for path in {**here, **there} if here.get(path) != there.get(path)]
     if not paths:
         return
@@ -36,6 +39,12 @@ def check_fit(key: str, value: Any, ours: Side, others: Side) -> None:
     more = f", and {len(paths) - 1} more differ" if len(paths) > 1 else ""
     first = f"parameter {paths[0]} is {shapes[0]} for {worlds[0]} and {shapes[1]} for {worlds[1]}{more}"
     raise ConfigError(f"{key}={value}: {first}; {_reason(ours, others, paths)}")
+
+
+def _handed_over(side: Side) -> dict[str, Any]:
+    """Shapes of what a learner gives to another one; a target network has those of the parameters."""
+    learner = jax.eval_shape(side.system.init, jax.random.key(0))
+    return {name: getattr(learner, name) for name in HANDED_OVER if name != "target" and hasattr(learner, name)}
 
 
 def check_acting(key: str, value: Any, ours: Side, others: Side) -> None:
@@ -64,13 +73,13 @@ def _reason(ours: Side, others: Side, paths: list[str]) -> str:
         pairs = [f"{key}={here.get(key)} and {there.get(key)}" for key in changed]
         return f"the networks differ ({', '.join(pairs[:2])}{', ...' if len(pairs) > 2 else ''}); choose the same"
     names = ours.config.system_name, others.config.system_name
-    if ours.config.env == others.config.env:
+    if names[0] != names[1]:
         return f"the systems differ ({names[0]} and {names[1]}); choose the same"
     if _widths(ours.env.spec) != _widths(others.env.spec):
         return (
             "what a unit observes or does has other widths there, which no network bridges; choose worlds of one kind"
         )
-    return f"it depends on the size of the team; with {_advice(ours.config, paths)} none does"
+    return f"it depends on the size of the team; {ADVICE}"
 
 
 def _widths(spec: Spec) -> tuple[int, ...]:
@@ -83,11 +92,3 @@ def _choices(config: RunConfig) -> dict[str, Any]:
     parts: dict[str, Any] = {"network": config.network, "system.mixer": getattr(config.system, "mixer", None)}
     values = {name: dataclasses.asdict(part) if part else {} for name, part in parts.items()}
     return {f"{name}.{key}": value for name, by_key in values.items() for key, value in by_key.items()}
-
-
-def _advice(config: RunConfig, paths: list[str]) -> str:
-    """Of the parts whose parameters differ, what is free of the team's size."""
-    agents = [path for path in paths if not path.startswith("mixer/")]
-    agent = "network.agent_id=false" if getattr(config.network, "agent_id", False) else "network=saqa, hpn or updet"
-    mixer = "the mixer st_hypernet (as in spectra_qmix_plus)"
-    return " and ".join([agent] * bool(agents) + [mixer] * (len(agents) < len(paths)))

@@ -102,7 +102,7 @@ def _to_judge(run: str, episodes: int, parameters: str, seed: int, json: str) ->
 
 def _other_world(own: Side, name: str) -> tuple[Env, System]:
     config = own.config.in_world(name)
-    check_world(**config.env)
+    check_world("envs", **config.env)
     env, system = assemble(config)
     check_acting("envs", name, Side(config, env, system), own)
     return env, system

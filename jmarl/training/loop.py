@@ -136,7 +136,8 @@ def advance(s: Session, state: State, at: Position) -> tuple[State, Position]:
     env_steps = count_steps(at.env_steps, np.asarray(result.env_steps))
     rate = (sum(env_steps) - sum(at.env_steps)) / elapsed
     at = at._replace(update=update, env_steps=env_steps, seconds=at.seconds + elapsed)
-    speed = {"steps_per_second": rate, "agent_steps_per_second": rate * s.stages[at.stage].env.spec.n_agents}
+    speed, spec = {"steps_per_second": rate}, s.stages[at.stage].env.spec
+    speed |= {"agent_steps_per_second": rate * spec.n_agents} if spec.fixed_team else {}
     row = _row("train", at) | speed | _training_metrics(result)
     s.logger.log(row)
     remaining = at.seconds / update * max(0, s.config.num_updates - update)

@@ -74,7 +74,7 @@ def episode(
             k_act, k_env = jax.random.split(key)
             action, carry, _ = system.act(params, carry, timestep, k_act, explore)
             state, after = env.step(k_env, state, action)
-            return (state, after, carry), (state, after.reward.mean(), after.last, after.info)
+            return (state, after, carry), (state, after.obs.team_mean(after.reward), after.last, after.info)
 
         keys = jax.random.split(k_steps, env.spec.episode_limit + 1)
         _, trace = jax.lax.scan(step, (state, timestep, system.carry(1)), keys)

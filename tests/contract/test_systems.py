@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jmarl
+from jmarl.config import ConfigError
 from jmarl.learning.exploration import greedy
 from jmarl.networks.actor_critic import AgentNet
 from jmarl.networks.mixers import make_mixer
@@ -172,3 +173,25 @@ def test_a_world_may_lack_features_or_entities(devices, name, size, env):
         jax.eval_shape(evaluation, runner.learner.params, jax.random.key(0))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), runner)
     assert all(x.shape == () for x in jax.tree.leaves(metrics))
+
+
+@pytest.mark.parametrize(("name", "size"), [("ippo", "mlp"), ("pqn_vdn", "mlp")])
+def test_what_an_absent_agent_did_changes_nothing_that_is_learnt(name, size):
+    words = ["env=smax_1v2+2v1", "num_envs=16", "rollout_length=8", *PHASE, *SMALL[size]]
+    cfg = jmarl.load_config(name, words)
+    env, system = assemble(cfg)
+    runner = init_runner(env, system, 16, jax.random.key(0))
+    _, experience, _ = jax.jit(lambda r: rollout(env, system, r, 8, jax.random.key(1)))(runner)
+    absent = ~experience.steps.obs.present
+    assert absent.any() and not absent.all()
+    other = jnp.where(absent, 1 - experience.steps.action.clip(0, 1), experience.steps.action)
+    changed = experience.replace(steps=experience.steps.replace(action=other))
+    update = jax.jit(lambda rows: system.update(runner.learner, rows, jax.random.key(2))[0].params)
+    for x, y in zip(*(jax.tree.leaves(update(rows)) for rows in (experience, changed)), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("name", ["mat_ppo", "mam_ppo", "sable"])
+def test_a_system_that_reads_agents_in_a_row_refuses_teams_of_several_sizes(name):
+    with pytest.raises(ConfigError, match=r"^env=smax_1v2\+2v1: its teams have several sizes"):
+        assemble(jmarl.load_config(name, ["env=smax_1v2+2v1"]))

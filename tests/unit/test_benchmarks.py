@@ -306,7 +306,7 @@ class Script:
 def test_a_script_is_refused_unless_its_losses_move_and_every_step_is_taken(rate, per_update, learns):
     match = peers.MATCHES["qmix"]._replace(envs=2, steps=5, gradient_steps=3, steps_taken=lambda n: [n])
     peer = peers.Peer(Script(rate, per_update), match, units=5)
-    result = peer.program(2)()
+    result = peer.program(2, logging=True)()
     if learns:
         peer.check(result, 2)
     else:
@@ -316,7 +316,7 @@ def test_a_script_is_refused_unless_its_losses_move_and_every_step_is_taken(rate
 
 def test_the_setup_of_a_script_does_not_count():
     seconds = lambda wall, cpu: common.Timing(cpu, cpu, wall, wall, 0.0, True)  # noqa: E731
-    pair = common.PairTiming(seconds(10.0, 12.0), seconds(1.0, 2.0), ratio=10.0, noise=0.0)
+    pair = common.PairTiming(seconds(10.0, 12.0), seconds(3.0, 6.0), ratio=10.0, noise=0.0)
     found = throughput.rates(pair, seconds(4.0, 4.0), updates=3, steps={"jmarl": 90.0, "jaxmarl": 100.0})
     assert found["seconds an update"] == {"jmarl": 1.0, "jaxmarl": 2.0}
     assert found["environment steps a second"] == {"jmarl": 90.0, "jaxmarl": 50.0}

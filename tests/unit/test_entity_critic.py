@@ -108,7 +108,7 @@ def system(name):
     return assemble(jmarl.load_config("hpn_mappo", words))
 
 
-def test_one_set_of_parameters_trains_teams_of_any_size():
+def test_parameters_fit_teams_of_any_size():
     shapes = [
         jax.tree.map(jnp.shape, jax.eval_shape(system(name)[1].init, jax.random.key(0)))
         for name in ("smax_5v5", "smax_10v10", "smax_5m_vs_6m")

@@ -249,7 +249,6 @@ def shapes(spec, cfg):
 @HYPERNETS
 def test_the_same_parameters_serve_teams_of_any_size(cfg):
     params = shapes(SPEC, cfg)
-    assert cfg.size_free
     for n, m in ((5, 5), (5, 6), (10, 10), (20, 20)):
         spec = world(n, m)
         assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, shapes(spec, cfg))
@@ -259,7 +258,6 @@ def test_the_same_parameters_serve_teams_of_any_size(cfg):
 
 @pytest.mark.parametrize("cfg", [QMIX, QPLEX], ids=["qmix", "qplex"])
 def test_a_flat_state_binds_the_parameters_to_one_size(cfg):
-    assert not cfg.size_free
     assert jax.tree.map(jnp.shape, shapes(world(5, 5), cfg)) != jax.tree.map(jnp.shape, shapes(world(5, 6), cfg))
 
 

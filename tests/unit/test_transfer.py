@@ -19,7 +19,7 @@ from jmarl.training import run as run_module
 from jmarl.training.anakin import init_runner, learnt, next_runner
 from jmarl.training.api import assemble, train
 from jmarl.training.checkpoint import Checkpoints
-from jmarl.training.fit import Side, check_acting, check_fit
+from jmarl.training.fit import ADVICE, Side, check_acting, check_fit
 from jmarl.training.judge import evaluate_run, transfer_run
 from jmarl.training.run import run
 from jmarl.training.saved import begin_with, learnt_elsewhere
@@ -58,9 +58,13 @@ def test_stages_end_where_evaluation_intervals_do(shares, evaluations, ends):
 
 BAD = [
     ((0.5, 0.6), {}, "curriculum.stages=[0.5, 0.6]: fractions must add up to 1, not 1.1"),
-    ((0.0, 1.0), {}, "curriculum.stages=0.0: a fraction must be greater than 0 and at most 1"),
+    ((0.0, 1.0), {}, "curriculum.stages[0].fraction=0.0: must be greater than 0 and at most 1"),
     ((0.5, 0.5), {"env": {"name": "other"}}, "curriculum.stages='team_1': the last stage must be the world of the run"),
-    ((0.1, 0.9), {}, "eval.every=128: gives 4 evaluations, and each of 2 stages ends with one; make it at most 51"),
+    (
+        (0.1, 0.9),
+        {},
+        "eval.every=128: gives 4 evaluations, and each of 2 stages ends with one; total_timesteps must be at least 640",
+    ),
 ]
 
 
@@ -87,7 +91,7 @@ def test_a_curriculum_is_a_choice_or_a_list():
     pair = "[{env: smax_5v5, fraction: 0.3}, {env: smax_20v20, fraction: 0.7}]"
     own = jmarl.load_config("spectra_qmix_plus", [*words, f"curriculum.stages={pair}"])
     assert own == jmarl.load_config("spectra_qmix_plus", [*words, "curriculum=5v5_20v20"])
-    with pytest.raises(ConfigError, match=r"^env=smax_5x5: unknown environment"):
+    with pytest.raises(ConfigError, match=r"^curriculum.stages=smax_5x5: unknown environment"):
         jmarl.load_config("spectra_qmix_plus", [*words, f"curriculum.stages={pair.replace('5v5', '5x5')}"])
     with pytest.raises(ConfigError, match=r"^curriculum=5v5: no such choice; the nearest is 5v5_20v20"):
         jmarl.load_config("spectra_qmix_plus", [*words, "curriculum=5v5"])
@@ -164,10 +168,8 @@ def test_a_mixer_that_depends_on_the_size_is_named_with_what_does_not():
     with pytest.raises(ConfigError) as error:
         jax.eval_shape(lambda key: train(config("qmix", "cue_3", curriculum=halves), key), jax.random.key(0))
     text = str(error.value)
-    assert text.startswith("curriculum.stages=cue_2: parameter mixer/params/")
-    assert text.endswith(
-        "it depends on the size of the team; with the mixer st_hypernet (as in spectra_qmix_plus) none does"
-    )
+    assert text.startswith("curriculum.stages=cue_2: parameter params/mixer/params/")
+    assert text.endswith(f"it depends on the size of the team; {ADVICE}")
 
 
 def saved(folder, config, start=1):
@@ -234,12 +236,12 @@ def test_a_run_that_begins_so_says_so_and_reads_the_source_until_it_has_a_checkp
         (
             {},
             {"env": {"name": "bandit_of_4"}},
-            "parameter logits is float32[4] for bandit_of_4 and float32[3] for bandit_2; what a unit observes or does",
+            "parameter params/logits is float32[4] for bandit_of_4 and float32[3] for bandit_2; what a unit observes",
         ),
         (
             {},
             {"network": toy.Network(width=2)},
-            "parameter bias is float32[2] for bandit_3 and float32[1] for bandit_2; "
+            "parameter params/bias is float32[2] for bandit_3 and float32[1] for bandit_2; "
             "the networks differ (network.width=2 and 1); choose the same",
         ),
         (None, {}, "no run folder (it has no config.yaml)"),
@@ -295,7 +297,7 @@ def test_a_mixer_that_binds_learning_to_a_team_does_not_bind_acting():
         for config in (jmarl.load_config("spectra_qmix", [f"env=smax_{name}", *sizes]) for name in ("2v2", "3v3"))
     )
     check_acting("envs", "smax_2v2", here, there)
-    with pytest.raises(ConfigError, match=r"^init_from=x: parameter mixer/"):
+    with pytest.raises(ConfigError, match=r"^init_from=x: parameter params/mixer/"):
         check_fit("init_from", "x", here, there)
 
 
@@ -304,9 +306,9 @@ def test_a_mixer_that_binds_learning_to_a_team_does_not_bind_acting():
     [
         (
             "bandit_3,bandit_of_4",
-            "envs=bandit_of_4: parameter logits is float32[4] for bandit_of_4 and float32[3] for bandit_2",
+            "envs=bandit_of_4: parameter params/logits is float32[4] for bandit_of_4 and float32[3] for bandit_2",
         ),
-        ("bandit_3,bandit_x", "env=bandit_x: unknown environment"),
+        ("bandit_3,bandit_x", "envs=bandit_x: unknown environment"),
         (",", "envs=',': must name a world"),
     ],
 )

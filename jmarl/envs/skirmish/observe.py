@@ -64,6 +64,7 @@ def spec(scenario: Scenario, config: SkirmishConfig) -> Spec:
         n_unit_classes=UNITS.count,
         outcomes=("won",),
         recall=Recall(scenario, config),
+        fixed_team=not scenario.choices,
     )
 
 

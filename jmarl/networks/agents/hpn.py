@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -35,10 +35,6 @@ from jmarl.networks.flatten import one_hot
 from jmarl.networks.memory import MemoryKind, make_memory
 from jmarl.networks.torso import JointDense, product
 from jmarl.types import Carry, EntityObs, Spec
-
-
-if TYPE_CHECKING:
-    from jmarl.networks.entity_critic import EntityCritic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,17 +83,19 @@ class HPN(nn.Module):
         hidden = [net(x) for net, x in zip(nets, rows, strict=True)]
         own = (obs.own, one_hot(obs, spec)) if cfg.agent_id else (obs.own,)
         pooled = [net.pooled(*group) for net, *group in zip(nets, rows, hidden, obs.mask, strict=True)]
-        x = sensed(self, own, pooled)
+        x = sensed(self, cfg, own, pooled)
         carry, x = make_memory(cfg.memory, cfg.memory_width)(carry, x, first[..., None] | obs.joined)
         aimed = [net.values(u, x) for net, u in zip(nets, hidden, strict=True) if net.kinds]
         return carry, flat_actions(spec, own_values(spec, x, self.out_scale), aimed)
 
 
 def sensed(
-    net: HPN | EntityCritic, own: Sequence[Float[Array, "*batch F"]], pooled: Sequence[Float[Array, "*batch n H"]]
+    net: nn.Module,
+    cfg: HPNConfig,
+    own: Sequence[Float[Array, "*batch F"]],
+    pooled: Sequence[Float[Array, "*batch n H"]],
 ) -> Float[Array, "*batch H"]:
     """``relu(own W + sum_j x_j W_in(x_j))``, which the memory reads; W and the weights of the heads are ``net``'s."""
-    cfg = net.config
     x = JointDense(cfg.memory_width, scale=1.0, name="own")(*own)
     if pooled:
         shape = (cfg.n_head, cfg.memory_width)

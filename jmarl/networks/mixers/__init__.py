@@ -1,8 +1,8 @@
 """Mixers: from the agents' values to the team's, ``mixer(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``.
 
-Each keeps individual-global-max: the agents' own best actions together are the team's. ``config.size_free`` tells
-whether the parameters fit teams, and opponents, of any number; those of the others cannot be transferred, because
-they have a weight for each agent and for each number of the flat state. ``mask_dead`` leaves out the dead, whose
+Each keeps individual-global-max: the agents' own best actions together are the team's. The sum and ST-HyperNet fit
+teams, and opponents, of any number; QMIX and QPLEX cannot be transferred, because they have a weight for each agent
+and for each number of the flat state. ``mask_dead`` leaves out the dead, whose
 only action does nothing: theirs is the value of a decision that is none. The systems have it on with the sum and
 ST-HyperNet, and off with QMIX and QPLEX, as these were published. An agent that is absent never counts.
 """

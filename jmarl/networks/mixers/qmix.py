@@ -10,7 +10,7 @@ with ``mask_dead`` the value of a dead agent is 0.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -24,8 +24,6 @@ from jmarl.types import EntityObs
 @dataclasses.dataclass(frozen=True)
 class QMIXConfig:
     """Sizes; the parameters depend on the number of agents and the size of the state."""
-
-    size_free: ClassVar[bool] = False
 
     name: Literal["qmix"]
     mask_dead: bool

@@ -17,7 +17,7 @@ lambda has no upper bound, and win rates of QPLEX are known to collapse late in 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -39,8 +39,6 @@ UNAVAILABLE = -1e9
 @dataclasses.dataclass(frozen=True)
 class QPLEXConfig:
     """Sizes; the parameters depend on the numbers of agents and actions and the size of the state."""
-
-    size_free: ClassVar[bool] = False
 
     name: Literal["qplex"]
     mask_dead: bool

@@ -18,7 +18,7 @@ both |W| by the number of agents that count, without which a share dQ_tot/dq_i g
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -35,8 +35,6 @@ from jmarl.types import EntityObs, Spec
 @dataclasses.dataclass(frozen=True)
 class STHyperNetConfig:
     """Sizes and form; the parameters depend on the widths of the state's rows, and on no number of entities."""
-
-    size_free: ClassVar[bool] = True
 
     name: Literal["st_hypernet"]
     mask_dead: bool

@@ -8,7 +8,7 @@ Differs from the paper: with ``mask_dead`` the dead are left out.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -21,8 +21,6 @@ from jmarl.types import EntityObs
 @dataclasses.dataclass(frozen=True)
 class SumConfig:
     """No parameters."""
-
-    size_free: ClassVar[bool] = True
 
     name: Literal["sum"]
     mask_dead: bool
