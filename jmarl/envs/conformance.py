@@ -139,10 +139,10 @@ def _check_rows(timestep: TimeStep, spec: Spec) -> None:
 def _check_present(before: EntityObs, now: TimeStep, spec: Spec) -> None:
     """An agent that an episode does not have, neither alive nor with any action, is absent in all of its rows."""
     has, had = now.obs.avail.any(-1), before.avail.any(-1)
-    _require(not spec.fixed_team or has.all(), "an agent is absent, and Spec.fixed_team is True")
     stays = now.first[:, None] | (has == had)
     _require((stays | has).all(), "avail leaves some agent without any action (the dead need one too)")
     _require((stays | now.obs.joined).all(), "an agent that was absent is there, without joined")
+    _require(not spec.fixed_team or has.all(), "an agent is absent, and Spec.fixed_team is True")
 
 
 def _check_state(play: Play, state: Any, timestep: TimeStep) -> None:
