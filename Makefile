@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+# Processes that the tests are shared among, file by file; each takes up to 6 GB.
+WORKERS ?= 2
 TRAIN ?= env=smax_3m total_timesteps=200_000
 BENCHMARKS ?= $(filter-out __init__ common growth peers policies,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
@@ -22,10 +24,10 @@ train: setup
 	$(RUN) -m jmarl.systems.mam_ppo $(TRAIN)
 
 test: setup
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 slow: setup
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n $(WORKERS) --dist loadfile
 
 lint: setup
 	$(RUN) -m ruff check .
