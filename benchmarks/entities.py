@@ -16,8 +16,8 @@ plans.
 
 Exponents are fitted from 50 entities on. A part of every cost does not grow (the memory, the own features), so an
 exponent looks the better the smaller the numbers. The second exponent is therefore of what an agent adds to its cost
-at the fewest entities, against the entities added. UPDeT over SAQA at the most entities is taken in turn. With
-``out`` a picture is drawn beside it, as ``.png``.
+at 50 entities, against the entities added. UPDeT over SAQA at the most entities is taken in turn. With ``out`` a
+picture is drawn beside it, as ``.png``.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from benchmarks.common import (
     write_json,
 )
 from benchmarks.growth import (
+    FIT_FROM,
     QUANTITIES,
     Costs,
     Program,
@@ -138,8 +139,8 @@ def ratios(jobs: dict[str, Job], args: dict[str, Any]) -> dict[str, PairTiming]:
 
 
 def added(rows: Costs) -> Costs:
-    """What each adds to its cost at the smallest number, against what is added to the number."""
-    least = min(rows)
+    """What each adds to its cost at the fewest that exponents are fitted from, against what is added to the number."""
+    least = min((n for n in rows if n >= FIT_FROM), default=min(rows))
     above = {n: {name: x - rows[least][name] for name, x in row.items()} for n, row in rows.items() if n > least}
     return {n - least: {name: x for name, x in row.items() if x > 0} for n, row in above.items()}
 
