@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from benchmarks import learning
-from benchmarks.common import arguments, markdown_table, write_json
+from benchmarks.common import arguments, count, markdown_table, write_json
 from jmarl.training.launch import exit_code
 
 
@@ -48,7 +48,7 @@ def parameters(run: str, args: dict[str, Any]) -> dict[str, int]:
     system, *overrides = learning.RUNS.get(run, (run,))
     env, built = assemble(load_config(system, [f"env={args['map']}", *overrides, *args["overrides"]]))
     parts = jax.eval_shape(lambda: built.init(jax.random.key(0))).params
-    counts = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in parts.items()}
+    counts = {name: count(part) for name, part in parts.items()}
     return counts | {"total": sum(counts.values()), "agents": env.spec.n_agents}
 
 

@@ -38,7 +38,7 @@ def check_fit(key: str, value: Any, ours: Side, others: Side) -> None:
     shapes = [leaves.get(paths[0], "missing") for leaves in (here, there)]
     more = f", and {len(paths) - 1} more differ" if len(paths) > 1 else ""
     first = f"parameter {paths[0]} is {shapes[0]} for {worlds[0]} and {shapes[1]} for {worlds[1]}{more}"
-    raise ConfigError(f"{key}={value}: {first}; {_reason(ours, others, paths)}")
+    raise ConfigError(f"{key}={value}: {first}; {_reason(ours, others)}")
 
 
 def _handed_over(side: Side) -> dict[str, Any]:
@@ -49,8 +49,8 @@ def _handed_over(side: Side) -> dict[str, Any]:
 
 def check_acting(key: str, value: Any, ours: Side, others: Side) -> None:
     """As ``check_fit``, but of those parameters alone that acting reads: a mixer, say, is for learning."""
-    params = jax.eval_shape(ours.system.init, jax.random.key(0)).params
-    here, there = leaf_shapes(params), leaf_shapes(jax.eval_shape(others.system.init, jax.random.key(0)).params)
+    params, theirs = (_handed_over(side)["params"] for side in (ours, others))
+    here, there = leaf_shapes(params), leaf_shapes(theirs)
     fitting = [
         x if here[path] == there.get(path) else None for path, x in zip(here, jax.tree.leaves(params), strict=True)
     ]
@@ -66,7 +66,7 @@ def check_acting(key: str, value: Any, ours: Side, others: Side) -> None:
         raise
 
 
-def _reason(ours: Side, others: Side, paths: list[str]) -> str:
+def _reason(ours: Side, others: Side) -> str:
     here, there = _choices(ours.config), _choices(others.config)
     changed = [key for key in {**here, **there} if here.get(key) != there.get(key)]
     if changed:

@@ -173,10 +173,10 @@ def compile_programs(
     stages = range(first, len(plain))
     with jax.set_mesh(whole.mesh), ThreadPoolExecutor(2 + len(stages), thread_name_prefix="compile") as pool:
         submit = partial(_submit, pool)
-        init = submit(plain[0].init, keys, out=_places(shapes[0]), effort=0) if fresh else None
+        init = submit(plain[0].init, keys, out=shardings_of(shapes[0]), effort=0) if fresh else None
         chunks, enters, agains = {}, {}, {}
         for i in stages:
-            out = _places(shapes[i].runner)
+            out = shardings_of(shapes[i].runner)
             chunks[i] = submit(plain[i].chunk, shapes[i].runner, out=(out, whole), effort=1, donate=(0,))
             if i:
                 enters[i] = submit(plain[i].enter, learnt(shapes[i - 1].runner), out=out, effort=0)
@@ -205,7 +205,8 @@ def _submit(
     return pool.submit(lowered.compile, compiler_options(effort))
 
 
-def _places(shapes: Any) -> Any:
+def shardings_of(shapes: Any) -> Any:
+    """Where each leaf of a tree of shapes lies."""
     return jax.tree.map(lambda x: x.sharding, shapes)
 
 

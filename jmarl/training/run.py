@@ -31,6 +31,7 @@ from jmarl.training.programs import (
     programs,
     rollout_bytes,
     seed_keys,
+    shardings_of,
     state_shapes,
 )
 from jmarl.training.report import Reporter
@@ -120,8 +121,8 @@ def _run(
         session = Session(config, folder, parts, ready, keys, checkpoints, logger, reporter, stop)
         if restored is None:
             return _train(session, begin_with(ready[0].init(keys.init), given), at, None)
-        places = jax.tree.map(lambda x: x.sharding, _shapes_of(shapes, restored.meta))
-        return _train(session, jax.device_put(restored.state, places), at, at)
+        there = shardings_of(_shapes_of(shapes, restored.meta))
+        return _train(session, jax.device_put(restored.state, there), at, at)
     finally:
         if checkpoints:
             checkpoints.close()
