@@ -8,7 +8,7 @@ WORKERS ?= 2
 TRAIN ?= env=smax_3m total_timesteps=200_000
 BENCHMARKS ?= $(filter-out __init__ common growth peers policies,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: setup train test slow lint type format bench
+.PHONY: setup train test slow lint type shape format bench
 
 setup: $(INSTALLED)
 
@@ -39,6 +39,9 @@ format: setup
 
 type: setup
 	$(RUN) -m pyright
+
+shape: setup
+	$(RUN) tools/shape.py
 
 bench: setup
 	for name in $(BENCHMARKS); do $(RUN) -m benchmarks.$$name || exit 1; done

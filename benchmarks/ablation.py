@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks import learning
 from benchmarks.common import arguments, count, markdown_table, write_json
-from jmarl.training.launch import exit_code
+from jmarl.cli.launch import exit_code
 
 
 DEFAULTS: dict[str, Any] = {
@@ -43,10 +43,12 @@ DEFAULTS: dict[str, Any] = {
 def parameters(run: str, args: dict[str, Any]) -> dict[str, int]:
     """How many numbers are trained, of the agent and of the mixer, and the team's size; nothing is computed."""
     from jmarl import load_config
-    from jmarl.training.api import assemble
+    from jmarl.training.train import assemble
 
     system, *overrides = learning.RUNS.get(run, (run,))
-    env, built = assemble(load_config(system, [f"env={args['map']}", *overrides, *args["overrides"]]))
+    env, built = assemble(
+        load_config(system, [f"env={args['map']}", *overrides, *args["overrides"]])
+    )
     parts = jax.eval_shape(lambda: built.init(jax.random.key(0))).params
     counts = {name: count(part) for name, part in parts.items()}
     return counts | {"total": sum(counts.values()), "agents": env.spec.n_agents}
@@ -66,21 +68,39 @@ def of(records: list[dict[str, Any]], run: str, name: str) -> dict[str, Any]:
 def table(records: list[dict[str, Any]], args: dict[str, Any]) -> str:
     """One row for each map, as markdown."""
     first, *others = args["runs"]
-    header = ["map", *(f"{run}: won" for run in args["runs"]), *(f"{run}: parameters (mixer)" for run in args["runs"])]
-    header += [f"{what}, {first} / {run}" for run in others for what in ("won", "parameters", "mixer")]
+    header = [
+        "map",
+        *(f"{run}: won" for run in args["runs"]),
+        *(f"{run}: parameters (mixer)" for run in args["runs"]),
+    ]
+    header += [
+        f"{what}, {first} / {run}"
+        for run in others
+        for what in ("won", "parameters", "mixer")
+    ]
     rows = []
     for name in args["maps"]:
         on_map = [of(records, run, name) for run in args["runs"]]
         won = ["{1:.2f} ({0:.2f} to {2:.2f})".format(*last(r)) for r in on_map]
         counts = ["{total:,} ({mixer:,})".format(**r["parameters"]) for r in on_map]
-        rows.append([name, *won, *counts, *(x for r in on_map[1:] for x in ratios(on_map[0], r))])
+        rows.append(
+            [
+                name,
+                *won,
+                *counts,
+                *(x for r in on_map[1:] for x in ratios(on_map[0], r)),
+            ]
+        )
     return markdown_table(header, rows)
 
 
 def ratios(record: dict[str, Any], other: dict[str, Any]) -> list[float | str]:
     """Win rate, parameters and the mixer's parameters of one record over those of another."""
     pairs = [(last(record)[1], last(other)[1])]
-    pairs += [(record["parameters"][part], other["parameters"][part]) for part in ("total", "mixer")]
+    pairs += [
+        (record["parameters"][part], other["parameters"][part])
+        for part in ("total", "mixer")
+    ]
     return [a / b if b else "-" for a, b in pairs]
 
 
@@ -94,9 +114,17 @@ def picture(records: list[dict[str, Any]], args: dict[str, Any], path: Path) -> 
         own = [of(records, run, name) for name in args["maps"]]
         low, middle, high = np.array([last(r) for r in own]).T
         (line,) = wins.plot(args["maps"], middle, marker="o", label=run)
-        wins.fill_between(args["maps"], low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-        sizes.plot(args["maps"], [r["parameters"]["total"] for r in own], marker="o", label=run)
-    wins.set(ylabel="greedy win rate", ylim=(-0.02, 1.02), title=f"after {args['steps']:,} steps")
+        wins.fill_between(
+            args["maps"], low, high, color=line.get_color(), alpha=0.15, linewidth=0
+        )
+        sizes.plot(
+            args["maps"], [r["parameters"]["total"] for r in own], marker="o", label=run
+        )
+    wins.set(
+        ylabel="greedy win rate",
+        ylim=(-0.02, 1.02),
+        title=f"after {args['steps']:,} steps",
+    )
     sizes.set(ylabel="parameters", ylim=(0, None), title="agent and mixer")
     for axes in (wins, sizes):
         axes.grid(alpha=0.3)
@@ -111,10 +139,24 @@ def main() -> int:
     for name in args["maps"]:
         for run in args["runs"]:
             records.append(learning.train(run, args | {"map": name}))
-            write_json(out, {"environment": records[-1]["environment"], "arguments": args, "records": records})
+            write_json(
+                out,
+                {
+                    "environment": records[-1]["environment"],
+                    "arguments": args,
+                    "records": records,
+                },
+            )
     for record in records:  # last, because a backend in this process would keep GPU memory that training needs
         record["parameters"] = parameters(record["run"], args | {"map": record["map"]})
-    write_json(out, {"environment": records[-1]["environment"], "arguments": args, "records": records})
+    write_json(
+        out,
+        {
+            "environment": records[-1]["environment"],
+            "arguments": args,
+            "records": records,
+        },
+    )
     picture(records, args, out.with_suffix(".png"))
     print(table(records, args))
     return 0

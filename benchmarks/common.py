@@ -35,14 +35,22 @@ SAMPLE_SECONDS = 0.1
 
 def _git(*args: str) -> str:
     try:
-        done = subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", *args],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()
 
 
 COMMIT = _git("rev-parse", "HEAD")
-DIRTY = bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":/!results"))
+DIRTY = bool(
+    _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":/!results")
+)
 """As a benchmark starts: its code is read once, and a commit may be made while it runs."""
 
 
@@ -115,7 +123,9 @@ def ratio_text(pair: PairTiming) -> str:
     if not pair.trusted:
         return f"withheld, A/A noise {pair.noise:.0%}"
     wall = pair.baseline.wall_min / pair.candidate.wall_min
-    return f"{pair.ratio:.1f} times (by wall time {wall:.1f}; A/A noise {pair.noise:.1%})"
+    return (
+        f"{pair.ratio:.1f} times (by wall time {wall:.1f}; A/A noise {pair.noise:.1%})"
+    )
 
 
 def timed(call: Callable[[], Any], repeats: int = 10, *, wall: bool = False) -> Timing:
@@ -128,7 +138,9 @@ def _calls(call: Callable[[], Any]) -> int:
     """How many calls make a sample, after one to warm up."""
     jax.block_until_ready(call())
     wall = _sample(call, 1)[1]
-    if wall < SAMPLE_SECONDS:  # the shorter, the more likely that something else was in it
+    if (
+        wall < SAMPLE_SECONDS
+    ):  # the shorter, the more likely that something else was in it
         wall = min(_sample(call, 1)[1] for _ in range(3))
     return math.ceil(SAMPLE_SECONDS / max(wall, 1e-6))
 
@@ -148,10 +160,19 @@ def _summary(samples: Sequence[tuple[float, float]], by_wall: bool) -> Timing:
     # Halves in time, not even and odd repeats: those follow the other side or their own, which differs by itself.
     early, late = min(clock[: len(clock) // 2]), min(clock[len(clock) // 2 :])
     noise = abs(early - late) / min(early, late)
-    return Timing(min(cpu), statistics.median(cpu), min(wall), statistics.median(wall), noise, by_wall)
+    return Timing(
+        min(cpu),
+        statistics.median(cpu),
+        min(wall),
+        statistics.median(wall),
+        noise,
+        by_wall,
+    )
 
 
-def compiled(function: Callable, *args: Any, options: dict[str, Any] | None = None) -> Any:
+def compiled(
+    function: Callable, *args: Any, options: dict[str, Any] | None = None
+) -> Any:
     """The executable for these arguments: callable with them, and asked by the functions below."""
     return jax.jit(function).lower(*args).compile(options)
 
@@ -164,7 +185,11 @@ def temp_bytes(executable: Any) -> int:
 def flops(executable: Any) -> float:
     """FLOPs by XLA's own count; a loop's body is counted once."""
     analysis = executable.cost_analysis()
-    return float((analysis[0] if isinstance(analysis, list) else analysis).get("flops", float("nan")))
+    return float(
+        (analysis[0] if isinstance(analysis, list) else analysis).get(
+            "flops", float("nan")
+        )
+    )
 
 
 def count(params: Any) -> int:
@@ -186,7 +211,11 @@ def require(law: bool, line: str) -> None:
 
 def environment_record(*, wall: bool = False) -> dict[str, Any]:
     """What a reader needs to repeat a run: command, commit, device, versions, load, and the clock that counted."""
-    return host_record() | device_record() | {"clock": "process cpu" if uses_cpu_clock() and not wall else "wall"}
+    return (
+        host_record()
+        | device_record()
+        | {"clock": "process cpu" if uses_cpu_clock() and not wall else "wall"}
+    )
 
 
 def host_record() -> dict[str, Any]:
@@ -196,7 +225,9 @@ def host_record() -> dict[str, Any]:
         "commit": COMMIT,
         "dirty": DIRTY,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_count": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "load_average": list(os.getloadavg()),
         "python": platform.python_version(),
         "jax": jax.__version__,
@@ -205,7 +236,7 @@ def host_record() -> dict[str, Any]:
 
 
 def device_record() -> dict[str, Any]:
-    """The part of the record that only an initialised backend knows; on a GPU asking reserves its memory."""
+    """The part of the record that only an initialized backend knows; on a GPU asking reserves its memory."""
     device = jax.devices()[0]
     return {
         "platform": device.platform,
@@ -218,11 +249,17 @@ def write_json(path: str | Path, obj: dict[str, Any], *, wall: bool = False) -> 
     """Write ``obj``, under ``environment`` the record of this run unless it brings one; folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    record = obj if "environment" in obj else {"environment": environment_record(wall=wall), **obj}
+    record = (
+        obj
+        if "environment" in obj
+        else {"environment": environment_record(wall=wall), **obj}
+    )
     path.write_text(json.dumps(record, indent=1, default=float) + "\n")
 
 
-def arguments(defaults: dict[str, Any], argv: Sequence[str] | None = None) -> dict[str, Any]:
+def arguments(
+    defaults: dict[str, Any], argv: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Read ``key=value`` arguments, each cast to the type of its default; a tuple is a comma list.
 
     An unknown key ends the program with one line that names the nearest one (exit status 2).
@@ -232,7 +269,9 @@ def arguments(defaults: dict[str, Any], argv: Sequence[str] | None = None) -> di
         key, _, text = word.partition("=")
         if key not in defaults:
             near = difflib.get_close_matches(key, defaults, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"keys: {', '.join(defaults)}"
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"keys: {', '.join(defaults)}"
+            )
             print(f"unknown argument {key!r}; {hint}", file=sys.stderr)
             raise SystemExit(2)
         values[key] = _cast(defaults[key], text)
@@ -268,4 +307,11 @@ def _cpu_model() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "cpu")
+    return next(
+        (
+            line.partition(":")[2].strip()
+            for line in lines
+            if line.startswith("model name")
+        ),
+        "cpu",
+    )

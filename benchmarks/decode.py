@@ -21,12 +21,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from benchmarks.common import PairTiming, arguments, ratio_text, timed, timed_pair, write_json
+from benchmarks.common import (
+    PairTiming,
+    arguments,
+    ratio_text,
+    timed,
+    timed_pair,
+    write_json,
+)
 from benchmarks.growth import exponents, growth_table
 from benchmarks.policies import (
     RECOMPUTE,
     Act,
-    World,
+    SingleEnv,
     again,
     as_row,
     away_from_init,
@@ -37,7 +44,12 @@ from benchmarks.policies import (
     recompute_act,
 )
 from jmarl.networks.actor_critic import AgentNet
-from jmarl.networks.sequence.policy import ActionCodec, SequencePolicy, action_codec, decode
+from jmarl.networks.sequence.policy import (
+    ActionCodec,
+    SequencePolicy,
+    action_codec,
+    decode,
+)
 
 
 DEFAULTS: dict[str, Any] = {
@@ -64,7 +76,7 @@ class Size(NamedTuple):
 def mlp_act(net: AgentNet) -> Act:
     """MAPPO's actor: all agents at once."""
 
-    def act(params: Any, world: World) -> Array:
+    def act(params: Any, world: SingleEnv) -> Array:
         obs, first = as_row(world.obs)
         _, out = cast(tuple[Any, Array], net.apply(params, (), obs, first))
         return jnp.argmax(out[0] + world.noise, axis=-1)
@@ -75,23 +87,29 @@ def mlp_act(net: AgentNet) -> Act:
 def cached_act(policy: SequencePolicy, codec: ActionCodec) -> Act:
     """One agent after the other from a cached state: what acting does."""
 
-    def act(params: Any, world: World) -> Array:
+    def act(params: Any, world: SingleEnv) -> Array:
         obs, first = as_row(world.obs)
         carry = policy.carry(len(world.obs.own))
         _, rep, _ = policy.encode(params, carry.enc, obs, first)
         state = policy.decode_start(params, carry.dec, first[0])
-        return decode(policy, codec, params, state, rep[0], world.obs.avail, world.noise)[0]
+        return decode(
+            policy, codec, params, state, rep[0], world.obs.avail, world.noise
+        )[0]
 
     return act
 
 
-def same_as_uncached(policy: SequencePolicy, codec: ActionCodec, params: Any, world: World) -> bool:
+def same_as_uncached(
+    policy: SequencePolicy, codec: ActionCodec, params: Any, world: SingleEnv
+) -> bool:
     """Whether the cached joint action is a fixed point of the parallel decoder."""
 
     @jax.jit
-    def both(params: Any, world: World) -> tuple[Array, Array]:
+    def both(params: Any, world: SingleEnv) -> tuple[Array, Array]:
         action = cached_act(policy, codec)(params, world)
-        _, rep, _ = policy.encode(params, policy.carry(len(world.obs.own)).enc, *as_row(world.obs))
+        _, rep, _ = policy.encode(
+            params, policy.carry(len(world.obs.own)).enc, *as_row(world.obs)
+        )
         return action, again(policy, codec, params, world, action, rep)
 
     with jax.default_matmul_precision("highest"):
@@ -117,11 +135,18 @@ def measure(n_agents: int, args: dict[str, Any]) -> Size:
             jobs[RECOMPUTE] = recompute_act(policy, codec), params
         if not same_as_uncached(policy, codec, params, world):
             wrong.append(f"{name} at {n_agents} agents")
-    calls = {name: partial(jax.jit(act), params, world) for name, (act, params) in jobs.items()}
+    calls = {
+        name: partial(jax.jit(act), params, world)
+        for name, (act, params) in jobs.items()
+    }
     pair = None
     if n_agents == RATIO_AT and RECOMPUTE in calls:
         pair = timed_pair(calls[RECOMPUTE], calls["MAM"], args["repeats"], attempts=3)
-    return Size({name: 1e3 * timed(call, args["repeats"]).best for name, call in calls.items()}, wrong, pair)
+    return Size(
+        {name: 1e3 * timed(call, args["repeats"]).best for name, call in calls.items()},
+        wrong,
+        pair,
+    )
 
 
 def verdict(pair: PairTiming) -> str:
@@ -135,13 +160,24 @@ def main() -> int:
     for n in args["agents"]:
         rows[n], errors, timing = measure(n, args)
         wrong, pair = wrong + errors, timing or pair
-        print(f"{n} agents: " + ", ".join(f"{name} {ms:.3g} ms" for name, ms in rows[n].items()), flush=True)
+        print(
+            f"{n} agents: "
+            + ", ".join(f"{name} {ms:.3g} ms" for name, ms in rows[n].items()),
+            flush=True,
+        )
     print(growth_table(rows, ["MAPPO", *CACHED, RECOMPUTE]))
     if pair:
         print(verdict(pair))
-    print("; ".join(f"not the uncached actions: {x}" for x in wrong) or "cached actions equal the uncached ones")
+    print(
+        "; ".join(f"not the uncached actions: {x}" for x in wrong)
+        or "cached actions equal the uncached ones"
+    )
     if args["out"]:
-        found = {"milliseconds": rows, "exponents": exponents(rows), "recompute_over_mam": pair and pair._asdict()}
+        found = {
+            "milliseconds": rows,
+            "exponents": exponents(rows),
+            "recompute_over_mam": pair and pair._asdict(),
+        }
         write_json(args["out"], {"arguments": args, **found, "wrong": wrong})
     return int(bool(wrong))
 

@@ -9,7 +9,7 @@ whatever they see: what grows is the cost of an agent.
 
 An evaluation step is what acting asks of the network, one row of ``envs`` environments, and so of ``envs x n_agents``
 observers. An update is what learning asks of it: value and gradient of half the mean square of all Q-values over
-``rows`` rows. No mixer, no choice of actions, no optimiser: these do not depend on the entities. Before an update is
+``rows`` rows. No mixer, no choice of actions, no optimizer: these do not depend on the entities. Before an update is
 timed it is run once, and the program ends with exit status 1 unless every parameter has a gradient. A call is waited
 for before the clock stops; times are of the process's CPU time on a CPU, and memory is the temporary memory that XLA
 plans.
@@ -57,9 +57,9 @@ from benchmarks.growth import (
 )
 from benchmarks.policies import offset, random_obs
 from jmarl import load_config
+from jmarl.cli.launch import exit_code
 from jmarl.config import check
 from jmarl.networks.agents import AgentConfig, make_agent
-from jmarl.training.launch import exit_code
 from jmarl.types import Carry, EntityObs, Group, Params, Spec
 
 
@@ -89,7 +89,9 @@ def entity_spec(entities: int, n_agents: int) -> Spec:
     """A world of agents that each see so many entities, the enemies among them being targets."""
     allies = entities // 2
     sizes = {"allies": allies, "enemies": entities - allies}
-    groups = tuple(Group(name, size, ROW_WIDTH, size, OWN_WIDTH) for name, size in sizes.items())
+    groups = tuple(
+        Group(name, size, ROW_WIDTH, size, OWN_WIDTH) for name, size in sizes.items()
+    )
     target = (-1,) * N_OWN_ACTIONS + tuple(range(allies, entities))
     return Spec(n_agents, len(target), OWN_WIDTH, groups, 1, 1, target)
 
@@ -97,36 +99,60 @@ def entity_spec(entities: int, n_agents: int) -> Spec:
 def job(config: AgentConfig, spec: Spec, envs: int, rows: int) -> Job:
     """The two programs of a network, compiled, with random parameters: it costs the same whatever they are."""
     net = make_agent(spec, config)
-    carry, obs = net.initial(envs), jax.tree.map(jnp.asarray, random_obs(spec, rows, envs))
+    carry, obs = (
+        net.initial(envs),
+        jax.tree.map(jnp.asarray, random_obs(spec, rows, envs)),
+    )
     row, first = jax.tree.map(lambda x: x[:1], obs), jnp.zeros((rows, envs), bool)
-    params = jax.tree.map(jnp.asarray, offset(jax.eval_shape(net.init, jax.random.key(0), carry, row, first[:1])))
+    params = jax.tree.map(
+        jnp.asarray,
+        offset(jax.eval_shape(net.init, jax.random.key(0), carry, row, first[:1])),
+    )
 
     def act(params: Params, carry: Carry, obs: EntityObs, first: jax.Array) -> Any:
         return net.apply(params, carry, obs, first)
 
     def learn(params: Params, carry: Carry, obs: EntityObs, first: jax.Array) -> Any:
-        return jax.value_and_grad(lambda p: 0.5 * (act(p, carry, obs, first)[1] ** 2).mean())(params)
+        return jax.value_and_grad(
+            lambda p: 0.5 * (act(p, carry, obs, first)[1] ** 2).mean()
+        )(params)
 
-    return Job(program(act, params, carry, row, first[:1]), program(learn, params, carry, obs, first))
+    return Job(
+        program(act, params, carry, row, first[:1]),
+        program(learn, params, carry, obs, first),
+    )
 
 
 def require_gradient(name: str, job: Job) -> None:
     """Run an update; end the program unless every parameter has a gradient, and each gradient is finite."""
     params, (_, gradients) = job.update.args[0], job.update()
     zeros = jax.tree.map(jnp.zeros_like, params)
-    require(moved(zeros, gradients), f"{name} has a parameter without gradient: the figures would mean nothing")
+    require(
+        moved(zeros, gradients),
+        f"{name} has a parameter without gradient: the figures would mean nothing",
+    )
 
 
-def measure(spec: Spec, args: dict[str, Any]) -> tuple[dict[str, Job], dict[str, dict[str, float]]]:
+def measure(
+    spec: Spec, args: dict[str, Any]
+) -> tuple[dict[str, Job], dict[str, dict[str, float]]]:
     """The programs at one size, compiled side by side, and ``{network: {quantity: number}}``."""
-    configs = {name: load_config("qmix", [f"network={name}"]).network for name in args["agents"]}
+    configs = {
+        name: load_config("qmix", [f"network={name}"]).network
+        for name in args["agents"]
+    }
     with ThreadPoolExecutor() as pool:
-        ready = {name: pool.submit(job, c, spec, args["envs"], args["rows"]) for name, c in configs.items()}
+        ready = {
+            name: pool.submit(job, c, spec, args["envs"], args["rows"])
+            for name, c in configs.items()
+        }
         jobs = {name: future.result() for name, future in ready.items()}
     costs = {}
     for name, ours in jobs.items():
         require_gradient(f"{name} with {spec.n_slots} entities", ours)
-        costs[name] = ours.step.cost("step", args["repeats"]) | ours.update.cost("update", args["updates"])
+        costs[name] = ours.step.cost("step", args["repeats"]) | ours.update.cost(
+            "update", args["updates"]
+        )
     return jobs, costs
 
 
@@ -134,23 +160,44 @@ def ratios(jobs: dict[str, Job], args: dict[str, Any]) -> dict[str, PairTiming]:
     """UPDeT's time over SAQA's, in turn, where both are asked for."""
     if not {"saqa", "updet"} <= set(jobs):
         return {}
-    slow, fast, repeats = jobs["updet"], jobs["saqa"], {"step": args["repeats"], "update": args["updates"]}
-    return {kind: timed_pair(getattr(slow, kind), getattr(fast, kind), n, attempts=3) for kind, n in repeats.items()}
+    slow, fast, repeats = (
+        jobs["updet"],
+        jobs["saqa"],
+        {"step": args["repeats"], "update": args["updates"]},
+    )
+    return {
+        kind: timed_pair(getattr(slow, kind), getattr(fast, kind), n, attempts=3)
+        for kind, n in repeats.items()
+    }
 
 
 def added(rows: Costs) -> Costs:
     """What each adds to its cost at the fewest that exponents are fitted from, against what is added to the number."""
     least = min((n for n in rows if n >= FIT_FROM), default=min(rows))
-    above = {n: {name: x - rows[least][name] for name, x in row.items()} for n, row in rows.items() if n > least}
-    return {n - least: {name: x for name, x in row.items() if x > 0} for n, row in above.items()}
+    above = {
+        n: {name: x - rows[least][name] for name, x in row.items()}
+        for n, row in rows.items()
+        if n > least
+    }
+    return {
+        n - least: {name: x for name, x in row.items() if x > 0}
+        for n, row in above.items()
+    }
 
 
 def report(found: Study, names: tuple[str, ...]) -> str:
     """A table for each quantity, and the exponents without the part that does not grow."""
-    tables = [f"{QUANTITIES[q]}\n\n{growth_table(rows, names, 'entities')}" for q, rows in found.items()]
+    tables = [
+        f"{QUANTITIES[q]}\n\n{growth_table(rows, names, 'entities')}"
+        for q, rows in found.items()
+    ]
     fits = {QUANTITIES[q]: exponents(added(rows)) for q, rows in found.items()}
-    body = [[title, *(fit.get(name, "-") for name in names)] for title, fit in fits.items()]
-    return "\n\n".join([*tables, markdown_table(["exponent of what entities add", *names], body)])
+    body = [
+        [title, *(fit.get(name, "-") for name in names)] for title, fit in fits.items()
+    ]
+    return "\n\n".join(
+        [*tables, markdown_table(["exponent of what entities add", *names], body)]
+    )
 
 
 def main() -> int:
@@ -161,16 +208,27 @@ def main() -> int:
     costs, jobs = {}, {}
     for n in sorted(args["entities"]):
         jobs, costs[n] = measure(entity_spec(n, args["n_agents"]), args)
-        print(f"{n} entities: " + "; ".join(f"{name} {brief(cost)}" for name, cost in costs[n].items()), flush=True)
+        print(
+            f"{n} entities: "
+            + "; ".join(f"{name} {brief(cost)}" for name, cost in costs[n].items()),
+            flush=True,
+        )
     found, pairs, most = by_quantity(costs), ratios(jobs, args), max(args["entities"])
     sizes = {name: count(ours.step.args[0]) for name, ours in jobs.items()}
     print(f"\n{report(found, args['agents'])}\n\nparameters: {sizes}")
     for kind, pair in pairs.items():
-        print(f"UPDeT over SAQA at {most} entities, {kind}, in turn: {ratio_text(pair)}")
+        print(
+            f"UPDeT over SAQA at {most} entities, {kind}, in turn: {ratio_text(pair)}"
+        )
     if args["out"]:
         grown = {quantity: exponents(added(rows)) for quantity, rows in found.items()}
         taken = {kind: pair._asdict() for kind, pair in pairs.items()}
-        kept = {**record(found), "exponents_added": grown, "updet_over_saqa": taken, "parameters": sizes}
+        kept = {
+            **record(found),
+            "exponents_added": grown,
+            "updet_over_saqa": taken,
+            "parameters": sizes,
+        }
         write_json(args["out"], {"arguments": args, **kept})
         picture({"entities": found}, Path(args["out"]).with_suffix(".png"), "entities")
     return 0

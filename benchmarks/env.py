@@ -1,4 +1,4 @@
-"""Our skirmish against JaxMARL's SMAX: CPU time of an environment step, side by side.
+"""Our battle against JaxMARL's SMAX: CPU time of an environment step, side by side.
 
     python -m benchmarks.env [name=smax_10v10] [envs=64,128,256] [length=50] [repeats=6] [pool=8] [out=results/env.json]
 
@@ -22,13 +22,20 @@ from jax import lax
 
 from benchmarks.common import arguments, markdown_table, timed_pair, write_json
 from jmarl.envs import make
+from jmarl.envs.battle import smax
+from jmarl.envs.battle.rules import scenario
 from jmarl.envs.conformance import random_action
-from jmarl.envs.skirmish import smax
-from jmarl.envs.skirmish.rules import scenario
 from jmarl.types import Key, TimeStep
 
 
-DEFAULTS = {"name": "smax_10v10", "envs": (64, 128, 256), "length": 50, "repeats": 6, "pool": 8, "out": ""}
+DEFAULTS = {
+    "name": "smax_10v10",
+    "envs": (64, 128, 256),
+    "length": 50,
+    "repeats": 6,
+    "pool": 8,
+    "out": "",
+}
 TOLERANCE = 1e-4
 COMPARED = ("start", "observation", "world", "reward", "state")
 
@@ -64,14 +71,18 @@ def main() -> None:
     ]
     print(markdown_table(header, [list(row.values()) for row in rows]))
     if args["out"]:
-        write_json(args["out"], {"arguments": args, "differences": differences, "rows": rows})
+        write_json(
+            args["out"], {"arguments": args, "differences": differences, "rows": rows}
+        )
 
 
 def check(name: str) -> dict[str, float]:
     """Differences over a short rollout; raises ``RuntimeError`` if the transitions are not the same."""
     rules = scenario(name)
     peer = smax.reference(rules)
-    found = jax.jit(lambda key: smax.compare(rules, peer, key, batch=8, length=60))(jax.random.key(0))
+    found = jax.jit(lambda key: smax.compare(rules, peer, key, batch=8, length=60))(
+        jax.random.key(0)
+    )
     values = {field: float(value) for field, value in found._asdict().items()}
     unequal = values["available"] + values["alive"] + values["ended"]
     if unequal or max(values[field] for field in COMPARED) > TOLERANCE:
@@ -85,7 +96,9 @@ def warm_up() -> None:
     def step(x: jax.Array, key: Key) -> tuple[jax.Array, None]:
         return x + jax.random.categorical(key, jnp.where(x > 0, x, 0.0)[:, None]), None
 
-    jax.jit(lambda x, key: lax.scan(step, x, jax.random.split(key, 3))).lower(jnp.ones(3), jax.random.key(0)).compile()
+    jax.jit(lambda x, key: lax.scan(step, x, jax.random.split(key, 3))).lower(
+        jnp.ones(3), jax.random.key(0)
+    ).compile()
 
 
 def measure(batch: int, args: dict[str, Any]) -> list[dict[str, Any]]:
@@ -93,7 +106,13 @@ def measure(batch: int, args: dict[str, Any]) -> list[dict[str, Any]]:
     theirs = jaxmarl_rollout(args["name"], batch, args["length"])
     sides = {"exact": 0, "pool": args["pool"]}
     return [
-        _row(name, batch, args, theirs, our_rollout(args["name"], batch, args["length"], pool))
+        _row(
+            name,
+            batch,
+            args,
+            theirs,
+            our_rollout(args["name"], batch, args["length"], pool),
+        )
         for name, pool in sides.items()
     ]
 
@@ -124,24 +143,34 @@ def jaxmarl_rollout(name: str, batch: int, length: int) -> Side:
         action_key, step_key = jax.random.split(key)
         state, _, steps = carry
         available = jax.vmap(env.get_avail_actions)(state)
-        action = draw(action_key, jnp.stack([available[agent] for agent in env.agents], axis=1))
+        action = draw(
+            action_key, jnp.stack([available[agent] for agent in env.agents], axis=1)
+        )
         actions = {agent: action[:, i] for i, agent in enumerate(env.agents)}
-        obs, state, reward, done, _ = jax.vmap(env.step)(jax.random.split(step_key, batch), state, actions)
+        obs, state, reward, done, _ = jax.vmap(env.step)(
+            jax.random.split(step_key, batch), state, actions
+        )
         return (state, (obs, reward, done), steps + batch), None
 
     def rollout(carry: tuple, key: Key) -> tuple:
         return lax.scan(step, carry, jax.random.split(key, length))[0]
 
-    obs, state = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(1), batch))
+    obs, state = jax.jit(jax.vmap(env.reset))(
+        jax.random.split(jax.random.key(1), batch)
+    )
     reward = {agent: jnp.zeros(batch) for agent in env.agents}
     done = {agent: jnp.zeros(batch, bool) for agent in (*env.agents, "__all__")}
     return _compiled(rollout, (state, (obs, reward, done), jnp.int32(0)))
 
 
-def _random_by_availability(name: str, batch: int) -> Callable[[Key, jax.Array], jax.Array]:
+def _random_by_availability(
+    name: str, batch: int
+) -> Callable[[Key, jax.Array], jax.Array]:
     """``random_action`` of our worlds, given only what is available: both sides draw alike."""
     env = make(name)
-    shapes: TimeStep = jax.eval_shape(lambda key: env.reset(key, batch), jax.random.key(0))[1]
+    shapes: TimeStep = jax.eval_shape(
+        lambda key: env.reset(key, batch), jax.random.key(0)
+    )[1]
 
     def draw(key: Key, available: jax.Array) -> jax.Array:
         obs = shapes.obs.replace(avail=available.astype(bool))
@@ -166,9 +195,14 @@ def _compiled(rollout: Callable[[tuple, Key], tuple], carry: tuple) -> Side:
     return Side(call, seconds, lambda: int(latest[0][-1]) / latest[2])
 
 
-def _row(name: str, batch: int, args: dict[str, Any], theirs: Side, ours: Side) -> dict[str, Any]:
+def _row(
+    name: str, batch: int, args: dict[str, Any], theirs: Side, ours: Side
+) -> dict[str, Any]:
     timing = timed_pair(theirs.call, ours.call, args["repeats"])
-    ours_us, theirs_us = timing.candidate.best * 1e6 / ours.steps(), timing.baseline.best * 1e6 / theirs.steps()
+    ours_us, theirs_us = (
+        timing.candidate.best * 1e6 / ours.steps(),
+        timing.baseline.best * 1e6 / theirs.steps(),
+    )
     return {
         "envs": batch,
         "side": name,

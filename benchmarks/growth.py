@@ -43,17 +43,25 @@ class Program(NamedTuple):
     def cost(self, kind: str, repeats: int) -> dict[str, float]:
         """Milliseconds and temporary MiB."""
         milliseconds = 1e3 * timed(self, repeats).best
-        return {f"{kind}_ms": milliseconds, f"{kind}_mib": temp_bytes(self.executable) / 2**20}
+        return {
+            f"{kind}_ms": milliseconds,
+            f"{kind}_mib": temp_bytes(self.executable) / 2**20,
+        }
 
 
 def program(function: Callable, *args: Any, effort: int = 1) -> Program:
     """Compile as training does."""
-    return Program(compiled(function, *args, options=compiler_options(effort=effort)), args)
+    return Program(
+        compiled(function, *args, options=compiler_options(effort=effort)), args
+    )
 
 
 def by_quantity(found: Mapping[int, Mapping[str, Mapping[str, float]]]) -> Study:
     """What each cost at each number, one quantity after the other."""
-    return {quantity: {n: pick(row, quantity) for n, row in found.items()} for quantity in QUANTITIES}
+    return {
+        quantity: {n: pick(row, quantity) for n, row in found.items()}
+        for quantity in QUANTITIES
+    }
 
 
 def pick(costs: Mapping[str, Mapping[str, float]], quantity: str) -> dict[str, float]:
@@ -65,7 +73,13 @@ def exponents(rows: Costs) -> dict[str, float]:
     """The exponent of each that has two costs to fit."""
     fits = {}
     for name in dict.fromkeys(name for row in rows.values() for name in row):
-        points = np.log([(n, row[name]) for n, row in rows.items() if n >= FIT_FROM and row.get(name)])
+        points = np.log(
+            [
+                (n, row[name])
+                for n, row in rows.items()
+                if n >= FIT_FROM and row.get(name)
+            ]
+        )
         if len(points) > 1:
             fits[name] = float(np.polyfit(points[:, 0], points[:, 1], 1)[0])
     return fits
@@ -75,7 +89,9 @@ def growth_table(rows: Costs, names: Sequence[str], number: str = "agents") -> s
     """Costs by number, and below them the exponents, as markdown."""
     fits = exponents(rows)
     table = [[n, *(row.get(name, "-") for name in names)] for n, row in rows.items()]
-    table.append([f"exponent, n >= {FIT_FROM}", *(fits.get(name, "-") for name in names)])
+    table.append(
+        [f"exponent, n >= {FIT_FROM}", *(fits.get(name, "-") for name in names)]
+    )
     return markdown_table([number, *names], table)
 
 
@@ -83,14 +99,23 @@ def picture(studies: dict[str, Study], path: Path, number: str) -> None:
     """Every quantity against the ``number`` of something, both logarithmic; a row of panels for each study."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4 * len(QUANTITIES), 3.4 * len(studies)), layout="constrained")
+    figure = Figure(
+        figsize=(4 * len(QUANTITIES), 3.4 * len(studies)), layout="constrained"
+    )
     panels = figure.subplots(len(studies), len(QUANTITIES), squeeze=False)
     for row, (study, found) in zip(panels, studies.items(), strict=True):
         for axes, (quantity, costs) in zip(row, found.items(), strict=True):
             for name in dict.fromkeys(name for cost in costs.values() for name in cost):
                 line = [(n, cost[name]) for n, cost in costs.items() if name in cost]
-                axes.plot(*zip(*line, strict=True), marker="o", markersize=3, label=name)
-            axes.set(xscale="log", yscale="log", xlabel=number, title=f"{study}: {QUANTITIES[quantity]}")
+                axes.plot(
+                    *zip(*line, strict=True), marker="o", markersize=3, label=name
+                )
+            axes.set(
+                xscale="log",
+                yscale="log",
+                xlabel=number,
+                title=f"{study}: {QUANTITIES[quantity]}",
+            )
             axes.grid(alpha=0.3)
     panels[0, 0].legend(fontsize="small")
     figure.savefig(path, dpi=140)
@@ -104,4 +129,6 @@ def record(found: Study) -> dict[str, Any]:
 
 def brief(cost: Mapping[str, float]) -> str:
     """The quantities of one, for a line as they go."""
-    return " / ".join(f"{cost[quantity]:.3g}" for quantity in QUANTITIES if quantity in cost)
+    return " / ".join(
+        f"{cost[quantity]:.3g}" for quantity in QUANTITIES if quantity in cost
+    )

@@ -28,11 +28,20 @@ import numpy as np
 import yaml
 
 from benchmarks.common import arguments, host_record, markdown_table, write_json
-from jmarl.training.logger import read_rows
+from jmarl.runs.loggers import read_rows
 
 
 DEFAULTS: dict[str, Any] = {
-    "runs": ("ippo", "mappo", "mat_ppo", "mam_ppo", "mam_ppo:mam", "rec_mam", "sable", "rec_sable"),
+    "runs": (
+        "ippo",
+        "mappo",
+        "mat_ppo",
+        "mam_ppo",
+        "mam_ppo:mam",
+        "rec_mam",
+        "sable",
+        "rec_sable",
+    ),
     "map": "smax_3m",
     "steps": 1_500_000,
     "seeds": 3,
@@ -82,7 +91,9 @@ def train(run: str, args: dict[str, Any]) -> dict[str, Any]:
         clock = time.perf_counter()
         subprocess.run(words, check=True)
         seconds = time.perf_counter() - clock
-        typed = shlex.join(["python", *[w for w in words[1:] if not w.startswith("run_dir=")]])
+        typed = shlex.join(
+            ["python", *[w for w in words[1:] if not w.startswith("run_dir=")]]
+        )
         rows = read_rows(folder / "metrics.jsonl")
         config = yaml.safe_load((folder / "config.yaml").read_text())
     config.pop("run_dir", None)
@@ -90,17 +101,27 @@ def train(run: str, args: dict[str, Any]) -> dict[str, Any]:
     absolute = [row for row in rows if row["kind"] == "absolute"]
     record = {"run": run, "map": args["map"], "environment": host | device_of_a_child()}
     record |= {"train_command": typed, "wall_seconds": seconds, "config": config}
-    return record | {"evaluations": evaluations, "absolute": absolute, **reached(evaluations, args["bar"])}
+    return record | {
+        "evaluations": evaluations,
+        "absolute": absolute,
+        **reached(evaluations, args["bar"]),
+    }
 
 
 def device_of_a_child() -> dict[str, Any]:
     """The device's part of the record, from a process that ends: this one would keep GPU memory that training needs."""
     code = (
-        "import json; from jmarl.training.launch import use_cores; use_cores();"
+        "import json; from jmarl.cli.launch import use_cores; use_cores();"
         "from benchmarks.common import device_record; print(json.dumps(device_record()))"
     )
     root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -109,15 +130,31 @@ def reached(evaluations: list[dict[str, Any]], bar: float) -> dict[str, Any]:
     medians = [float(np.median(row["greedy/won"])) for row in evaluations]
     over = [i for i, median in enumerate(medians) if median >= bar]
     first = max(evaluations[over[0]]["env_steps"]) if over else None
-    return {"bar": bar, "env_steps_to_bar": first, "best_median": max(medians), "final_median": medians[-1]}
+    return {
+        "bar": bar,
+        "env_steps_to_bar": first,
+        "best_median": max(medians),
+        "final_median": medians[-1],
+    }
 
 
 def table(records: list[dict[str, Any]]) -> str:
     """What each run reached, as markdown."""
-    header = ["run", "median greedy win rate, last", "best", "env steps to the bar", "absolute, by seed", "minutes"]
+    header = [
+        "run",
+        "median greedy win rate, last",
+        "best",
+        "env steps to the bar",
+        "absolute, by seed",
+        "minutes",
+    ]
     rows = []
     for r in records:
-        absolute = ", ".join(f"{x:.3f}" for x in r["absolute"][0]["greedy/won"]) if r["absolute"] else "-"
+        absolute = (
+            ", ".join(f"{x:.3f}" for x in r["absolute"][0]["greedy/won"])
+            if r["absolute"]
+            else "-"
+        )
         steps = r["env_steps_to_bar"]
         rows.append([r["run"], r["final_median"], r["best_median"], steps or "not reached", absolute,
                      round(r["wall_seconds"] / 60, 1)])  # fmt: skip
@@ -134,7 +171,9 @@ def title(records: list[dict[str, Any]]) -> str:
     """Map, seeds and episodes as they are on record; runs that differ are all named."""
     seeds = {record["config"]["num_seeds"] for record in records}
     episodes = {record["config"]["eval"]["episodes"] for record in records}
-    seeds, episodes = (" or ".join(map(str, sorted(numbers))) for numbers in (seeds, episodes))
+    seeds, episodes = (
+        " or ".join(map(str, sorted(numbers))) for numbers in (seeds, episodes)
+    )
     return f"{records[0]['map']}, {seeds} seeds, {episodes} episodes"
 
 
@@ -148,9 +187,21 @@ def picture(records: list[dict[str, Any]], path: Path) -> None:
         steps = [max(row["env_steps"]) for row in record["evaluations"]]
         won = np.array([row["greedy/won"] for row in record["evaluations"]])
         (line,) = axes.plot(steps, np.median(won, axis=1), label=record["run"])
-        axes.fill_between(steps, won.min(1), won.max(1), color=line.get_color(), alpha=0.15, linewidth=0)
-    axes.axhline(records[0]["bar"], color="grey", linestyle="--", linewidth=0.8)
-    axes.set(xlabel="environment steps", ylabel="greedy win rate", ylim=(-0.02, 1.02), title=title(records))
+        axes.fill_between(
+            steps,
+            won.min(1),
+            won.max(1),
+            color=line.get_color(),
+            alpha=0.15,
+            linewidth=0,
+        )
+    axes.axhline(records[0]["bar"], color="gray", linestyle="--", linewidth=0.8)
+    axes.set(
+        xlabel="environment steps",
+        ylabel="greedy win rate",
+        ylim=(-0.02, 1.02),
+        title=title(records),
+    )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=140)
@@ -161,7 +212,9 @@ def main() -> None:
     args = arguments(DEFAULTS)
     out = Path(args["out"])
     for run in args["runs"]:
-        write_json(out / f"{args['map']}_{run.replace(':', '_')}.json", train(run, args))
+        write_json(
+            out / f"{args['map']}_{run.replace(':', '_')}.json", train(run, args)
+        )
     records = on_record(out, args["map"])
     picture(records, out / f"{args['map']}.png")
     print(table(records))

@@ -9,7 +9,7 @@ Q-learning, and the mixer's are 32 and 64, in place of 64 and 256. What cannot b
   mixer: both widths are printed, and how far apart the parameters are (at ``smax_10v10`` 2.5, 3.1 and 5.5 %).
 * ``mappo_rnn_smax.py`` logs to the host once an update, timed or not; the others are seen to learn in a run that does,
   and timed in one that does not.
-* ``pqn_vdn_rnn.py`` has a batch normalisation whose result it does not use, and learns from the last 4 steps of the
+* ``pqn_vdn_rnn.py`` has a batch normalization whose result it does not use, and learns from the last 4 steps of the
   rollout before as well; they are left out, as ``MEMORY_WINDOW=0``.
 * ``qmix_rnn.py`` begins every rollout with new episodes, and does not learn before as many rollouts are stored as a
   batch has sequences. Its buffer is told to be ready after the first one, and ``LEARNING_STARTS`` is 0, so that it
@@ -39,14 +39,23 @@ from benchmarks.common import require
 WIDTH = 128
 ENV = {
     "ENV_NAME": "HeuristicEnemySMAX",
-    "ENV_KWARGS": {"see_enemy_actions": True, "walls_cause_death": True, "attack_mode": "closest"},
+    "ENV_KWARGS": {
+        "see_enemy_actions": True,
+        "walls_cause_death": True,
+        "attack_mode": "closest",
+    },
 }
 COMMON = {**ENV, "SEED": 0, "GAMMA": 0.99, "TEST_DURING_TRAINING": False}
 Q_LEARNING = {
     **COMMON, "HIDDEN_SIZE": WIDTH, "LR": 0.0005, "LR_LINEAR_DECAY": True, "EPS_START": 1.0, "EPS_FINISH": 0.05,
     "EPS_DECAY": 0.1, "MAX_GRAD_NORM": 10, "TEST_NUM_ENVS": 8, "REW_SCALE": 1.0,
 }  # fmt: skip
-FLAT = ("network=gru", f"network.torso=[{WIDTH}]", f"network.memory_width={WIDTH}", "num_seeds=1")
+FLAT = (
+    "network=gru",
+    f"network.torso=[{WIDTH}]",
+    f"network.memory_width={WIDTH}",
+    "num_seeds=1",
+)
 STORED = 32
 """Rollouts that both replays hold."""
 
@@ -141,7 +150,9 @@ def load_script(checkout: str, script: str) -> types.ModuleType:
     """One of JaxMARL's scripts as a module."""
     path = Path(checkout) / "baselines" / script
     if not path.is_file():
-        raise SystemExit(f"peer={checkout!r}: no {script} under its baselines; give the checkout of JaxMARL")
+        raise SystemExit(
+            f"peer={checkout!r}: no {script} under its baselines; give the checkout of JaxMARL"
+        )
     spec = importlib.util.spec_from_file_location(f"peer_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -149,14 +160,21 @@ def load_script(checkout: str, script: str) -> types.ModuleType:
     try:
         spec.loader.exec_module(module)
     except ModuleNotFoundError as error:
-        raise SystemExit(f"{script} needs {error.name}; install it where this Python finds it") from None
+        raise SystemExit(
+            f"{script} needs {error.name}; install it where this Python finds it"
+        ) from None
     return module
 
 
 def learned(losses: Sequence[float]) -> bool:
     """Whether the losses are numbers that change and do not end at zero: a learner that never ran logs zeros."""
     moving = len(losses) == 1 or len(set(losses)) > 1
-    return len(losses) > 0 and bool(np.isfinite(losses[-1])) and losses[-1] != 0.0 and moving
+    return (
+        len(losses) > 0
+        and bool(np.isfinite(losses[-1]))
+        and losses[-1] != 0.0
+        and moving
+    )
 
 
 class Peer:
@@ -171,12 +189,19 @@ class Peer:
             module.fbx = types.SimpleNamespace(  # pyright: ignore[reportAttributeAccessIssue]
                 make_trajectory_buffer=ready
             )
-        sizes = {"NUM_ENVS": match.envs, "NUM_STEPS": match.steps, "BUFFER_SIZE": STORED * match.envs}
+        sizes = {
+            "NUM_ENVS": match.envs,
+            "NUM_STEPS": match.steps,
+            "BUFFER_SIZE": STORED * match.envs,
+        }
         self.base = {**match.config, **sizes, "MAP_NAME": f"smacv2_{units}_units"}
 
     def program(self, updates: int, *, logging: bool) -> Callable[[], Any]:
         """A compiled run of so many updates; without ``logging`` the scripts of Q-learning call no host."""
-        config = {**self.base, "TOTAL_TIMESTEPS": updates * self.match.envs * self.match.steps}
+        config = {
+            **self.base,
+            "TOTAL_TIMESTEPS": updates * self.match.envs * self.match.steps,
+        }
         config["WANDB_MODE"] = "online" if logging else "disabled"
         own_world = getattr(self.module, "env_from_config", None)
         world = (own_world(copy.deepcopy(config))[0],) if own_world else ()
@@ -192,7 +217,10 @@ class Peer:
         losses = [float(log[self.match.loss]) for log in self.logs]
         taken = [int(n) for n in self.match.steps_taken(result)]
         line = f"losses {losses} and {taken} gradient steps in JaxMARL's script: the figures would mean nothing"
-        require(learned(losses) and set(taken) == {updates * self.match.gradient_steps}, line)
+        require(
+            learned(losses) and set(taken) == {updates * self.match.gradient_steps},
+            line,
+        )
 
 
 def _early(make: Callable[..., Any], **sizes: Any) -> Any:

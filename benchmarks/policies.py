@@ -41,14 +41,14 @@ RECOMPUTE = "MAT recompute"
 """MAT acting as the published code does: the whole decoder again for each agent."""
 
 
-class World(NamedTuple):
+class SingleEnv(NamedTuple):
     """What every policy is asked: one observation of all agents, and the noise of the choice."""
 
     obs: EntityObs
     noise: Float[Array, "B N A"]
 
 
-Act = Callable[[Params, World], Array]
+Act = Callable[[Params, SingleEnv], Array]
 """``(params, world) -> action[B, N]``."""
 
 
@@ -66,7 +66,9 @@ def system_of(name: str, spec: Spec, config: RunConfig) -> System:
 
 def policy_of(name: str, spec: Spec, config: RunConfig) -> SequencePolicy:
     """The policy of a system whose agents act one after the other."""
-    return import_module(f"jmarl.systems.{SYSTEMS[name][0]}").policy(spec, config.network)
+    return import_module(f"jmarl.systems.{SYSTEMS[name][0]}").policy(
+        spec, config.network
+    )
 
 
 def fixed_spec(n_agents: int) -> Spec:
@@ -87,20 +89,22 @@ def random_obs(spec: Spec, *batch: int) -> EntityObs:
     return obs.replace(joined=np.zeros_like(obs.joined))
 
 
-def make_world(spec: Spec, codec: ActionCodec, envs: int) -> World:
+def make_world(spec: Spec, codec: ActionCodec, envs: int) -> SingleEnv:
     """The question for ``envs`` environments."""
     noise = codec.noise(jax.random.key(0), (envs, spec.n_agents))
-    return World(jax.tree.map(jnp.asarray, random_obs(spec, envs)), noise)
+    return SingleEnv(jax.tree.map(jnp.asarray, random_obs(spec, envs)), noise)
 
 
 def offset(params: Params) -> Params:
     """What to add to parameters of these shapes so that they are no longer the initial ones, from the host."""
     rng = np.random.default_rng(1)
-    return jax.tree.map(lambda x: np.float32(0.1) * rng.standard_normal(x.shape, np.float32), params)
+    return jax.tree.map(
+        lambda x: np.float32(0.1) * rng.standard_normal(x.shape, np.float32), params
+    )
 
 
 def away_from_init(params: Params) -> Params:
-    """At initialisation heads are near zero and the choices nearly those of the noise alone."""
+    """At initialization heads are near zero and the choices nearly those of the noise alone."""
     return jax.tree.map(jnp.add, params, offset(params))
 
 
@@ -109,24 +113,39 @@ def as_row(obs: EntityObs) -> tuple[EntityObs, Array]:
     return jax.tree.map(lambda x: x[None], obs), jnp.zeros((1, obs.own.shape[0]), bool)
 
 
-def again(policy: SequencePolicy, codec: ActionCodec, params: Params, world: World, action: Array, rep: Array) -> Array:
+def again(
+    policy: SequencePolicy,
+    codec: ActionCodec,
+    params: Params,
+    world: SingleEnv,
+    action: Array,
+    rep: Array,
+) -> Array:
     """What the parallel decoder chooses at every position when the agents hear ``action``."""
     _, first = as_row(world.obs)
     carry = policy.carry(len(action))
-    out = policy.decode_parallel(params, carry.dec, teacher_forced(codec, action)[None], rep, first)[0]
+    out = policy.decode_parallel(
+        params, carry.dec, teacher_forced(codec, action)[None], rep, first
+    )[0]
     return codec.choose(codec.distribution(out, world.obs.avail), world.noise)
 
 
 def recompute_act(policy: SequencePolicy, codec: ActionCodec) -> Act:
     """One agent after the other, the whole decoder each time."""
 
-    def act(params: Params, world: World) -> Array:
-        _, rep, _ = policy.encode(params, policy.carry(len(world.obs.own)).enc, *as_row(world.obs))
+    def act(params: Params, world: SingleEnv) -> Array:
+        _, rep, _ = policy.encode(
+            params, policy.carry(len(world.obs.own)).enc, *as_row(world.obs)
+        )
 
         def agent(i: Array, action: Array) -> Array:
-            return action.at[:, i].set(again(policy, codec, params, world, action, rep)[:, i])
+            return action.at[:, i].set(
+                again(policy, codec, params, world, action, rep)[:, i]
+            )
 
         n_agents = world.obs.own.shape[1]
-        return jax.lax.fori_loop(0, n_agents, agent, jnp.zeros(world.noise.shape[:2], jnp.int32))
+        return jax.lax.fori_loop(
+            0, n_agents, agent, jnp.zeros(world.noise.shape[:2], jnp.int32)
+        )
 
     return act

@@ -32,7 +32,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.common import arguments, moved, require, write_json
-from benchmarks.growth import QUANTITIES, Program, Study, brief, by_quantity, growth_table, picture, program, record
+from benchmarks.growth import (
+    QUANTITIES,
+    Program,
+    Study,
+    brief,
+    by_quantity,
+    growth_table,
+    picture,
+    program,
+    record,
+)
 from benchmarks.policies import (
     RECOMPUTE,
     SYSTEMS,
@@ -46,12 +56,12 @@ from benchmarks.policies import (
     recompute_act,
     system_of,
 )
+from jmarl.cli.launch import exit_code
 from jmarl.config import RunConfig, check
 from jmarl.envs import make
 from jmarl.networks.sequence.policy import action_codec
 from jmarl.system import Learner, System
 from jmarl.training.anakin import init_runner, rollout
-from jmarl.training.launch import exit_code
 from jmarl.types import Env, Key, Params, Rollout, Spec, TimeStep
 
 
@@ -90,9 +100,18 @@ def noise(spec: Spec, envs: int, rows: int) -> TimeStep:
     """Time steps ``[rows + 1, envs]`` that show and reward noise; the first begins an episode, and none ends one."""
     steps = (rows + 1, envs)
     obs = jax.tree.map(jnp.asarray, random_obs(spec, *steps))
-    reward = jnp.asarray(np.random.default_rng(2).standard_normal((*steps, spec.n_agents), np.float32))
+    reward = jnp.asarray(
+        np.random.default_rng(2).standard_normal((*steps, spec.n_agents), np.float32)
+    )
     no = jnp.zeros(steps, bool)
-    return TimeStep(obs=obs, reward=reward, terminated=no, truncated=no, first=no.at[0].set(True), info={})
+    return TimeStep(
+        obs=obs,
+        reward=reward,
+        terminated=no,
+        truncated=no,
+        first=no.at[0].set(True),
+        info={},
+    )
 
 
 def replay(spec: Spec, shown: TimeStep) -> Env:
@@ -104,15 +123,26 @@ def replay(spec: Spec, shown: TimeStep) -> Env:
     def step(key: Key, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
         return state + 1, at(state + 1)
 
-    return Env("replay", spec._replace(outcomes=(), recall=None), lambda key, batch: (jnp.int32(0), at(0)), step)
+    return Env(
+        "replay",
+        spec._replace(outcomes=(), obs_codec=None),
+        lambda key, batch: (jnp.int32(0), at(0)),
+        step,
+    )
 
 
-def experience(spec: Spec, system: System, key: Key, away: Params, shown: TimeStep) -> tuple[Learner, Rollout]:
-    """A learner that stands ``away`` from its initialisation, and a rollout in which its policy acted."""
+def experience(
+    spec: Spec, system: System, key: Key, away: Params, shown: TimeStep
+) -> tuple[Learner, Rollout]:
+    """A learner that stands ``away`` from its initialization, and a rollout in which its policy acted."""
     env, (rows, envs) = replay(spec, shown), shown.first.shape
     runner = init_runner(env, system, envs, key)
-    learner = runner.learner.replace(params=jax.tree.map(jnp.add, runner.learner.params, away))
-    return learner, rollout(env, system, runner.replace(learner=learner), rows - 1, key)[1]
+    learner = runner.learner.replace(
+        params=jax.tree.map(jnp.add, runner.learner.params, away)
+    )
+    return learner, rollout(
+        env, system, runner.replace(learner=learner), rows - 1, key
+    )[1]
 
 
 def job(name: str, config: RunConfig, spec: Spec, args: dict[str, Any]) -> Job:
@@ -121,7 +151,9 @@ def job(name: str, config: RunConfig, spec: Spec, args: dict[str, Any]) -> Job:
     away = offset(jax.eval_shape(system.init, key).params)
     begin = functools.partial(experience, spec, system)
     shown = noise(spec, args["envs"], args["rows"])
-    learner, seen = program(begin, jax.random.key(0, impl=QUICK), away, shown, effort=0)()
+    learner, seen = program(
+        begin, jax.random.key(0, impl=QUICK), away, shown, effort=0
+    )()
 
     def act(params: Any, carry: Any, timestep: TimeStep, key: Key) -> Any:
         return system.act(params, carry, timestep, key, jnp.ones(()))[:2]
@@ -133,8 +165,14 @@ def job(name: str, config: RunConfig, spec: Spec, args: dict[str, Any]) -> Job:
 def recompute_job(config: RunConfig, spec: Spec, args: dict[str, Any]) -> Job:
     """MAT's policy without its cache."""
     policy, codec = policy_of("MAT", spec, config), action_codec(spec)
-    params = away_from_init(program(policy.init, jax.random.key(3, impl=QUICK), effort=0)())
-    return Job(program(recompute_act(policy, codec), params, make_world(spec, codec, args["envs"])))
+    params = away_from_init(
+        program(policy.init, jax.random.key(3, impl=QUICK), effort=0)()
+    )
+    return Job(
+        program(
+            recompute_act(policy, codec), params, make_world(spec, codec, args["envs"])
+        )
+    )
 
 
 def require_learning(name: str, update: Program) -> None:
@@ -143,7 +181,10 @@ def require_learning(name: str, update: Program) -> None:
     line = f"{name} did not learn: the figures would mean nothing"
     require(moved(before.params, after.params), f"a parameter did not move, {line}")
     require(bool(jnp.isfinite(metrics["loss"])), f"loss {metrics['loss']}, {line}")
-    require(float(metrics["ratio_error"]) <= RATIO_WITHIN, f"ratio error {metrics['ratio_error']}, {line}")
+    require(
+        float(metrics["ratio_error"]) <= RATIO_WITHIN,
+        f"ratio error {metrics['ratio_error']}, {line}",
+    )
 
 
 def jobs(spec: Spec, args: dict[str, Any]) -> dict[str, Job]:
@@ -151,7 +192,10 @@ def jobs(spec: Spec, args: dict[str, Any]) -> dict[str, Job]:
     overrides = f"num_envs={args['envs']}", "system.epochs=1", "system.minibatches=1"
     configs = {name: configuration(name, *overrides) for name in args["systems"]}
     with ThreadPoolExecutor() as pool:
-        ready = {name: pool.submit(job, name, config, spec, args) for name, config in configs.items()}
+        ready = {
+            name: pool.submit(job, name, config, spec, args)
+            for name, config in configs.items()
+        }
         if "MAT" in configs and spec.n_agents <= args["recompute"]:
             ready[RECOMPUTE] = pool.submit(recompute_job, configs["MAT"], spec, args)
         return {name: future.result() for name, future in ready.items()}
@@ -183,7 +227,10 @@ def report(world: str, found: Study, systems: Sequence[str]) -> str:
     """A table for each quantity."""
     parts = []
     for quantity, rows in found.items():
-        names = [*systems, *([RECOMPUTE] if any(RECOMPUTE in row for row in rows.values()) else [])]
+        names = [
+            *systems,
+            *([RECOMPUTE] if any(RECOMPUTE in row for row in rows.values()) else []),
+        ]
         parts.append(f"{world}: {QUANTITIES[quantity]}\n\n{growth_table(rows, names)}")
     return "\n\n".join(parts)
 
@@ -198,7 +245,13 @@ def main() -> int:
     for world, found in studies.items():
         print(f"\n{report(world, found, args['systems'])}")
     if args["out"]:
-        write_json(args["out"], {"arguments": args, "worlds": {w: record(found) for w, found in studies.items()}})
+        write_json(
+            args["out"],
+            {
+                "arguments": args,
+                "worlds": {w: record(found) for w, found in studies.items()},
+            },
+        )
         picture(studies, Path(args["out"]).with_suffix(".png"), "agents")
     return 0
 

@@ -41,13 +41,13 @@ from benchmarks.common import (
     write_json,
 )
 from benchmarks.peers import MATCHES, STORED, Match, Peer, load_script
+from jmarl.cli.launch import exit_code, use_cores
 from jmarl.config import check
+from jmarl.config.compose import load_config
 from jmarl.envs.conformance import random_action
 from jmarl.training.anakin import Runner, device_mesh, rollout
-from jmarl.training.api import assemble
-from jmarl.training.config import load_config
-from jmarl.training.launch import exit_code, use_cores
 from jmarl.training.programs import compile_programs, programs, seed_keys, state_shapes
+from jmarl.training.train import assemble
 
 
 DEFAULTS: dict[str, Any] = {
@@ -66,11 +66,16 @@ CLOCKS = {
 }
 
 
-def require_moved(name: str, update: Callable[[], Any], params: Callable[[], Any]) -> None:
+def require_moved(
+    name: str, update: Callable[[], Any], params: Callable[[], Any]
+) -> None:
     """Run one update; end the program unless it changed every parameter, for its time would mean nothing."""
     before = jax.tree.map(jnp.copy, params())
     update()
-    require(moved(before, params()), f"no gradient step was seen in {name}: the figures would mean nothing")
+    require(
+        moved(before, params()),
+        f"no gradient step was seen in {name}: the figures would mean nothing",
+    )
 
 
 def require_equal_size(jmarl: int, jaxmarl: int, within: float) -> float:
@@ -84,8 +89,13 @@ def require_equal_size(jmarl: int, jaxmarl: int, within: float) -> float:
 def first_width(params: Any, layer: str) -> int:
     """Inputs of a network: rows of the kernel of its first layer, ``layer`` in its path."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
-    return next(shape[-2] for name, shape in named.items() if name.endswith(f"{layer}/kernel"))
+    named = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+        for path, leaf in leaves
+    }
+    return next(
+        shape[-2] for name, shape in named.items() if name.endswith(f"{layer}/kernel")
+    )
 
 
 class Ours:
@@ -93,13 +103,24 @@ class Ours:
 
     def __init__(self, name: str, match: Match, units: int) -> None:
         stored = STORED * match.envs * match.steps
-        sizes = [f"env=smax_{units}v{units}", f"num_envs={match.envs}", f"rollout_length={match.steps}"]
+        sizes = [
+            f"env=smax_{units}v{units}",
+            f"num_envs={match.envs}",
+            f"rollout_length={match.steps}",
+        ]
         overrides = [text.format(stored=stored) for text in match.overrides]
-        self.config = load_config(name, [*sizes, *overrides, "arch.updates_per_chunk=1"])
+        self.config = load_config(
+            name, [*sizes, *overrides, "arch.updates_per_chunk=1"]
+        )
         self.env, self.system = assemble(self.config)
         plain = programs(self.config, self.env, self.system)
-        (ready,), _ = compile_programs(self.config, [plain], [state_shapes(self.config, plain)], fresh=True)
-        self.runner, self.chunk = ready.init(seed_keys(self.config).init).runner, ready.chunk
+        (ready,), _ = compile_programs(
+            self.config, [plain], [state_shapes(self.config, plain)], fresh=True
+        )
+        self.runner, self.chunk = (
+            ready.init(seed_keys(self.config).init).runner,
+            ready.chunk,
+        )
         self.calls = 0
 
     def __call__(self) -> Any:
@@ -125,31 +146,47 @@ class Ours:
         """Wall seconds of one update spent in the environment, in the policy and in learning."""
         steps, keys = self.config.rollout_length, jax.random.split(jax.random.key(1), 1)
         alone = jax.jit(jax.vmap(functools.partial(self._environment, steps=steps)))
-        acting = jax.jit(jax.vmap(lambda r, k: rollout(self.env, self.system, r, steps, k)[1:]))
+        acting = jax.jit(
+            jax.vmap(lambda r, k: rollout(self.env, self.system, r, steps, k)[1:])
+        )
         with jax.set_mesh(device_mesh()):
             env_s = timed(lambda: alone(self.runner, keys), repeats, wall=True).best
             act_s = timed(lambda: acting(self.runner, keys), repeats, wall=True).best
-        return {"environment": env_s, "policy": act_s - env_s, "all": timed(self, repeats, wall=True).best}
+        return {
+            "environment": env_s,
+            "policy": act_s - env_s,
+            "all": timed(self, repeats, wall=True).best,
+        }
 
     def _environment(self, runner: Runner, key: jax.Array, *, steps: int) -> Any:
         """The same number of steps with random available actions and no network; every output is kept."""
 
         def step(loop: Any, keys: jax.Array) -> Any:
             state, timestep = loop
-            state, timestep = self.env.step(keys[1], state, random_action(keys[0], timestep, self.env.spec))
+            state, timestep = self.env.step(
+                keys[1], state, random_action(keys[0], timestep, self.env.spec)
+            )
             return (state, timestep), timestep
 
         state = self.env.refresh(key, runner.env_state)
-        return jax.lax.scan(step, (state, runner.timestep), jax.random.split(key, (steps, 2)))
+        return jax.lax.scan(
+            step, (state, runner.timestep), jax.random.split(key, (steps, 2))
+        )
 
 
 def run(name: str, args: dict[str, Any]) -> dict[str, Any]:
     """Measure one system, and print its tables."""
     match = MATCHES[name]
-    match = match._replace(envs=args["envs"] or match.envs, steps=args["steps"] or match.steps)
+    match = match._replace(
+        envs=args["envs"] or match.envs, steps=args["steps"] or match.steps
+    )
     ours = Ours(name, match, args["units"])
     ours.check()
-    sizes = {"envs": match.envs, "steps": match.steps, "gradient_steps": match.gradient_steps}
+    sizes = {
+        "envs": match.envs,
+        "steps": match.steps,
+        "gradient_steps": match.gradient_steps,
+    }
     record: dict[str, Any] = {"system": name, "units": args["units"], **sizes}
     record["parameters"] = {"jmarl": count(ours.params)}
     print(f"\n{name} at smax_{args['units']}v{args['units']}: {sizes}")
@@ -158,9 +195,15 @@ def run(name: str, args: dict[str, Any]) -> dict[str, Any]:
         record |= compare(ours, peer, args)
     parts = ours.split(args["repeats"])
     parts["update"] = parts["all"] - parts["environment"] - parts["policy"]
-    shares = {part: parts[part] / parts["all"] for part in ("environment", "policy", "update")}
+    shares = {
+        part: parts[part] / parts["all"] for part in ("environment", "policy", "update")
+    }
     table = [[part, parts[part] / ours.steps() * 1e6, shares[part]] for part in shares]
-    print(markdown_table(["part of jmarl's time", "us an environment step", "share"], table))
+    print(
+        markdown_table(
+            ["part of jmarl's time", "us an environment step", "share"], table
+        )
+    )
     return record | {"split_seconds": parts, "shares": shares}
 
 
@@ -171,35 +214,60 @@ def compare(ours: Ours, peer: Peer, args: dict[str, Any]) -> dict[str, Any]:
     peer.check(result, 1 + updates)
     one, more = (peer.program(n, logging=False) for n in (1, 1 + updates))
     params = {"jmarl": ours.params, "jaxmarl": peer.match.params(result)}
-    sizes = {"parameters": {side: count(x) for side, x in params.items()}, "inputs": inputs(params, peer.match)}
+    sizes = {
+        "parameters": {side: count(x) for side, x in params.items()},
+        "inputs": inputs(params, peer.match),
+    }
     print(f"inputs: {sizes['inputs']}; parameters: {sizes['parameters']}", flush=True)
     apart = require_equal_size(**sizes["parameters"], within=peer.match.within)
-    pair = timed_pair(more, lambda: [ours() for _ in range(updates)], args["repeats"], wall=True)
+    pair = timed_pair(
+        more, lambda: [ours() for _ in range(updates)], args["repeats"], wall=True
+    )
     setup = timed(one, args["repeats"], wall=True)
-    steps = {"jmarl": ours.steps(), "jaxmarl": float(peer.match.envs * peer.match.steps)}
+    steps = {
+        "jmarl": ours.steps(),
+        "jaxmarl": float(peer.match.envs * peer.match.steps),
+    }
     speeds = rates(pair, setup, updates, steps)
     lines = sizes | {"environment steps an update": steps} | speeds
-    print(markdown_table(["", "jmarl", "JaxMARL"], [[name, x["jmarl"], x["jaxmarl"]] for name, x in lines.items()]))
-    ratio, by_cpu = (speeds[name]["jmarl"] / speeds[name]["jaxmarl"] for _, name in CLOCKS.values())
-    print(f"ratio {ratio:.2f}, by CPU time {by_cpu:.2f}; parameters differ by {apart:.1%}; A/A noise {pair.noise:.1%}")
+    print(
+        markdown_table(
+            ["", "jmarl", "JaxMARL"],
+            [[name, x["jmarl"], x["jaxmarl"]] for name, x in lines.items()],
+        )
+    )
+    ratio, by_cpu = (
+        speeds[name]["jmarl"] / speeds[name]["jaxmarl"] for _, name in CLOCKS.values()
+    )
+    print(
+        f"ratio {ratio:.2f}, by CPU time {by_cpu:.2f}; parameters differ by {apart:.1%}; A/A noise {pair.noise:.1%}"
+    )
     return lines | {"ratio": ratio, "ratio_by_cpu_time": by_cpu, "noise": pair.noise}
 
 
 def inputs(params: dict[str, Any], match: Match) -> dict[str, dict[str, int]]:
     """Side -> network -> width of what it reads."""
     return {
-        side: {net: first_width(params[side][net], layers[i]) for net, layers in match.inputs.items()}
+        side: {
+            net: first_width(params[side][net], layers[i])
+            for net, layers in match.inputs.items()
+        }
         for i, side in enumerate(params)
     }
 
 
-def rates(pair: PairTiming, setup: Timing, updates: int, steps: dict[str, float]) -> dict[str, dict[str, float]]:
+def rates(
+    pair: PairTiming, setup: Timing, updates: int, steps: dict[str, float]
+) -> dict[str, dict[str, float]]:
     """Seconds and steps a second of both sides, of ``updates``; the peer's are what they added to its ``setup``."""
     lines = {}
     for clock, (cost, rate) in CLOCKS.items():
         theirs = (getattr(pair.baseline, clock) - getattr(setup, clock)) / updates
         seconds = {"jmarl": getattr(pair.candidate, clock) / updates, "jaxmarl": theirs}
-        lines |= {cost: seconds, rate: {side: steps[side] / seconds[side] for side in steps}}
+        lines |= {
+            cost: seconds,
+            rate: {side: steps[side] / seconds[side] for side in steps},
+        }
     return lines
 
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
+    from jmarl.config.compose import load_config as load_config
     from jmarl.training.anakin import Runner as Runner
-    from jmarl.training.api import train as train
-    from jmarl.training.config import load_config as load_config
+    from jmarl.training.train import train as train
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "Runner": "jmarl.training.anakin",
-    "train": "jmarl.training.api",
-    "load_config": "jmarl.training.config",
+    "train": "jmarl.training.train",
+    "load_config": "jmarl.config.compose",
 }
 __all__ = ["Runner", "__version__", "load_config", "train"]
 

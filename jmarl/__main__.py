@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jmarl.training.cli import main
+from jmarl.cli.commands import main
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The seam: a system is to the training loop what ``optax.GradientTransformation`` is to an optimiser."""
+"""The seam: a system is to the training loop what ``optax.GradientTransformation`` is to an optimizer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Learner = Any
 A field ``replay``, if it has one, holds the past of every environment: its leaves are ``[rows, B, ...]``, and lie where
 their environments do.
 
-To a world with another number of units a learner hands over the fields ``HANDED_OVER``, as far as it has them. Of its
+To a world with another number of units a learner hands over the fields ``TRANSFERABLE_FIELDS``, as far as it has them. Of its
 ``opt_state`` the schedules go on while moments begin anew (``learning.optim.keep_schedules``), or all of it goes
 on, as when a run resumes without its replay. Every other field begins anew, so it may count what the replay holds.
 """
-HANDED_OVER = ("params", "target", "value_stats")
+TRANSFERABLE_FIELDS = ("params", "target", "value_stats")
 """What was learnt: parameters, those of a target network in the same shapes, statistics of the values."""
 
 
@@ -27,7 +27,7 @@ class InitFn(Protocol):
     """Make a learner."""
 
     def __call__(self, key: Key, /) -> Learner:
-        """Parameters, optimiser state, targets, counters. Jittable; shares no buffer between fields."""
+        """Parameters, optimizer state, targets, counters. Jittable; shares no buffer between fields."""
         ...
 
 
@@ -43,7 +43,13 @@ class ActFn(Protocol):
     """Act; the policy."""
 
     def __call__(
-        self, params: Params, carry: Carry, timestep: TimeStep, key: Key, explore: Float[Array, ""], /
+        self,
+        params: Params,
+        carry: Carry,
+        timestep: TimeStep,
+        key: Key,
+        explore: Float[Array, ""],
+        /,
     ) -> tuple[Shaped[Array, "B N ..."], Carry, Extras]:
         """Choose an action for every agent.
 
@@ -56,7 +62,9 @@ class ActFn(Protocol):
 class UpdateFn(Protocol):
     """Learn."""
 
-    def __call__(self, learner: Learner, rollout: Rollout, key: Key, /) -> tuple[Learner, Metrics]:
+    def __call__(
+        self, learner: Learner, rollout: Rollout, key: Key, /
+    ) -> tuple[Learner, Metrics]:
         """One whole learning phase; the metrics are scalars."""
         ...
 

@@ -43,22 +43,22 @@ class Group(NamedTuple):
     state_width: int
 
 
-class Recall(Protocol):
+class ObsCodec(Protocol):
     """How observations are made again from less than themselves, which a replay keeps in their place.
 
     Hashable and equal by value, because a ``Spec`` holds it.
     """
 
-    def sketch(self, state: EnvState, /) -> Any:
+    def encode(self, state: EnvState, /) -> Any:
         """What ``observe`` needs of a batch of states; every leaf has a leading B."""
         ...
 
-    def observe(self, sketch: Any, /) -> EntityObs:
+    def decode(self, encoded_obs: Any, /) -> EntityObs:
         """The observations of the time step that came with that state."""
         ...
 
     def empty(self, *batch: int) -> Any:
-        """Zeros in the shape of a sketch."""
+        """Zeros in the shape of a encoded_obs."""
         ...
 
 
@@ -83,7 +83,7 @@ class Spec(NamedTuple):
     discrete: bool = True
     outcomes: tuple[str, ...] = ()
     """Names of the entries of ``TimeStep.info`` that judge an episode as it ends (``won``)."""
-    recall: Recall | None = None
+    obs_codec: ObsCodec | None = None
     fixed_team: bool = True
     """False: an episode may lack some of the agents (``EntityObs.present``), because teams have several sizes."""
 
@@ -180,8 +180,8 @@ class Rollout(struct.PyTreeNode):
     last: TimeStep
     """The time step after row T-1, for the bootstrap."""
     last_carry: Carry
-    sketch: Any = None
-    """What ``Spec.recall`` makes the observations again from, those of ``last`` too: leaves ``[T+1, B, ...]``."""
+    encoded_obs: Any = None
+    """What ``Spec.obs_codec`` makes the observations again from, those of ``last`` too: leaves ``[T+1, B, ...]``."""
 
 
 class Env(NamedTuple):

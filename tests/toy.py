@@ -19,7 +19,13 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jmarl.config import ArchConfig, CheckpointConfig, EvalConfig, LoggerConfig, RunConfig
+from jmarl.config import (
+    ArchConfig,
+    CheckpointConfig,
+    EvalConfig,
+    LoggerConfig,
+    RunConfig,
+)
 from jmarl.envs import probes, registry
 from jmarl.system import System
 from jmarl.types import Spec
@@ -47,11 +53,16 @@ def make(spec: Spec, config: RunConfig) -> System:
     tx = optax.adam(config.system.lr)
 
     def init(key):
-        params = {"logits": 0.1 * jax.random.normal(key, (spec.n_actions,)), "bias": jnp.zeros(config.network.width)}
+        params = {
+            "logits": 0.1 * jax.random.normal(key, (spec.n_actions,)),
+            "bias": jnp.zeros(config.network.width),
+        }
         return Learner(params, tx.init(params), jnp.int32(0))
 
     def act(params, carry, timestep, key, explore):
-        logits = jnp.broadcast_to(params["logits"], (*timestep.obs.alive.shape, spec.n_actions))
+        logits = jnp.broadcast_to(
+            params["logits"], (*timestep.obs.alive.shape, spec.n_actions)
+        )
         sampled = jax.random.categorical(key, logits)
         return jnp.where(explore > 0, sampled, logits.argmax(-1)), carry, ()
 
@@ -60,13 +71,17 @@ def make(spec: Spec, config: RunConfig) -> System:
 
         def loss(params):
             logp = jax.nn.log_softmax(params["logits"])[steps.action]
-            return -jnp.mean(logp * steps.reward * steps.valid[..., None]) + jnp.sum(params["bias"] ** 2)
+            return -jnp.mean(logp * steps.reward * steps.valid[..., None]) + jnp.sum(
+                params["bias"] ** 2
+            )
 
         value, grads = jax.value_and_grad(loss)(learner.params)
         changes, opt_state = tx.update(grads, learner.opt_state)
         params = optax.apply_updates(learner.params, changes)
         updates = learner.updates + 1
-        params["bias"] = jnp.where(updates == config.system.nan_at, jnp.nan, params["bias"])
+        params["bias"] = jnp.where(
+            updates == config.system.nan_at, jnp.nan, params["bias"]
+        )
         return Learner(params, opt_state, updates), {"loss": value}
 
     return System(init, lambda batch: (), act, update, lambda env_steps: jnp.ones(()))

@@ -1,6 +1,6 @@
 """From one plain world to a batch of worlds that reset one step late.
 
-What a user writes is a ``World``: the pure functions of *one* world, with no batch axis, no
+What a user writes is a ``SingleEnv``: the pure functions of *one* world, with no batch axis, no
 auto-reset and, if it likes, no clock. ``batched`` turns it into an ``Env``.
 """
 
@@ -36,7 +36,7 @@ class Step(NamedTuple):
     """Scalars; the same names at every step, those of ``Spec.outcomes`` among them."""
 
 
-class World(NamedTuple):
+class SingleEnv(NamedTuple):
     """One world as pure functions, without a batch axis and without auto-reset.
 
     ``reset(key) -> (state, EntityObs)`` and ``step(key, state, action[N, ...]) -> (state, Step)``.
@@ -58,7 +58,7 @@ class BatchState(struct.PyTreeNode):
     last: Bool[Array, "B"]
 
 
-def batched(world: World) -> Env:
+def batched(world: SingleEnv) -> Env:
     """Run B worlds side by side, each beginning its next episode one step after the last ended.
 
     An episode that has not ended by itself after ``spec.episode_limit`` actions is truncated,
@@ -70,14 +70,22 @@ def batched(world: World) -> Env:
 
     def begin(key: Key, batch: int) -> tuple[BatchState, EntityObs]:
         state, obs = jax.vmap(world.reset)(jax.random.split(key, batch))
-        return BatchState(world=state, steps=jnp.zeros(batch, jnp.int32), last=jnp.zeros(batch, bool)), obs
+        return BatchState(
+            world=state, steps=jnp.zeros(batch, jnp.int32), last=jnp.zeros(batch, bool)
+        ), obs
 
-    def advance(key: Key, state: BatchState, action: jax.Array) -> tuple[BatchState, TimeStep]:
+    def advance(
+        key: Key, state: BatchState, action: jax.Array
+    ) -> tuple[BatchState, TimeStep]:
         keys = jax.random.split(key, state.last.shape[0])
-        inner, (timestep, steps) = jax.vmap(advance_one)(keys, state.world, state.steps, action)
+        inner, (timestep, steps) = jax.vmap(advance_one)(
+            keys, state.world, state.steps, action
+        )
         return BatchState(world=inner, steps=steps, last=timestep.last), timestep
 
-    def advance_one(key: Key, state: Any, steps: jax.Array, action: jax.Array) -> tuple[Any, tuple]:
+    def advance_one(
+        key: Key, state: Any, steps: jax.Array, action: jax.Array
+    ) -> tuple[Any, tuple]:
         state, out = world.step(key, state, action)
         return state, (_time_step(out, world.spec, steps + 1), steps + 1)
 
@@ -86,7 +94,9 @@ def batched(world: World) -> Env:
         _, like = jax.eval_shape(advance, key, state, _no_action(world.spec, batch))
         return state, _first(obs, like)
 
-    def step(key: Key, state: BatchState, action: jax.Array) -> tuple[BatchState, TimeStep]:
+    def step(
+        key: Key, state: BatchState, action: jax.Array
+    ) -> tuple[BatchState, TimeStep]:
         advance_key, begin_key = jax.random.split(key)
         moved = advance(advance_key, state, action)
 
@@ -154,8 +164,12 @@ def flat_obs(
         own=own,
         rows=(),
         mask=(),
-        avail=jnp.ones((spec.n_agents, spec.n_actions), bool) if avail is None else jnp.asarray(avail, bool),
-        alive=jnp.ones(spec.n_agents, bool) if alive is None else jnp.asarray(alive, bool),
+        avail=jnp.ones((spec.n_agents, spec.n_actions), bool)
+        if avail is None
+        else jnp.asarray(avail, bool),
+        alive=jnp.ones(spec.n_agents, bool)
+        if alive is None
+        else jnp.asarray(alive, bool),
         joined=jnp.zeros(spec.n_agents, bool),
         unit_class=jnp.zeros(spec.n_agents, jnp.int32),
         state=CentralState(features=features, rows=(), mask=()),
@@ -169,7 +183,8 @@ def _time_step(out: Step, spec: Spec, steps: Int[Array, ""]) -> TimeStep:
         obs=out.obs,
         reward=jnp.broadcast_to(jnp.asarray(out.reward, jnp.float32), (spec.n_agents,)),
         terminated=terminated,
-        truncated=(jnp.asarray(out.truncated, bool) | (steps >= spec.episode_limit)) & ~terminated,
+        truncated=(jnp.asarray(out.truncated, bool) | (steps >= spec.episode_limit))
+        & ~terminated,
         first=jnp.zeros((), bool),
         info={name: jnp.asarray(value) for name, value in out.info.items()},
     )
@@ -189,4 +204,8 @@ def _no_action(spec: Spec, batch: int) -> jax.Array:
 
 def select(condition: Bool[Array, "B"], a: Tree, b: Tree) -> Tree:
     """Choose whole worlds from two trees of the same structure, whose leaves lead with B."""
-    return jax.tree.map(lambda x, y: jnp.where(condition.reshape((-1,) + (1,) * (x.ndim - 1)), x, y), a, b)
+    return jax.tree.map(
+        lambda x, y: jnp.where(condition.reshape((-1,) + (1,) * (x.ndim - 1)), x, y),
+        a,
+        b,
+    )

@@ -15,7 +15,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from jmarl.config import build, check, nearest
-from jmarl.envs.batched import Step, World, batched, count, flat_obs, flat_spec
+from jmarl.envs.batched import SingleEnv, Step, batched, count, flat_obs, flat_spec
 from jmarl.types import EntityObs, Env, Key, Spec
 
 
@@ -28,7 +28,9 @@ class ProbeState(struct.PyTreeNode):
 
 def constant(n_agents: int = 2, reward: float = 1.0) -> Env:
     """One-step episodes that pay ``reward``: the value is ``reward``."""
-    return _one_step("constant", n_agents, lambda action, cue: jnp.full(n_agents, reward))
+    return _one_step(
+        "constant", n_agents, lambda action, cue: jnp.full(n_agents, reward)
+    )
 
 
 def observation(n_agents: int = 2) -> Env:
@@ -45,14 +47,21 @@ def bandit(n_agents: int = 2, n_actions: int = 3) -> Env:
     return _one_step("bandit", n_agents, pay, n_actions)
 
 
-def matrix(payoff: tuple[tuple[float, ...], ...] = ((8, -12, -12), (-12, 0, 0), (-12, 0, 0))) -> Env:
+def matrix(
+    payoff: tuple[tuple[float, ...], ...] = ((8, -12, -12), (-12, 0, 0), (-12, 0, 0)),
+) -> Env:
     """A game of one move for two agents: both are paid ``payoff[a0][a1]``.
 
     The default is not monotonic in either agent's action (QTRAN, Son et al. 2019, table 1):
     a sum of utilities cannot represent it and settles on 0, while the optimum is 8.
     """
     rule = "must be a square table of at least one row"
-    check(len(payoff) > 0 and all(len(row) == len(payoff) for row in payoff), "env.payoff", payoff, rule)
+    check(
+        len(payoff) > 0 and all(len(row) == len(payoff) for row in payoff),
+        "env.payoff",
+        payoff,
+        rule,
+    )
 
     def pay(action: jax.Array, cue: jax.Array) -> jax.Array:
         return jnp.full(2, jnp.asarray(payoff, jnp.float32)[action[0], action[1]])
@@ -75,7 +84,9 @@ def target(n_agents: int = 2, width: int = 1) -> Env:
     def pay(state: ProbeState, action: jax.Array) -> tuple[Any, jax.Array]:
         return state.hidden, -jnp.sum((action - state.hidden) ** 2, axis=-1)
 
-    return _clocked("target", spec, draw, lambda state: flat_obs(spec, state.hidden), pay)
+    return _clocked(
+        "target", spec, draw, lambda state: flat_obs(spec, state.hidden), pay
+    )
 
 
 def two_phase(n_agents: int = 2, length: int = 2) -> Env:
@@ -102,7 +113,12 @@ def delayed(n_agents: int = 2, length: int = 4) -> Env:
     spec = flat_spec(n_agents, length + 1, 2, length)
 
     def observe(state: ProbeState) -> EntityObs:
-        return flat_obs(spec, jnp.concatenate([_time(state, n_agents, length), state.hidden[:, None]], axis=-1))
+        return flat_obs(
+            spec,
+            jnp.concatenate(
+                [_time(state, n_agents, length), state.hidden[:, None]], axis=-1
+            ),
+        )
 
     def pay(state: ProbeState, action: jax.Array) -> tuple[Any, jax.Array]:
         began = jnp.where(state.t == 0, (action == 1).astype(jnp.float32), state.hidden)
@@ -137,7 +153,9 @@ def _phases(name: str, n_agents: int, length: int, truncates: bool) -> Env:
     spec = flat_spec(n_agents, length, 2, length)
 
     def observe(state: ProbeState) -> EntityObs:
-        return flat_obs(spec, jnp.tile(jax.nn.one_hot(state.t % length, length), (n_agents, 1)))
+        return flat_obs(
+            spec, jnp.tile(jax.nn.one_hot(state.t % length, length), (n_agents, 1))
+        )
 
     def pay(state: ProbeState, action: jax.Array) -> tuple[Any, jax.Array]:
         return state.hidden, jnp.ones(n_agents)
@@ -145,20 +163,35 @@ def _phases(name: str, n_agents: int, length: int, truncates: bool) -> Env:
     return _clocked(name, spec, lambda key: (), observe, pay, truncates)
 
 
-def _one_step(name: str, n_agents: int, pay: Callable[[Any, Any], jax.Array], n_actions: int = 2) -> Env:
+def _one_step(
+    name: str, n_agents: int, pay: Callable[[Any, Any], jax.Array], n_actions: int = 2
+) -> Env:
     """One-step episodes; an agent sees who it is, and a random sign ``cue`` that ``pay`` may use."""
     spec = flat_spec(n_agents, n_agents + 1, n_actions, episode_limit=1)
 
     def observe(state: ProbeState) -> EntityObs:
-        return flat_obs(spec, jnp.concatenate([jnp.eye(n_agents), state.hidden[:, None]], axis=-1))
+        return flat_obs(
+            spec, jnp.concatenate([jnp.eye(n_agents), state.hidden[:, None]], axis=-1)
+        )
 
     def step_pay(state: ProbeState, action: jax.Array) -> tuple[Any, jax.Array]:
         return state.hidden, pay(action, state.hidden)
 
-    return _clocked(name, spec, lambda key: jax.random.rademacher(key, (n_agents,), jnp.float32), observe, step_pay)
+    return _clocked(
+        name,
+        spec,
+        lambda key: jax.random.rademacher(key, (n_agents,), jnp.float32),
+        observe,
+        step_pay,
+    )
 
 
-def _memory(name: str, n_agents: int, length: int, alive: Callable[[jax.Array], Bool[Array, "N"]]) -> Env:
+def _memory(
+    name: str,
+    n_agents: int,
+    length: int,
+    alive: Callable[[jax.Array], Bool[Array, "N"]],
+) -> Env:
     """A sign seen at the first step, reported at the last by action 1 (minus) or 2 (plus); 0 does nothing."""
     spec = flat_spec(n_agents, length + 1, 3, length)
 
@@ -167,13 +200,23 @@ def _memory(name: str, n_agents: int, length: int, alive: Callable[[jax.Array], 
         seen = jnp.where(state.t == 0, state.hidden, 0.0)[:, None]
         own = jnp.concatenate([_time(state, n_agents, length), seen], axis=-1)
         avail = jnp.stack([jnp.ones(n_agents, bool), living, living], axis=-1)
-        return flat_obs(spec, jnp.where(living[:, None], own, 0.0), avail=avail, alive=living)
+        return flat_obs(
+            spec, jnp.where(living[:, None], own, 0.0), avail=avail, alive=living
+        )
 
     def pay(state: ProbeState, action: jax.Array) -> tuple[Any, jax.Array]:
         right = jnp.mean(action == jnp.where(state.hidden > 0, 2, 1))
-        return state.hidden, jnp.full(n_agents, jnp.where(state.t == length - 1, right, 0.0))
+        return state.hidden, jnp.full(
+            n_agents, jnp.where(state.t == length - 1, right, 0.0)
+        )
 
-    return _clocked(name, spec, lambda key: jax.random.rademacher(key, (n_agents,), jnp.float32), observe, pay)
+    return _clocked(
+        name,
+        spec,
+        lambda key: jax.random.rademacher(key, (n_agents,), jnp.float32),
+        observe,
+        pay,
+    )
 
 
 def _clocked(
@@ -196,7 +239,7 @@ def _clocked(
         ended = (state.t >= spec.episode_limit) & (not truncates)
         return state, Step(observe(state), reward, ended)
 
-    return batched(World(f"probe_{name}", spec, reset, step))
+    return batched(SingleEnv(f"probe_{name}", spec, reset, step))
 
 
 def _time(state: ProbeState, n_agents: int, length: int) -> Float[Array, "N T"]:
@@ -223,11 +266,22 @@ def make(name: str, **options: Any) -> Env:
     probe = PROBES[name]
     kinds = typing.get_type_hints(probe)
     kinds.pop("return")
-    return probe(**{option: _option(kinds, option, value) for option, value in options.items()})
+    return probe(
+        **{option: _option(kinds, option, value) for option, value in options.items()}
+    )
 
 
 def _option(kinds: dict[str, Any], option: str, value: Any) -> Any:
     """``value`` in the type of the option; whole numbers are sizes, so at least 1."""
     near = nearest(option, kinds)
-    check(option in kinds, f"env.{option}", value, f"unknown option; the nearest valid one is {near}")
-    return count(option, value) if kinds[option] is int else build(kinds[option], value, f"env.{option}")
+    check(
+        option in kinds,
+        f"env.{option}",
+        value,
+        f"unknown option; the nearest valid one is {near}",
+    )
+    return (
+        count(option, value)
+        if kinds[option] is int
+        else build(kinds[option], value, f"env.{option}")
+    )

@@ -26,7 +26,7 @@ class Family(NamedTuple):
     """Environments that share a builder.
 
     ``make(name, **options) -> Env`` gets the full name. ``names() -> [(name, one line)]`` lists
-    what ``jmarl envs`` prints and ``knows(name) -> bool`` also accepts generated names; neither
+    what ``jmarl envs`` prints and ``matches(name) -> bool`` also accepts generated names; neither
     may import JAX. ``hint`` says in an error what can be generated. ``scene(name, state) -> Scene``
     draws one world's state, if the family can be watched.
     """
@@ -34,7 +34,7 @@ class Family(NamedTuple):
     name: str
     make: Target
     names: Target
-    knows: Target
+    matches: Target
     hint: str = ""
     scene: Target | None = None
 
@@ -49,32 +49,32 @@ class Entry(NamedTuple):
 
 FAMILIES: list[Family] = [
     Family(
-        "skirmish",
-        make="jmarl.envs.skirmish.env:make",
-        names="jmarl.envs.skirmish.rules:names",
-        knows="jmarl.envs.skirmish.rules:knows",
+        "battle",
+        make="jmarl.envs.battle.env:make",
+        names="jmarl.envs.battle.rules:names",
+        matches="jmarl.envs.battle.rules:matches",
         hint="smax_NvN for any N from 1 to 1280, smax_5v5+10v10 for teams of several sizes",
-        scene="jmarl.envs.skirmish.scene:scene",
+        scene="jmarl.envs.battle.drawing:scene",
     ),
     Family(
         "jaxmarl",
-        make="jmarl.envs.jaxmarl_adapter:make",
-        names="jmarl.envs.catalogue:jaxmarl_names",
-        knows="jmarl.envs.catalogue:knows_jaxmarl",
+        make="jmarl.envs.adapters.jaxmarl_adapter:make",
+        names="jmarl.envs.names:jaxmarl_names",
+        matches="jmarl.envs.names:matches_jaxmarl",
         hint="jaxmarl_ID for an ID of JaxMARL's",
     ),
     Family(
         "jumanji",
-        make="jmarl.envs.jumanji_adapter:make",
-        names="jmarl.envs.catalogue:jumanji_names",
-        knows="jmarl.envs.catalogue:knows_jumanji",
+        make="jmarl.envs.adapters.jumanji_adapter:make",
+        names="jmarl.envs.names:jumanji_names",
+        matches="jmarl.envs.names:matches_jumanji",
         hint="lbf_[Ss-]GxG-Pp-Ff[-coop] and rware_(tiny|small|medium|large)-Nag[-easy|-hard] for other sizes",
     ),
     Family(
         "probe",
         make="jmarl.envs.probes:make",
-        names="jmarl.envs.catalogue:probe_names",
-        knows="jmarl.envs.catalogue:knows_probe",
+        names="jmarl.envs.names:probe_names",
+        matches="jmarl.envs.names:matches_probe",
     ),
 ]
 _ENTRIES: dict[str, Entry] = {}
@@ -105,7 +105,7 @@ def family_of(name: str) -> Family:
     Raises ``ValueError`` as ``make`` does; an environment registered singly has no family.
     """
     for family in FAMILIES:
-        if resolve(family.knows)(name):
+        if resolve(family.matches)(name):
             return family
     raise ValueError(_unknown(name))
 
@@ -117,9 +117,13 @@ def scene_of(name: str) -> Callable[..., Any] | None:
     return resolve(scene) if scene else None
 
 
-def register(name: str, factory: Target, doc: str = "", scene: Target | None = None) -> None:
+def register(
+    name: str, factory: Target, doc: str = "", scene: Target | None = None
+) -> None:
     """Make ``factory(**options) -> Env`` known as ``name``; raises ``ValueError`` if the name is taken."""
-    if _entry(name) is not None or any(resolve(family.knows)(name) for family in FAMILIES):
+    if _entry(name) is not None or any(
+        resolve(family.matches)(name) for family in FAMILIES
+    ):
         raise ValueError(f"environment {name!r} is already registered")
     _ENTRIES[name] = Entry(factory, doc, scene)
 

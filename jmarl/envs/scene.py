@@ -11,7 +11,7 @@ class Disc(NamedTuple):
     x: float
     y: float
     radius: float
-    colour: str
+    color: str
     label: str
     left: float
     """From 0, drawn as an empty ring, to 1."""
@@ -24,7 +24,7 @@ class Line(NamedTuple):
     y0: float
     x1: float
     y1: float
-    colour: str
+    color: str
 
 
 class Scene(NamedTuple):

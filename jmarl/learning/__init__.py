@@ -1,1 +1,1 @@
-"""Pure functions of arrays: returns, minibatches, value statistics, optimiser chains."""
+"""Pure functions of arrays: returns, minibatches, value statistics, optimizer chains."""

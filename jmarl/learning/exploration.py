@@ -11,13 +11,18 @@ from jaxtyping import Array, Bool, Float, Int
 from jmarl.types import Key
 
 
-def greedy(q: Float[Array, "*batch A"], avail: Bool[Array, "*batch A"]) -> Int[Array, "*batch"]:
+def greedy(
+    q: Float[Array, "*batch A"], avail: Bool[Array, "*batch A"]
+) -> Int[Array, "*batch"]:
     """The available action of the highest value, the first of equals."""
     return jnp.argmax(jnp.where(avail, q, -jnp.inf), axis=-1)
 
 
 def epsilon_greedy(
-    key: Key, q: Float[Array, "*batch A"], avail: Bool[Array, "*batch A"], epsilon: Float[Array, ""]
+    key: Key,
+    q: Float[Array, "*batch A"],
+    avail: Bool[Array, "*batch A"],
+    epsilon: Float[Array, ""],
 ) -> Int[Array, "*batch"]:
     """Uniform among the available actions with probability ``epsilon``, else greedy; each row draws for itself."""
     coin_key, pick_key = jax.random.split(key)
@@ -26,6 +31,10 @@ def epsilon_greedy(
     return jnp.where(explores, jnp.argmax(rank, axis=-1), greedy(q, avail))
 
 
-def linear_decay(start: float, end: float, steps: int) -> Callable[[Float[Array, ""]], Float[Array, ""]]:
+def linear_decay(
+    start: float, end: float, steps: int
+) -> Callable[[Float[Array, ""]], Float[Array, ""]]:
     """``rate(env_steps)``: from ``start`` to ``end`` over ``steps`` environment steps, and ``end`` from then on."""
-    return lambda env_steps: end + (start - end) * jnp.maximum(0.0, 1.0 - env_steps / steps)
+    return lambda env_steps: (
+        end + (start - end) * jnp.maximum(0.0, 1.0 - env_steps / steps)
+    )

@@ -23,27 +23,29 @@ from jmarl.types import Key
 State = TypeVar("State")
 
 
-def lane_count() -> int:
+def num_env_shards() -> int:
     """Lanes of the environment axis: the least common multiple of 8 and the device count."""
     return math.lcm(8, jax.device_count())
 
 
 def check_batch(num_envs: int, minibatches: int) -> None:
     """Raise ``ConfigError`` unless every minibatch gets equally many environments of every lane."""
-    unit = lane_count() * minibatches
+    unit = num_env_shards() * minibatches
     if num_envs % unit:
         nearest = max(1, round(num_envs / unit)) * unit
         raise ConfigError(
             f"num_envs={num_envs}: must be a multiple of {unit} "
-            f"({lane_count()} lanes x system.minibatches={minibatches}); the nearest is {nearest}"
+            f"({num_env_shards()} lanes x system.minibatches={minibatches}); the nearest is {nearest}"
         )
 
 
 def draw(key: Key, batch: int, minibatches: int) -> Int[Array, "M L B/(L*M)"]:
     """One epoch of minibatches: for each, the environments (within their lane) of every lane."""
-    lanes = lane_count()
+    lanes = num_env_shards()
     check_batch(batch, minibatches)
-    order = jax.vmap(lambda k: jax.random.permutation(k, batch // lanes))(jax.random.split(key, lanes))
+    order = jax.vmap(lambda k: jax.random.permutation(k, batch // lanes))(
+        jax.random.split(key, lanes)
+    )
     return order.reshape(lanes, minibatches, -1).swapaxes(0, 1)
 
 
@@ -52,8 +54,12 @@ def gather(tree: Any, index: Int[Array, "L m"], axis: int) -> Any:
     lanes, size = index.shape
 
     def leaf(x):
-        x = x.reshape(*x.shape[:axis], lanes, x.shape[axis] // lanes, *x.shape[axis + 1 :])
-        picked = jax.vmap(lambda lane, i: jnp.take(lane, i, axis=axis, mode="clip"), (axis, 0), axis)(x, index)
+        x = x.reshape(
+            *x.shape[:axis], lanes, x.shape[axis] // lanes, *x.shape[axis + 1 :]
+        )
+        picked = jax.vmap(
+            lambda lane, i: jnp.take(lane, i, axis=axis, mode="clip"), (axis, 0), axis
+        )(x, index)
         return picked.reshape(*x.shape[:axis], lanes * size, *x.shape[axis + 2 :])
 
     return jax.tree.map(leaf, tree)

@@ -32,7 +32,9 @@ def split_envs(tree: Any) -> Any:
     """Leaves that lead with B, a multiple of ``env_devices()``, split over the devices; values are as before."""
     if env_devices() == 1:
         return tree
-    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec(ENV_AXIS)), tree)
+    return jax.tree.map(
+        lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec(ENV_AXIS)), tree
+    )
 
 
 def mean_weights(mask: Bool[Array, "..."]) -> Float[Array, "..."]:
@@ -40,12 +42,16 @@ def mean_weights(mask: Bool[Array, "..."]) -> Float[Array, "..."]:
     return mask / jnp.maximum(mask.sum(), 1)
 
 
-def weighted_sum(x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, ""]:
+def weighted_sum(
+    x: Float[Array, "..."], weight: Float[Array, "..."]
+) -> Float[Array, ""]:
     """Sum of ``x * weight``. What has no weight may be anything, NaN included."""
     return jnp.sum(jnp.where(weight > 0, x, 0.0) * weight)
 
 
-def gradient(loss: Callable[..., tuple[Float[Array, ""], Any]]) -> Callable[..., tuple[Any, Any, Any]]:
+def gradient(
+    loss: Callable[..., tuple[Float[Array, ""], Any]],
+) -> Callable[..., tuple[Any, Any, Any]]:
     """``fn(params, carry, *rows) -> (loss, aux, gradient)`` of ``loss(params, carry, *rows) -> (scalar, aux)``.
 
     The loss must be a sum over environments: leaves of ``carry`` lead with B, those of ``rows`` with [T, B],
@@ -66,9 +72,17 @@ def gradient(loss: Callable[..., tuple[Float[Array, ""], Any]]) -> Callable[...,
     def split(params: Any, carry: Any, *rows: Any) -> tuple[Any, Any, Any]:
         if env_devices() == 1:
             return own(params, carry, *rows)
-        whole, envs, steps = PartitionSpec(), PartitionSpec(ENV_AXIS), PartitionSpec(None, ENV_AXIS)
+        whole, envs, steps = (
+            PartitionSpec(),
+            PartitionSpec(ENV_AXIS),
+            PartitionSpec(None, ENV_AXIS),
+        )
         # check_vma: it asks that constants of the networks (a first state of zeros) be marked as varying
-        specs = {"in_specs": (whole, envs, *[steps] * len(rows)), "out_specs": (whole, envs, whole), "check_vma": False}
+        specs = {
+            "in_specs": (whole, envs, *[steps] * len(rows)),
+            "out_specs": (whole, envs, whole),
+            "check_vma": False,
+        }
         return jax.shard_map(added, **specs)(params, carry, *rows)
 
     return split

@@ -20,7 +20,7 @@ from flax import struct
 from jaxtyping import Array, Int
 
 from jmarl.config import ConfigError
-from jmarl.learning.minibatch import lane_count
+from jmarl.learning.minibatch import num_env_shards
 from jmarl.types import Carry, Key
 
 
@@ -39,17 +39,21 @@ class Replay(struct.PyTreeNode):
 
 def check_sequences(batch: int) -> None:
     """Raise ``ConfigError`` unless every lane gives equally many sequences."""
-    lanes = lane_count()
+    lanes = num_env_shards()
     if batch % lanes:
         nearest = max(1, round(batch / lanes)) * lanes
-        raise ConfigError(f"system.batch_size={batch}: must be a multiple of {lanes} lanes; the nearest is {nearest}")
+        raise ConfigError(
+            f"system.batch_size={batch}: must be a multiple of {lanes} lanes; the nearest is {nearest}"
+        )
 
 
 def empty_replay(rows: Any, carry: Carry, capacity: int) -> Replay:
     """Room for ``capacity`` chunks like ``rows``, leaves ``[length, B, ...]``, and ``carry``, leaves ``[B, ...]``."""
     length, slots = jax.tree.leaves(rows)[0].shape[0], capacity + 1
     return Replay(
-        rows=jax.tree.map(lambda x: jnp.zeros((slots * length, *x.shape[1:]), x.dtype), rows),
+        rows=jax.tree.map(
+            lambda x: jnp.zeros((slots * length, *x.shape[1:]), x.dtype), rows
+        ),
         carry=jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), carry),
         length=length,
     )
@@ -62,33 +66,48 @@ def insert(replay: Replay, count: Int[Array, ""], rows: Any, carry: Carry) -> Re
 
     def write(ring: Array, x: Array) -> Array:
         ring = jax.lax.dynamic_update_slice_in_dim(ring, x[:length], slot * length, 0)
-        return jax.lax.dynamic_update_slice_in_dim(ring, x[length:], following * length, 0)
+        return jax.lax.dynamic_update_slice_in_dim(
+            ring, x[length:], following * length, 0
+        )
 
     place = lambda ring, x: jax.lax.dynamic_update_index_in_dim(ring, x, slot, 0)  # noqa: E731
-    return replay.replace(rows=jax.tree.map(write, replay.rows, rows), carry=jax.tree.map(place, replay.carry, carry))
+    return replay.replace(
+        rows=jax.tree.map(write, replay.rows, rows),
+        carry=jax.tree.map(place, replay.carry, carry),
+    )
 
 
-def sample(replay: Replay, count: Int[Array, ""], key: Key, batch: int) -> tuple[Any, Carry]:
+def sample(
+    replay: Replay, count: Int[Array, ""], key: Key, batch: int
+) -> tuple[Any, Carry]:
     """``batch`` sequences from a ring that has had ``count`` > 0 chunks: rows ``[length + 1, batch, ...]``, carry.
 
     Uniform, with replacement, over the chunks held of the environments of each lane. ``batch`` is a multiple of the
     lanes. A ring that is not full needs no branch: only what it holds is drawn from.
     """
-    lanes, envs = lane_count(), jax.tree.leaves(replay.rows)[0].shape[1]
+    lanes, envs = num_env_shards(), jax.tree.leaves(replay.rows)[0].shape[1]
     held = jnp.minimum(count, replay.slots - 1)
 
     def draw(key: Key) -> tuple[Array, Array]:
         env_key, age_key = jax.random.split(key)
         age = jax.random.randint(age_key, (batch // lanes,), 1, held + 1)
-        return jax.random.randint(env_key, age.shape, 0, envs // lanes), (count - age) % replay.slots
+        return jax.random.randint(env_key, age.shape, 0, envs // lanes), (
+            count - age
+        ) % replay.slots
 
     env, slot = jax.vmap(draw)(jax.random.split(key, lanes))
     row = slot * replay.length + jnp.arange(replay.length + 1)[:, None, None]
-    rows = jax.tree.map(lambda ring: _pick(ring, env, row % (replay.slots * replay.length)), replay.rows)
-    return rows, jax.tree.map(lambda ring: _pick(ring, env, slot[None])[0], replay.carry)
+    rows = jax.tree.map(
+        lambda ring: _pick(ring, env, row % (replay.slots * replay.length)), replay.rows
+    )
+    return rows, jax.tree.map(
+        lambda ring: _pick(ring, env, slot[None])[0], replay.carry
+    )
 
 
-def _pick(ring: Array, env: Int[Array, "lanes m"], row: Int[Array, "K lanes m"]) -> Array:
+def _pick(
+    ring: Array, env: Int[Array, "lanes m"], row: Int[Array, "K lanes m"]
+) -> Array:
     """``[R, B, ...]`` to ``[K, lanes * m, ...]``; ``env`` counts within the lane.
 
     A gather with the lanes as its batch axis, written out: ``vmap`` would bring it to the front of the whole ring.
@@ -104,5 +123,7 @@ def _pick(ring: Array, env: Int[Array, "lanes m"], row: Int[Array, "K lanes m"])
     )
     index = jnp.stack([row, jnp.broadcast_to(env, row.shape)], axis=-1)
     sizes = (1, 1, 1, *ring.shape[2:])
-    picked = jax.lax.gather(split, index, numbers, sizes, mode=jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS)
+    picked = jax.lax.gather(
+        split, index, numbers, sizes, mode=jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS
+    )
     return picked.reshape(len(row), lanes * size, *ring.shape[2:])

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
 
-def align(flag: Shaped[Array, "..."], like: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+def align(
+    flag: Shaped[Array, "..."], like: Shaped[Array, "..."]
+) -> Shaped[Array, "..."]:
     """Append axes of length one to ``flag`` (``[T, B]``) until it broadcasts against ``like`` (``[T, B, N]``)."""
     return flag.reshape(flag.shape + (1,) * (like.ndim - flag.ndim))
 
@@ -28,7 +30,7 @@ def lambda_return(
     ``G_t = V_t`` on one that is not (the observation that ends an episode, whose action is
     ignored). So a time limit bootstraps from the value of the true final observation, a
     termination from nothing, and no return crosses an episode's end; neither ``truncated`` nor
-    ``first`` is needed. The generalised advantage estimate is ``G - V``.
+    ``first`` is needed. The generalized advantage estimate is ``G - V``.
 
     Sutton and Barto, Reinforcement Learning, 2nd ed., eq. 12.20; Schulman et al. 2016
     (arXiv:1506.02438), eq. 16. Differs from both: rows between episodes.

@@ -14,9 +14,9 @@ from jaxtyping import Array, Bool, Float
 from jmarl.config import check, check_range
 from jmarl.networks.flatten import flat_parts, one_hot, state_parts
 from jmarl.networks.heads import ActionDist, ActionHead
-from jmarl.networks.init import orthogonal
 from jmarl.networks.memory import MemoryKind, make_memory
-from jmarl.networks.torso import MLP, Activation
+from jmarl.nn.initializers import orthogonal
+from jmarl.nn.linear import MLP, Activation
 from jmarl.types import Carry, EntityObs, Spec
 
 
@@ -45,9 +45,21 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         """Check every value; a broken rule raises ``ConfigError``."""
         same = self.memory != "ssm" or self.torso[-1:] == (self.memory_width,)
-        check(same, "network.memory_width", self.memory_width, "must equal the last of network.torso with memory=ssm")
-        check(len(self.torso) > 0, "network.torso", self.torso, "needs at least one layer")
-        check(all(n > 0 for n in self.torso + self.head), "network.torso", self.torso + self.head, "must be positive")
+        check(
+            same,
+            "network.memory_width",
+            self.memory_width,
+            "must equal the last of network.torso with memory=ssm",
+        )
+        check(
+            len(self.torso) > 0, "network.torso", self.torso, "needs at least one layer"
+        )
+        check(
+            all(n > 0 for n in self.torso + self.head),
+            "network.torso",
+            self.torso + self.head,
+            "must be positive",
+        )
         check_range("network.memory_width", self.memory_width, 1)
 
 
@@ -67,15 +79,24 @@ class Trunk(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: Carry, parts: tuple[Float[Array, "T B ? F"], ...], first: Bool[Array, "T B ..."]
+        self,
+        carry: Carry,
+        parts: tuple[Float[Array, "T B ? F"], ...],
+        first: Bool[Array, "T B ..."],
     ) -> tuple[Carry, Float[Array, "T B ? H"]]:
         """Input parts whose agent axes broadcast (see ``MLP``) to features."""
         layers = Layers(self.config, name="layers")
         length, rows = len(first), max(math.prod(part.shape[1:-1]) for part in parts)
         block = _block(length, rows)
-        if block == length or self.config.memory == "ssm" or jax.default_backend() != "cpu":
+        if (
+            block == length
+            or self.config.memory == "ssm"
+            or jax.default_backend() != "cpu"
+        ):
             return layers(carry, parts, first)
-        blocks = jax.tree.map(lambda x: x.reshape(length // block, block, *x.shape[1:]), (parts, first))
+        blocks = jax.tree.map(
+            lambda x: x.reshape(length // block, block, *x.shape[1:]), (parts, first)
+        )
         scan = nn.scan(
             lambda layers, carry, inputs: layers(carry, *inputs),
             variable_broadcast="params",
@@ -87,7 +108,9 @@ class Trunk(nn.Module):
 
 def _block(length: int, rows: int) -> int:
     """Time steps of one block: they divide ``length`` and have at most ``BLOCK_ROWS`` rows together, or it is one."""
-    fitting = [n for n in range(1, length + 1) if length % n == 0 and n * rows <= BLOCK_ROWS]
+    fitting = [
+        n for n in range(1, length + 1) if length % n == 0 and n * rows <= BLOCK_ROWS
+    ]
     return max(fitting, default=1)
 
 
@@ -98,7 +121,10 @@ class Layers(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: Carry, parts: tuple[Float[Array, "T B ? F"], ...], first: Bool[Array, "T B ..."]
+        self,
+        carry: Carry,
+        parts: tuple[Float[Array, "T B ? F"], ...],
+        first: Bool[Array, "T B ..."],
     ) -> tuple[Carry, Float[Array, "T B ? H"]]:
         """As ``Trunk``."""
         cfg = self.config
@@ -128,8 +154,12 @@ class AgentNet(nn.Module):
     ) -> tuple[Carry, Float[Array, "T B N A"]]:
         """Observations ``[T, B, N]`` and where episodes begin, to outputs."""
         parts = flat_parts(obs, self.spec, agent_id=self.config.agent_id)
-        carry, x = Trunk(self.config, name="trunk")(carry, parts, first[..., None] | obs.joined)
-        return carry, nn.Dense(self.spec.n_actions, kernel_init=orthogonal(self.out_scale), name="out")(x)
+        carry, x = Trunk(self.config, name="trunk")(
+            carry, parts, first[..., None] | obs.joined
+        )
+        return carry, nn.Dense(
+            self.spec.n_actions, kernel_init=orthogonal(self.out_scale), name="out"
+        )(x)
 
 
 class Policy(nn.Module):
@@ -144,7 +174,9 @@ class Policy(nn.Module):
         return self.net.initial(batch)
 
     @nn.compact
-    def __call__(self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]) -> tuple[Carry, ActionDist]:
+    def __call__(
+        self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]
+    ) -> tuple[Carry, ActionDist]:
         """Observations ``[T, B, N]`` to a distribution over actions."""
         carry, out = self.net(carry, obs, first)
         return carry, ActionHead(self.discrete, name="head")(out, obs.avail)
@@ -163,13 +195,19 @@ class Critic(nn.Module):
     @nn.nowrap
     def initial(self, batch: int) -> Carry:
         """Memory of every agent, or of the team where agents are not told apart."""
-        return Trunk(self.config, parent=None).initial(batch, 1 if self.reads == "state" else self.spec.n_agents)
+        return Trunk(self.config, parent=None).initial(
+            batch, 1 if self.reads == "state" else self.spec.n_agents
+        )
 
     @nn.compact
-    def __call__(self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]) -> tuple[Carry, Float[Array, "T B N"]]:
-        """Observations ``[T, B, N]`` and where episodes begin, to values in normalised units."""
+    def __call__(
+        self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]
+    ) -> tuple[Carry, Float[Array, "T B N"]]:
+        """Observations ``[T, B, N]`` and where episodes begin, to values in normalized units."""
         joined = False if self.reads == "state" else obs.joined
-        carry, x = Trunk(self.config, name="trunk")(carry, self._parts(obs), first[..., None] | joined)
+        carry, x = Trunk(self.config, name="trunk")(
+            carry, self._parts(obs), first[..., None] | joined
+        )
         value = nn.Dense(1, kernel_init=orthogonal(1.0), name="value")(x)[..., 0]
         return carry, jnp.broadcast_to(value, obs.alive.shape)
 

@@ -10,7 +10,9 @@ from jaxtyping import Array, Bool, Float
 from jmarl.types import EntityObs, Spec
 
 
-def visible(rows: Float[Array, "*batch E F"], mask: Bool[Array, "*batch E"]) -> Float[Array, "*batch E F"]:
+def visible(
+    rows: Float[Array, "*batch E F"], mask: Bool[Array, "*batch E"]
+) -> Float[Array, "*batch E F"]:
     """The rows of a group, zero where masked."""
     return jnp.where(mask[..., None], rows, 0.0)
 
@@ -36,7 +38,9 @@ def entity_rows(obs: EntityObs, spec: Spec) -> list[EntityRows]:
     """
     groups = [
         EntityRows(group.name, visible(rows, mask), mask)
-        for group, rows, mask in zip(spec.groups, obs.state.rows, obs.state.mask, strict=True)
+        for group, rows, mask in zip(
+            spec.groups, obs.state.rows, obs.state.mask, strict=True
+        )
     ]
     held = [g.name == "allies" and g.state_size >= spec.n_agents for g in spec.groups]
     if True not in held:

@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float
 
 from jmarl.networks.agents.hpn import HPNConfig, HyperNet, sensed
 from jmarl.networks.entities import entity_rows
-from jmarl.networks.init import orthogonal
 from jmarl.networks.memory import make_memory
+from jmarl.nn.initializers import orthogonal
 from jmarl.types import Carry, EntityObs, Spec
 
 
@@ -32,14 +32,24 @@ class EntityCritic(nn.Module):
     @nn.nowrap
     def initial(self, batch: int) -> Carry:
         """Memory of the team."""
-        return make_memory(self.config.memory, self.config.memory_width).initial(batch, 1)
+        return make_memory(self.config.memory, self.config.memory_width).initial(
+            batch, 1
+        )
 
     @nn.compact
-    def __call__(self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]) -> tuple[Carry, Float[Array, "T B N"]]:
-        """Observations ``[T, B, N]`` and where episodes begin, to values in normalised units."""
+    def __call__(
+        self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]
+    ) -> tuple[Carry, Float[Array, "T B N"]]:
+        """Observations ``[T, B, N]`` and where episodes begin, to values in normalized units."""
         cfg, pooled = self.config, []
         for group in entity_rows(obs, self.spec):
-            net = HyperNet(cfg, group.rows.shape[-1], kinds=0, out_scale=0.0, name=f"hyper_{group.name}")
+            net = HyperNet(
+                cfg,
+                group.rows.shape[-1],
+                kinds=0,
+                out_scale=0.0,
+                name=f"hyper_{group.name}",
+            )
             pooled.append(net.pooled(group.rows, net(group.rows), group.mask))
         x = sensed(self, cfg, (obs.state.features,), pooled)[..., None, :]
         carry, x = make_memory(cfg.memory, cfg.memory_width)(carry, x, first[..., None])

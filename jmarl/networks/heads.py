@@ -64,7 +64,9 @@ class MaskedCategorical(struct.PyTreeNode):
     def log_prob(self, sample: Int[Array, "..."]) -> Float[Array, "..."]:
         """Log-softmax at the index."""
         logp = jax.nn.log_softmax(self.logits)
-        return jnp.take_along_axis(logp, sample[..., None], axis=-1, mode="clip")[..., 0]
+        return jnp.take_along_axis(logp, sample[..., None], axis=-1, mode="clip")[
+            ..., 0
+        ]
 
     def entropy(self) -> Float[Array, "..."]:
         """In nats; an unavailable action adds nothing."""
@@ -114,7 +116,9 @@ def log_slope(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return 2.0 * (jnp.log(2.0) - x - jax.nn.softplus(-2.0 * x))
 
 
-def masked_categorical(logits: Float[Array, "... A"], avail: Bool[Array, "... A"]) -> MaskedCategorical:
+def masked_categorical(
+    logits: Float[Array, "... A"], avail: Bool[Array, "... A"]
+) -> MaskedCategorical:
     """A categorical over the available actions; uniform, and safe to differentiate, where none is."""
     logits = logits.astype(jnp.float32)
     return MaskedCategorical(jnp.where(avail, logits, jnp.finfo(jnp.float32).min))
@@ -139,7 +143,9 @@ class ActionHead(nn.Module):
     init_std: float = 0.6
 
     @nn.compact
-    def __call__(self, out: Float[Array, "... A"], avail: Bool[Array, "... A"]) -> ActionDist:
+    def __call__(
+        self, out: Float[Array, "... A"], avail: Bool[Array, "... A"]
+    ) -> ActionDist:
         """Output and available actions (which a continuous world ignores) to a distribution."""
         if self.discrete:
             return masked_categorical(out, avail)

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jmarl.learning.returns import align
-from jmarl.networks.init import orthogonal
-from jmarl.networks.torso import product, transpose
+from jmarl.nn.initializers import orthogonal
+from jmarl.nn.linear import product, transpose
 from jmarl.ssm import Mamba, MambaConfig, MambaState
 
 
@@ -40,16 +40,21 @@ class NoMemory(nn.Module):
         """The empty carry."""
         return ()
 
-    def __call__(self, carry: Any, x: Float[Array, "T B N F"], first: Bool[Array, "T B ..."]) -> tuple[Any, Any]:
+    def __call__(
+        self, carry: Any, x: Float[Array, "T B N F"], first: Bool[Array, "T B ..."]
+    ) -> tuple[Any, Any]:
         """Pass ``x`` through."""
         return carry, x
 
 
 def _per_gate(init: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Initialise a kernel ``[F, 3H]`` as three of ``[F, H]``."""
+    """Initialize a kernel ``[F, 3H]`` as three of ``[F, H]``."""
 
     def three(key: jax.Array, shape: tuple[int, int]) -> Float[Array, "F 3H"]:
-        return jnp.concatenate([init(k, (shape[0], shape[1] // 3)) for k in jax.random.split(key, 3)], axis=1)
+        return jnp.concatenate(
+            [init(k, (shape[0], shape[1] // 3)) for k in jax.random.split(key, 3)],
+            axis=1,
+        )
 
     return three
 
@@ -69,15 +74,22 @@ class GRU(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: Float[Array, "B N H"], x: Float[Array, "T B N F"], first: Bool[Array, "T B ..."]
+        self,
+        carry: Float[Array, "B N H"],
+        x: Float[Array, "T B N F"],
+        first: Bool[Array, "T B ..."],
     ) -> tuple[Float[Array, "B N H"], Float[Array, "T B N H"]]:
         """Scan over time."""
         shape = (self.width, 3 * self.width)
-        kernel = self.param("kernel", _per_gate(nn.initializers.lecun_normal()), (x.shape[-1], shape[1]))
+        kernel = self.param(
+            "kernel", _per_gate(nn.initializers.lecun_normal()), (x.shape[-1], shape[1])
+        )
         bias = self.param("bias", nn.initializers.zeros, shape[1:])
         recurrent = self.param("recurrent", _per_gate(orthogonal()), shape)
         candidate_bias = self.param("candidate_bias", nn.initializers.zeros, shape[:1])
-        return _gru_scan(recurrent, candidate_bias, carry, product(x, kernel) + bias, align(first, x))
+        return _gru_scan(
+            recurrent, candidate_bias, carry, product(x, kernel) + bias, align(first, x)
+        )
 
 
 @jax.custom_vjp
@@ -103,7 +115,11 @@ def _gru_forward(recurrent, candidate_bias, carry, gates, first):
         hidden = jnp.where(start, 0.0, hidden)
         in_r, in_z, in_n = jnp.split(gates, 3, -1)
         re_r, re_z, re_n = jnp.split(product(hidden, recurrent), 3, -1)
-        r, z, re_n = nn.sigmoid(in_r + re_r), nn.sigmoid(in_z + re_z), re_n + candidate_bias
+        r, z, re_n = (
+            nn.sigmoid(in_r + re_r),
+            nn.sigmoid(in_z + re_z),
+            re_n + candidate_bias,
+        )
         candidate = nn.tanh(in_n + r * re_n)
         after = candidate + z * (hidden - candidate)
         return after, (after, (r, z, candidate, re_n, hidden))
@@ -127,7 +143,9 @@ def _gru_backward(saved, grads):
         earlier = grad * z + product(grad_re, transposed)
         return jnp.where(start, 0.0, earlier), (grad_re, grad_n)
 
-    grad_carry, (grad_re, grad_n) = jax.lax.scan(step, grad_last, (grad_out, kept, first), reverse=True)
+    grad_carry, (grad_re, grad_n) = jax.lax.scan(
+        step, grad_last, (grad_out, kept, first), reverse=True
+    )
     width = recurrent.shape[0]
     grad_in = jnp.concatenate([grad_re[..., : 2 * width], grad_n], -1)
     grad_re, hidden = grad_re.reshape(-1, 3 * width), kept[-1].reshape(-1, width)
@@ -153,7 +171,10 @@ class SSM(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: MambaState, x: Float[Array, "T B N F"], first: Bool[Array, "T B ..."]
+        self,
+        carry: MambaState,
+        x: Float[Array, "T B N F"],
+        first: Bool[Array, "T B ..."],
     ) -> tuple[MambaState, Float[Array, "T B N H"]]:
         """Scan over time, or take one step of it."""
         first = jnp.broadcast_to(align(first, x)[..., 0], x.shape[:-1])
@@ -161,5 +182,7 @@ class SSM(nn.Module):
         if x.shape[0] == 1:
             y, carry = block.step(carry, x[0], first=first[0])
             return carry, y[None]
-        y, carry = block(jnp.moveaxis(x, 0, 2), state=carry, first=jnp.moveaxis(first, 0, 2))
+        y, carry = block(
+            jnp.moveaxis(x, 0, 2), state=carry, first=jnp.moveaxis(first, 0, 2)
+        )
         return carry, jnp.moveaxis(y, 2, 0)

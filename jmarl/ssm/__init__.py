@@ -4,4 +4,13 @@ from jmarl.ssm.mamba import S6, BiMamba, CrossMamba, Mamba, MambaConfig, MambaSt
 from jmarl.ssm.scan import selective_scan, selective_step
 
 
-__all__ = ["S6", "BiMamba", "CrossMamba", "Mamba", "MambaConfig", "MambaState", "selective_scan", "selective_step"]
+__all__ = [
+    "S6",
+    "BiMamba",
+    "CrossMamba",
+    "Mamba",
+    "MambaConfig",
+    "MambaState",
+    "selective_scan",
+    "selective_step",
+]

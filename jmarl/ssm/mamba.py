@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from jmarl.ssm.norm import LayerNorm, RMSNorm
+from jmarl.nn.norm import LayerNorm, RMSNorm
 from jmarl.ssm.scan import selective_scan, selective_step
 
 
@@ -44,7 +44,9 @@ class MambaConfig:
 
     def rank(self, d_model: int) -> int:
         """The rank R for that width."""
-        return self.delta_rank if self.delta_rank is not None else math.ceil(d_model / 16)
+        return (
+            self.delta_rank if self.delta_rank is not None else math.ceil(d_model / 16)
+        )
 
 
 class MambaState(NamedTuple):
@@ -76,17 +78,23 @@ class S6(nn.Module):
     cross: bool = False
 
     def setup(self) -> None:
-        """Parameters, initialised as in Mamba; every matrix but delta's is LeCun normal without bias."""
+        """Parameters, initialized as in Mamba; every matrix but delta's is LeCun normal without bias."""
         cfg, width = self.config, self.width
         rank = cfg.rank(self.d_model)
         self.in_proj = nn.Dense(2 * width, use_bias=False)
-        self.conv_kernel = self.param("conv_kernel", nn.initializers.lecun_normal(), (cfg.d_conv, 1, width))
+        self.conv_kernel = self.param(
+            "conv_kernel", nn.initializers.lecun_normal(), (cfg.d_conv, 1, width)
+        )
         self.conv_bias = self.param("conv_bias", nn.initializers.zeros, (width,))
-        self.x_proj = nn.Dense(rank + (1 if self.cross else 2) * cfg.d_state, use_bias=False)
+        self.x_proj = nn.Dense(
+            rank + (1 if self.cross else 2) * cfg.d_state, use_bias=False
+        )
         bound = rank**-0.5
         self.delta_proj = nn.Dense(
             width,
-            kernel_init=lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound),
+            kernel_init=lambda key, shape, dtype: jax.random.uniform(
+                key, shape, dtype, -bound, bound
+            ),
             bias_init=lambda key, shape, dtype: delta_bias_init(key, shape, dtype, cfg),
         )
         self.A_log = self.param("A_log", _a_log_init, (cfg.d_state, width))
@@ -102,7 +110,10 @@ class S6(nn.Module):
     def init_state(self, batch: tuple[int, ...]) -> MambaState:
         """The state before a sequence: zero."""
         cfg = self.config
-        return MambaState(jnp.zeros((*batch, cfg.d_conv - 1, self.width)), jnp.zeros((*batch, cfg.d_state, self.width)))
+        return MambaState(
+            jnp.zeros((*batch, cfg.d_conv - 1, self.width)),
+            jnp.zeros((*batch, cfg.d_state, self.width)),
+        )
 
     def __call__(
         self,
@@ -125,7 +136,9 @@ class S6(nn.Module):
         directions, so it is done once.
         """
         v, z = jnp.split(self.in_proj(x), 2, axis=-1)
-        (forward, backward), _ = self._mix(jnp.stack([v, flip(v)]), None, self.init_state((2, *x.shape[:-2])), None)
+        (forward, backward), _ = self._mix(
+            jnp.stack([v, flip(v)]), None, self.init_state((2, *x.shape[:-2])), None
+        )
         return self.out_proj((forward + flip(backward)) * nn.silu(z))
 
     def step(
@@ -142,10 +155,20 @@ class S6(nn.Module):
         window = jnp.concatenate([state.conv, v[..., None, :]], axis=-2)
         kernel = self.conv_kernel[:, 0]
         # Tap by tap: a sum over the stacked window is some five times slower on a CPU.
-        taps = (state.conv[..., j, :] * kernel[j] for j in range(self.config.d_conv - 1))
+        taps = (
+            state.conv[..., j, :] * kernel[j] for j in range(self.config.d_conv - 1)
+        )
         v = nn.silu(sum(taps, start=v * kernel[-1]) + self.conv_bias)
         selected = self._select(v, C)
-        y, h = selective_step(state.h, v, selected.dt, -jnp.exp(self.A_log), selected.B, selected.C, self.D)
+        y, h = selective_step(
+            state.h,
+            v,
+            selected.dt,
+            -jnp.exp(self.A_log),
+            selected.B,
+            selected.C,
+            self.D,
+        )
         return self.out_proj(y * nn.silu(z)), MambaState(window[..., 1:, :], h)
 
     def _mix(self, v, C, state, first) -> tuple[Array, MambaState]:
@@ -153,7 +176,9 @@ class S6(nn.Module):
         v, window = self._convolve(v, state.conv, first)
         dt, B, C = self._select(v, C)
         A = -jnp.exp(self.A_log)
-        y, h = selective_scan(v, dt, A, B, C, self.D, h0=state.h, reset=first, impl=self.config.impl)
+        y, h = selective_scan(
+            v, dt, A, B, C, self.D, h0=state.h, reset=first, impl=self.config.impl
+        )
         return y, MambaState(window, h)
 
     def _convolve(self, v, window, first):
@@ -170,7 +195,10 @@ class S6(nn.Module):
 
         def tap(j):
             same = segments[..., j : j + length] == segment
-            return jnp.where(same[..., None], padded[..., j : j + length, :], 0.0) * kernel[j]
+            return (
+                jnp.where(same[..., None], padded[..., j : j + length, :], 0.0)
+                * kernel[j]
+            )
 
         kept = segments[..., length:] == segment[..., -1:]
         window = jnp.where(kept[..., None], padded[..., length:, :], 0.0)
@@ -185,7 +213,9 @@ class S6(nn.Module):
         if not self.cross:
             C = projected[..., rank + cfg.d_state :]
         dt = nn.softplus(self.delta_proj(delta))
-        return _Selected(dt if cfg.dt_cap is None else jnp.minimum(dt, cfg.dt_cap), B, C)  # pyright: ignore
+        return _Selected(
+            dt if cfg.dt_cap is None else jnp.minimum(dt, cfg.dt_cap), B, C
+        )  # pyright: ignore
 
 
 class Mamba(nn.Module):
@@ -217,7 +247,11 @@ class Mamba(nn.Module):
         return self.norm_out(x + y), state
 
     def step(
-        self, state: MambaState, x: Float[Array, "*b d"], *, first: Bool[Array, "*b"] | None = None
+        self,
+        state: MambaState,
+        x: Float[Array, "*b d"],
+        *,
+        first: Bool[Array, "*b"] | None = None,
     ) -> tuple[Float[Array, "*b d"], MambaState]:
         """Run one position."""
         y, state = self.block.step(state, self.norm_in(x), first=first)
@@ -261,7 +295,9 @@ class CrossMamba(nn.Module):
         first: Bool[Array, "*b L"] | None = None,
     ) -> tuple[Float[Array, "*b L d"], MambaState]:
         """Run a whole sequence x against x2; returns the outputs and the state after it."""
-        y, state = self.block(self.norm_in(x), self.context(x2), state=state, first=first)
+        y, state = self.block(
+            self.norm_in(x), self.context(x2), state=state, first=first
+        )
         return self.norm_out(x + y), state
 
     def step(
@@ -309,7 +345,9 @@ class BiMamba(nn.Module):
         return forward * flip(backward)
 
 
-def delta_bias_init(key: PRNGKeyArray, shape: Sequence[int], dtype, config: MambaConfig) -> Array:
+def delta_bias_init(
+    key: PRNGKeyArray, shape: Sequence[int], dtype, config: MambaConfig
+) -> Array:
     """Bias with softplus(bias) log-uniform in [dt_min, dt_max] (Mamba, section 3.6)."""
     low, high = math.log(config.dt_min), math.log(config.dt_max)
     dt = jnp.exp(jax.random.uniform(key, shape, dtype, low, high))

@@ -64,14 +64,16 @@ def make_plan(batch: int, length: int, *, tile: int, chunk: int) -> Plan:
     else:
         rows = -(-batch // -(-batch // tile))
     chunks = -(-length // chunk)
-    return Plan(tile=rows, tiles=-(-batch // rows), chunk=-(-length // chunks), chunks=chunks)
+    return Plan(
+        tile=rows, tiles=-(-batch // rows), chunk=-(-length // chunks), chunks=chunks
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def recompute_scan(plan: Plan, tokens: Tokens, A, D, h0):
     """Outputs and last state, from ``tokens`` (Bt, L, X), ``A`` (N, E), ``D`` (E,), ``h0`` (Bt, N, E).
 
-    E is the minor axis of the state, so that the sum over N in the readout vectorises.
+    E is the minor axis of the state, so that the sum over N in the readout vectorizes.
     """
     return _forward(plan, tokens, A, D, h0)[0]
 
@@ -92,7 +94,12 @@ def _backward(plan: Plan, residuals, cotangents):
         carry, grads = _backward_tile(tokens, starts, dy, _Cotangents(dh, *sums), A, D)
         return (carry.A, carry.D), (grads, carry.h)
 
-    tiles = (_split_tokens(plan, tokens), starts, _split_length(plan, dy), _split_batch(plan, dh))
+    tiles = (
+        _split_tokens(plan, tokens),
+        starts,
+        _split_length(plan, dy),
+        _split_batch(plan, dh),
+    )
     rows = jax.tree.map(lambda x: jnp.zeros((plan.tile, *x.shape), x.dtype), (A, D))
     (dA, dD), (grads, dh0) = lax.scan(tile, rows, tiles)
     shape = tokens.u.shape
@@ -127,7 +134,12 @@ def _backward_tile(tokens: Tokens, starts, dy, carry: _Cotangents, A, D):
     def chunk(carry, xs):
         tokens, start, dy = xs
         _, before = lax.scan(replay, start, tokens)
-        return lax.scan(functools.partial(_step_back, A, D), carry, (tokens, dy, before), reverse=True)
+        return lax.scan(
+            functools.partial(_step_back, A, D),
+            carry,
+            (tokens, dy, before),
+            reverse=True,
+        )
 
     return lax.scan(chunk, carry, (tokens, starts, dy), reverse=True)
 
@@ -166,7 +178,7 @@ def _over_states(x):
 
 
 def _over_channels(state, weight):
-    # A product with the channels contracted: a plain sum over the minor axis would not vectorise on a CPU.
+    # A product with the channels contracted: a plain sum over the minor axis would not vectorize on a CPU.
     return jnp.einsum("bne,be->bn", state, weight, precision=lax.Precision.HIGHEST)
 
 
@@ -179,12 +191,16 @@ def _split_length(plan: Plan, x):
     """(Bt, L, X) to (tiles, chunks, chunk, tile, X). Row i of a tile is i strides away from row 0."""
     width = x.shape[-1]
     x = _pad(_pad(x, 0, plan.tile * plan.tiles), 1, plan.chunk * plan.chunks)
-    return x.reshape(plan.tile, plan.tiles, plan.chunks, plan.chunk, width).transpose(1, 2, 3, 0, 4)
+    return x.reshape(plan.tile, plan.tiles, plan.chunks, plan.chunk, width).transpose(
+        1, 2, 3, 0, 4
+    )
 
 
 def _join_tokens(x, shape):
     tiles, chunks, chunk, tile, width = x.shape
-    return x.transpose(3, 0, 1, 2, 4).reshape(tile * tiles, chunks * chunk, width)[: shape[0], : shape[1]]
+    return x.transpose(3, 0, 1, 2, 4).reshape(tile * tiles, chunks * chunk, width)[
+        : shape[0], : shape[1]
+    ]
 
 
 def _split_batch(plan: Plan, h):

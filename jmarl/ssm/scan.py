@@ -81,7 +81,9 @@ def selective_scan(  # noqa: PLR0913 - the recurrence has six inputs
     implementation = _implementation(impl)
     dtype = jnp.promote_types(u.dtype, jnp.float32)
     batch = u.shape[:-2]
-    tokens = Tokens(*(_flat(jnp.asarray(x, dtype), batch) for x in (u, dt, B, C)), reset=None)
+    tokens = Tokens(
+        *(_flat(jnp.asarray(x, dtype), batch) for x in (u, dt, B, C)), reset=None
+    )
     if reset is not None:
         tokens = tokens._replace(reset=_flat(jnp.asarray(reset), batch)[..., None])
     state = None if h0 is None else _flat(jnp.asarray(h0, dtype), batch)
@@ -129,7 +131,9 @@ def _associative(tokens: Tokens, A, D, h0):
         a = jnp.where(tokens.reset[..., None], 0.0, a)
     if h0 is not None:
         b = b.at[:, 0].add(a[:, 0] * h0.swapaxes(1, 2))
-    pair: Any = lax.associative_scan(lambda x, y: (y[0] * x[0], y[0] * x[1] + y[1]), (a, b), axis=1)
+    pair: Any = lax.associative_scan(
+        lambda x, y: (y[0] * x[0], y[0] * x[1] + y[1]), (a, b), axis=1
+    )
     h = pair[1]
     y = jnp.einsum("blen,bln->ble", h, tokens.C, precision=lax.Precision.HIGHEST)
     return y + D * tokens.u, h[:, -1].swapaxes(1, 2)
@@ -159,12 +163,18 @@ def _unflat(x, batch: tuple[int, ...]):
     return x.transpose(*reversed(range(n)), *range(n, x.ndim))
 
 
-_IMPLEMENTATIONS: dict[str, Callable] = {"ref": _reference, "assoc": _associative, "xla": _recomputing}
+_IMPLEMENTATIONS: dict[str, Callable] = {
+    "ref": _reference,
+    "assoc": _associative,
+    "xla": _recomputing,
+}
 
 
 def _implementation(name: str) -> Callable:
     if name == "auto":
         name = CHOICES.get(jax.default_backend(), CHOICES["gpu"]).impl
     if name not in _IMPLEMENTATIONS:
-        raise ValueError(f"unknown scan {name!r}: one of auto, {', '.join(_IMPLEMENTATIONS)}")
+        raise ValueError(
+            f"unknown scan {name!r}: one of auto, {', '.join(_IMPLEMENTATIONS)}"
+        )
     return _IMPLEMENTATIONS[name]

@@ -5,7 +5,7 @@
 The actor is ``networks/agents/hpn.py`` with its outputs as logits, unavailable actions masked; the critic, used in
 training alone, is the same network's input layer on the rows of the central state (``networks/entity_critic.py``), with
 the sizes of the actor. Both are blind to the order of entities and fit teams of any size; nobody has a one-hot, unless
-``network.agent_id`` gives the actors one. The loss is that of ``systems/ppo.py``.
+``network.agent_id`` gives the actors one. The loss is that of ``systems/kits/ppo.py``.
 
 Differs from the paper: its code for MAPPO is not public, and the form of the critic is this project's reading.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 
 if __name__ == "__main__":
-    from jmarl.training.launch import main
+    from jmarl.cli.launch import main
 
     main("hpn_mappo")
 
@@ -24,8 +24,8 @@ from jmarl.networks.agents.hpn import HPN
 from jmarl.networks.agents.hpn import HPNConfig as Network
 from jmarl.networks.entity_critic import EntityCritic
 from jmarl.system import System
-from jmarl.systems.ppo import PPOConfig as Config
-from jmarl.systems.ppo import actor_critic_system
+from jmarl.systems.kits.ppo import PPOConfig as Config
+from jmarl.systems.kits.ppo import actor_critic_system
 from jmarl.types import Spec
 
 

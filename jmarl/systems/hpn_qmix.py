@@ -10,7 +10,7 @@ from __future__ import annotations
 
 
 if __name__ == "__main__":
-    from jmarl.training.launch import main
+    from jmarl.cli.launch import main
 
     main("hpn_qmix")
 

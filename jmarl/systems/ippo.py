@@ -4,14 +4,14 @@
 
 Every agent is a PPO learner on its own observation, its critic included; all of them share one actor
 and one critic. Differs from the paper: memory (``none``, ``gru``, ``ssm``) is a choice; values are
-normalised; dead agents are masked; time limits bootstrap (see ``systems/ppo.py``).
+normalized; dead agents are masked; time limits bootstrap (see ``systems/kits/ppo.py``).
 """
 
 from __future__ import annotations
 
 
 if __name__ == "__main__":
-    from jmarl.training.launch import main
+    from jmarl.cli.launch import main
 
     main("ippo")
 
@@ -19,8 +19,8 @@ from jmarl.config import RunConfig
 from jmarl.networks.actor_critic import AgentNet, Critic, Policy
 from jmarl.networks.actor_critic import NetworkConfig as Network
 from jmarl.system import System
-from jmarl.systems.ppo import PPOConfig as Config
-from jmarl.systems.ppo import actor_critic_system
+from jmarl.systems.kits.ppo import PPOConfig as Config
+from jmarl.systems.kits.ppo import actor_critic_system
 from jmarl.types import Spec
 
 

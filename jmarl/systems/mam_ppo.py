@@ -7,7 +7,7 @@ MAT with its attentions replaced by selective state spaces: the loss is MAT's (`
 and acting costs the same time for every further agent.
 Differs from the paper: ``bi_mode=sum`` adds two passes over the same input, where the authors' form
 (``bi_mode=mam``) multiplies the first pass with a second one over its output; a shuffled order of
-agents is the one that acted (``systems/sequence.py``); a continuous decoder hears ``tanh`` of the
+agents is the one that acted (``systems/kits/sequence_ppo.py``); a continuous decoder hears ``tanh`` of the
 sample in acting and in learning; the convolution has no more taps than there are agents.
 ``cross=attention`` and ``cross=none`` ablate CrossMamba: causal attention in its place, inside the residual and norm
 that CrossMamba has, or the action stream joins ``rep`` as it is.
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 
 if __name__ == "__main__":
-    from jmarl.training.launch import main
+    from jmarl.cli.launch import main
 
     main("mam_ppo")
 
@@ -31,15 +31,22 @@ from typing import Literal
 
 from jmarl.config import RunConfig, check_range
 from jmarl.networks.memory import SSM, NoMemory
-from jmarl.networks.sequence.attention import Attention
-from jmarl.networks.sequence.blocks import MLP, DecoderBlock, EncoderBlock, Factory, Residual, Through
-from jmarl.networks.sequence.mamba import BothWays, Causal, Cross
+from jmarl.networks.sequence.attention_mixer import Attention
+from jmarl.networks.sequence.blocks import (
+    MLP,
+    DecoderBlock,
+    EncoderBlock,
+    Factory,
+    Residual,
+    Through,
+)
+from jmarl.networks.sequence.mamba_mixer import BothWays, Causal, Cross
 from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
 from jmarl.networks.sequence.policy import SequencePolicy
 from jmarl.ssm import MambaConfig
 from jmarl.system import System
-from jmarl.systems.sequence import SequenceConfig as Config
-from jmarl.systems.sequence import check_sizes, sequence_system
+from jmarl.systems.kits.sequence_ppo import SequenceConfig as Config
+from jmarl.systems.kits.sequence_ppo import check_sizes, sequence_system
 from jmarl.types import Spec
 
 
@@ -80,17 +87,28 @@ def policy(spec: Spec, network: Network) -> SequencePolicy:
     )
     memory = partial(SSM, width, dataclasses.replace(ssm, d_conv=network.d_conv))
     over_time, mlp = memory if network.memory else NoMemory, partial(MLP, width)
-    both_ways, own = partial(BothWays, width, ssm, network.bi_mode), partial(Causal, width, ssm)
+    both_ways, own = (
+        partial(BothWays, width, ssm, network.bi_mode),
+        partial(Causal, width, ssm),
+    )
     residual = network.double_residual
-    encoder = Encoder(width, depth, partial(EncoderBlock, both_ways, mlp, memory=over_time, residual=residual))
-    block = partial(DecoderBlock, own, cross_mixer(spec, network, ssm), mlp, residual=residual)
+    encoder = Encoder(
+        width,
+        depth,
+        partial(EncoderBlock, both_ways, mlp, memory=over_time, residual=residual),
+    )
+    block = partial(
+        DecoderBlock, own, cross_mixer(spec, network, ssm), mlp, residual=residual
+    )
     decoder = Decoder(width, depth, spec.n_actions, spec.discrete, block)
     return sequence_policy(spec, encoder, decoder, agent_id=network.agent_id)
 
 
 def cross_mixer(spec: Spec, network: Network, ssm: MambaConfig) -> Factory:
     """What joins representations and actions: CrossMamba, or what an ablation puts in its place."""
-    attention = partial(Attention, network.embed_dim, n_head=1, causal=True, n_agents=spec.n_agents)
+    attention = partial(
+        Attention, network.embed_dim, n_head=1, causal=True, n_agents=spec.n_agents
+    )
     mixers: dict[str, Factory] = {
         "mamba": partial(Cross, network.embed_dim, ssm),
         "attention": partial(Residual, attention),

@@ -6,14 +6,14 @@ Actors see their own observations; one critic, used in training alone, reads the
 alone (``critic_input: state``, run once for the team), with the agent's one-hot, or with the agent's
 own observation (the paper's agent-specific global state). Differs from the paper: memory (``none``,
 ``gru``, ``ssm``) is learnt over the whole rollout instead of chunks of 10 steps; values of the dead keep
-learning unless ``mask_dead_values``; time limits bootstrap (see ``systems/ppo.py``).
+learning unless ``mask_dead_values``; time limits bootstrap (see ``systems/kits/ppo.py``).
 """
 
 from __future__ import annotations
 
 
 if __name__ == "__main__":
-    from jmarl.training.launch import main
+    from jmarl.cli.launch import main
 
     main("mappo")
 
@@ -24,7 +24,7 @@ from jmarl.config import RunConfig
 from jmarl.networks.actor_critic import AgentNet, Critic, Policy
 from jmarl.networks.actor_critic import NetworkConfig as Network
 from jmarl.system import System
-from jmarl.systems.ppo import PPOConfig, actor_critic_system
+from jmarl.systems.kits.ppo import PPOConfig, actor_critic_system
 from jmarl.types import Spec
 
 

@@ -8,14 +8,14 @@ far, then attention that asks with ``rep``. Loss: eqs. 4 and 5; A is one advanta
 (``advantage: joint``), from the mean of the agents' values, or one for each agent.
 Differs from the paper: acting decodes with a key-value cache, one agent at a time, instead of the
 whole decoder for every agent; a shuffled order of agents is the one that acted
-(``systems/sequence.py``); time limits bootstrap from the final observation; keys have no bias.
+(``systems/kits/sequence_ppo.py``); time limits bootstrap from the final observation; keys have no bias.
 """
 
 from __future__ import annotations
 
 
 if __name__ == "__main__":
-    from jmarl.training.launch import main
+    from jmarl.cli.launch import main
 
     main("mat_ppo")
 
@@ -23,13 +23,13 @@ import dataclasses
 from functools import partial
 
 from jmarl.config import RunConfig
-from jmarl.networks.sequence.attention import Attention
+from jmarl.networks.sequence.attention_mixer import Attention
 from jmarl.networks.sequence.blocks import MLP, DecoderBlock, EncoderBlock
 from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
 from jmarl.networks.sequence.policy import SequencePolicy
 from jmarl.system import System
-from jmarl.systems.sequence import SequenceConfig as Config
-from jmarl.systems.sequence import check_heads, check_sizes, sequence_system
+from jmarl.systems.kits.sequence_ppo import SequenceConfig as Config
+from jmarl.systems.kits.sequence_ppo import check_heads, check_sizes, sequence_system
 from jmarl.types import Spec
 
 
@@ -54,7 +54,10 @@ class Network:
 def policy(spec: Spec, network: Network) -> SequencePolicy:
     """The transformer as a sequence policy."""
     width, depth, heads = network.embed_dim, network.n_block, network.n_head
-    attend, mlp = partial(Attention, width, heads, n_agents=spec.n_agents), partial(MLP, width)
+    attend, mlp = (
+        partial(Attention, width, heads, n_agents=spec.n_agents),
+        partial(MLP, width),
+    )
     sees_all, sees_earlier = partial(attend, causal=False), partial(attend, causal=True)
     encoder = Encoder(width, depth, partial(EncoderBlock, sees_all, mlp))
     block = partial(DecoderBlock, sees_earlier, sees_earlier, mlp)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 
 if __name__ == "__main__":
-    from jmarl.training.launch import main
+    from jmarl.cli.launch import main
 
     main("pqn_qmix")
 
 from jmarl.networks.agents import AgentConfig as Network
-from jmarl.systems.value import make_pqn as make
-from jmarl.systems.value_config import PQNConfig as Config
+from jmarl.systems.kits.q_learning import make_pqn as make
+from jmarl.systems.kits.q_learning_config import PQNConfig as Config
 
 
 __all__ = ["Config", "Network", "make"]

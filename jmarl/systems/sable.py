@@ -8,14 +8,14 @@ it has seen: the loss is MAT's (``systems/mat_ppo.py``), acting is recurrent and
 ``sable`` is its feed-forward form, which forgets after every step; ``system=rec_sable`` carries the memory through
 the episode, and over the ends of rollouts, where learning begins from the memory that acted.
 Differs from the paper: the encoder alone is told the step number; time limits bootstrap from the final observation; a
-shuffled order of agents is the one that acted (``systems/sequence.py``); see also ``networks/sequence/retention.py``.
+shuffled order of agents is the one that acted (``systems/kits/sequence_ppo.py``); see also ``networks/sequence/retention.py``.
 """
 
 from __future__ import annotations
 
 
 if __name__ == "__main__":
-    from jmarl.training.launch import main
+    from jmarl.cli.launch import main
 
     main("sable")
 
@@ -27,10 +27,10 @@ from jmarl.networks.sequence.blocks import DecoderBlock, EncoderBlock
 from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
 from jmarl.networks.sequence.policy import SequencePolicy
 from jmarl.networks.sequence.retention import Retention, SwiGLU, TimedRetention
-from jmarl.ssm.norm import RMSNorm
+from jmarl.nn.norm import RMSNorm
 from jmarl.system import System
-from jmarl.systems.sequence import SequenceConfig as Config
-from jmarl.systems.sequence import check_heads, check_sizes, sequence_system
+from jmarl.systems.kits.sequence_ppo import SequenceConfig as Config
+from jmarl.systems.kits.sequence_ppo import check_heads, check_sizes, sequence_system
 from jmarl.types import Spec
 
 
@@ -58,10 +58,20 @@ class Network:
 def policy(spec: Spec, network: Network) -> SequencePolicy:
     """The retentive network as a sequence policy."""
     width, depth = network.embed_dim, network.n_block
-    sizes = {"embed_dim": width, "n_head": network.n_head, "decay_scale": network.decay_scale, "memory": network.memory}
-    over_all, over_earlier = partial(TimedRetention, **sizes), partial(Retention, causal=True, **sizes)
+    sizes = {
+        "embed_dim": width,
+        "n_head": network.n_head,
+        "decay_scale": network.decay_scale,
+        "memory": network.memory,
+    }
+    over_all, over_earlier = (
+        partial(TimedRetention, **sizes),
+        partial(Retention, causal=True, **sizes),
+    )
     mlp = partial(SwiGLU, width)
-    encoder = Encoder(width, depth, partial(EncoderBlock, over_all, mlp, RMSNorm), RMSNorm)
+    encoder = Encoder(
+        width, depth, partial(EncoderBlock, over_all, mlp, RMSNorm), RMSNorm
+    )
     block = partial(DecoderBlock, over_earlier, over_earlier, mlp, RMSNorm)
     decoder = Decoder(width, depth, spec.n_actions, spec.discrete, block, RMSNorm)
     return sequence_policy(spec, encoder, decoder, agent_id=network.agent_id)

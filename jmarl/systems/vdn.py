@@ -4,20 +4,20 @@
 
 Agents share one network, with memory (``none``, ``gru``, ``ssm``). Differs from the paper: double Q and TD(lambda), as
 in the tuned form of Hu et al. 2021 (arXiv:2102.03479); sequences of the replay are whole rollouts (see
-``systems/value.py``).
+``systems/kits/q_learning.py``).
 """
 
 from __future__ import annotations
 
 
 if __name__ == "__main__":
-    from jmarl.training.launch import main
+    from jmarl.cli.launch import main
 
     main("vdn")
 
 from jmarl.networks.agents import AgentConfig as Network
-from jmarl.systems.value import make_replay as make
-from jmarl.systems.value_config import ReplayConfig as Config
+from jmarl.systems.kits.q_learning import make_replay as make
+from jmarl.systems.kits.q_learning_config import ReplayConfig as Config
 
 
 __all__ = ["Config", "Network", "make"]

@@ -16,10 +16,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from jmarl.config import RunConfig
+from jmarl.runs.progress import size
 from jmarl.system import System
-from jmarl.training import anakin, api
-from jmarl.training.anakin import Runner, learnt
-from jmarl.training.report import size
+from jmarl.training import anakin
+from jmarl.training import train as api
+from jmarl.training.anakin import Runner, drop_env_state
 from jmarl.types import Env, Key, Metrics, Params
 
 
@@ -27,7 +28,7 @@ ABSOLUTE = 2**31
 """Where the keys of the absolute metric begin; those of evaluations count from 0."""
 
 
-PATIENCE = 10**6
+COLLECTIVE_TIMEOUT_S = 10**6
 """Seconds that one device of a CPU waits for another before XLA ends the process: no run is to end for being halted."""
 
 
@@ -40,7 +41,7 @@ class Best(struct.PyTreeNode):
 
 
 class State(struct.PyTreeNode):
-    """What a checkpoint holds, of the runner perhaps what is ``learnt`` alone. Every leaf leads with the seed axis."""
+    """What a checkpoint holds, of the runner perhaps what is ``drop_env_state`` alone. Every leaf leads with the seed axis."""
 
     runner: Runner
     best: Best
@@ -60,8 +61,8 @@ class Programs(NamedTuple):
 
     ``init(keys) -> State``; ``chunk(runner) -> (runner, ChunkReport)`` donates the runner;
     ``evaluate(best, params, keys, update) -> (best, {mode: {name: [S, episodes]}})``;
-    ``enter(anakin.learnt(runner)) -> runner`` goes on with what another stage left; ``again``, of the same type, with
-    what a checkpoint of this stage holds that is not exact, so that the optimiser forgets nothing.
+    ``enter(anakin.drop_env_state(runner)) -> runner`` goes on with what another stage left; ``again``, of the same type, with
+    what a checkpoint of this stage holds that is not exact, so that the optimizer forgets nothing.
     """
 
     init: Callable[[Key], State]
@@ -83,7 +84,9 @@ class Keys(NamedTuple):
 
     def at(self, number: int) -> Key:
         """The keys of one evaluation; training never sees them."""
-        return jax.vmap(lambda key: jax.random.fold_in(key, np.uint32(number)))(self.evaluation)
+        return jax.vmap(lambda key: jax.random.fold_in(key, np.uint32(number)))(
+            self.evaluation
+        )
 
 
 def seed_keys(config: RunConfig) -> Keys:
@@ -107,29 +110,42 @@ def programs(config: RunConfig, env: Env, system: System) -> Programs:
         runner = jax.vmap(init_one)(keys)
         params = jax.tree.map(jnp.copy, runner.learner.params)
         seeds = keys.shape[0]
-        return State(runner, Best(params, jnp.full(seeds, -jnp.inf), jnp.full(seeds, -1, jnp.int32)))
+        return State(
+            runner,
+            Best(params, jnp.full(seeds, -jnp.inf), jnp.full(seeds, -1, jnp.int32)),
+        )
 
     def chunk(runner: Runner) -> tuple[Runner, ChunkReport]:
         runner, metrics = jax.vmap(chunk_one)(runner)
-        return runner, ChunkReport(metrics, runner.env_steps, _finite(runner.learner.params))
+        return runner, ChunkReport(
+            metrics, runner.env_steps, _finite(runner.learner.params)
+        )
 
-    def evaluate(best: Best, params: Params, keys: Key, update: Array) -> tuple[Best, dict[str, Metrics]]:
+    def evaluate(
+        best: Best, params: Params, keys: Key, update: Array
+    ) -> tuple[Best, dict[str, Metrics]]:
         results = jax.vmap(evaluate_one)(params, keys)
         score = results["greedy"][judged].mean(-1)
         return _better(best, params, score, update), results
 
     def enter(before: Runner, *, reset: bool) -> Runner:
-        one = partial(anakin.next_runner, env, system, config.num_envs, reset_optimiser=reset)
+        one = partial(
+            anakin.next_runner, env, system, config.num_envs, reset_optimizer=reset
+        )
         return jax.vmap(one)(before)
 
-    reset = config.curriculum.reset_optimiser
-    return Programs(init, chunk, evaluate, partial(enter, reset=reset), partial(enter, reset=False))
+    reset = config.curriculum.reset_optimizer
+    return Programs(
+        init, chunk, evaluate, partial(enter, reset=reset), partial(enter, reset=False)
+    )
 
 
 def _finite(params: Params) -> dict[str, Array]:
     leaves = jax.tree.leaves_with_path(params)
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): jnp.isfinite(x).reshape(x.shape[0], -1).all(-1)
+        jax.tree_util.keystr(path, simple=True, separator="/"): jnp.isfinite(x)
+        .reshape(x.shape[0], -1)
+        .all(-1)
         for path, x in leaves
     }
 
@@ -140,7 +156,11 @@ def _better(best: Best, params: Params, score: Array, update: Array) -> Best:
     def pick(new: Array, old: Array) -> Array:
         return jnp.where(wins.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
-    return Best(jax.tree.map(pick, params, best.params), pick(score, best.score), jnp.where(wins, update, best.update))
+    return Best(
+        jax.tree.map(pick, params, best.params),
+        pick(score, best.score),
+        jnp.where(wins, update, best.update),
+    )
 
 
 def state_shapes(config: RunConfig, plain: Programs) -> State:
@@ -148,8 +168,15 @@ def state_shapes(config: RunConfig, plain: Programs) -> State:
     mesh = anakin.device_mesh()
     whole = NamedSharding(mesh, PartitionSpec())
     shapes = jax.eval_shape(plain.init, jax.eval_shape(lambda: seed_keys(config).init))
-    places = State(anakin.runner_shardings(mesh, shapes.runner), jax.tree.map(lambda _: whole, shapes.best))
-    return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, places)
+    places = State(
+        anakin.runner_shardings(mesh, shapes.runner),
+        jax.tree.map(lambda _: whole, shapes.best),
+    )
+    return jax.tree.map(
+        lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at),
+        shapes,
+        places,
+    )
 
 
 def compile_programs(
@@ -171,34 +198,67 @@ def compile_programs(
     keys = _like(jax.eval_shape(lambda: seed_keys(config).init), whole)
     update = _like(jax.ShapeDtypeStruct((), jnp.int32), whole)
     stages = range(first, len(plain))
-    with jax.set_mesh(whole.mesh), ThreadPoolExecutor(2 + len(stages), thread_name_prefix="compile") as pool:
+    with (
+        jax.set_mesh(whole.mesh),
+        ThreadPoolExecutor(2 + len(stages), thread_name_prefix="compile") as pool,
+    ):
         submit = partial(_submit, pool)
-        init = submit(plain[0].init, keys, out=shardings_of(shapes[0]), effort=0) if fresh else None
+        init = (
+            submit(plain[0].init, keys, out=shardings_of(shapes[0]), effort=0)
+            if fresh
+            else None
+        )
         chunks, enters, agains = {}, {}, {}
         for i in stages:
             out = shardings_of(shapes[i].runner)
-            chunks[i] = submit(plain[i].chunk, shapes[i].runner, out=(out, whole), effort=1, donate=(0,))
+            chunks[i] = submit(
+                plain[i].chunk,
+                shapes[i].runner,
+                out=(out, whole),
+                effort=1,
+                donate=(0,),
+            )
             if i:
-                enters[i] = submit(plain[i].enter, learnt(shapes[i - 1].runner), out=out, effort=0)
+                enters[i] = submit(
+                    plain[i].enter,
+                    drop_env_state(shapes[i - 1].runner),
+                    out=out,
+                    effort=0,
+                )
             if again and i == first:
-                agains[i] = submit(plain[i].again, learnt(shapes[i].runner), out=out, effort=0)
-        evaluate = submit(plain[-1].evaluate, best, best.params, keys, update, out=whole, effort=1)
+                agains[i] = submit(
+                    plain[i].again, drop_env_state(shapes[i].runner), out=out, effort=0
+                )
+        evaluate = submit(
+            plain[-1].evaluate, best, best.params, keys, update, out=whole, effort=1
+        )
 
     def stage(i: int, program: Programs) -> Programs:
         all_stages = {"chunk": chunks, "enter": enters, "again": agains}
         compiled = {name: of[i].result() for name, of in all_stages.items() if i in of}
         return program._replace(
-            init=lambda k: init.result()(jax.device_put(k, whole)) if init else plain[0].init(k),
-            evaluate=lambda b, p, k, u: evaluate.result()(b, p, *jax.device_put((k, np.int32(u)), whole)),
+            init=lambda k: (
+                init.result()(jax.device_put(k, whole)) if init else plain[0].init(k)
+            ),
+            evaluate=lambda b, p, k, u: evaluate.result()(
+                b, p, *jax.device_put((k, np.int32(u)), whole)
+            ),
             **compiled,
         )
 
     ready = tuple(stage(i, program) for i, program in enumerate(plain))
-    return ready, _memory_text([chunk.result().memory_analysis() for chunk in chunks.values()])
+    return ready, _memory_text(
+        [chunk.result().memory_analysis() for chunk in chunks.values()]
+    )
 
 
 def _submit(
-    pool: ThreadPoolExecutor, program: Any, *like: Any, out: Any, effort: int, donate: tuple[int, ...] = ()
+    pool: ThreadPoolExecutor,
+    program: Any,
+    *like: Any,
+    out: Any,
+    effort: int,
+    donate: tuple[int, ...] = (),
 ) -> Future[Any]:
     """Trace here and now; compile in the pool."""
     lowered = jax.jit(program, donate_argnums=donate, out_shardings=out).lower(*like)
@@ -218,19 +278,32 @@ def compiler_options(effort: int) -> dict[str, str | bool] | None:
     if jax.default_backend() != "cpu":
         return None
     options = {
-        "xla_cpu_collective_call_terminate_timeout_seconds": str(PATIENCE),
+        "xla_cpu_collective_call_terminate_timeout_seconds": str(COLLECTIVE_TIMEOUT_S),
         "xla_backend_optimization_level": str(effort),
     }
-    return {name: value for name, value in options.items() if name not in os.environ.get("XLA_FLAGS", "")}
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in os.environ.get("XLA_FLAGS", "")
+    }
 
 
 def _memory_text(analyses: list[Any]) -> str:
     """Of the chunk that needs most."""
     if None in analyses:
         return "the backend does not say how much memory that takes"
-    largest = max(analyses, key=lambda a: a.temp_size_in_bytes + a.argument_size_in_bytes)
-    parts = {"temporary": largest.temp_size_in_bytes, "state": largest.argument_size_in_bytes}
-    return "a chunk takes " + ", ".join(f"{size(n)} {name}" for name, n in parts.items()) + " a device"
+    largest = max(
+        analyses, key=lambda a: a.temp_size_in_bytes + a.argument_size_in_bytes
+    )
+    parts = {
+        "temporary": largest.temp_size_in_bytes,
+        "state": largest.argument_size_in_bytes,
+    }
+    return (
+        "a chunk takes "
+        + ", ".join(f"{size(n)} {name}" for name, n in parts.items())
+        + " a device"
+    )
 
 
 def _like(x: jax.ShapeDtypeStruct, at: Any) -> jax.ShapeDtypeStruct:
@@ -254,5 +327,7 @@ def rollout_bytes(config: RunConfig, env: Env, system: System, shapes: State) ->
     def collect(runner: Runner, key: Key) -> Any:
         return anakin.rollout(env, system, runner, config.rollout_length, key)[1]
 
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes.runner)
+    one = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes.runner
+    )
     return config.num_seeds * number_of_bytes(jax.eval_shape(collect, one, one.key))

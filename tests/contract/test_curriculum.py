@@ -16,14 +16,14 @@ from test_resume import check_same, compile_once, final_leaves, logged
 
 import jmarl
 from jmarl.config import ConfigError, CurriculumConfig, StageConfig
-from jmarl.training import loop
-from jmarl.training import run as run_module
-from jmarl.training.anakin import learnt
-from jmarl.training.fit import ADVICE
-from jmarl.training.folder import read_config, resume_config
-from jmarl.training.judge import evaluate_run
-from jmarl.training.logger import read_rows
-from jmarl.training.run import run
+from jmarl.runs import loop
+from jmarl.runs import run as run_module
+from jmarl.runs.evaluate_saved import evaluate_run
+from jmarl.runs.folder import read_config, resume_config
+from jmarl.runs.loggers import read_rows
+from jmarl.runs.run import run
+from jmarl.training.anakin import drop_env_state
+from jmarl.training.compatibility import ADVICE
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,9 +74,12 @@ def whole(told):
 
 
 @pytest.mark.parametrize(
-    ("function", "update", "stage"), [("advance", 3, 0), ("advance", 4, 0), ("evaluate", 4, 0), ("advance", 5, 1)]
+    ("function", "update", "stage"),
+    [("advance", 3, 0), ("advance", 4, 0), ("evaluate", 4, 0), ("advance", 5, 1)],
 )
-def test_resumed_is_uninterrupted_in_every_stage_and_between(function, update, stage, whole, tmp_path, monkeypatch):
+def test_resumed_is_uninterrupted_in_every_stage_and_between(
+    function, update, stage, whole, tmp_path, monkeypatch
+):
     parts = tmp_path / "parts"
     with monkeypatch.context() as patch:
         signal_after(patch, function, update)
@@ -91,7 +94,7 @@ def test_resumed_is_uninterrupted_in_every_stage_and_between(function, update, s
 INEXACT = dataclasses.replace(toy.config().checkpoint, exact=False)
 
 
-def test_a_checkpoint_without_environments_resumes_in_its_stage_and_the_optimiser_forgets_nothing(
+def test_a_checkpoint_without_environments_resumes_in_its_stage_and_the_optimizer_forgets_nothing(
     whole, tmp_path, monkeypatch, capsys
 ):
     parts = tmp_path / "parts"
@@ -101,14 +104,24 @@ def test_a_checkpoint_without_environments_resumes_in_its_stage_and_the_optimise
     assert evaluate_run(str(parts), episodes=4, parameters="latest") == 0
     assert "latest parameters (of update 5)" in capsys.readouterr().out
     assert run(resume_config(str(parts))) == 0
-    assert "\ninexact resume: environments begin anew after update 5\n" in capsys.readouterr().out
+    assert (
+        "\ninexact resume: environments begin anew after update 5\n"
+        in capsys.readouterr().out
+    )
     steps = "runner/learner/opt_state/0/count"
     assert final_leaves(parts)[steps] == final_leaves(whole)[steps]
-    updates = [[(row["update"], row["stage"]) for row in logged(folder)] for folder in (parts, whole)]
-    assert updates[0][:-1] == updates[1][:-1]  # the absolute metric's is that of the best parameters
+    updates = [
+        [(row["update"], row["stage"]) for row in logged(folder)]
+        for folder in (parts, whole)
+    ]
+    assert (
+        updates[0][:-1] == updates[1][:-1]
+    )  # the absolute metric's is that of the best parameters
 
 
-def test_a_checkpoint_without_environments_lacks_nothing_at_the_end_of_a_stage(whole, tmp_path, monkeypatch, capsys):
+def test_a_checkpoint_without_environments_lacks_nothing_at_the_end_of_a_stage(
+    whole, tmp_path, monkeypatch, capsys
+):
     """The next one reads no more. What is saved before it begins has none either, whatever the run is told then."""
     parts = tmp_path / "parts"
     with monkeypatch.context() as patch:
@@ -117,7 +130,9 @@ def test_a_checkpoint_without_environments_lacks_nothing_at_the_end_of_a_stage(w
     with monkeypatch.context() as patch:
         signal_after(patch, "evaluate", 4)
         assert run(resume_config(str(parts), ["checkpoint.exact=true"])) == 75
-    meta = json.loads((parts / "checkpoints" / "4" / "record" / "metadata").read_text())["meta"]
+    meta = json.loads(
+        (parts / "checkpoints" / "4" / "record" / "metadata").read_text()
+    )["meta"]
     assert meta["exact"] is False and read_config(parts).checkpoint.exact
     assert run(resume_config(str(parts))) == 0
     assert "inexact" not in capsys.readouterr().out
@@ -128,14 +143,25 @@ def test_rows_name_the_stage_and_count_its_agents(whole):
     rows = read_rows(whole / "metrics.jsonl")
     train = [row for row in rows if row["kind"] == "train"]
     assert [row["stage"] for row in train] == [1] * 4 + [2] * 4
-    assert [round(r["agent_steps_per_second"] / r["steps_per_second"]) for r in train] == [2] * 4 + [3] * 4
+    assert [
+        round(r["agent_steps_per_second"] / r["steps_per_second"]) for r in train
+    ] == [2] * 4 + [3] * 4
     assert [row["env_steps"][0] for row in train] == [32 * i for i in range(1, 9)]
-    assert [(r["update"], r["stage"]) for r in rows if r["kind"] == "eval"] == [(0, 1), (2, 1), (4, 1), (6, 2), (8, 2)]
+    assert [(r["update"], r["stage"]) for r in rows if r["kind"] == "eval"] == [
+        (0, 1),
+        (2, 1),
+        (4, 1),
+        (6, 2),
+        (8, 2),
+    ]
 
 
 def test_the_plan_and_the_lines_of_progress_say_which_stage_is_on(told):
     _, said = told
-    assert "stages      bandit_2 to update 4, bandit_3 to update 8; evaluations on the last" in said
+    assert (
+        "stages      bandit_2 to update 4, bandit_3 to update 8; evaluations on the last"
+        in said
+    )
     assert "| stage 1 of 2, bandit_2 | " in said
     assert "\nstage 2 of 2, bandit_3 begins after update 4\n" in said
 
@@ -146,7 +172,9 @@ def test_the_pure_function_trains_the_same(whole):
     loss = [row["loss"][0] for row in rows if row["kind"] == "train"]
     np.testing.assert_allclose(metrics["train"]["loss"], loss, rtol=1e-5, atol=1e-6)
     sampled = [row["sampled/return"][0] for row in rows if row["kind"] == "eval"]
-    np.testing.assert_allclose(metrics["eval"]["sampled"]["return"].mean(-1), sampled, rtol=1e-5)
+    np.testing.assert_allclose(
+        metrics["eval"]["sampled"]["return"].mean(-1), sampled, rtol=1e-5
+    )
     assert runner.timestep.reward.shape[-1] == 3
 
 
@@ -162,7 +190,11 @@ def test_a_run_from_before_stages_resumes(tmp_path, monkeypatch):
     compile_once(monkeypatch)
     config = toy.config(run_dir=str(tmp_path / "run"))
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Position, "_asdict", lambda at: dict(zip(at._fields[:-1], at, strict=False)))
+        patch.setattr(
+            loop.Progress,
+            "_asdict",
+            lambda at: dict(zip(at._fields[:-1], at, strict=False)),
+        )
         signal_after(patch, "advance", 3)
         assert run(config) == 75
     path = tmp_path / "run" / "config.yaml"
@@ -170,42 +202,76 @@ def test_a_run_from_before_stages_resumes(tmp_path, monkeypatch):
     path.write_text(text[: text.index("init_from:")])
     assert read_config(tmp_path / "run") == dataclasses.replace(config, run_dir="")
     for given in ("init_from=x", "curriculum=5v5_20v20"):
-        with pytest.raises(ConfigError, match=f"^{given}: cannot change when a run is resumed"):
+        with pytest.raises(
+            ConfigError, match=f"^{given}: cannot change when a run is resumed"
+        ):
             resume_config(str(tmp_path / "run"), [given])
     assert run(resume_config(str(tmp_path / "run"))) == 0
-    assert [row["update"] for row in read_rows(path.parent / "metrics.jsonl") if row["kind"] == "train"] == [
-        *range(1, 9)
-    ]
+    assert [
+        row["update"]
+        for row in read_rows(path.parent / "metrics.jsonl")
+        if row["kind"] == "train"
+    ] == [*range(1, 9)]
 
 
 def test_a_longer_run_does_not_go_back_to_a_stage_that_it_has_left():
-    longer, at = config(total_timesteps=4 * config().total_timesteps), loop.Position(8, 5, 8, [256], 1.0, stage=1)
-    assert (longer.stage_at(8), loop.stage_due(longer, at), loop.stage_due(longer, at._replace(stage=0))) == (0, 1, 0)
+    longer, at = (
+        config(total_timesteps=4 * config().total_timesteps),
+        loop.Progress(8, 5, 8, [256], 1.0, stage=1),
+    )
+    assert (
+        longer.stage_at(8),
+        loop.stage_due(longer, at),
+        loop.stage_due(longer, at._replace(stage=0)),
+    ) == (0, 1, 0)
 
 
 TINY = (
-    *("env=probe_cue", "num_envs=8", "rollout_length=4", "total_timesteps=128", "seed=3", "arch.updates_per_chunk=1"),
+    *(
+        "env=probe_cue",
+        "num_envs=8",
+        "rollout_length=4",
+        "total_timesteps=128",
+        "seed=3",
+        "arch.updates_per_chunk=1",
+    ),
     *("eval.every=64", "eval.episodes=8", "eval.absolute_factor=0"),
     *("network=mlp", "network.torso=[4]"),
-    *("system.batch_size=8", "system.replay_size=64", "system.gradient_steps=2", "system.target_every=3"),
+    *(
+        "system.batch_size=8",
+        "system.replay_size=64",
+        "system.gradient_steps=2",
+        "system.target_every=3",
+    ),
 )
 
 
 def replayed(**changes):
     """Q-learning from replay: two updates with two agents, two with three."""
     stages = curriculum(("cue_2", 0.5), ("cue_3", 0.5))
-    return dataclasses.replace(jmarl.load_config("vdn", TINY), env={"name": "cue_3"}, curriculum=stages, **changes)
+    return dataclasses.replace(
+        jmarl.load_config("vdn", TINY),
+        env={"name": "cue_3"},
+        curriculum=stages,
+        **changes,
+    )
 
 
-def test_replay_and_target_resume_exactly_and_what_was_learnt_arrives_bit_for_bit(tmp_path, monkeypatch):
+def test_replay_and_target_resume_exactly_and_what_was_learnt_arrives_bit_for_bit(
+    tmp_path, monkeypatch
+):
     compile_once(monkeypatch)
     seen = {}
 
     def enter(s, state, at, real=loop.enter):
-        before = jax.device_get(learnt(state.runner).learner)
+        before = jax.device_get(drop_env_state(state.runner).learner)
         after, now = real(s, state, at)
         if now.stage != at.stage:
-            seen.update(before=before, after=jax.device_get(after.runner.learner), left=state.runner)
+            seen.update(
+                before=before,
+                after=jax.device_get(after.runner.learner),
+                left=state.runner,
+            )
         return after, now
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -213,10 +279,19 @@ def test_replay_and_target_resume_exactly_and_what_was_learnt_arrives_bit_for_bi
         patch.setattr(loop, "enter", enter)
         assert run(replayed(run_dir=str(whole))) == 0
     before, after, left = seen["before"], seen["after"], seen["left"]
-    jax.tree.map(np.testing.assert_array_equal, (after.params, after.target), (before.params, before.target))
-    assert not any(np.any(x) for x in jax.tree.leaves(after.replay)) and after.updates == 0
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        (after.params, after.target),
+        (before.params, before.target),
+    )
+    assert (
+        not any(np.any(x) for x in jax.tree.leaves(after.replay)) and after.updates == 0
+    )
     assert after.replay.rows.action.shape[-1] == 3
-    assert all(x.is_deleted() for x in jax.tree.leaves((left.learner.replay, left.env_state, left.timestep)))
+    assert all(
+        x.is_deleted()
+        for x in jax.tree.leaves((left.learner.replay, left.env_state, left.timestep))
+    )
     for update in (1, 2, 3):
         with monkeypatch.context() as patch:
             signal_after(patch, "advance", update)
@@ -227,10 +302,19 @@ def test_replay_and_target_resume_exactly_and_what_was_learnt_arrives_bit_for_bi
         shutil.rmtree(parts)
 
 
-def test_stages_that_need_other_parameters_are_refused_before_anything_compiles(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "compile_programs", lambda *_, **__: pytest.fail("compiled"))
+def test_stages_that_need_other_parameters_are_refused_before_anything_compiles(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        run_module, "compile_programs", lambda *_, **__: pytest.fail("compiled")
+    )
     with pytest.raises(ConfigError) as error:
-        run(replayed(run_dir=str(tmp_path / "run"), network=dataclasses.replace(replayed().network, agent_id=True)))
+        run(
+            replayed(
+                run_dir=str(tmp_path / "run"),
+                network=dataclasses.replace(replayed().network, agent_id=True),
+            )
+        )
     assert not (tmp_path / "run").exists()
     assert str(error.value) == (
         "curriculum.stages=cue_2: parameter params/agent/params/trunk/layers/torso/dense_0/kernel is "

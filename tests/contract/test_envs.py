@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from jmarl import envs
-from jmarl.envs.catalogue import JAXMARL, JUMANJI, PROBES
 from jmarl.envs.conformance import check_env
+from jmarl.envs.names import JAXMARL, JUMANJI, PROBES
 
 
 QUICK = [
@@ -79,8 +79,13 @@ def auto_reset(env):
     def step(key, state, action):
         after, ended = env.step(key, state, action)
         anew, first = env.step(key, after, action)
-        pick = lambda x, y: jnp.where(ended.last.reshape((-1,) + (1,) * (x.ndim - 1)), x, y)  # noqa: E731
-        merged = ended.replace(obs=jax.tree.map(pick, first.obs, ended.obs), first=ended.last)
+
+        def pick(x, y):
+            return jnp.where(ended.last.reshape((-1,) + (1,) * (x.ndim - 1)), x, y)
+
+        merged = ended.replace(
+            obs=jax.tree.map(pick, first.obs, ended.obs), first=ended.last
+        )
         return jax.tree.map(pick, anew, after), merged
 
     return env._replace(step=step)
@@ -92,31 +97,69 @@ def action_leaks_into_reset(state, timestep, action):
 
 
 def worlds_meet(state, timestep, action):
-    own = timestep.obs.own + jnp.where(timestep.first[:, None, None], 0.0, action.mean())
+    own = timestep.obs.own + jnp.where(
+        timestep.first[:, None, None], 0.0, action.mean()
+    )
     return with_obs(timestep, own=own)
 
 
 TWINS = {
     "auto-reset": (auto_reset, "first|end flag"),
-    "no first": (lambda e: on_step(e, lambda s, t, a: t.replace(first=jnp.zeros_like(t.first))), "first must be True"),
-    "reward on reset": (lambda e: on_step(e, lambda s, t, a: t.replace(reward=t.reward + 1)), "reward must be zero"),
-    "both flags": (lambda e: on_step(e, lambda s, t, a: t.replace(truncated=t.last)), "both True"),
-    "action not ignored": (lambda e: on_step(e, action_leaks_into_reset), "must be ignored"),
+    "no first": (
+        lambda e: on_step(e, lambda s, t, a: t.replace(first=jnp.zeros_like(t.first))),
+        "first must be True",
+    ),
+    "reward on reset": (
+        lambda e: on_step(e, lambda s, t, a: t.replace(reward=t.reward + 1)),
+        "reward must be zero",
+    ),
+    "both flags": (
+        lambda e: on_step(e, lambda s, t, a: t.replace(truncated=t.last)),
+        "both True",
+    ),
+    "action not ignored": (
+        lambda e: on_step(e, action_leaks_into_reset),
+        "must be ignored",
+    ),
     "worlds meet": (lambda e: on_step(e, worlds_meet), "another"),
     "no action when dead": (
-        lambda e: on_step(e, lambda s, t, a: with_obs(t, avail=t.obs.avail & t.obs.alive[..., None])),
+        lambda e: on_step(
+            e, lambda s, t, a: with_obs(t, avail=t.obs.avail & t.obs.alive[..., None])
+        ),
         "without any action",
     ),
     "from nowhere": (
-        lambda e: on_step(e, lambda s, t, a: with_obs(t, avail=t.obs.avail & ~t.first[:, None, None])),
+        lambda e: on_step(
+            e, lambda s, t, a: with_obs(t, avail=t.obs.avail & ~t.first[:, None, None])
+        ),
         "alive without any action",
     ),
-    "not finite": (lambda e: on_step(e, lambda s, t, a: with_obs(t, own=t.obs.own / 0)), "not finite"),
-    "dtype": (lambda e: on_step(e, lambda s, t, a: t.replace(reward=t.reward.astype(jnp.int32))), "disagree"),
-    "width": (lambda e: e._replace(spec=e.spec._replace(own_width=9)), "obs.own has shape"),
-    "too long": (lambda e: e._replace(spec=e.spec._replace(episode_limit=3)), "exceeds episode_limit"),
-    "action_target": (lambda e: e._replace(spec=e.spec._replace(action_target=(-1,))), "action_target has length"),
-    "outcomes": (lambda e: e._replace(spec=e.spec._replace(outcomes=("won",))), "lacks the outcomes"),
+    "not finite": (
+        lambda e: on_step(e, lambda s, t, a: with_obs(t, own=t.obs.own / 0)),
+        "not finite",
+    ),
+    "dtype": (
+        lambda e: on_step(
+            e, lambda s, t, a: t.replace(reward=t.reward.astype(jnp.int32))
+        ),
+        "disagree",
+    ),
+    "width": (
+        lambda e: e._replace(spec=e.spec._replace(own_width=9)),
+        "obs.own has shape",
+    ),
+    "too long": (
+        lambda e: e._replace(spec=e.spec._replace(episode_limit=3)),
+        "exceeds episode_limit",
+    ),
+    "action_target": (
+        lambda e: e._replace(spec=e.spec._replace(action_target=(-1,))),
+        "action_target has length",
+    ),
+    "outcomes": (
+        lambda e: e._replace(spec=e.spec._replace(outcomes=("won",))),
+        "lacks the outcomes",
+    ),
 }
 
 
@@ -132,7 +175,9 @@ def test_contract_catches_rows_behind_a_false_mask():
 
     def reset(key, batch):
         state, timestep = env.reset(key, batch)
-        return state, with_obs(timestep, mask=tuple(jnp.zeros_like(m) for m in timestep.obs.mask))
+        return state, with_obs(
+            timestep, mask=tuple(jnp.zeros_like(m) for m in timestep.obs.mask)
+        )
 
     with pytest.raises(AssertionError, match="'allies' whose mask is False"):
         check_env(env._replace(reset=reset), jax.random.key(1), batch=2)

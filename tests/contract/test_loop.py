@@ -12,18 +12,30 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jmarl
 from benchmarks.common import flops
-from jmarl.envs.batched import Step, World, batched, flat_obs, flat_spec
+from jmarl.envs.batched import SingleEnv, Step, batched, flat_obs, flat_spec
 from jmarl.learning.parallel import env_devices
 from jmarl.system import System
 from jmarl.systems import ippo
-from jmarl.training.anakin import device_mesh, init_runner, rollout, runner_shardings, train_chunk
-from jmarl.training.api import assemble, programs
-from jmarl.training.evaluate import evaluate
+from jmarl.training.anakin import (
+    device_mesh,
+    init_runner,
+    rollout,
+    runner_shardings,
+    train_chunk,
+)
+from jmarl.training.evaluation import evaluate
 from jmarl.training.programs import compile_programs, state_shapes
 from jmarl.training.programs import programs as run_programs
+from jmarl.training.train import assemble, programs
 
 
-TINY = ("num_envs=8", "rollout_length=6", "system.minibatches=1", "eval.episodes=8", "network.torso=[16]")
+TINY = (
+    "num_envs=8",
+    "rollout_length=6",
+    "system.minibatches=1",
+    "eval.episodes=8",
+    "network.torso=[16]",
+)
 
 
 def config(*overrides, env="probe_two_phase"):
@@ -34,7 +46,9 @@ def config(*overrides, env="probe_two_phase"):
 def rolled(length=6):
     env, system = assemble(config())
     runner = init_runner(env, system, 8, jax.random.key(0))
-    return runner, *jax.jit(lambda r, k: rollout(env, system, r, length, k))(runner, jax.random.key(1))
+    return runner, *jax.jit(lambda r, k: rollout(env, system, r, length, k))(
+        runner, jax.random.key(1)
+    )
 
 
 def test_rows_that_end_an_episode_are_no_environment_steps():
@@ -48,7 +62,9 @@ def test_flags_of_a_transition_are_those_of_its_action():
     _, _, experience, _ = rolled()
     steps = experience.steps
     np.testing.assert_array_equal(steps.first[:, 0], [True, False, False] * 2)
-    np.testing.assert_array_equal((steps.terminated | steps.truncated)[:, 0], [False, True, False] * 2)
+    np.testing.assert_array_equal(
+        (steps.terminated | steps.truncated)[:, 0], [False, True, False] * 2
+    )
     np.testing.assert_array_equal(steps.reward[:, 0, 0], [1.0, 1.0, 0.0] * 2)
 
 
@@ -62,11 +78,30 @@ def test_statistics_count_finished_episodes_once():
 def test_an_info_that_is_no_outcome_is_not_reported():
     spec = flat_spec(1, 1, 2, episode_limit=2, outcomes=("judged",))
     obs = flat_obs(spec, jnp.ones((1, 1)))
-    info = {"judged": jnp.float32(1), "count": jnp.float32(50), "return": jnp.float32(50), "map": jnp.int32(7)}
-    env = batched(World("chatty", spec, lambda key: ((), obs), lambda key, s, a: (s, Step(obs, 1.0, False, info=info))))
+    info = {
+        "judged": jnp.float32(1),
+        "count": jnp.float32(50),
+        "return": jnp.float32(50),
+        "map": jnp.int32(7),
+    }
+    env = batched(
+        SingleEnv(
+            "chatty",
+            spec,
+            lambda key: ((), obs),
+            lambda key, s, a: (s, Step(obs, 1.0, False, info=info)),
+        )
+    )
     runner = init_runner(env, toy_system(spec), 4, jax.random.key(0))
-    *_, ended = jax.jit(lambda r, k: rollout(env, toy_system(spec), r, 3, k))(runner, jax.random.key(1))
-    assert {name: float(x) for name, x in ended.items()} == {"count": 4, "return": 8, "length": 8, "judged": 4}
+    *_, ended = jax.jit(lambda r, k: rollout(env, toy_system(spec), r, 3, k))(
+        runner, jax.random.key(1)
+    )
+    assert {name: float(x) for name, x in ended.items()} == {
+        "count": 4,
+        "return": 8,
+        "length": 8,
+        "judged": 4,
+    }
 
 
 def test_evaluation_takes_one_episode_from_each_environment():
@@ -87,14 +122,18 @@ def uneven_world():
 
     def step(key, state, action):
         short, t = state
-        return (short, t + 1), Step(obs, jnp.full(2, short & (t == 0), jnp.float32), short | (t == 3))
+        return (short, t + 1), Step(
+            obs, jnp.full(2, short & (t == 0), jnp.float32), short | (t == 3)
+        )
 
-    return batched(World("uneven", spec, reset, step))
+    return batched(SingleEnv("uneven", spec, reset, step))
 
 
 def mean_return_of_one_episode_each(env, system, learner):
     key = jax.random.key(1)
-    return evaluate(env, system, learner.params, key, 256, jnp.zeros(()))["return"].mean()
+    return evaluate(env, system, learner.params, key, 256, jnp.zeros(()))[
+        "return"
+    ].mean()
 
 
 def mean_return_over_fixed_steps(env, system, learner):
@@ -104,7 +143,9 @@ def mean_return_over_fixed_steps(env, system, learner):
     return ended["return"] / ended["count"]
 
 
-TWIN = pytest.mark.xfail(strict=True, raises=AssertionError, reason="defective twin: a fixed number of steps")
+TWIN = pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="defective twin: a fixed number of steps"
+)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +182,18 @@ class Still(struct.PyTreeNode):
 
 
 CALM = {
-    "ippo": ("network=mlp", "system.minibatches=2", "network.torso=[64]", "system.value_decay=1"),
-    "vdn": ("network=mlp", "network.torso=[64]", "system.batch_size=16", "system.gradient_steps=4"),
+    "ippo": (
+        "network=mlp",
+        "system.minibatches=2",
+        "network.torso=[64]",
+        "system.value_decay=1",
+    ),
+    "vdn": (
+        "network=mlp",
+        "network.torso=[64]",
+        "system.batch_size=16",
+        "system.gradient_steps=4",
+    ),
     "pqn_vdn": ("network=mlp", "network.torso=[64]", "system.minibatches=2"),
 }
 
@@ -155,11 +206,18 @@ def one_and_four(request):
     nearly zero, and on this world, whose rows and returns hardly differ, LayerNorm and the statistics of the
     values divide by small deviations.
     """
-    sizes = ("num_envs=32", "rollout_length=8", "eval.every=512", "arch.updates_per_chunk=2")
+    sizes = (
+        "num_envs=32",
+        "rollout_length=8",
+        "eval.every=512",
+        "arch.updates_per_chunk=2",
+    )
     calm = ("env=probe_two_phase", "network.layer_norm=false", "system.lr=1e-4")
     cfg = jmarl.load_config(request.param, [*sizes, *CALM[request.param], *calm])
     env = uneven_world()
-    system = importlib.import_module(f"jmarl.systems.{request.param}").make(env.spec, cfg)
+    system = importlib.import_module(f"jmarl.systems.{request.param}").make(
+        env.spec, cfg
+    )
     init, chunk, _ = programs(cfg, env, system)
     results = []
     for devices in (jax.devices()[:1], jax.devices()):
@@ -168,7 +226,11 @@ def one_and_four(request):
         shardings = runner_shardings(mesh, runner)
         runner = jax.device_put(runner, shardings)
         with jax.set_mesh(mesh):
-            compiled = jax.jit(jax.vmap(chunk), out_shardings=(shardings, None)).lower(runner).compile()
+            compiled = (
+                jax.jit(jax.vmap(chunk), out_shardings=(shardings, None))
+                .lower(runner)
+                .compile()
+            )
         results.append((compiled(runner), flops(compiled), shardings))
     return results
 
@@ -191,9 +253,15 @@ def test_four_devices_share_an_evaluation_that_they_do_not_divide():
     results, work = [], []
     for devices in (jax.devices()[:1], jax.devices()):
         mesh = device_mesh(devices)
-        args = jax.device_put((params, jax.random.key(1)), NamedSharding(mesh, PartitionSpec()))
+        args = jax.device_put(
+            (params, jax.random.key(1)), NamedSharding(mesh, PartitionSpec())
+        )
         with jax.set_mesh(mesh):
-            play = jax.jit(lambda params, key: evaluate(env, system, params, key, episodes, jnp.ones(())))
+            play = jax.jit(
+                lambda params, key: evaluate(
+                    env, system, params, key, episodes, jnp.ones(())
+                )
+            )
             compiled = play.lower(*args).compile()
         results.append(compiled(*args))
         work.append(flops(compiled))
@@ -222,7 +290,9 @@ def test_programs_are_compiled_for_all_devices():
 
 def test_runner_stays_where_it_was_put(one_and_four):
     (_, _, _), ((runner, _), _, shardings) = one_and_four
-    same = jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), runner, shardings)
+    same = jax.tree.map(
+        lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), runner, shardings
+    )
     assert all(jax.tree.leaves(same))
 
 
@@ -240,9 +310,14 @@ def test_vmapped_seeds_equal_seeds_alone():
 
 def test_train_is_one_pure_function_that_vmaps_over_seeds():
     cfg = config("total_timesteps=192", "eval.every=96")
-    runner, metrics = jax.jit(jax.vmap(functools.partial(jmarl.train, cfg)))(jax.random.split(jax.random.key(0), 2))
+    runner, metrics = jax.jit(jax.vmap(functools.partial(jmarl.train, cfg)))(
+        jax.random.split(jax.random.key(0), 2)
+    )
     assert metrics["eval"]["greedy"]["return"].shape == (2, 3, 8)
-    assert metrics["train"]["policy_loss"].shape == (2, cfg.num_updates // cfg.updates_per_chunk)
+    assert metrics["train"]["policy_loss"].shape == (
+        2,
+        cfg.num_updates // cfg.updates_per_chunk,
+    )
     assert runner.env_steps.shape == (2,)
 
 

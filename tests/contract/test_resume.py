@@ -13,11 +13,11 @@ import pytest
 import toy
 
 import jmarl
-from jmarl.training import loop
-from jmarl.training import run as run_module
-from jmarl.training.folder import resume_config
-from jmarl.training.logger import read_rows
-from jmarl.training.run import run
+from jmarl.runs import loop
+from jmarl.runs import run as run_module
+from jmarl.runs.folder import resume_config
+from jmarl.runs.loggers import read_rows
+from jmarl.runs.run import run
 
 
 TINY = (
@@ -31,19 +31,32 @@ TINY = (
     "arch.updates_per_chunk=1",
 )
 PHASE = ("system.epochs=1", "system.minibatches=1")
-REPLAY = ("system.batch_size=8", "system.replay_size=120", "system.gradient_steps=2", "system.replay_dtype=bfloat16")
+REPLAY = (
+    "system.batch_size=8",
+    "system.replay_size=120",
+    "system.gradient_steps=2",
+    "system.replay_dtype=bfloat16",
+)
 GRU = ("network=gru", "network.torso=[8]", "network.head=[8]", "network.memory_width=8")
 NETWORKS = {
     "feed_forward": ("ippo", "network=mlp", "network.torso=[8]", *PHASE),
     "recurrent": ("ippo", *GRU, *PHASE),
-    "sequence": ("mam_ppo", "network.embed_dim=8", "network.d_state=4", "system.shuffle_agents=true", *PHASE),
+    "sequence": (
+        "mam_ppo",
+        "network.embed_dim=8",
+        "network.d_state=4",
+        "system.shuffle_agents=true",
+        *PHASE,
+    ),
     "replay": ("vdn", *GRU, *REPLAY),
 }
 
 
 def final_leaves(folder: pathlib.Path) -> dict[str, dict]:
     """Digest, shape and type of every leaf of the last checkpoint."""
-    steps = [int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
+    steps = [
+        int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit()
+    ]
     record = folder / "checkpoints" / str(max(steps)) / "record" / "metadata"
     return {"step": max(steps), **json.loads(record.read_text())["leaves"]}
 
@@ -51,13 +64,18 @@ def final_leaves(folder: pathlib.Path) -> dict[str, dict]:
 def logged(folder: pathlib.Path) -> list[dict]:
     """The rows of metrics, without what a clock said."""
     clock = ("time", "steps_per_second", "agent_steps_per_second")
-    return [{k: v for k, v in row.items() if k not in clock} for row in read_rows(folder / "metrics.jsonl")]
+    return [
+        {k: v for k, v in row.items() if k not in clock}
+        for row in read_rows(folder / "metrics.jsonl")
+    ]
 
 
 def check_same(resumed: pathlib.Path, whole: pathlib.Path) -> None:
     assert final_leaves(resumed) == final_leaves(whole)
     assert logged(resumed) == logged(whole)
-    assert json.loads((resumed / "evaluation.json").read_text()) == json.loads((whole / "evaluation.json").read_text())
+    assert json.loads((resumed / "evaluation.json").read_text()) == json.loads(
+        (whole / "evaluation.json").read_text()
+    )
 
 
 def interrupt_after(monkeypatch, update: int) -> None:
@@ -99,7 +117,7 @@ def test_resumed_is_uninterrupted(kind, tmp_path, monkeypatch):
 
 
 LONG = "toy.config(total_timesteps=64 * 300, eval=dataclasses.replace(toy.config().eval, every=64 * 30), {})"
-SCRIPT = f"import dataclasses, sys, toy; toy.install(); from jmarl.training.run import run; sys.exit(run({LONG}))"
+SCRIPT = f"import dataclasses, sys, toy; toy.install(); from jmarl.runs.run import run; sys.exit(run({LONG}))"
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +128,26 @@ def uninterrupted(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 75), (signal.SIGKILL, -9)])
-def test_a_process_that_is_stopped_or_killed_is_resumed_exactly(number, code, uninterrupted, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 75), (signal.SIGINT, 75), (signal.SIGKILL, -9)],
+)
+def test_a_process_that_is_stopped_or_killed_is_resumed_exactly(
+    number, code, uninterrupted, tmp_path
+):
     """From outside, at a moment that nobody chose, after the first checkpoint."""
     tests = pathlib.Path(toy.__file__).parent
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)]),
+    }
     script = SCRIPT.format(f"run_dir={str(tmp_path / 'run')!r}")
-    process = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("evaluation at 1,9"):
@@ -127,10 +158,12 @@ def test_a_process_that_is_stopped_or_killed_is_resumed_exactly(number, code, un
 
 
 @pytest.mark.xfail(
-    reason="defective twin: a checkpoint without the state of the optimiser", strict=True, raises=AssertionError
+    reason="defective twin: a checkpoint without the state of the optimizer",
+    strict=True,
+    raises=AssertionError,
 )
-def test_resumed_without_the_optimiser(uninterrupted, tmp_path, monkeypatch):
-    """The optimiser begins anew; parameters, environments and keys are those that were saved."""
+def test_resumed_without_the_optimizer(uninterrupted, tmp_path, monkeypatch):
+    """The optimizer begins anew; parameters, environments and keys are those that were saved."""
     config = eval(LONG.format(f"run_dir={str(tmp_path / 'run')!r}"))
     with monkeypatch.context() as patch:
         interrupt_after(patch, 150)
@@ -138,8 +171,12 @@ def test_resumed_without_the_optimiser(uninterrupted, tmp_path, monkeypatch):
 
     def train(s, state, at, saved, real=loop.train):
         learner = state.runner.learner
-        learner = learner.replace(opt_state=jax.tree.map(lambda x: x * 0, learner.opt_state))
-        return real(s, state.replace(runner=state.runner.replace(learner=learner)), at, saved)
+        learner = learner.replace(
+            opt_state=jax.tree.map(lambda x: x * 0, learner.opt_state)
+        )
+        return real(
+            s, state.replace(runner=state.runner.replace(learner=learner)), at, saved
+        )
 
     monkeypatch.setattr(loop, "train", train)
     assert run(resume_config(str(tmp_path / "run"))) == 0

@@ -12,15 +12,25 @@ from jmarl.config import ConfigError
 from jmarl.learning.exploration import greedy
 from jmarl.networks.actor_critic import AgentNet
 from jmarl.networks.mixers import make_mixer
-from jmarl.systems import value
+from jmarl.systems.kits import q_learning as value
 from jmarl.training.anakin import device_mesh, init_runner, rollout
-from jmarl.training.api import assemble, programs
+from jmarl.training.train import assemble, programs
 
 
 SMALL = {
     "mlp": ("network=mlp", "network.torso=[8]"),
-    "gru": ("network=gru", "network.torso=[8]", "network.memory_width=8", "network.head=[8]"),
-    "ssm": ("network=ssm", "network.torso=[8]", "network.memory_width=8", "network.head=[8]"),
+    "gru": (
+        "network=gru",
+        "network.torso=[8]",
+        "network.memory_width=8",
+        "network.head=[8]",
+    ),
+    "ssm": (
+        "network=ssm",
+        "network.torso=[8]",
+        "network.memory_width=8",
+        "network.head=[8]",
+    ),
     "hpn": ("network.memory_width=8", "network.hyper_width=8"),
     "mat": ("network.embed_dim=8",),
     "mam": ("network.embed_dim=8", "network.d_state=4"),
@@ -51,7 +61,9 @@ REPLAY = ("system.batch_size=8", "system.gradient_steps=2", "system.replay_size=
 
 
 def over(cases):
-    return pytest.mark.parametrize(("name", "size"), cases, ids=["-".join(c) for c in cases])
+    return pytest.mark.parametrize(
+        ("name", "size"), cases, ids=["-".join(c) for c in cases]
+    )
 
 
 cases = over(PPO + VALUE)
@@ -103,7 +115,11 @@ def test_greedy_actions_are_those_of_the_values_that_are_learnt(name, size):
     """Memory carried from step to step, and unrolled over the rows of a sequence, is the same."""
     env, system, (runner, *_), _ = learned(name, size)
     cfg = jmarl.load_config(name, ["env=probe_death", "num_envs=8", *SMALL[size]])
-    net = value.QNetwork(AgentNet(env.spec, cfg.network), make_mixer(env.spec, cfg.system.mixer), env.spec)
+    net = value.QNetwork(
+        AgentNet(env.spec, cfg.network),
+        make_mixer(env.spec, cfg.system.mixer),
+        env.spec,
+    )
     strict = system._replace(explore=jnp.zeros_like)
 
     @jax.jit
@@ -121,7 +137,9 @@ def test_greedy_actions_are_those_of_the_values_that_are_learnt(name, size):
 @cases
 def test_the_same_key_gives_the_same_result(name, size):
     _, _, once, again = learned(name, size)
-    for a, b in zip(jax.tree.leaves(once[2].params), jax.tree.leaves(again[2].params), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(once[2].params), jax.tree.leaves(again[2].params), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
 
 
@@ -133,7 +151,11 @@ def test_memory_is_not_read_where_an_episode_begins(name, size):
     key, greedy = jax.random.key(1), jnp.zeros(())
     act = jax.jit(system.act)
     clean = act(params, system.carry(8), timestep, key, greedy)
-    for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(act(params, dirty, timestep, key, greedy)), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(clean),
+        jax.tree.leaves(act(params, dirty, timestep, key, greedy)),
+        strict=True,
+    ):
         np.testing.assert_array_equal(a, b)
 
 
@@ -142,7 +164,13 @@ def test_greedy_ignores_the_key_and_sampling_does_not(name, size):
     _, system, (runner, _, _, _), _ = learned(name, size)
     act = jax.jit(system.act)
     params, carry, timestep = runner.learner.params, system.carry(8), runner.timestep
-    draw = [[act(params, carry, timestep, jax.random.key(k), jnp.float32(e))[0] for k in range(4)] for e in (0, 1)]
+    draw = [
+        [
+            act(params, carry, timestep, jax.random.key(k), jnp.float32(e))[0]
+            for k in range(4)
+        ]
+        for e in (0, 1)
+    ]
     assert all((a == draw[0][0]).all() for a in draw[0])
     assert any((a != draw[1][0]).any() for a in draw[1])
 
@@ -156,42 +184,72 @@ def test_only_available_actions_are_taken(name, size):
 
 
 NARROW = ["mpe_spread", "mpe_spread_continuous", "smax_1v1"]
-ON_FOUR = [(4, *case, env) for case in [("ippo", "gru"), ("mappo", "mlp"), ("mam_ppo", "mam")] for env in NARROW]
+ON_FOUR = [
+    (4, *case, env)
+    for case in [("ippo", "gru"), ("mappo", "mlp"), ("mam_ppo", "mam")]
+    for env in NARROW
+]
 ON_ONE = [(1, "mappo", "mlp", "mpe_spread"), (1, "ippo", "ssm", "smax_1v1")]
-ON_ONE += [(1, "hpn_mappo", "hpn", env) for env in ("mpe_spread_continuous", "smax_1v1")]
+ON_ONE += [
+    (1, "hpn_mappo", "hpn", env) for env in ("mpe_spread_continuous", "smax_1v1")
+]
 
 
 @pytest.mark.parametrize(("devices", "name", "size", "env"), ON_FOUR + ON_ONE)
 def test_a_world_may_lack_features_or_entities(devices, name, size, env):
     """No global features, and no other ally: leaves without elements pass through the whole of training."""
-    words = [f"env={env}", "num_envs=16", "rollout_length=4", "system.minibatches=2", "arch.updates_per_chunk=1"]
+    words = [
+        f"env={env}",
+        "num_envs=16",
+        "rollout_length=4",
+        "system.minibatches=2",
+        "arch.updates_per_chunk=1",
+    ]
     cfg = jmarl.load_config(name, [*words, *SMALL[size]])
     init, chunk, evaluation = programs(cfg, *assemble(cfg))
     runner = jax.eval_shape(init, jax.random.key(0))
     with jax.set_mesh(device_mesh(jax.devices()[:devices])):
         after, metrics = jax.eval_shape(chunk, runner)
         jax.eval_shape(evaluation, runner.learner.params, jax.random.key(0))
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), runner)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), runner
+    )
     assert all(x.shape == () for x in jax.tree.leaves(metrics))
 
 
 @pytest.mark.parametrize(("name", "size"), [("ippo", "mlp"), ("pqn_vdn", "mlp")])
 def test_what_an_absent_agent_did_changes_nothing_that_is_learnt(name, size):
-    words = ["env=smax_1v2+2v1", "num_envs=16", "rollout_length=8", *PHASE, *SMALL[size]]
+    words = [
+        "env=smax_1v2+2v1",
+        "num_envs=16",
+        "rollout_length=8",
+        *PHASE,
+        *SMALL[size],
+    ]
     cfg = jmarl.load_config(name, words)
     env, system = assemble(cfg)
     runner = init_runner(env, system, 16, jax.random.key(0))
-    _, experience, _ = jax.jit(lambda r: rollout(env, system, r, 8, jax.random.key(1)))(runner)
+    _, experience, _ = jax.jit(lambda r: rollout(env, system, r, 8, jax.random.key(1)))(
+        runner
+    )
     absent = ~experience.steps.obs.present
     assert absent.any() and not absent.all()
-    other = jnp.where(absent, 1 - experience.steps.action.clip(0, 1), experience.steps.action)
+    other = jnp.where(
+        absent, 1 - experience.steps.action.clip(0, 1), experience.steps.action
+    )
     changed = experience.replace(steps=experience.steps.replace(action=other))
-    update = jax.jit(lambda rows: system.update(runner.learner, rows, jax.random.key(2))[0].params)
-    for x, y in zip(*(jax.tree.leaves(update(rows)) for rows in (experience, changed)), strict=True):
+    update = jax.jit(
+        lambda rows: system.update(runner.learner, rows, jax.random.key(2))[0].params
+    )
+    for x, y in zip(
+        *(jax.tree.leaves(update(rows)) for rows in (experience, changed)), strict=True
+    ):
         np.testing.assert_array_equal(x, y)
 
 
 @pytest.mark.parametrize("name", ["mat_ppo", "mam_ppo", "sable"])
 def test_a_system_that_reads_agents_in_a_row_refuses_teams_of_several_sizes(name):
-    with pytest.raises(ConfigError, match=r"^env=smax_1v2\+2v1: its teams have several sizes"):
+    with pytest.raises(
+        ConfigError, match=r"^env=smax_1v2\+2v1: its teams have several sizes"
+    ):
         assemble(jmarl.load_config(name, ["env=smax_1v2+2v1"]))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jmarl.envs.probes import make as make_probe
-from jmarl.learning.normaliser import denormalise
+from jmarl.learning.normalizer import denormalize
 from jmarl.networks.actor_critic import NetworkConfig
 from jmarl.systems import ippo, mappo
 from jmarl.training.anakin import init_runner, rollout
@@ -40,9 +40,17 @@ def make(module, env, *, memory="none", updates, **changes):
     if module is mappo:
         hyper["critic_input"] = "state_and_obs"
     network = NetworkConfig(
-        torso=(16,), memory=memory, memory_width=16, head=(16,), activation="tanh", layer_norm=False, agent_id=False
+        torso=(16,),
+        memory=memory,
+        memory_width=16,
+        head=(16,),
+        activation="tanh",
+        layer_norm=False,
+        agent_id=False,
     )
-    run = SimpleNamespace(system=module.Config(**(hyper | changes)), network=network, num_updates=updates)
+    run = SimpleNamespace(
+        system=module.Config(**(hyper | changes)), network=network, num_updates=updates
+    )
     return module.make(env.spec, run)
 
 
@@ -53,13 +61,21 @@ def train(module, probe, *, updates, memory="none", **changes):
 
     def iteration(runner, key):
         runner, experience, episodes = rollout(env, system, runner, ROWS, key)
-        values = denormalise(runner.learner.value_stats, experience.steps.extras.value)
+        values = denormalize(runner.learner.value_stats, experience.steps.extras.value)
         learner, _ = system.update(runner.learner, experience, key)
-        return runner.replace(learner=learner), (experience.steps, values, episodes["return"] / episodes["count"])
+        return runner.replace(learner=learner), (
+            experience.steps,
+            values,
+            episodes["return"] / episodes["count"],
+        )
 
     @jax.jit
     def run(key):
-        return jax.lax.scan(iteration, init_runner(env, system, ENVS, key), jax.random.split(key, updates))[1]
+        return jax.lax.scan(
+            iteration,
+            init_runner(env, system, ENVS, key),
+            jax.random.split(key, updates),
+        )[1]
 
     return jax.tree.map(lambda x: x[-1], run(jax.random.key(0)))
 
@@ -77,7 +93,9 @@ def test_two_phases_are_worth_1_9_and_1():
 
 
 def test_a_time_limit_takes_nothing_from_the_value():
-    steps, values, _ = train(ippo, "probe_two_phase_truncated", updates=150, gae_lambda=1.0)
+    steps, values, _ = train(
+        ippo, "probe_two_phase_truncated", updates=150, gae_lambda=1.0
+    )
     np.testing.assert_allclose(values[steps.valid], 1 / (1 - GAMMA), rtol=0.05)
 
 

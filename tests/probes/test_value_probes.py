@@ -12,9 +12,9 @@ from jmarl.learning.exploration import greedy
 from jmarl.learning.returns import lambda_return
 from jmarl.networks.actor_critic import AgentNet
 from jmarl.networks.mixers import make_mixer
-from jmarl.systems import value
+from jmarl.systems.kits import q_learning as value
 from jmarl.training.anakin import init_runner, rollout
-from jmarl.training.api import assemble
+from jmarl.training.train import assemble
 
 
 GAMMA = 0.9
@@ -29,7 +29,12 @@ SIZES = (
 )
 KINDS = {
     "pqn_vdn": ("system.minibatches=2", "system.epochs=4"),
-    "vdn": ("system.batch_size=32", "system.gradient_steps=8", "system.target_every=20", "system.replay_size=4096"),
+    "vdn": (
+        "system.batch_size=32",
+        "system.gradient_steps=8",
+        "system.target_every=20",
+        "system.replay_size=4096",
+    ),
 }
 
 
@@ -37,9 +42,15 @@ def train(name, probe, *overrides, updates):
     """The team's value of the best actions on every row of a rollout after training, and those rows."""
     words = [f"env={probe}", f"system.gamma={GAMMA}", *SIZES, *KINDS[name], *overrides]
     rows = updates * 32 * 16
-    config = jmarl.load_config(name, [*words, f"total_timesteps={rows}", f"eval.every={rows}"])
+    config = jmarl.load_config(
+        name, [*words, f"total_timesteps={rows}", f"eval.every={rows}"]
+    )
     env, system = assemble(config)
-    net = value.QNetwork(AgentNet(env.spec, config.network), make_mixer(env.spec, config.system.mixer), env.spec)
+    net = value.QNetwork(
+        AgentNet(env.spec, config.network),
+        make_mixer(env.spec, config.system.mixer),
+        env.spec,
+    )
 
     def iteration(runner, key):
         runner, experience, _ = rollout(env, system, runner, config.rollout_length, key)
@@ -48,8 +59,12 @@ def train(name, probe, *overrides, updates):
 
     @jax.jit
     def run(key):
-        runner, _ = jax.lax.scan(iteration, init_runner(env, system, 32, key), jax.random.split(key, updates))
-        steps = value.steps_of(rollout(env, system, runner, config.rollout_length, key)[1])
+        runner, _ = jax.lax.scan(
+            iteration, init_runner(env, system, 32, key), jax.random.split(key, updates)
+        )
+        steps = value.steps_of(
+            rollout(env, system, runner, config.rollout_length, key)[1]
+        )
         params = runner.learner.params
         q = net.unroll(params, runner.carry, steps)
         return net.mix(params, q, greedy(q, steps.obs.avail), steps), steps
@@ -69,7 +84,11 @@ def limit_as_end(reward, terminated, valid, value, **options):
 
 
 def cases(defect):
-    return [("pqn_vdn", lambda_return), ("vdn", lambda_return), pytest.param("pqn_vdn", defect, marks=TWIN)]
+    return [
+        ("pqn_vdn", lambda_return),
+        ("vdn", lambda_return),
+        pytest.param("pqn_vdn", defect, marks=TWIN),
+    ]
 
 
 @pytest.mark.parametrize(("name", "returns"), cases(one_step_late))
@@ -97,7 +116,9 @@ def test_a_beginning_is_worth_what_it_leads_to():
 def greedy_return(name, probe, *overrides, updates):
     words = [f"env={probe}", *SIZES, *KINDS[name], "eval.episodes=256", *overrides]
     rows = updates * 32 * 16
-    config = jmarl.load_config(name, [*words, f"total_timesteps={rows}", f"eval.every={rows}"])
+    config = jmarl.load_config(
+        name, [*words, f"total_timesteps={rows}", f"eval.every={rows}"]
+    )
     _, metrics = jax.jit(lambda key: jmarl.train(config, key))(jax.random.key(0))
     return float(metrics["eval"]["greedy"]["return"][-1].mean())
 
@@ -114,7 +135,12 @@ def test_memory_carries_the_cue_past_a_death(name):
 
 def test_memory_solves_the_hidden_cue():
     """The best policy without memory gets 1/2."""
-    assert greedy_return("pqn_vdn", "probe_cue", *MEMORY, "system.explore_steps=20_000", updates=120) > 0.9
+    assert (
+        greedy_return(
+            "pqn_vdn", "probe_cue", *MEMORY, "system.explore_steps=20_000", updates=120
+        )
+        > 0.9
+    )
 
 
 def test_agents_come_to_differ():

@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 import jmarl
-from jmarl.training.logger import read_rows
+from jmarl.runs.loggers import read_rows
 
 
 ROOT = Path(jmarl.__file__).parents[1]
@@ -49,7 +49,9 @@ def test_the_notebook_is_committed_without_results() -> None:
     nbformat.validate(notebook)
     code = [c for c in notebook.cells if c.cell_type == "code"]
     assert all(c.outputs == [] and c.execution_count is None for c in code)
-    assert [c.id for c in code if "parameters" in c.metadata.get("tags", [])] == ["parameters"]
+    assert [c.id for c in code if "parameters" in c.metadata.get("tags", [])] == [
+        "parameters"
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -58,20 +60,32 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     folder, home = tmp_path_factory.mktemp("notebook"), tmp_path_factory.mktemp("home")
     notebook = read()
     names = [c.id for c in notebook.cells]
-    notebook.cells.insert(names.index("parameters") + 1, nbformat.v4.new_code_cell(TINY))
+    notebook.cells.insert(
+        names.index("parameters") + 1, nbformat.v4.new_code_cell(TINY)
+    )
     notebook.cells.append(nbformat.v4.new_code_cell(ALONE))
     # without folders of kernels there is one: this interpreter's
     kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     kernel.connection_file = str(home / "kernel.json")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(home), "MPLBACKEND": ""}
-    client = NotebookClient(notebook, km=kernel, timeout=400, resources={"metadata": {"path": str(folder)}})
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "IPYTHONDIR": str(home),
+        "MPLBACKEND": "",
+    }
+    client = NotebookClient(
+        notebook, km=kernel, timeout=400, resources={"metadata": {"path": str(folder)}}
+    )
     client.execute(env=environment, cleanup_kc=True)
     return notebook, folder
 
 
 def data(cell: Any, kind: str) -> list[bytes]:
     """What a cell showed of a kind."""
-    return [base64.b64decode(o.data[kind]) for o in cell.outputs if kind in o.get("data", {})]
+    return [
+        base64.b64decode(o.data[kind])
+        for o in cell.outputs
+        if kind in o.get("data", {})
+    ]
 
 
 def text(cell: Any) -> str:
@@ -113,32 +127,68 @@ def test_it_shows_the_curve_and_an_episode(executed: tuple[Any, Path]) -> None:
         ("", "jmarl", None, "jmarl"),
         ("", "./x", None, "./x"),
         ("/dev/vfio/0", "jmarl", None, "jmarl[tpu]"),
-        ("/dev/accel0", "git+https://example.org/x", None, "jmarl[tpu] @ git+https://example.org/x"),
+        (
+            "/dev/accel0",
+            "git+https://example.org/x",
+            None,
+            "jmarl[tpu] @ git+https://example.org/x",
+        ),
         ("580.65.06", "./x", "cuda12", "./x[cuda13]"),
         ("550.54.15", "jmarl", "cuda13", "jmarl[cuda12]"),
         ("no device was found", "jmarl", None, "jmarl"),
     ],
 )
 def test_it_installs_what_the_machine_needs(
-    device: str, source: str, removed: str | None, installed: str, monkeypatch: pytest.MonkeyPatch
+    device: str,
+    source: str,
+    removed: str | None,
+    installed: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[tuple[str, ...]] = []
-    is_file, is_gpu = device.startswith("/dev"), bool(device) and not device.startswith("/dev")
-    monkeypatch.setattr("glob.glob", lambda pattern: [device] if is_file and device.startswith(pattern[:7]) else [])
+    is_file, is_gpu = (
+        device.startswith("/dev"),
+        bool(device) and not device.startswith("/dev"),
+    )
+    monkeypatch.setattr(
+        "glob.glob",
+        lambda pattern: [device] if is_file and device.startswith(pattern[:7]) else [],
+    )
     monkeypatch.setattr("shutil.which", lambda _: "nvidia-smi" if is_gpu else None)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=f"{device}\n"))
+    monkeypatch.setattr(
+        subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=f"{device}\n")
+    )
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    scope = {"SOURCE": source, "subprocess": subprocess, "python": lambda *words: calls.append(words)}
+    scope = {
+        "SOURCE": source,
+        "subprocess": subprocess,
+        "python": lambda *words: calls.append(words),
+    }
     exec(cell(read(), "installation").source, scope)
-    uninstall = ("-m", "pip", "uninstall", "-q", "-y", f"jax-{removed}-plugin", f"jax-{removed}-pjrt")
-    assert calls == [*([uninstall] if removed else []), ("-m", "pip", "install", "-q", installed)]
+    uninstall = (
+        "-m",
+        "pip",
+        "uninstall",
+        "-q",
+        "-y",
+        f"jax-{removed}-plugin",
+        f"jax-{removed}-pjrt",
+    )
+    assert calls == [
+        *([uninstall] if removed else []),
+        ("-m", "pip", "install", "-q", installed),
+    ]
 
 
-def test_the_folder_of_a_checkout_is_no_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_of_a_checkout_is_no_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "jmarl").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.setattr(
-        sys, "meta_path", [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+        sys,
+        "meta_path",
+        [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()],
     )
     monkeypatch.delitem(sys.modules, "jmarl")
     importlib.invalidate_caches()
@@ -146,7 +196,9 @@ def test_the_folder_of_a_checkout_is_no_installation(tmp_path: Path, monkeypatch
         exec(cell(read(), "installation").source, {"SOURCE": "", "python": None})
 
 
-def test_a_command_that_fails_fails_its_cell(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_that_fails_fails_its_cell(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     scope: dict[str, Any] = {}
     exec(cell(read(), "processes").source, scope)
     with pytest.raises(RuntimeError, match="exit code 2"):

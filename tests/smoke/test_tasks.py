@@ -4,7 +4,7 @@ import jax
 import pytest
 
 import jmarl
-from jmarl.training.catalogue import yaml_names
+from jmarl.config.choices import yaml_names
 
 
 TASKS = yaml_names("experiment")
@@ -28,7 +28,10 @@ def test_there_are_21():
     assert set(QUICK) < set(TASKS)
 
 
-@pytest.mark.parametrize("task", [t if t in QUICK else pytest.param(t, marks=pytest.mark.slow) for t in TASKS])
+@pytest.mark.parametrize(
+    "task",
+    [t if t in QUICK else pytest.param(t, marks=pytest.mark.slow) for t in TASKS],
+)
 def test_a_task_trains_and_evaluates(task):
     config = jmarl.load_config("mam_ppo", [f"experiment={task}", *TINY])
     assert config.num_updates == 2
@@ -41,5 +44,9 @@ def test_a_task_trains_and_evaluates(task):
 def test_the_protocol_is_the_papers():
     config = jmarl.load_config("mam_ppo", ["experiment=rware_tiny-2ag"])
     assert config.env["name"] == "rware_tiny-2ag"
-    assert (config.total_timesteps, config.num_seeds, config.eval.episodes) == (20_000_000, 10, 32)
+    assert (config.total_timesteps, config.num_seeds, config.eval.episodes) == (
+        20_000_000,
+        10,
+        32,
+    )
     assert config.num_evaluations == 122

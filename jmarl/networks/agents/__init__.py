@@ -13,7 +13,17 @@ from jmarl.networks.agents.updet import UPDeT, UPDeTConfig
 from jmarl.types import Spec
 
 
-__all__ = ["HPN", "SAQA", "Agent", "AgentConfig", "HPNConfig", "SAQAConfig", "UPDeT", "UPDeTConfig", "make_agent"]
+__all__ = [
+    "HPN",
+    "SAQA",
+    "Agent",
+    "AgentConfig",
+    "HPNConfig",
+    "SAQAConfig",
+    "UPDeT",
+    "UPDeTConfig",
+    "make_agent",
+]
 
 Agent = AgentNet | HPN | UPDeT | SAQA
 AgentConfig = NetworkConfig | HPNConfig | UPDeTConfig | SAQAConfig
@@ -22,5 +32,10 @@ AgentConfig = NetworkConfig | HPNConfig | UPDeTConfig | SAQAConfig
 
 def make_agent(spec: Spec, config: AgentConfig, out_scale: float = 0.01) -> Agent:
     """The agent network of that configuration; ``out_scale`` is the size of its outputs at the start."""
-    kinds = {NetworkConfig: AgentNet, HPNConfig: HPN, UPDeTConfig: UPDeT, SAQAConfig: SAQA}
+    kinds = {
+        NetworkConfig: AgentNet,
+        HPNConfig: HPN,
+        UPDeTConfig: UPDeT,
+        SAQAConfig: SAQA,
+    }
     return kinds[type(config)](spec, config, out_scale)

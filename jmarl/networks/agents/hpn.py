@@ -33,7 +33,7 @@ from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds
 from jmarl.networks.entities import visible_rows
 from jmarl.networks.flatten import one_hot
 from jmarl.networks.memory import MemoryKind, make_memory
-from jmarl.networks.torso import JointDense, product
+from jmarl.nn.linear import JointDense, product
 from jmarl.types import Carry, EntityObs, Spec
 
 
@@ -68,7 +68,9 @@ class HPN(nn.Module):
     @nn.nowrap
     def initial(self, batch: int) -> Carry:
         """Memory of every agent."""
-        return make_memory(self.config.memory, self.config.memory_width).initial(batch, self.spec.n_agents)
+        return make_memory(self.config.memory, self.config.memory_width).initial(
+            batch, self.spec.n_agents
+        )
 
     @nn.compact
     def __call__(
@@ -77,15 +79,24 @@ class HPN(nn.Module):
         """Observations ``[T, B, N]`` and where episodes begin, to outputs."""
         cfg, spec, rows = self.config, self.spec, visible_rows(obs)
         nets = [
-            HyperNet(cfg, group.width, kinds, self.out_scale, name=f"hyper_{group.name}")
+            HyperNet(
+                cfg, group.width, kinds, self.out_scale, name=f"hyper_{group.name}"
+            )
             for group, kinds in zip(spec.groups, slot_kinds(spec), strict=True)
         ]
         hidden = [net(x) for net, x in zip(nets, rows, strict=True)]
         own = (obs.own, one_hot(obs, spec)) if cfg.agent_id else (obs.own,)
-        pooled = [net.pooled(*group) for net, *group in zip(nets, rows, hidden, obs.mask, strict=True)]
+        pooled = [
+            net.pooled(*group)
+            for net, *group in zip(nets, rows, hidden, obs.mask, strict=True)
+        ]
         x = sensed(self, cfg, own, pooled)
-        carry, x = make_memory(cfg.memory, cfg.memory_width)(carry, x, first[..., None] | obs.joined)
-        aimed = [net.values(u, x) for net, u in zip(nets, hidden, strict=True) if net.kinds]
+        carry, x = make_memory(cfg.memory, cfg.memory_width)(
+            carry, x, first[..., None] | obs.joined
+        )
+        aimed = [
+            net.values(u, x) for net, u in zip(nets, hidden, strict=True) if net.kinds
+        ]
         return carry, flat_actions(spec, own_values(spec, x, self.out_scale), aimed)
 
 
@@ -99,7 +110,9 @@ def sensed(
     x = JointDense(cfg.memory_width, scale=1.0, name="own")(*own)
     if pooled:
         shape = (cfg.n_head, cfg.memory_width)
-        weights = net.param("merge", nn.initializers.ones, shape) if cfg.n_head > 1 else None
+        weights = (
+            net.param("merge", nn.initializers.ones, shape) if cfg.n_head > 1 else None
+        )
         x += merged(sum(pooled[1:], start=pooled[0]), weights)
     return nn.relu(x)
 
@@ -116,7 +129,7 @@ class HyperNet(nn.Module):
         """The hidden layer, and the slices of the last layer: its kernel and bias for W_in, and those for the values.
 
         W_in is part of a dense layer of fan-in ``features``, and its kernel of the one that reads
-        ``x_j (x) u_j``: so they are initialised.
+        ``x_j (x) u_j``: so they are initialized.
         """
         cfg, init = self.config, nn.initializers.lecun_normal()
         self.hidden = JointDense(cfg.hyper_width)
@@ -124,22 +137,31 @@ class HyperNet(nn.Module):
         self.kernel = self.param("kernel", init, (self.features * cfg.hyper_width, out))
         self.bias = self.param("bias", init, (self.features, out))
         if self.kinds:
-            spread = self.out_scale / math.sqrt(cfg.memory_width * (cfg.hyper_width + 1))
+            spread = self.out_scale / math.sqrt(
+                cfg.memory_width * (cfg.hyper_width + 1)
+            )
             width = cfg.n_head * self.kinds * (cfg.hyper_width + 1)
             self.value = nn.Dense(width, kernel_init=nn.initializers.normal(spread))
             if cfg.n_head > 1:
-                self.merge = self.param("merge", nn.initializers.ones, (cfg.n_head, self.kinds))
+                self.merge = self.param(
+                    "merge", nn.initializers.ones, (cfg.n_head, self.kinds)
+                )
 
     def __call__(self, rows: Float[Array, "*batch E F"]) -> Float[Array, "*batch E Hy"]:
         """The hypernetwork's hidden layer u, on which W_in, w_out and b_out depend linearly."""
         return nn.relu(self.hidden(rows))
 
     def pooled(
-        self, rows: Float[Array, "*batch E F"], hidden: Float[Array, "*batch E Hy"], mask: Bool[Array, "*batch E"]
+        self,
+        rows: Float[Array, "*batch E F"],
+        hidden: Float[Array, "*batch E Hy"],
+        mask: Bool[Array, "*batch E"],
     ) -> Float[Array, "*batch n H"]:
         """``sum_j x_j W_in(x_j)`` (or the mean over those present) for each head; a zero row adds nothing."""
         outer = jnp.einsum("...ef,...ey->...fy", rows, hidden)
-        x = product(outer.reshape(*outer.shape[:-2], -1), self.kernel) + product(rows.sum(-2), self.bias)
+        x = product(outer.reshape(*outer.shape[:-2], -1), self.kernel) + product(
+            rows.sum(-2), self.bias
+        )
         if self.config.pool == "mean":
             x /= jnp.maximum(mask.sum(-1, keepdims=True), 1)
         return x.reshape(*x.shape[:-1], self.config.n_head, self.config.memory_width)
@@ -149,11 +171,24 @@ class HyperNet(nn.Module):
     ) -> Float[Array, "*batch E K"]:
         """``memory w_out(x_j) + b_out(x_j)``: what is constant in u_j, and its inner product with the rest."""
         n, width = self.config.n_head, self.config.hyper_width
-        asking = self.value(memory).reshape(*memory.shape[:-1], n * self.kinds, width + 1)
-        x = jnp.einsum("...ey,...ky->...ek", hidden, asking[..., :width]) + asking[..., None, :, width]
-        return merged(x.reshape(*x.shape[:-1], n, self.kinds), self.merge if n > 1 else None)
+        asking = self.value(memory).reshape(
+            *memory.shape[:-1], n * self.kinds, width + 1
+        )
+        x = (
+            jnp.einsum("...ey,...ky->...ek", hidden, asking[..., :width])
+            + asking[..., None, :, width]
+        )
+        return merged(
+            x.reshape(*x.shape[:-1], n, self.kinds), self.merge if n > 1 else None
+        )
 
 
-def merged(x: Float[Array, "*batch n K"], weights: Float[Array, "n K"] | None) -> Float[Array, "*batch K"]:
+def merged(
+    x: Float[Array, "*batch n K"], weights: Float[Array, "n K"] | None
+) -> Float[Array, "*batch K"]:
     """The heads' outputs, weighted by a softmax over heads; the only one as it is."""
-    return x[..., 0, :] if weights is None else (x * jax.nn.softmax(weights, axis=0)).sum(-2)
+    return (
+        x[..., 0, :]
+        if weights is None
+        else (x * jax.nn.softmax(weights, axis=0)).sum(-2)
+    )

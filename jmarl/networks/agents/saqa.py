@@ -26,12 +26,12 @@ from jaxtyping import Array, Bool, Float
 
 from jmarl.config import check, check_range
 from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds
-from jmarl.networks.attention import MASKED
 from jmarl.networks.entities import visible_rows
-from jmarl.networks.init import orthogonal
 from jmarl.networks.memory import MemoryKind, make_memory
-from jmarl.networks.torso import JointDense, product
-from jmarl.ssm.norm import LayerNorm
+from jmarl.nn.attention import MASKED
+from jmarl.nn.initializers import orthogonal
+from jmarl.nn.linear import JointDense, product
+from jmarl.nn.norm import LayerNorm
 from jmarl.types import Carry, EntityObs, Spec
 
 
@@ -48,7 +48,12 @@ class SAQAConfig:
         """Check every value; a broken rule raises ``ConfigError``."""
         check_range("network.n_head", self.n_head, 1)
         check_range("network.embed_dim", self.embed_dim, 1)
-        check(self.embed_dim % self.n_head == 0, "network.embed_dim", self.embed_dim, "must divide by network.n_head")
+        check(
+            self.embed_dim % self.n_head == 0,
+            "network.embed_dim",
+            self.embed_dim,
+            "must divide by network.n_head",
+        )
 
 
 class SAQA(nn.Module):
@@ -64,7 +69,9 @@ class SAQA(nn.Module):
     @nn.nowrap
     def initial(self, batch: int) -> Carry:
         """Memory of every agent."""
-        return make_memory(self.config.memory, self.config.embed_dim).initial(batch, self.spec.n_agents)
+        return make_memory(self.config.memory, self.config.embed_dim).initial(
+            batch, self.spec.n_agents
+        )
 
     @nn.compact
     def __call__(
@@ -72,13 +79,28 @@ class SAQA(nn.Module):
     ) -> tuple[Carry, Float[Array, "T B N A"]]:
         """Observations ``[T, B, N]`` and where episodes begin, to outputs."""
         cfg, spec, kinds = self.config, self.spec, slot_kinds(self.spec)
-        groups = [(rows, Embedding(cfg.embed_dim, rows.shape[-1], name=name)) for name, rows in self._rows(obs)]
-        mask = jnp.concatenate([jnp.ones((*obs.alive.shape, 1), bool), *obs.mask], axis=-1)
+        groups = [
+            (rows, Embedding(cfg.embed_dim, rows.shape[-1], name=name))
+            for name, rows in self._rows(obs)
+        ]
+        mask = jnp.concatenate(
+            [jnp.ones((*obs.alive.shape, 1), bool), *obs.mask], axis=-1
+        )
         own = groups[0][1](obs.own)
-        heard = QueryAttention(cfg.n_head, cfg.embed_dim, name="attention")(own, groups, mask)
+        heard = QueryAttention(cfg.n_head, cfg.embed_dim, name="attention")(
+            own, groups, mask
+        )
         x = LayerNorm(name="norm")(own + heard)
-        carry, x = make_memory(cfg.memory, cfg.embed_dim)(carry, x, first[..., None] | obs.joined)
-        head = InnerProduct(cfg.n_head, cfg.embed_dim, max(kinds, default=0), self.out_scale, name="aimed_actions")
+        carry, x = make_memory(cfg.memory, cfg.embed_dim)(
+            carry, x, first[..., None] | obs.joined
+        )
+        head = InnerProduct(
+            cfg.n_head,
+            cfg.embed_dim,
+            max(kinds, default=0),
+            self.out_scale,
+            name="aimed_actions",
+        )
         aimed = head(x, groups[1:]) if any(kinds) else []
         aimed = [values[..., :n] for values, n in zip(aimed, kinds, strict=False) if n]
         return carry, flat_actions(spec, own_values(spec, x, self.out_scale), aimed)
@@ -86,7 +108,10 @@ class SAQA(nn.Module):
     def _rows(self, obs: EntityObs) -> list[tuple[str, Float[Array, "T B N E F"]]]:
         """The agent as a group of one, then the groups, each with the name of its embedding."""
         groups = zip(self.spec.groups, visible_rows(obs), strict=True)
-        return [("own", obs.own[..., None, :]), *((f"embed_{group.name}", rows) for group, rows in groups)]
+        return [
+            ("own", obs.own[..., None, :]),
+            *((f"embed_{group.name}", rows) for group, rows in groups),
+        ]
 
 
 class Embedding(nn.Module):
@@ -104,7 +129,9 @@ class Embedding(nn.Module):
         """The embedding itself."""
         return product(x, self.kernel) + self.bias
 
-    def projected(self, by: Float[Array, "D P"]) -> tuple[Float[Array, "F P"], Float[Array, " P"]]:
+    def projected(
+        self, by: Float[Array, "D P"]
+    ) -> tuple[Float[Array, "F P"], Float[Array, " P"]]:
         """Kernel and bias of the embedding and a projection of it, as one linear map of the rows."""
         return self.kernel @ by, self.bias @ by
 
@@ -120,17 +147,28 @@ class QueryAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, asking: Float[Array, "*batch D"], groups: Groups, mask: Bool[Array, "*batch E"]
+        self,
+        asking: Float[Array, "*batch D"],
+        groups: Groups,
+        mask: Bool[Array, "*batch E"],
     ) -> Float[Array, "*batch D"]:
         """Over the entities of all groups, in their order in ``mask``."""
-        key, value = (self.param(name, orthogonal(), (self.width, self.width)) for name in ("key", "value"))
+        key, value = (
+            self.param(name, orthogonal(), (self.width, self.width))
+            for name in ("key", "value")
+        )
         bias = self.param("value_bias", nn.initializers.zeros, (self.width,))
         query = self._split(JointDense(self.width, scale=1.0, name="query")(asking))
-        scores = [self._scores(query, rows, *embed.projected(key)) for rows, embed in groups]
+        scores = [
+            self._scores(query, rows, *embed.projected(key)) for rows, embed in groups
+        ]
         scores = jnp.where(mask[..., None, :], jnp.concatenate(scores, axis=-1), MASKED)
         ends = list(itertools.accumulate(rows.shape[-2] for rows, _ in groups))
         weights = jnp.split(nn.softmax(scores), ends[:-1], axis=-1)
-        heard = [self._mean(w, *group, value) for w, group in zip(weights, groups, strict=True)]
+        heard = [
+            self._mean(w, *group, value)
+            for w, group in zip(weights, groups, strict=True)
+        ]
         return sum(heard[1:], start=heard[0]).reshape(asking.shape) + bias
 
     def _split(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch n P"]:
@@ -145,7 +183,9 @@ class QueryAttention(nn.Module):
     ) -> Float[Array, "*batch n E"]:
         query /= query.shape[-1] ** 0.5
         asked = jnp.einsum("...np,fnp->...nf", query, self._split(kernel))
-        return jnp.einsum("...nf,...ef->...ne", asked, rows) + (query * self._split(bias)).sum(-1, keepdims=True)
+        return jnp.einsum("...nf,...ef->...ne", asked, rows) + (
+            query * self._split(bias)
+        ).sum(-1, keepdims=True)
 
     def _mean(
         self,
@@ -172,10 +212,17 @@ class InnerProduct(nn.Module):
     scale: float
 
     @nn.compact
-    def __call__(self, memory: Float[Array, "*batch D"], groups: Groups) -> list[Float[Array, "*batch E K"]]:
+    def __call__(
+        self, memory: Float[Array, "*batch D"], groups: Groups
+    ) -> list[Float[Array, "*batch E K"]]:
         """``<Q h, e_j K + b>`` for each group; the mean over heads is a factor."""
-        init, shape = orthogonal(self.scale), (*memory.shape[:-1], self.kinds, self.width)
-        query = nn.Dense(self.kinds * self.width, kernel_init=init, name="query")(memory).reshape(shape)
+        init, shape = (
+            orthogonal(self.scale),
+            (*memory.shape[:-1], self.kinds, self.width),
+        )
+        query = nn.Dense(self.kinds * self.width, kernel_init=init, name="query")(
+            memory
+        ).reshape(shape)
         query /= (self.n_head * self.width) ** 0.5  # heads x the root of a head's width
         key = self.param("key", orthogonal(), (self.width, self.width))
         key_bias = self.param("key_bias", nn.initializers.zeros, (self.width,))
@@ -183,5 +230,7 @@ class InnerProduct(nn.Module):
         for rows, embed in groups:
             kernel, bias = embed.projected(key)
             asked, constant = product(query, kernel.T), query @ (bias + key_bias)
-            values.append(jnp.einsum("...ef,...kf->...ek", rows, asked) + constant[..., None, :])
+            values.append(
+                jnp.einsum("...ef,...kf->...ek", rows, asked) + constant[..., None, :]
+            )
         return values

@@ -26,11 +26,11 @@ from jaxtyping import Array, Bool, Float
 
 from jmarl.config import check_range
 from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds
-from jmarl.networks.attention import attend
 from jmarl.networks.entities import visible_rows
-from jmarl.networks.init import orthogonal
-from jmarl.networks.torso import JointDense
-from jmarl.ssm.norm import LayerNorm
+from jmarl.nn.attention import attend
+from jmarl.nn.initializers import orthogonal
+from jmarl.nn.linear import JointDense
+from jmarl.nn.norm import LayerNorm
 from jmarl.types import EntityObs, Spec
 
 
@@ -73,17 +73,28 @@ class UPDeT(nn.Module):
         kinds = slot_kinds(self.spec)
         order = sorted(range(len(kinds)), key=lambda i: kinds[i] == 0)
         asked = [i for i in order if kinds[i]]
-        ends = list(itertools.accumulate((self.spec.groups[i].size for i in asked), initial=0))
-        tokens = JointDense(self.config.embed_dim, scale=1.0, name="embed")(self._padded(obs, order))
-        mask = jnp.concatenate([jnp.ones((*obs.alive.shape, 1), bool), *(obs.mask[i] for i in order)], axis=-1)
+        ends = list(
+            itertools.accumulate((self.spec.groups[i].size for i in asked), initial=0)
+        )
+        tokens = JointDense(self.config.embed_dim, scale=1.0, name="embed")(
+            self._padded(obs, order)
+        )
+        mask = jnp.concatenate(
+            [jnp.ones((*obs.alive.shape, 1), bool), *(obs.mask[i] for i in order)],
+            axis=-1,
+        )
         step = nn.remat(Step, prevent_cse=False)(self.config, 1 + ends[-1], name="step")
         scan = nn.scan(
-            lambda step, carry, inputs: step(carry, *inputs), variable_broadcast="params", split_rngs={"params": False}
+            lambda step, carry, inputs: step(carry, *inputs),
+            variable_broadcast="params",
+            split_rngs={"params": False},
         )
         carry, read = scan(step, carry, (tokens, mask, first[..., None] | obs.joined))
         own, values = self._values(read, max(kinds, default=0))
         spans = zip(asked, itertools.pairwise(ends), strict=True)
-        return carry, flat_actions(self.spec, own, [values[..., a:b, : kinds[i]] for i, (a, b) in spans])
+        return carry, flat_actions(
+            self.spec, own, [values[..., a:b, : kinds[i]] for i, (a, b) in spans]
+        )
 
     def _padded(self, obs: EntityObs, order: list[int]) -> Float[Array, "T B N E F"]:
         """Own features, then the groups in that order, as rows of one width."""
@@ -101,7 +112,9 @@ class UPDeT(nn.Module):
         shared = [aimed.mean(-1, keepdims=True)] if aimed.shape[-1] else []
         more = kinds - len(shared)
         if more > 0:
-            layer = nn.Dense(more, kernel_init=orthogonal(self.out_scale), name="more_kinds")
+            layer = nn.Dense(
+                more, kernel_init=orthogonal(self.out_scale), name="more_kinds"
+            )
             shared.append(layer(read[..., 1:, :]))
         return own, jnp.concatenate(shared, axis=-1)
 
@@ -130,7 +143,9 @@ class Step(nn.Module):
         mask = jnp.concatenate([jnp.ones_like(mask[..., :1]), mask], axis=-1)
         for i in range(self.config.n_block):
             last = i == self.config.n_block - 1
-            x = Block(self.config, name=f"block_{i}")(x[..., : 1 + self.n_read, :] if last else x, x, mask)
+            x = Block(self.config, name=f"block_{i}")(
+                x[..., : 1 + self.n_read, :] if last else x, x, mask
+            )
         x = JointDense(self.config.embed_dim, scale=1.0, name="out")(x)
         return x[..., 0, :], x[..., 1:, :]
 
@@ -142,17 +157,38 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, asking: Float[Array, "*batch I D"], x: Float[Array, "*batch J D"], mask: Bool[Array, "*batch J"]
+        self,
+        asking: Float[Array, "*batch I D"],
+        x: Float[Array, "*batch J D"],
+        mask: Bool[Array, "*batch J"],
     ) -> Float[Array, "*batch I D"]:
         """Attention over the tokens that ``mask`` shows."""
         cfg = self.config
         width = cfg.n_head * cfg.embed_dim
-        dense = lambda x, name: nn.Dense(width, use_bias=False, kernel_init=orthogonal(), name=name)(x)  # noqa: E731
-        q, k, v = (self._split(y) for y in (dense(asking, "query"), dense(x, "key"), dense(x, "value")))
-        mixed = attend(q, k, v, mask[..., None, None, :]).swapaxes(-2, -3).reshape(*asking.shape[:-1], width)
-        x = LayerNorm(name="norm_mix")(asking + JointDense(cfg.embed_dim, scale=1.0, name="mix")(mixed))
+
+        def dense(x, name):
+            return nn.Dense(width, use_bias=False, kernel_init=orthogonal(), name=name)(
+                x
+            )
+
+        q, k, v = (
+            self._split(y)
+            for y in (dense(asking, "query"), dense(x, "key"), dense(x, "value"))
+        )
+        mixed = (
+            attend(q, k, v, mask[..., None, None, :])
+            .swapaxes(-2, -3)
+            .reshape(*asking.shape[:-1], width)
+        )
+        x = LayerNorm(name="norm_mix")(
+            asking + JointDense(cfg.embed_dim, scale=1.0, name="mix")(mixed)
+        )
         y = nn.relu(JointDense(cfg.mlp_width, name="mlp_in")(x))
-        return LayerNorm(name="norm_mlp")(x + JointDense(cfg.embed_dim, scale=1.0, name="mlp_out")(y))
+        return LayerNorm(name="norm_mlp")(
+            x + JointDense(cfg.embed_dim, scale=1.0, name="mlp_out")(y)
+        )
 
     def _split(self, x: Float[Array, "*batch I W"]) -> Float[Array, "*batch n I D"]:
-        return x.reshape(*x.shape[:-1], self.config.n_head, self.config.embed_dim).swapaxes(-2, -3)
+        return x.reshape(
+            *x.shape[:-1], self.config.n_head, self.config.embed_dim
+        ).swapaxes(-2, -3)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import flax.linen as nn
 
 from jmarl.networks.mixers.common import Mixer, chosen, counted
-from jmarl.networks.mixers.qmix import QMIX, QMIXConfig
-from jmarl.networks.mixers.qplex import QPLEX, QPLEXConfig
+from jmarl.networks.mixers.qmix_mixer import QMIX, QMIXConfig
+from jmarl.networks.mixers.qplex_mixer import QPLEX, QPLEXConfig
 from jmarl.networks.mixers.st_hypernet import STHyperNet, STHyperNetConfig
 from jmarl.networks.mixers.sum import Sum, SumConfig
 from jmarl.types import Spec

@@ -20,13 +20,18 @@ class Mixer(Protocol):
     """
 
     def __call__(
-        self, q: Float[Array, "*batch N A"], action: Int[Array, "*batch N"], obs: EntityObs
+        self,
+        q: Float[Array, "*batch N A"],
+        action: Int[Array, "*batch N"],
+        obs: EntityObs,
     ) -> Float[Array, "*batch"]:
         """``q_tot``: it grows, or at least does not shrink, with how much each agent values what it does."""
         ...
 
 
-def chosen(q: Float[Array, "*batch N A"], action: Int[Array, "*batch N"]) -> Float[Array, "*batch N"]:
+def chosen(
+    q: Float[Array, "*batch N A"], action: Int[Array, "*batch N"]
+) -> Float[Array, "*batch N"]:
     """Each agent's value of its action."""
     return jnp.take_along_axis(q, action[..., None], axis=-1, mode="clip")[..., 0]
 
@@ -47,7 +52,11 @@ def dense(width: int, name: str) -> nn.Dense:
     Flax's default is sqrt 3 times as wide. A weight of the mixing network is made by two such layers, and an agent's
     share in ``q_tot`` by a product of two such weights: it would start nine times as large.
     """
-    return nn.Dense(width, kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"), name=name)
+    return nn.Dense(
+        width,
+        kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+        name=name,
+    )
 
 
 class Hypernet(nn.Module):

@@ -25,10 +25,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jmarl.config import check, check_range
-from jmarl.networks.attention import attend
 from jmarl.networks.entities import EntityRows, entity_rows
 from jmarl.networks.mixers.common import chosen, counted
-from jmarl.ssm.norm import LayerNorm
+from jmarl.nn.attention import attend
+from jmarl.nn.norm import LayerNorm
 from jmarl.types import EntityObs, Spec
 
 
@@ -62,7 +62,10 @@ class STHyperNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, q: Float[Array, "*batch N A"], action: Int[Array, "*batch N"], obs: EntityObs
+        self,
+        q: Float[Array, "*batch N A"],
+        action: Int[Array, "*batch N"],
+        obs: EntityObs,
     ) -> Float[Array, "*batch"]:
         """``q_tot``. A masked unit has h = elu(0) = 0."""
         counts = counted(obs, self.config.mask_dead)
@@ -91,8 +94,13 @@ class EntityHypernet(nn.Module):
         """Zero where an agent does not count."""
         width, n_agents = self.config.embed, counts.shape[-1]
         embedded = [nn.Dense(width, name=f"embed_{g.name}")(g.rows) for g in groups]
-        agents, mask = embedded[0][..., :n_agents, :], jnp.concatenate([g.mask for g in groups], axis=-1)
-        x = agents + Attention(width, self.config.heads, name="attention")(agents, jnp.concatenate(embedded, -2), mask)
+        agents, mask = (
+            embedded[0][..., :n_agents, :],
+            jnp.concatenate([g.mask for g in groups], axis=-1),
+        )
+        x = agents + Attention(width, self.config.heads, name="attention")(
+            agents, jnp.concatenate(embedded, -2), mask
+        )
         x = LayerNorm(name="norm")(x)
         seed = self.param("seed", nn.initializers.normal(1.0), (1, width))
         for_weights = self._layers(x, "weights")
@@ -101,12 +109,16 @@ class EntityHypernet(nn.Module):
         weights = jnp.where(counts[..., None] & counts[..., None, :], weights, 0.0)
         return weights / self._divisor(counts), jnp.where(counts, bias, 0.0)
 
-    def _layers(self, x: Float[Array, "*batch N k"], name: str) -> Float[Array, "*batch N k"]:
+    def _layers(
+        self, x: Float[Array, "*batch N k"], name: str
+    ) -> Float[Array, "*batch N k"]:
         y = nn.relu(nn.Dense(self.config.embed, name=f"{name}_hidden")(x))
         y = nn.Dense(self.config.embed, name=f"{name}_out")(y)
         return x + y if self.config.form == "residual" else nn.relu(y)
 
-    def _scores(self, asking: Array, asked: Float[Array, "*batch N k"], name: str) -> Float[Array, "*batch M N"]:
+    def _scores(
+        self, asking: Array, asked: Float[Array, "*batch N k"], name: str
+    ) -> Float[Array, "*batch M N"]:
         """Products of queries and keys over sqrt(k / heads), their mean over heads: one product over all k.
 
         No softmax follows, so here the bias of the keys matters.
@@ -116,7 +128,9 @@ class EntityHypernet(nn.Module):
         key = nn.Dense(width, name=f"{name}_key")(asked)
         return jnp.einsum("...ik,...jk->...ij", query, key) / (heads * width) ** 0.5
 
-    def _divisor(self, counts: Bool[Array, "*batch N"]) -> Float[Array, "*batch 1 1"] | float:
+    def _divisor(
+        self, counts: Bool[Array, "*batch N"]
+    ) -> Float[Array, "*batch 1 1"] | float:
         if self.config.norm == "none":
             return 1.0
         return jnp.maximum(counts.sum(-1), 1)[..., None, None].astype(jnp.float32)
@@ -130,13 +144,20 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, asking: Float[Array, "*batch N k"], asked: Float[Array, "*batch E k"], mask: Bool[Array, "*batch E"]
+        self,
+        asking: Float[Array, "*batch N k"],
+        asked: Float[Array, "*batch E k"],
+        mask: Bool[Array, "*batch E"],
     ) -> Float[Array, "*batch N k"]:
         """Zero where nothing is there to answer."""
         q = self._split(nn.Dense(self.width, name="query")(asking))
         k = self._split(nn.Dense(self.width, use_bias=False, name="key")(asked))
         v = self._split(nn.Dense(self.width, name="value")(asked))
-        heard = attend(q, k, v, mask[..., None, None, :]).swapaxes(-2, -3).reshape(asking.shape)
+        heard = (
+            attend(q, k, v, mask[..., None, None, :])
+            .swapaxes(-2, -3)
+            .reshape(asking.shape)
+        )
         return jnp.where(mask.any(-1)[..., None, None], heard, 0.0)
 
     def _split(self, x: Array) -> Array:

@@ -33,7 +33,12 @@ class Sum(nn.Module):
 
     @nn.compact
     def __call__(
-        self, q: Float[Array, "*batch N A"], action: Int[Array, "*batch N"], obs: EntityObs
+        self,
+        q: Float[Array, "*batch N A"],
+        action: Int[Array, "*batch N"],
+        obs: EntityObs,
     ) -> Float[Array, "*batch"]:
         """``q_tot``."""
-        return jnp.where(counted(obs, self.config.mask_dead), chosen(q, action), 0.0).sum(-1)
+        return jnp.where(
+            counted(obs, self.config.mask_dead), chosen(q, action), 0.0
+        ).sum(-1)

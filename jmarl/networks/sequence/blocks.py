@@ -19,9 +19,9 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Bool, Float
 
-from jmarl.networks.init import orthogonal
 from jmarl.networks.memory import NoMemory
-from jmarl.ssm.norm import LayerNorm
+from jmarl.nn.initializers import orthogonal
+from jmarl.nn.norm import LayerNorm
 
 
 Factory = Callable[..., Any]
@@ -92,7 +92,11 @@ class Residual(nn.Module):
         return self.mixer(parent=None).initial(batch, n_agents)
 
     def __call__(
-        self, carry: Any, asking: Float[Array, "T B N E"], x: Float[Array, "T B N E"], first: Bool[Array, "T B"]
+        self,
+        carry: Any,
+        asking: Float[Array, "T B N E"],
+        x: Float[Array, "T B N E"],
+        first: Bool[Array, "T B"],
     ) -> tuple[Any, Float[Array, "T B N E"]]:
         """All agents at once."""
         carry, mixed = self.mix(carry, asking, x, first)
@@ -106,7 +110,9 @@ class Residual(nn.Module):
         """As the mixer."""
         return self.mix.start(carry, first)
 
-    def step(self, state: Any, context: Any, x: Float[Array, "B E"]) -> tuple[Any, Float[Array, "B E"]]:
+    def step(
+        self, state: Any, context: Any, x: Float[Array, "B E"]
+    ) -> tuple[Any, Float[Array, "B E"]]:
         """One agent."""
         state, mixed = self.mix.step(state, context, x)
         return state, self.norm(x + mixed)
@@ -132,7 +138,9 @@ class EncoderBlock(nn.Module):
     @nn.nowrap
     def initial(self, batch: int, n_agents: int) -> tuple[Any, Any]:
         """What memory and mixer remember before any row."""
-        return self.memory(parent=None).initial(batch, n_agents), self.mixer(parent=None).initial(batch, n_agents)
+        return self.memory(parent=None).initial(batch, n_agents), self.mixer(
+            parent=None
+        ).initial(batch, n_agents)
 
     @nn.compact
     def __call__(
@@ -146,7 +154,9 @@ class EncoderBlock(nn.Module):
         memory, x = self.memory(name="memory")(carry[0], x, first[..., None] | joined)
         kept, mixed = self.mixer(name="mix")(carry[1], x, x, first)
         x = self.norm(name="norm_mix")(x + mixed) if self.residual else mixed
-        return (memory, kept), self.norm(name="norm_mlp")(x + self.mlp_factory(name="mlp")(x))
+        return (memory, kept), self.norm(name="norm_mlp")(
+            x + self.mlp_factory(name="mlp")(x)
+        )
 
 
 class DecoderBlock(nn.Module):
@@ -164,7 +174,11 @@ class DecoderBlock(nn.Module):
 
     def setup(self) -> None:
         """Two mixers, a feed-forward part, and the norms after them."""
-        self.own, self.cross, self.mlp = self.own_mixer(), self.cross_mixer(), self.mlp_factory()
+        self.own, self.cross, self.mlp = (
+            self.own_mixer(),
+            self.cross_mixer(),
+            self.mlp_factory(),
+        )
         self.norm_cross, self.norm_mlp = self.norm(), self.norm()
         if self.residual:
             self.norm_own = self.norm()
@@ -190,12 +204,17 @@ class DecoderBlock(nn.Module):
         """The residual, and what the second mixer computes of ``rep`` alone."""
         return rep, self.cross.context(rep)
 
-    def start(self, carry: tuple[Any, Any], first: Bool[Array, " B"]) -> tuple[Any, Any]:
+    def start(
+        self, carry: tuple[Any, Any], first: Bool[Array, " B"]
+    ) -> tuple[Any, Any]:
         """The mixers' states before the first agent."""
         return self.own.start(carry[0], first), self.cross.start(carry[1], first)
 
     def step(
-        self, state: tuple[Any, Any], x: Float[Array, "B E"], context: tuple[Float[Array, "B E"], Any]
+        self,
+        state: tuple[Any, Any],
+        x: Float[Array, "B E"],
+        context: tuple[Float[Array, "B E"], Any],
     ) -> tuple[tuple[Any, Any], Float[Array, "B E"]]:
         """One agent."""
         rep, asked = context

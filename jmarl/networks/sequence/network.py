@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float
 from jmarl.networks.flatten import empty_obs, flatten
 from jmarl.networks.sequence.blocks import NARROW, WIDE, Factory
 from jmarl.networks.sequence.policy import SequenceCarry, SequencePolicy
-from jmarl.ssm.norm import LayerNorm
+from jmarl.nn.norm import LayerNorm
 from jmarl.types import EntityObs, Key, Params, Spec
 
 
@@ -46,7 +46,10 @@ class Encoder(nn.Module):
     @nn.nowrap
     def initial(self, batch: int, n_agents: int) -> tuple[Any, ...]:
         """What the blocks remember before any observation."""
-        return tuple(self.block(parent=None).initial(batch, n_agents) for _ in range(self.n_block))
+        return tuple(
+            self.block(parent=None).initial(batch, n_agents)
+            for _ in range(self.n_block)
+        )
 
     @nn.compact
     def __call__(
@@ -62,7 +65,11 @@ class Encoder(nn.Module):
         for i, before in enumerate(carry):
             kept, x = self.block(name=f"block_{i}")(before, x, first, joined)
             after.append(kept)
-        return tuple(after), x, Head(self.embed_dim, 1, self.norm, name="value")(x)[..., 0]
+        return (
+            tuple(after),
+            x,
+            Head(self.embed_dim, 1, self.norm, name="value")(x)[..., 0],
+        )
 
 
 class Decoder(nn.Module):
@@ -81,17 +88,26 @@ class Decoder(nn.Module):
 
     def setup(self) -> None:
         """Embedding, blocks and head."""
-        self.embed = nn.Dense(self.embed_dim, kernel_init=WIDE, use_bias=not self.discrete)
+        self.embed = nn.Dense(
+            self.embed_dim, kernel_init=WIDE, use_bias=not self.discrete
+        )
         self.embed_norm = self.norm()
         self.blocks = [self.block() for _ in range(self.n_block)]
         self.head = Head(self.embed_dim, self.n_actions, self.norm)
         if not self.discrete:
-            self.log_std = self.param("log_std", nn.initializers.constant(math.log(self.init_std)), (self.n_actions,))
+            self.log_std = self.param(
+                "log_std",
+                nn.initializers.constant(math.log(self.init_std)),
+                (self.n_actions,),
+            )
 
     @nn.nowrap
     def initial(self, batch: int, n_agents: int) -> tuple[Any, ...]:
         """What the blocks remember before any action."""
-        return tuple(self.block(parent=None).initial(batch, n_agents) for _ in range(self.n_block))
+        return tuple(
+            self.block(parent=None).initial(batch, n_agents)
+            for _ in range(self.n_block)
+        )
 
     def __call__(
         self,
@@ -110,16 +126,26 @@ class Decoder(nn.Module):
         """What the blocks compute of ``rep`` alone, each leaf ``[B, N, ...]``."""
         return tuple(block.context(rep) for block in self.blocks)
 
-    def start(self, carry: tuple[Any, ...], first: Bool[Array, " B"]) -> tuple[Any, ...]:
+    def start(
+        self, carry: tuple[Any, ...], first: Bool[Array, " B"]
+    ) -> tuple[Any, ...]:
         """The blocks' states before the first agent; memory is reset where ``first``."""
-        return tuple(block.start(before, first) for block, before in zip(self.blocks, carry, strict=True))
+        return tuple(
+            block.start(before, first)
+            for block, before in zip(self.blocks, carry, strict=True)
+        )
 
     def end(self, state: tuple[Any, ...]) -> tuple[Any, ...]:
         """What the blocks remember after the last agent."""
-        return tuple(block.end(after) for block, after in zip(self.blocks, state, strict=True))
+        return tuple(
+            block.end(after) for block, after in zip(self.blocks, state, strict=True)
+        )
 
     def step(
-        self, state: tuple[Any, ...], token: Float[Array, "B K"], context: tuple[Any, ...]
+        self,
+        state: tuple[Any, ...],
+        token: Float[Array, "B K"],
+        context: tuple[Any, ...],
     ) -> tuple[tuple[Any, ...], Float[Array, "B O"]]:
         """One agent."""
         x, after = self._embed(token), []
@@ -135,10 +161,14 @@ class Decoder(nn.Module):
         out = self.head(x)
         if self.discrete:
             return out
-        return jnp.concatenate([out, jnp.broadcast_to(self.log_std, out.shape)], axis=-1)
+        return jnp.concatenate(
+            [out, jnp.broadcast_to(self.log_std, out.shape)], axis=-1
+        )
 
 
-def sequence_policy(spec: Spec, encoder: Encoder, decoder: Decoder, *, agent_id: bool) -> SequencePolicy:
+def sequence_policy(
+    spec: Spec, encoder: Encoder, decoder: Decoder, *, agent_id: bool
+) -> SequencePolicy:
     """The sequence policy of an encoder and a decoder, on flat observations."""
 
     def init(key: Key) -> Params:
@@ -149,8 +179,12 @@ def sequence_policy(spec: Spec, encoder: Encoder, decoder: Decoder, *, agent_id:
         first = jnp.ones((1, 1), bool)
         joined = jnp.ones((1, 1, spec.n_agents), bool)
         return {
-            "encoder": encoder.init(enc_key, encoder.initial(1, spec.n_agents), obs, first, joined)["params"],
-            "decoder": decoder.init(dec_key, decoder.initial(1, spec.n_agents), tokens, rep, first)["params"],
+            "encoder": encoder.init(
+                enc_key, encoder.initial(1, spec.n_agents), obs, first, joined
+            )["params"],
+            "decoder": decoder.init(
+                dec_key, decoder.initial(1, spec.n_agents), tokens, rep, first
+            )["params"],
         }
 
     def encode(params: Params, enc: Any, obs: EntityObs, first: Array) -> Any:
@@ -158,11 +192,15 @@ def sequence_policy(spec: Spec, encoder: Encoder, decoder: Decoder, *, agent_id:
         return encoder.apply({"params": params["encoder"]}, enc, x, first, obs.joined)
 
     def decoding(method: str) -> Callable[..., Any]:
-        return lambda params, *args: decoder.apply({"params": params["decoder"]}, *args, method=method)
+        return lambda params, *args: decoder.apply(
+            {"params": params["decoder"]}, *args, method=method
+        )
 
     return SequencePolicy(
         init=init,
-        carry=lambda batch: SequenceCarry(*(part.initial(batch, spec.n_agents) for part in (encoder, decoder))),
+        carry=lambda batch: SequenceCarry(
+            *(part.initial(batch, spec.n_agents) for part in (encoder, decoder))
+        ),
         encode=encode,
         decode_context=decoding("context"),
         decode_start=decoding("start"),

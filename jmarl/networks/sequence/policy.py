@@ -85,7 +85,9 @@ def action_codec(spec: Spec) -> ActionCodec:
             width=width,
             distribution=masked_categorical,
             noise=lambda key, shape: jax.random.gumbel(key, (*shape, spec.n_actions)),
-            choose=lambda dist, noise: jnp.argmax(dist.logits + noise, axis=-1).astype(jnp.int32),
+            choose=lambda dist, noise: jnp.argmax(dist.logits + noise, axis=-1).astype(
+                jnp.int32
+            ),
             token=lambda action: jax.nn.one_hot(action + 1, width),
         )
 
@@ -98,7 +100,9 @@ def action_codec(spec: Spec) -> ActionCodec:
         distribution=distribution,
         noise=lambda key, shape: jax.random.normal(key, (*shape, spec.n_actions)),
         choose=lambda dist, noise: dist.mean + dist.std * noise,
-        token=lambda sample: jnp.pad(jnp.tanh(sample), [(0, 0)] * (sample.ndim - 1) + [(1, 0)]),
+        token=lambda sample: jnp.pad(
+            jnp.tanh(sample), [(0, 0)] * (sample.ndim - 1) + [(1, 0)]
+        ),
     )
 
 
@@ -117,7 +121,9 @@ def decode(
     and the state after the last agent.
     """
 
-    def agent(carry: tuple[Any, Array], x: tuple[Any, Array, Array]) -> tuple[tuple[Any, Array], tuple[Array, Array]]:
+    def agent(
+        carry: tuple[Any, Array], x: tuple[Any, Array, Array]
+    ) -> tuple[tuple[Any, Array], tuple[Array, Array]]:
         context, avail_i, noise_i = x
         state, out = policy.decode_step(params, *carry, context)
         sample = codec.choose(codec.distribution(out, avail_i), noise_i)
@@ -141,12 +147,16 @@ def teacher_forced(
     return jnp.concatenate([start[..., None, :], heard[..., :-1, :]], axis=-2)
 
 
-def sample_order(key: Key, shape: tuple[int, ...], explore: Float[Array, ""]) -> Int[Array, "B N"]:
+def sample_order(
+    key: Key, shape: tuple[int, ...], explore: Float[Array, ""]
+) -> Int[Array, "B N"]:
     """An order of agents for each environment: uniformly random, but the agents' own when greedy."""
     return jnp.argsort(jax.random.uniform(key, shape) * (explore > 0), axis=-1)
 
 
-def arrange(x: Shaped[Array, "*batch N F"], order: Int[Array, "*batch N"] | None) -> Shaped[Array, "*batch N F"]:
+def arrange(
+    x: Shaped[Array, "*batch N F"], order: Int[Array, "*batch N"] | None
+) -> Shaped[Array, "*batch N F"]:
     """Put agents into ``order``: position i of the result is agent ``order[i]``. None leaves them."""
     if order is None:
         return x
@@ -154,7 +164,9 @@ def arrange(x: Shaped[Array, "*batch N F"], order: Int[Array, "*batch N"] | None
     return jnp.take_along_axis(x, index, axis=order.ndim - 1)
 
 
-def restore(x: Shaped[Array, "*batch N F"], order: Int[Array, "*batch N"] | None) -> Shaped[Array, "*batch N F"]:
+def restore(
+    x: Shaped[Array, "*batch N F"], order: Int[Array, "*batch N"] | None
+) -> Shaped[Array, "*batch N F"]:
     """Undo ``arrange``: agent ``order[i]`` of the result is position i."""
     return arrange(x, None if order is None else jnp.argsort(order, axis=-1))
 

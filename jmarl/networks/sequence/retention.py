@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jmarl.ssm.norm import unit_rms
+from jmarl.nn.norm import unit_rms
 
 
 CHUNK_TOKENS = 64
@@ -38,7 +38,9 @@ class RetentionState(NamedTuple):
 
 def decays(n_head: int, scale: float) -> Float[np.ndarray, " H"]:
     """``scale (1 - 2^-x)`` with x from 5 to 9 over the heads: memories from short to long."""
-    return scale * (1.0 - np.exp(np.linspace(math.log(1 / 32), math.log(1 / 512), n_head)))
+    return scale * (
+        1.0 - np.exp(np.linspace(math.log(1 / 32), math.log(1 / 512), n_head))
+    )
 
 
 def retain(
@@ -61,12 +63,22 @@ def retain(
     return by(matrix, (q, k, v, first), kappa, causal)
 
 
-def _by_chunks(matrix: Array, tokens: tuple, kappa: Float[np.ndarray, " H"], causal: bool) -> tuple[Array, Array]:
+def _by_chunks(
+    matrix: Array, tokens: tuple, kappa: Float[np.ndarray, " H"], causal: bool
+) -> tuple[Array, Array]:
     length, _, agents = tokens[0].shape[:3]
-    rows = max(n for n in range(1, length + 1) if length % n == 0 and n * agents <= CHUNK_TOKENS)
-    chunks = jax.tree.map(lambda x: x.reshape(length // rows, rows, *x.shape[1:]), tokens)
+    rows = max(
+        n
+        for n in range(1, length + 1)
+        if length % n == 0 and n * agents <= CHUNK_TOKENS
+    )
+    chunks = jax.tree.map(
+        lambda x: x.reshape(length // rows, rows, *x.shape[1:]), tokens
+    )
 
-    def chunk(matrix: Array, chunk: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
+    def chunk(
+        matrix: Array, chunk: tuple[Array, Array, Array, Array]
+    ) -> tuple[Array, Array]:
         q, k, v, first = chunk
         within, before, after, kept = _weights(first, kappa)
         if causal:
@@ -77,16 +89,24 @@ def _by_chunks(matrix: Array, tokens: tuple, kappa: Float[np.ndarray, " H"], cau
             within = within[:, :, :, None, :, None]
         scores = jnp.einsum("tbihd,sbjhd->bhtisj", q, k) * within
         inside = jnp.einsum("bhtisj,sbjhd->tbihd", scores, v)
-        outside = jnp.einsum("tbihd,bhde->tbihe", q, matrix) * before[:, :, None, :, None]
-        matrix = kept[..., None, None] * matrix + jnp.einsum("sbjhd,sbjhe,sbh->bhde", k, v, after)
+        outside = (
+            jnp.einsum("tbihd,bhde->tbihe", q, matrix) * before[:, :, None, :, None]
+        )
+        matrix = kept[..., None, None] * matrix + jnp.einsum(
+            "sbjhd,sbjhe,sbh->bhde", k, v, after
+        )
         return matrix, inside + outside
 
     matrix, y = jax.lax.scan(chunk, matrix, chunks)
     return matrix, y.reshape(tokens[0].shape)
 
 
-def _by_rows(matrix: Array, tokens: tuple, kappa: Float[np.ndarray, " H"], causal: bool) -> tuple[Array, Array]:
-    def row(matrix: Array, row: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
+def _by_rows(
+    matrix: Array, tokens: tuple, kappa: Float[np.ndarray, " H"], causal: bool
+) -> tuple[Array, Array]:
+    def row(
+        matrix: Array, row: tuple[Array, Array, Array, Array]
+    ) -> tuple[Array, Array]:
         *said, first = row
         heard = jnp.where(first[:, None], 0.0, kappa)[..., None, None] * matrix
         return (_hear_earlier if causal else _hear_all)(heard, *said)
@@ -113,7 +133,9 @@ def _hear_earlier(matrix: Array, q: Array, k: Array, v: Array) -> tuple[Array, A
     def piece(matrix: Array, said: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         q, k, v = said
         scores = jnp.where(hears, jnp.einsum("bihd,bjhd->bhij", q, k), 0.0)
-        y = jnp.einsum("bhij,bjhd->bihd", scores, v) + jnp.einsum("bihd,bhde->bihe", q, matrix)
+        y = jnp.einsum("bhij,bjhd->bihd", scores, v) + jnp.einsum(
+            "bihd,bhde->bihe", q, matrix
+        )
         return matrix + jnp.einsum("bjhd,bjhe->bhde", k, v), y
 
     matrix, y = jax.lax.scan(piece, matrix, (cut(q), cut(k), cut(v)))
@@ -122,7 +144,12 @@ def _hear_earlier(matrix: Array, q: Array, k: Array, v: Array) -> tuple[Array, A
 
 def _weights(
     first: Bool[Array, "T B"], kappa: Float[np.ndarray, " H"]
-) -> tuple[Float[Array, "B H T T"], Float[Array, "T B H"], Float[Array, "T B H"], Float[Array, "B H"]]:
+) -> tuple[
+    Float[Array, "B H T T"],
+    Float[Array, "T B H"],
+    Float[Array, "T B H"],
+    Float[Array, "B H"],
+]:
     """Weights of a row for another row, of the matrix before for a row, of a row for the matrix after, of the matrix.
 
     Rows see each other in one episode only, whose number in the chunk is the count of ``first`` up to them.
@@ -142,7 +169,9 @@ def _weights(
     return within, before, after, jnp.where(unbroken[-1], kappa**length, 0.0)
 
 
-def count_steps(steps: Int[Array, " B"], first: Bool[Array, "T B"]) -> tuple[Int[Array, " B"], Int[Array, "T B"]]:
+def count_steps(
+    steps: Int[Array, " B"], first: Bool[Array, "T B"]
+) -> tuple[Int[Array, " B"], Int[Array, "T B"]]:
     """Environment steps of the episode before each row, and before the row after the last."""
     t = jnp.arange(first.shape[0])[:, None]
     began = jax.lax.cummax(jnp.where(first, t, -1), axis=0)
@@ -152,13 +181,15 @@ def count_steps(steps: Int[Array, " B"], first: Bool[Array, "T B"]) -> tuple[Int
 
 def step_encoding(steps: Int[Array, "..."], width: int) -> Float[Array, "... F"]:
     """Sines and cosines of a step number (Vaswani et al. 2017, section 3.5)."""
-    rate = np.exp(-math.log(10_000.0) * np.arange((width + 1) // 2) / ((width + 1) // 2))
+    rate = np.exp(
+        -math.log(10_000.0) * np.arange((width + 1) // 2) / ((width + 1) // 2)
+    )
     angle = steps[..., None] * rate
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)[..., :width]
 
 
 class Retention(nn.Module):
-    """Heads of retention, normalised, gated by the stream that gives the keys, and projected."""
+    """Heads of retention, normalized, gated by the stream that gives the keys, and projected."""
 
     embed_dim: int
     n_head: int
@@ -197,13 +228,21 @@ class Retention(nn.Module):
         first: Bool[Array, "T B"],
     ) -> tuple[Any, Float[Array, "T B N E"]]:
         """All rows and agents; queries from ``asking``, keys, values and gate from ``x``."""
-        q, k, v = self.context(asking), self._split(self.key(x)), self._split(self.value(x))
+        q, k, v = (
+            self.context(asking),
+            self._split(self.key(x)),
+            self._split(self.value(x)),
+        )
         if self.memory:
             matrix, y = retain(matrix, q, k, v, first, self.kappa, causal=self.causal)
             return matrix, self._close(y, x)
         # rows have nothing to do with each other: one row of many environments
-        q1, k1, v1, first = jax.tree.map(lambda y: y.reshape(1, -1, *y.shape[2:]), (q, k, v, first))
-        _, y = retain(self.zeros(first.size), q1, k1, v1, first, self.kappa, causal=self.causal)
+        q1, k1, v1, first = jax.tree.map(
+            lambda y: y.reshape(1, -1, *y.shape[2:]), (q, k, v, first)
+        )
+        _, y = retain(
+            self.zeros(first.size), q1, k1, v1, first, self.kappa, causal=self.causal
+        )
         return matrix, self._close(y.reshape(q.shape), x)
 
     def context(self, asking: Float[Array, "*batch E"]) -> Float[Array, "*batch H D"]:
@@ -217,7 +256,10 @@ class Retention(nn.Module):
         return jnp.where(first[:, None], 0.0, self.kappa)[..., None, None] * matrix
 
     def step(
-        self, matrix: Float[Array, "B H D D"], q: Float[Array, "B H D"], x: Float[Array, "B E"]
+        self,
+        matrix: Float[Array, "B H D D"],
+        q: Float[Array, "B H D"],
+        x: Float[Array, "B E"],
     ) -> tuple[Float[Array, "B H D D"], Float[Array, "B E"]]:
         """The next agent adds what it says and hears all that was said."""
         k, v = self._split(self.key(x)), self._split(self.value(x))
@@ -261,14 +303,18 @@ class TimedRetention(nn.Module):
 
     @nn.nowrap
     def _retention(self, **where: Any) -> Retention:
-        return Retention(self.embed_dim, self.n_head, False, self.decay_scale, self.memory, **where)
+        return Retention(
+            self.embed_dim, self.n_head, False, self.decay_scale, self.memory, **where
+        )
 
     @nn.nowrap
     def initial(self, batch: int, n_agents: int) -> RetentionState | tuple[()]:
         """No step seen, or nothing."""
         if not self.memory:
             return ()
-        return RetentionState(self._retention(parent=None).zeros(batch), jnp.zeros(batch, jnp.int32))
+        return RetentionState(
+            self._retention(parent=None).zeros(batch), jnp.zeros(batch, jnp.int32)
+        )
 
     @nn.compact
     def __call__(

@@ -1,1 +1,0 @@
-"""Statistics over runs, and pictures of them."""

@@ -1,0 +1,331 @@
+"""The command line: help at once, mistakes in one line with exit code 2, jobs of a sweep one after the other."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jmarl.cli import commands as cli
+from jmarl.cli.launch import PREEMPTED, cores, exit_code, launch, main
+from jmarl.config import ConfigError, RunConfig
+from jmarl.config.choices import systems
+from jmarl.runs.folder import read_config, write_config
+
+
+TINY = [
+    "env=probe_two_phase",
+    "num_envs=8",
+    "rollout_length=4",
+    "total_timesteps=32",
+    "eval.episodes=8",
+    "eval.absolute_factor=0",
+    "network.torso=[4]",
+    "arch.compile_cache=",
+]
+HELPS = [
+    ["-m", "jmarl", "--help"],
+    *(["-m", "jmarl", verb, "--help"] for verb in cli.COMMANDS),
+    ["-m", "jmarl", "train", "mam_ppo", "--help"],
+    *(["-m", f"jmarl.systems.{system}", "--help"] for system in systems()),
+]
+
+
+@pytest.mark.parametrize("arguments", HELPS, ids=" ".join)
+def test_help_answers_before_jax_is_imported(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    began = time.perf_counter()
+    command = [sys.executable, "-X", "importtime", *arguments]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    seconds = time.perf_counter() - began
+    assert done.returncode == 0
+    assert "usage: " in done.stdout
+    imported = set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
+    assert "yaml" in imported
+    assert not imported & {"jax", "hydra", "flax", "numpy"}
+    assert seconds < 2.5  # under a second on an idle machine; tests may share theirs
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"JAX_NUM_CPU_DEVICES": "3"}], ids=["cores", "given"]
+)
+def test_a_cpu_is_split_into_devices_unless_the_environment_says_otherwise(
+    given: dict[str, str],
+) -> None:
+    code = "import jax, jmarl.cli.launch as l; l.use_cores(); print(len(jax.devices()), l.cores()); l.use_cores()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=_bare() | given,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    devices, cores = map(int, done.stdout.split())
+    assert 1 <= cores <= (os.cpu_count() or 1)
+    assert devices == (3 if given else max(n for n in (1, 2, 4) if n <= cores))
+
+
+def test_a_run_uses_the_cores(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jmarl.systems.ippo", *TINY, "eval.every=32"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=_bare(), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    devices = re.search(r"devices +(\d+) x cpu", done.stdout)
+    assert devices and int(devices[1]) == max(n for n in (1, 2, 4) if n <= cores())
+
+
+def _bare() -> dict[str, str]:
+    return {
+        k: v
+        for k, v in _environment().items()
+        if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
+    }
+
+
+def _environment() -> dict[str, str]:
+    import jmarl
+
+    return os.environ | {"PYTHONPATH": str(Path(jmarl.__file__).parents[1])}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "error: trian: no such verb; the nearest is train"),
+        (
+            ["train", "mamppo"],
+            "error: mamppo: name a system first; the nearest is mam_ppo",
+        ),
+        (["train"], "error: train: name a system first"),
+        (
+            ["train", "ippo", "system.gamma=1.5"],
+            "error: system.gamma=1.5: must lie in [0, 1]",
+        ),
+        (["train", "ippo", "resume=nowhere"], "error: resume=nowhere: no run folder"),
+        (["evaluate"], "error: run: missing"),
+        (["evaluate", "run=nowhere"], "error: run=nowhere: no run folder"),
+        (
+            ["evaluate", "run=x", "episode=3"],
+            "error: episode=3: unknown key; the nearest valid one is episodes",
+        ),
+        (["evaluate", "run=["], "error: run=[: no run folder"),
+        (["evaluate", "run=*x"], "error: run=*x: no run folder"),
+        (["evaluate", "run=123"], "error: run=123: no run folder"),
+        (["evaluate", "run=x", "episodes=["], "error: episodes=[: cannot be read"),
+        (
+            ["evaluate", "run=x", "json=/no/dir/x"],
+            "error: json='/no/dir/x': cannot be written",
+        ),
+        (["transfer", "run=x"], "error: envs: missing"),
+        (
+            ["transfer", "run=nowhere", "envs=smax_3m"],
+            "error: run=nowhere: no run folder",
+        ),
+        (
+            ["train", "ippo", "init_from=nowhere"],
+            "error: init_from=nowhere: no run folder",
+        ),
+        (["train", "ippo", "env=smax_2000v2000"], "error: env=smax_2000v2000: "),
+        (["train", "ippo", "++resume=nowhere"], "error: resume=nowhere: no run folder"),
+        (["train", "ippo", "=3"], "error: =3: names no key"),
+        (["train", "ippo", "~total_timesteps"], "error: total_timesteps: missing"),
+        (["systems", "x"], "error: x: jmarl systems takes no arguments"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    printed = capsys.readouterr()
+    assert ended.value.code == 2
+    assert printed.err.startswith(message)
+    assert printed.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_lists_name_every_system_and_world(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.dispatch(["systems"]) == 0
+    assert [
+        line.split()[0] for line in capsys.readouterr().out.splitlines()
+    ] == systems()
+    assert cli.dispatch(["envs"]) == 0
+    assert {"smax_3m", "mpe_spread"} <= {
+        line.split()[0] for line in capsys.readouterr().out.splitlines() if line
+    }
+
+
+def test_the_doctor_finds_this_machine_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.dispatch(["doctor"]) == 0
+    assert capsys.readouterr().out.count("  ok ") == 4
+
+
+class Recorder:
+    """Stands in for ``run``: remembers the configurations it gets and answers with given exit codes."""
+
+    def __init__(self, *codes: int) -> None:
+        self.codes = iter(codes)
+        self.configs: list[RunConfig] = []
+
+    def __call__(self, config: RunConfig) -> int:
+        self.configs.append(config)
+        return next(self.codes, 0)
+
+
+@pytest.fixture
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_one_job_leaves_nothing_of_hydra_behind(in_tmp: Path) -> None:
+    run, argv = Recorder(), list(sys.argv)
+    assert launch("ippo", TINY, run) == 0
+    assert [config.num_envs for config in run.configs] == [8]
+    assert not list(in_tmp.iterdir())
+    assert sys.argv == argv
+
+
+def test_a_sweep_is_the_product_of_its_values(in_tmp: Path) -> None:
+    run = Recorder()
+    assert launch("ippo", ["env=smax_5v5,smax_40v40", "-m", "seed=3,4"], run) == 0
+    expected = [("smax_5v5", 3), ("smax_5v5", 4), ("smax_40v40", 3), ("smax_40v40", 4)]
+    assert sorted((c.env["name"], c.seed) for c in run.configs) == sorted(expected)
+
+
+def test_a_sweep_file_needs_no_flag(in_tmp: Path) -> None:
+    run = Recorder()
+    launch("ippo", [*TINY, "sweep=seeds"], run)
+    assert [config.seed for config in run.configs] == [0, 1, 2, 3, 4]
+
+
+ABLATIONS = {
+    "mam_state": ("d_state", [1, 2, 4, 8, 16, 32]),
+    "mam_rank": ("delta_rank", [1, 2, 4, 8, 16, 32, 64, 128]),
+    "mam_bi_mode": ("bi_mode", ["sum", "mam"]),
+    "mam_cross": ("cross", ["mamba", "attention", "none"]),
+}
+
+
+@pytest.mark.parametrize("sweep", ABLATIONS)
+def test_an_ablation_is_a_sweep_that_goes_with_a_task(in_tmp: Path, sweep: str) -> None:
+    run, (key, values) = Recorder(), ABLATIONS[sweep]
+    launch("mam_ppo", [f"sweep={sweep}", "experiment=smax_5m_vs_6m"], run)
+    assert [getattr(config.network, key) for config in run.configs] == values
+    assert {(config.env["name"], config.num_seeds) for config in run.configs} == {
+        ("smax_5m_vs_6m", 10)
+    }
+
+
+def test_a_sweep_of_a_key_that_the_system_lacks_is_refused(in_tmp: Path) -> None:
+    with pytest.raises(ConfigError, match=r"network\.bi_mode"):
+        launch("mat_ppo", ["sweep=mam_bi_mode"], Recorder())
+
+
+def test_a_failed_job_is_reported_and_a_preempted_one_ends_the_sweep(
+    in_tmp: Path,
+) -> None:
+    run = Recorder(0, 4, 0, 3)
+    assert launch("ippo", [*TINY, "-m", "seed=0,1,2,3"], run) == 4
+    run = Recorder(0, PREEMPTED)
+    with pytest.raises(SystemExit) as ended:
+        launch("ippo", [*TINY, "-m", "seed=0,1,2"], run)
+    assert ended.value.code == PREEMPTED
+    assert len(run.configs) == 2
+
+
+def test_an_exception_of_a_job_comes_out_as_it_is(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: RunConfig) -> int:
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        launch("ippo", TINY, fail)
+    assert not capsys.readouterr().err
+
+
+def test_the_jobs_of_a_sweep_may_not_share_a_folder(in_tmp: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^run_dir='x': each job"):
+        launch("ippo", [*TINY, "-m", "seed=0,1", "run_dir=x"], Recorder())
+    run = Recorder()
+    launch("ippo", [*TINY, "-m", "seed=0,1", "run_dir=x/${seed}"], run)
+    assert [config.run_dir for config in run.configs] == ["x/0", "x/1"]
+
+
+def test_a_resumed_run_keeps_its_own_configuration(in_tmp: Path) -> None:
+    run = Recorder()
+    launch("ippo", [*TINY, "seed=5"], run)
+    (in_tmp / "kept").mkdir()
+    write_config(in_tmp / "kept", run.configs[0])
+    launch("ippo", ["resume=kept", "total_timesteps=64"], run)
+    assert (
+        run.configs[1].seed,
+        run.configs[1].total_timesteps,
+        run.configs[1].resume,
+    ) == (
+        5,
+        64,
+        "kept",
+    )
+    for wrong in (["resume=kept", "system.lr=1.0"], ["resume=kept", "-m"]):
+        with pytest.raises(ConfigError):
+            launch("ippo", wrong, run)
+    with pytest.raises(ConfigError, match="a run of ippo, not of mappo"):
+        launch("mappo", ["resume=kept"], run)
+
+
+def test_ctrl_c_is_no_traceback() -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    assert exit_code(interrupted) == 130
+
+
+def test_a_reader_that_leaves_is_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "jmarl", "envs"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 141
+
+
+def test_three_jobs_train_in_folders_of_their_own_and_can_be_judged(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main("ippo", [*TINY, "-m", "seed=0,1,2"])
+    assert ended.value.code == 0
+    folders = sorted((in_tmp / "runs" / "ippo" / "probe_two_phase").iterdir())
+    assert [read_config(folder).seed for folder in folders] == [0, 1, 2]
+    assert all((folder / "metrics.jsonl").stat().st_size for folder in folders)
+    capsys.readouterr()
+    assert cli.dispatch(["evaluate", f"run={folders[1]}", "episodes=8"]) == 0
+    assert "return 2.000" in capsys.readouterr().out

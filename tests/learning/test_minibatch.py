@@ -1,0 +1,120 @@
+"""Minibatches: every environment once an epoch, with its own carry, computed where it lies."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jmarl.config import ConfigError
+from jmarl.learning.minibatch import (
+    check_batch,
+    draw,
+    gather,
+    num_env_shards,
+    scan_minibatches,
+)
+
+
+T, B, F = 3, 64, 5
+
+
+def batch():
+    ids = jnp.arange(B)
+    steps = {
+        "env": jnp.tile(ids, (T, 1)),
+        "time": jnp.tile(jnp.arange(T)[:, None], (1, B)),
+    }
+    return steps, (ids[:, None] * jnp.ones((1, 2), int),)
+
+
+@pytest.mark.parametrize("minibatches", [1, 2, 8])
+def test_each_environment_is_drawn_once_an_epoch_and_keeps_its_carry(minibatches):
+    steps, carry = batch()
+
+    def look(count, steps, carry):
+        return count + 1, (steps["env"], steps["time"], carry[0])
+
+    count, (env, time, memory) = jax.jit(
+        lambda key: scan_minibatches(
+            look, 0, key, steps, carry, epochs=3, minibatches=minibatches
+        )
+    )(jax.random.key(0))
+    assert count == 3 * minibatches
+    assert env.shape == (3, minibatches, T, B // minibatches)
+    for epoch in range(3):
+        assert sorted(np.asarray(env[epoch, :, 0]).ravel()) == list(range(B))
+    assert (env == env[:, :, :1]).all()
+    assert (time == jnp.arange(T)[:, None]).all()
+    assert (memory == env[:, :, 0, :, None]).all()
+    assert not np.array_equal(env[0], env[1])
+
+
+def test_lanes_are_shuffled_apart_and_stay_whole():
+    order = draw(jax.random.key(1), 8 * num_env_shards(), 2)
+    assert order.shape == (2, num_env_shards(), 4)
+    lanes = np.asarray(order).swapaxes(0, 1).reshape(num_env_shards(), -1)
+    assert (np.sort(lanes, axis=1) == np.arange(8)).all()
+    assert len({tuple(lane) for lane in lanes}) > 1
+
+
+def test_a_batch_that_does_not_divide_names_the_rule_and_the_nearest():
+    check_batch(num_env_shards() * 6, 3)
+    with pytest.raises(
+        ConfigError,
+        match=rf"num_envs=100: must be a multiple of {4 * num_env_shards()} .* nearest is 96",
+    ):
+        check_batch(100, 4)
+
+
+def plain_take(tree, index, axis):
+    """What one would write first: a take along the sharded axis. Every device computes everything."""
+    lanes, size = index.shape
+    flat = (index + jnp.arange(lanes)[:, None] * (B // lanes)).reshape(lanes * size)
+    return jax.tree.map(lambda x: jnp.take(x, flat, axis=axis), tree)
+
+
+def descend(pick, params, steps, target, key):
+    def minibatch(params, index):
+        x, y = pick((steps, target), index, 1)
+        loss, grads = jax.value_and_grad(
+            lambda w: jnp.mean((jnp.tanh(x @ w) @ w.T - y) ** 2)
+        )(params)
+        return params - 0.1 * grads, loss
+
+    return jax.lax.scan(minibatch, params, draw(key, B, 2))
+
+
+def compiled(pick, devices):
+    mesh = Mesh(np.asarray(devices), ("env",), axis_types=(AxisType.Auto,))
+    whole, split = (
+        NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, "env"))
+    )
+    keys = jax.random.split(jax.random.key(0), 3)
+    arrays = (
+        jax.device_put(jax.random.normal(keys[0], (F, 32)), whole),
+        jax.device_put(jax.random.normal(keys[1], (T, B, F)), split),
+        jax.device_put(jax.random.normal(keys[2], (T, B, F)), split),
+    )
+    run = jax.jit(lambda *a: descend(pick, *a, jax.random.key(7)), out_shardings=whole)
+    program = run.lower(*arrays).compile()
+    return program.cost_analysis()["flops"], program(*arrays)
+
+
+TWIN = pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="defective twin: indices across devices"
+)
+
+
+@pytest.mark.parametrize("pick", [gather, pytest.param(plain_take, marks=TWIN)])
+def test_four_devices_share_the_work_and_agree_with_one(pick):
+    devices = jax.devices()
+    if len(devices) < 4:
+        pytest.skip("needs four devices")
+    alone, (w1, loss1) = compiled(pick, devices[:1])
+    shared, (w4, loss4) = compiled(pick, devices[:4])
+    np.testing.assert_allclose(loss4, loss1, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(w4, w1, atol=1e-5, rtol=1e-5)
+    assert shared <= 0.3 * alone

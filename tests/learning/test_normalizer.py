@@ -1,0 +1,80 @@
+"""Value statistics: known moments, weights from the mask alone, an exact inverse."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jmarl.learning.normalizer import (
+    denormalize,
+    init_stats,
+    mean_std,
+    normalize,
+    update_stats,
+)
+
+
+def test_before_any_update_it_is_the_identity():
+    x = jnp.array([-3.0, 5.0])
+    assert (normalize(init_stats(), x) == x).all()
+    assert (denormalize(init_stats(), x) == x).all()
+
+
+def test_the_first_update_gives_the_moments_of_its_targets():
+    target = np.random.default_rng(0).normal(7.0, 3.0, (40, 5)).astype(np.float32)
+    mean, std = mean_std(
+        update_stats(
+            init_stats(), jnp.asarray(target), jnp.ones((40, 1), bool), decay=0.99
+        )
+    )
+    np.testing.assert_allclose([mean, std], [target.mean(), target.std()], rtol=1e-4)
+
+
+def test_two_updates_are_weighted_by_the_decay():
+    stats, yes = init_stats(), jnp.ones(2, bool)
+    for target in ([1.0, 3.0], [5.0, 5.0]):
+        stats = update_stats(stats, jnp.array(target), yes, decay=0.5)
+    mean = (0.5 * 2.0 + 5.0) / 1.5
+    square = (0.5 * 5.0 + 25.0) / 1.5
+    np.testing.assert_allclose(
+        mean_std(stats), [mean, np.sqrt(square - mean**2)], rtol=1e-5
+    )
+
+
+def test_masked_targets_have_no_weight():
+    target, mask = (
+        jnp.array([1.0, jnp.inf, 3.0, jnp.nan]),
+        jnp.array([True, False, True, False]),
+    )
+    stats = update_stats(init_stats(), target, mask, decay=0.9)
+    np.testing.assert_allclose(mean_std(stats), [2.0, 1.0], rtol=1e-5)
+    nothing = update_stats(stats, target, jnp.zeros(4, bool), decay=0.9)
+    np.testing.assert_allclose(mean_std(nothing), mean_std(stats))
+
+
+def test_a_decay_of_one_switches_it_off():
+    stats = update_stats(
+        init_stats(), jnp.array([4.0, 8.0]), jnp.ones(2, bool), decay=1.0
+    )
+    assert tuple(mean_std(stats)) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("offset", [0.0, -250.0])
+def test_denormalize_inverts_normalize(offset):
+    x = jnp.linspace(-2.0, 2.0, 9) + offset
+    stats = update_stats(init_stats(), x, jnp.ones(9, bool), decay=0.9)
+    np.testing.assert_allclose(
+        denormalize(stats, normalize(stats, x)), x, rtol=1e-5, atol=1e-5
+    )
+    assert abs(float(normalize(stats, x).mean())) < 0.05
+
+
+def test_one_target_that_is_no_number_does_not_spoil_the_statistics():
+    stats = update_stats(
+        init_stats(),
+        jnp.array([1.0, jnp.nan, 3.0, jnp.inf]),
+        jnp.ones(4, bool),
+        decay=0.0,
+    )
+    assert mean_std(stats)[0] == 2.0

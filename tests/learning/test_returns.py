@@ -1,0 +1,144 @@
+"""lambda_return: its recursion, its two kinds of ends, and the two peer defects it rules out."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jmarl.learning.returns import align, lambda_return
+
+
+def brute_force(reward, terminated, valid, value, gamma, lam):
+    """The weighted sum of n-step returns, written out for each row (Sutton and Barto, eq. 12.19)."""
+    T = len(reward)
+    out = np.array(value[:T], np.float64)
+    for t in range(T):
+        if not valid[t]:
+            continue
+        total, weight, so_far = 0.0, 1.0, 0.0
+        for n in range(1, T - t + 1):
+            row = t + n - 1
+            so_far += gamma ** (n - 1) * reward[row]
+            ends = terminated[row] or not valid[row + 1] or row + 1 == T
+            nstep = so_far + gamma**n * (0.0 if terminated[row] else value[row + 1])
+            if ends:
+                total += weight * nstep
+                break
+            total += weight * (1 - lam) * nstep
+            weight *= lam
+        out[t] = total
+    return out
+
+
+def episodes(rng, T):
+    """Random flags of next-step reset: after an end comes one row that is not valid."""
+    terminated, valid = np.zeros(T, bool), np.ones(T + 1, bool)
+    for t in range(T):
+        if valid[t] and rng.random() < 0.4:
+            valid[t + 1] = False
+            terminated[t] = rng.random() < 0.5
+    return terminated, valid
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.7, 1.0])
+def test_equals_the_sum_of_n_step_returns(lam):
+    rng = np.random.default_rng(0)
+    T, B, N = 12, 16, 3
+    flags = [episodes(rng, T) for _ in range(B)]
+    terminated, valid = (np.stack(x, axis=1) for x in zip(*flags, strict=True))
+    reward, value = rng.normal(size=(T, B, N)), rng.normal(size=(T + 1, B, N))
+    got = lambda_return(
+        *map(jnp.asarray, (reward, terminated, valid, value)), gamma=0.9, lam=lam
+    )
+    for b in range(B):
+        for n in range(N):
+            args = reward[:, b, n], terminated[:, b], valid[:, b], value[:, b, n]
+            np.testing.assert_allclose(
+                got[:, b, n], brute_force(*args, 0.9, lam), rtol=2e-5, atol=2e-5
+            )
+
+
+def test_gae_is_the_return_less_the_value():
+    """Schulman et al. 2016, eq. 16, on one unbroken episode."""
+    rng = np.random.default_rng(1)
+    reward, value = rng.normal(size=5), rng.normal(size=6)
+    delta = reward + 0.9 * value[1:] - value[:-1]
+    gae = [sum((0.9 * 0.8) ** k * delta[t + k] for k in range(5 - t)) for t in range(5)]
+    nothing = jnp.zeros(5, bool)
+    got = lambda_return(
+        jnp.asarray(reward),
+        nothing,
+        jnp.ones(6, bool),
+        jnp.asarray(value),
+        gamma=0.9,
+        lam=0.8,
+    )
+    np.testing.assert_allclose(got - value[:-1], gae, rtol=1e-5)
+
+
+def test_an_ended_row_is_worth_its_value_and_hides_what_follows():
+    reward, value = jnp.array([1.0, 77.0, 5.0]), jnp.array([0.0, 3.0, 0.0, 9.0])
+    valid = jnp.array([True, False, True, True])
+    limit = lambda_return(
+        reward, jnp.array([False, False, False]), valid, value, gamma=0.5, lam=1.0
+    )
+    np.testing.assert_allclose(limit, [1.0 + 0.5 * 3.0, 3.0, 5.0 + 0.5 * 9.0])
+    ended = lambda_return(
+        reward, jnp.array([True, False, False]), valid, value, gamma=0.5, lam=1.0
+    )
+    np.testing.assert_allclose(ended, [1.0, 3.0, 5.0 + 0.5 * 9.0])
+
+
+def test_flags_broadcast_over_agents():
+    assert align(jnp.ones((4, 2), bool), jnp.ones((4, 2, 3))).shape == (4, 2, 1)
+    assert align(jnp.ones((4, 2)), jnp.ones((4, 2))).shape == (4, 2)
+
+
+# The two-phase probe as rows of next-step reset: observations 0, 1, end, 0, 1, end, ...
+PHASE = jnp.array([0, 1, 0] * 4)
+ENDED = jnp.array([False, False, True] * 4)
+REWARD = jnp.where(ENDED, 0.0, 1.0)
+
+
+def one_step_late(reward, terminated, valid, value, *, gamma, lam):
+    """The defect of JaxMARL's Q-learners: each target is masked by the flag of the row before."""
+    late = jnp.concatenate([jnp.zeros(1, bool), terminated[:-1]])
+    return lambda_return(reward, late, valid, value, gamma=gamma, lam=lam)
+
+
+def limit_as_end(reward, terminated, valid, value, *, gamma, lam):
+    """The defect of Mava's MAT and JaxMARL's SMAX: whatever ends an episode is a termination."""
+    return lambda_return(reward, ~valid[1:], valid, value, gamma=gamma, lam=lam)
+
+
+def fixed_point(fn, terminated, gamma=0.9):
+    """Values of the two phases that reproduce themselves as returns."""
+    valid = jnp.concatenate([~ENDED, jnp.array([True])])
+    phases = jnp.concatenate([PHASE, jnp.array([0])])
+
+    def improve(table, _):
+        target = fn(REWARD, terminated, valid, table[phases], gamma=gamma, lam=0.5)
+        return jnp.stack(
+            [jnp.mean(target, where=~ENDED & (p == PHASE)) for p in range(2)]
+        ), None
+
+    return jax.lax.scan(improve, jnp.zeros(2), None, length=300)[0]
+
+
+TWIN = pytest.mark.xfail(strict=True, raises=AssertionError, reason="defective twin")
+
+
+@pytest.mark.parametrize("fn", [lambda_return, pytest.param(one_step_late, marks=TWIN)])
+def test_two_phases_that_terminate_are_worth_1_9_and_1(fn):
+    np.testing.assert_allclose(
+        fixed_point(fn, (PHASE == 1) & ~ENDED), [1.9, 1.0], atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("fn", [lambda_return, pytest.param(limit_as_end, marks=TWIN)])
+def test_two_phases_cut_by_a_limit_are_worth_all_that_would_follow(fn):
+    np.testing.assert_allclose(
+        fixed_point(fn, jnp.zeros_like(ENDED)), [10.0, 10.0], atol=1e-3
+    )

@@ -1,0 +1,183 @@
+"""Loggers: every row arrives, and none of them can stop or stall a run."""
+
+import json
+import math
+import threading
+import time
+
+import pytest
+
+from jmarl.config import LoggerConfig
+from jmarl.runs import loggers as log
+from jmarl.runs import progress as report
+from jmarl.runs.loggers import Logger
+
+
+def row(update=1, **metrics):
+    return {"kind": "train", "update": update, "env_steps": [10 * update, 10 * update], "time": 0.5, **metrics}
+
+
+def test_rows_keep_every_seed_and_hold_no_nan(tmp_path):
+    logger = log.jsonl(tmp_path / "metrics.jsonl")
+    logger.log(row(loss=[0.5, math.nan], nested={"a": math.inf}))
+    logger.close()
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["loss"] == [0.5, None]
+    assert json.loads(line)["nested"] == {"a": None}
+
+
+def test_rows_are_on_disk_before_the_logger_is_closed(tmp_path):
+    log.jsonl(tmp_path / "metrics.jsonl").log(row())
+    assert len(log.read_rows(tmp_path / "metrics.jsonl")) == 1
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps(row(1)) + "\n" + json.dumps(row(2))[:20])
+    assert [r["update"] for r in log.read_rows(path)] == [1]
+
+
+def test_truncation_keeps_what_it_is_told_to(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(row(i)) + "\n" for i in range(5)))
+    log.truncate_rows(path, lambda r: r["update"] < 3)
+    assert log.read_rows(path) == [row(i) for i in range(3)]
+
+
+def test_seeds_are_separate_scalars():
+    expected = {"train/loss/seed_0": 1.0, "train/loss/seed_1": 2.0, "train/time": 0.5}
+    assert dict(log.scalars(row(loss=[1.0, 2.0]))) == expected
+    assert dict(log.scalars({"kind": "eval", "won": [0.5]})) == {"eval/won": 0.5}
+    assert dict(log.scalars({"kind": "eval", "won": [None]})) == {}
+    assert dict(log.scalars({"kind": "train", "steps_per_second": 5.0})) == {"train/steps_per_second": 5.0}
+
+
+def failing(at=0):
+    seen = []
+
+    def write(r):
+        seen.append(r)
+        if len(seen) > at:
+            raise ConnectionError("server gone")
+
+    return Logger(write, lambda: None)
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_failing_logger_is_named_once_and_the_others_go_on(tmp_path, at):
+    warnings = []
+    good = log.guarded("good", lambda: log.jsonl(tmp_path / "m.jsonl"), warnings.append)
+    bad = log.guarded("bad", lambda: failing(at), warnings.append)
+    both = log.together({"bad": bad, "good": good})
+    for i in range(5):
+        both.log(row(i))
+    both.close()
+    assert len(log.read_rows(tmp_path / "m.jsonl")) == 5
+    assert len(warnings) == 1 and warnings[0].startswith("bad: ConnectionError: server gone")
+
+
+def survives(logger):
+    """Whether the run goes on after it logs a row."""
+    try:
+        logger.log(row())
+    except ConnectionError:
+        return False
+    return True
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="defective twin: a logger that is called directly stops the run"
+)
+def test_a_failing_logger_without_guard():
+    assert survives(failing())
+
+
+def test_a_logger_that_cannot_start_is_harmless():
+    warnings = []
+
+    def make():
+        raise OSError("no such server")
+
+    logger = log.guarded("remote", make, warnings.append)
+    logger.log(row())
+    logger.close()
+    assert len(warnings) == 1
+
+
+def test_a_slow_logger_costs_no_time_and_loses_rows_with_one_warning():
+    warnings, hold, arrived = [], threading.Event(), []
+
+    def make():
+        hold.wait(10)
+        return Logger(arrived.append, lambda: None)
+
+    logger = log.threaded("slow", make, warnings.append, size=3)
+    start = time.monotonic()
+    for i in range(10):
+        logger.log(row(i))
+    assert time.monotonic() - start < 1.0
+    assert len(warnings) == 1 and "too slow" in warnings[0]
+    hold.set()
+    logger.close()
+    assert [r["update"] for r in arrived] == [0, 1, 2]
+
+
+def test_a_logger_that_hangs_for_good_does_not_hold_up_the_end():
+    hold = threading.Event()
+    logger = log.threaded("hung", lambda: Logger(lambda r: hold.wait(60), lambda: None), print, size=1, patience_s=0.1)
+    for i in range(3):
+        logger.log(row(i))
+    start = time.monotonic()
+    logger.close()
+    assert time.monotonic() - start < 2.0
+    hold.set()
+
+
+def test_threaded_rows_arrive_in_order_and_before_close_returns():
+    arrived = []
+    logger = log.threaded("fast", lambda: Logger(arrived.append, lambda: arrived.append("closed")), print)
+    for i in range(20):
+        logger.log(row(i))
+    logger.close()
+    assert [r if r == "closed" else r["update"] for r in arrived] == [*range(20), "closed"]
+
+
+def test_wandb_falls_back_to_offline(monkeypatch):
+    """A client whose server does not answer, as ``wandb.init`` reports it."""
+    modes, logged, warnings = [], [], []
+
+    class Client:
+        Settings = staticmethod(lambda **options: options)
+
+        @staticmethod
+        def init(mode, **options):
+            modes.append(mode)
+            if mode == "online":
+                raise ConnectionError("unreachable")
+            return type("Run", (), {"log": staticmethod(logged.append), "finish": staticmethod(lambda: None)})
+
+    monkeypatch.setitem(__import__("sys").modules, "wandb", Client)
+    logger = log.wandb("folder", "project", "online", "name", warnings.append)
+    logger.log(row(loss=[1.0, 2.0]))
+    logger.close()
+    assert modes == ["online", "offline"]
+    assert logged[0]["train/loss/seed_1"] == 2.0 and logged[0]["env_steps"] == 10
+    assert len(warnings) == 1
+
+
+def test_tensorboard_writes_events(tmp_path):
+    config = LoggerConfig(tensorboard=True, wandb=False, wandb_project="", wandb_mode="disabled")
+    logger = log.open_loggers(config, tmp_path, "name", lambda line: pytest.fail(line))
+    logger.log(row(loss=[0.5]))
+    logger.close()
+    assert list((tmp_path / "tensorboard").glob("events*"))
+    assert len(log.read_rows(tmp_path / "metrics.jsonl")) == 1
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    reporter = report.open_reporter(every_s=0.0)
+    for line in ("one", "two"):
+        reporter.progress(line)
+    reporter.close()
+    assert capsys.readouterr().out == "one\ntwo\n"

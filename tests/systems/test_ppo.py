@@ -1,0 +1,362 @@
+"""The PPO kit: what its masks hide, what its ratios start from, and its loss against plain numpy."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jmarl.config import ConfigError
+from jmarl.envs.probes import make as make_probe
+from jmarl.learning.normalizer import init_stats
+from jmarl.learning.optimizers import by_part, optimizer, skipped_steps
+from jmarl.networks.actor_critic import NetworkConfig
+from jmarl.systems import mappo
+from jmarl.systems.kits.ppo import (
+    PPOConfig,
+    clipped_loss,
+    make_batch,
+    value_loss,
+    weigh,
+)
+from jmarl.training.anakin import init_runner, rollout
+
+
+ENVS, ROWS = 16, 13
+COMMON = dict(
+    lr=3e-3,
+    anneal_lr=False,
+    max_grad_norm=0.5,
+    gamma=0.9,
+    gae_lambda=0.8,
+    clip=0.2,
+    epochs=2,
+    minibatches=2,
+    entropy_coef=0.01,
+    value_coef=0.5,
+    value_clip=0.2,
+    huber_delta=10.0,
+    value_decay=0.99,
+    mask_dead_values=False,
+    advantage="per_agent",
+)
+CFG = PPOConfig(**COMMON)
+
+
+def system(env, memory):
+    network = NetworkConfig(
+        torso=(8,),
+        memory=memory,
+        memory_width=8,
+        head=(8,),
+        activation="tanh",
+        layer_norm=False,
+        agent_id=False,
+    )
+    run = SimpleNamespace(
+        system=mappo.Config(**COMMON, critic_input="state_and_id"),
+        network=network,
+        num_updates=10,
+        num_envs=ENVS,
+    )
+    return mappo.make(env.spec, run)
+
+
+WORLDS = [
+    ("probe_death", "gru"),
+    ("probe_target", "none"),
+    pytest.param(("probe_cue", "ssm"), marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module", params=WORLDS, ids=str)
+def trained(request):
+    """A system after one update, a rollout of it, and its compiled update."""
+    probe, memory = request.param
+    env = make_probe(probe)
+    sys = system(env, memory)
+    runner = jax.jit(lambda key: init_runner(env, sys, ENVS, key))(jax.random.key(0))
+    act = jax.jit(lambda runner, key: rollout(env, sys, runner, ROWS, key)[:2])
+    update = jax.jit(sys.update)
+    runner, experience = act(runner, jax.random.key(1))
+    learner, _ = update(runner.learner, experience, jax.random.key(2))
+    runner, experience = act(runner.replace(learner=learner), jax.random.key(3))
+    return (
+        learner,
+        experience,
+        lambda rollout, start=learner: update(start, rollout, jax.random.key(4)),
+    )
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def scramble(x, mask):
+    """Anything at all where ``mask``."""
+    mask = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+    if x.dtype == bool:
+        return jnp.where(mask, ~x, x)
+    return jnp.where(mask, (7 - 3 * x).astype(x.dtype), x)
+
+
+def test_every_ratio_of_the_first_minibatch_is_one(trained):
+    _, experience, update = trained
+    _, metrics = update(experience)
+    assert metrics["ratio_error"] < 1e-4
+    assert metrics["approx_kl"] > 0
+
+
+def test_an_update_changes_every_part_and_is_deterministic(trained):
+    learner, experience, update = trained
+    after, metrics = update(experience)
+    same(after, update(experience)[0])
+    for part in ("actor", "critic"):
+        moved = jax.tree.map(
+            lambda a, b: jnp.any(a != b), after.params[part], learner.params[part]
+        )
+        assert any(jax.tree.leaves(moved))
+    assert after.updates == learner.updates + 1
+    assert all(jnp.isfinite(x) for x in jax.tree.leaves(metrics))
+
+
+def test_what_an_ended_row_holds_changes_nothing(trained):
+    """Its action, log-probability and reward never count, nor its observation but through the stored value."""
+    _, experience, update = trained
+    steps = experience.steps
+    ended = ~steps.valid
+    assert ended.any()
+    extras = steps.extras
+    garbage = steps.replace(
+        obs=jax.tree.map(lambda x: scramble(x, ended), steps.obs),
+        action=scramble(steps.action, ended),
+        reward=scramble(steps.reward, ended),
+        terminated=scramble(steps.terminated, ended),
+        truncated=scramble(steps.truncated, ended),
+        extras=extras.replace(
+            logp=scramble(extras.logp, ended), sample=scramble(extras.sample, ended)
+        ),
+    )
+    same(update(experience), update(experience.replace(steps=garbage)))
+
+
+def test_what_the_dead_did_changes_nothing(trained):
+    _, experience, update = trained
+    extras, dead = experience.steps.extras, ~experience.steps.obs.alive
+    garbage = extras.replace(
+        logp=scramble(extras.logp, dead), sample=scramble(extras.sample, dead)
+    )
+    same(
+        update(experience),
+        update(experience.replace(steps=experience.steps.replace(extras=garbage))),
+    )
+
+
+def test_a_gradient_that_is_not_finite_is_skipped(trained):
+    learner, experience, update = trained
+    bad = experience.replace(
+        steps=experience.steps.replace(reward=experience.steps.reward * jnp.nan)
+    )
+    after, metrics = update(bad)
+    same(after.params, learner.params)
+    assert metrics["skipped_steps"] == 2 * 2 * 2
+    recovered = after.replace(value_stats=learner.value_stats)
+    assert update(experience, recovered)[1]["skipped_steps"] == 0, (
+        "skips of the phase before are not its own"
+    )
+
+
+@pytest.fixture(scope="module")
+def death():
+    env = make_probe("probe_death")
+    sys = system(env, "none")
+    runner = jax.jit(lambda key: init_runner(env, sys, ENVS, key))(jax.random.key(0))
+    return jax.jit(lambda runner, key: rollout(env, sys, runner, ROWS, key)[1])(
+        runner, jax.random.key(1)
+    )
+
+
+def batch_of(experience, **changes):
+    cfg = dataclasses.replace(CFG, **changes)
+    return make_batch(
+        experience, jnp.zeros_like(experience.steps.reward[0]), init_stats(), cfg
+    )
+
+
+def test_the_teams_reward_reaches_an_agent_through_its_death(death):
+    """At lambda 1 the first row of a dead agent's episode has the return of the living."""
+    batch, *_ = batch_of(death, gae_lambda=1.0, value_decay=1.0)
+    steps = death.steps
+    assert not steps.obs.alive[1:4, :, 1].any()
+    np.testing.assert_allclose(
+        batch.target[0, :, 1], 0.9**4 * steps.reward[4, :, 1], atol=1e-6
+    )
+    np.testing.assert_allclose(batch.target[0, :, 1], batch.target[0, :, 0], atol=1e-6)
+
+
+def test_advantages_are_normalized_over_the_living_on_valid_rows(death):
+    batch, *_ = batch_of(death)
+    counted = np.asarray(batch.advantage)[np.asarray(batch.acts)]
+    assert 0 < counted.size < batch.advantage.size
+    np.testing.assert_allclose([counted.mean(), counted.std()], [0.0, 1.0], atol=1e-3)
+
+
+def test_a_joint_advantage_is_one_for_the_team(death):
+    batch, *_ = batch_of(death, advantage="joint")
+    assert (batch.advantage == batch.advantage[..., :1]).all()
+    assert (batch.target == batch.target[..., :1]).all()
+    value = death.steps.extras.value
+    assert (value != value[..., :1]).any()
+
+
+def with_an_absent_agent(experience):
+    """One agent more, that no episode has; its value is not even a number."""
+
+    def more(x, value, axis=-1):
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (0, 1)
+        return jnp.pad(x, widths, constant_values=value)
+
+    def seen(obs):
+        return obs.replace(
+            alive=more(obs.alive, False), avail=more(obs.avail, False, axis=-2)
+        )
+
+    steps = experience.steps
+    steps = steps.replace(
+        obs=seen(steps.obs),
+        reward=more(steps.reward, 7.0),
+        extras=steps.extras.replace(value=more(steps.extras.value, jnp.nan)),
+    )
+    return experience.replace(
+        steps=steps, last=experience.last.replace(obs=seen(experience.last.obs))
+    )
+
+
+@pytest.mark.parametrize("advantage", ["per_agent", "joint"])
+def test_an_agent_that_is_absent_is_in_no_statistic(death, advantage):
+    batch, stats, metrics = batch_of(death, advantage=advantage)
+    more, stats_of_more, metrics_of_more = batch_of(
+        with_an_absent_agent(death), advantage=advantage
+    )
+    n = batch.target.shape[-1]
+    both = (batch.advantage, batch.target, stats, metrics)
+    others = (
+        more.advantage[..., :n],
+        more.target[..., :n],
+        stats_of_more,
+        metrics_of_more,
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        others,
+        both,
+    )
+    assert not any(w[..., n].any() for w in weigh(more, CFG))
+
+
+def test_the_loss_is_that_of_the_formula():
+    rng = np.random.default_rng(0)
+    T, B, N = 4, 3, 2
+    logp, old, adv, entropy, value, old_value, target = (
+        rng.normal(size=(7, T, B, N)) * 0.5
+    )
+    valid, alive = rng.random((T, B)) < 0.7, rng.random((T, B, N)) < 0.7
+    steps = SimpleNamespace(
+        valid=jnp.asarray(valid),
+        reward=jnp.zeros((T, B, N)),
+        obs=SimpleNamespace(
+            alive=jnp.asarray(alive), present=jnp.ones((T, B, N), bool)
+        ),
+        extras=SimpleNamespace(logp=jnp.asarray(old), value=jnp.asarray(old_value)),
+    )
+    acts = valid[..., None] & alive
+    batch = SimpleNamespace(
+        steps=steps,
+        acts=jnp.asarray(acts),
+        advantage=jnp.asarray(adv),
+        target=jnp.asarray(target),
+    )
+    cfg = dataclasses.replace(CFG, huber_delta=0.0, value_clip=0.1)
+    got, (metrics, _) = clipped_loss(lambda *_: (logp, entropy, value), cfg)(
+        None, None, batch, weigh(batch, cfg)
+    )
+
+    ratio = np.exp(logp - old)
+    gain = np.minimum(ratio * adv, np.clip(ratio, 0.8, 1.2) * adv)[acts].mean()
+    near = old_value + np.clip(value - old_value, -0.1, 0.1)
+    error = 0.5 * np.maximum((value - target) ** 2, (near - target) ** 2)[valid].mean()
+    np.testing.assert_allclose(
+        got, -gain - 0.01 * entropy[acts].mean() + 0.5 * error, rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        metrics["clip_fraction"], (np.abs(ratio - 1) > 0.2)[acts].mean(), rtol=1e-5
+    )
+    cfg = dataclasses.replace(cfg, mask_dead_values=True)
+    masked = clipped_loss(lambda *_: (logp, entropy, value), cfg)
+    alive_error = (
+        0.5 * np.maximum((value - target) ** 2, (near - target) ** 2)[acts].mean()
+    )
+    np.testing.assert_allclose(
+        masked(None, None, batch, weigh(batch, cfg))[1][0]["value_loss"],
+        alive_error,
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("delta", "clip", "value", "expected"),
+    [
+        (0.0, 0.0, 3.0, 4.5),
+        (1.0, 0.0, 3.0, 2.5),
+        (0.0, 0.5, 3.0, 4.5),
+        (0.0, 0.5, 0.0, 1.125),
+        (2.0, 0.0, -1.0, 0.5),
+    ],
+)
+def test_value_loss(delta, clip, value, expected):
+    """Target 0, old value 2: known values of the square, Huber and clipped errors."""
+    cfg = dataclasses.replace(CFG, huber_delta=delta, value_clip=clip)
+    np.testing.assert_allclose(
+        value_loss(jnp.array(value), jnp.array(2.0), jnp.array(0.0), cfg), expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("gamma", 1.5), ("lr", 0.0), ("clip", -0.1), ("epochs", 0)]
+)
+def test_an_impossible_value_is_one_line_with_key_and_value(key, value):
+    with pytest.raises(ConfigError, match=rf"system\.{key}={value}: must") as error:
+        PPOConfig(**{**COMMON, key: value})
+    assert "\n" not in str(error.value)
+
+
+def test_the_learning_rate_falls_in_stairs_to_zero():
+    tx = optimizer(0.1, 1e9, anneal=True, steps_per_update=2, num_updates=4)
+    params = jnp.zeros(())
+    state, moves = tx.init(params), []
+    for _ in range(9):
+        move, state = tx.update(jnp.ones(()), state, params)
+        moves.append(-float(move))
+    np.testing.assert_allclose(
+        moves, np.repeat([0.1, 0.075, 0.05, 0.025, 0.0], 2)[:9], rtol=1e-3, atol=1e-6
+    )
+
+
+def test_parts_are_clipped_and_skipped_apart():
+    tx = by_part(optax.apply_if_finite(optax.clip_by_global_norm(1.0), 5), ("a", "b"))
+    grads = {"a": {"w": jnp.full(4, 50.0)}, "b": {"w": jnp.full(4, 0.1)}}
+    state = tx.init(grads)
+    moves, state = tx.update(grads, state, grads)
+    np.testing.assert_allclose(moves["a"]["w"], 0.5)
+    np.testing.assert_allclose(moves["b"]["w"], 0.1)
+    assert skipped_steps(state) == 0
+    moves, state = tx.update({**grads, "b": {"w": jnp.full(4, jnp.nan)}}, state, grads)
+    assert (moves["b"]["w"] == 0).all()
+    np.testing.assert_allclose(moves["a"]["w"], 0.5)
+    assert skipped_steps(state) == 1
