@@ -42,12 +42,18 @@ class _Corrupt(Exception):
 
 def leaf_paths(tree: Any) -> list[str]:
     """The name of each leaf: its path, joined by slashes."""
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(tree)]
+    return [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree.leaves_with_path(tree)
+    ]
 
 
 def leaf_shapes(tree: Any) -> dict[str, str]:
     """Type and shape of each leaf by path, as text: ``float32[3,4]``."""
-    return {path: _shape_text(*_raw_shape(x)) for path, x in zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True)}
+    return {
+        path: _shape_text(*_raw_shape(x))
+        for path, x in zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True)
+    }
 
 
 def to_host(tree: Any) -> dict[str, np.ndarray]:
@@ -74,7 +80,13 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: pathlib.Path, *, keep: int, verify: bool, warn: Callable[[str], None], read_only: bool = False
+        self,
+        folder: pathlib.Path,
+        *,
+        keep: int,
+        verify: bool,
+        warn: Callable[[str], None],
+        read_only: bool = False,
     ) -> None:
         self._folder, self._verify, self._warn = folder.absolute(), verify, warn
         if not read_only:
@@ -91,7 +103,10 @@ class Checkpoints:
         leaves = _describe(host)
         record = {"meta": meta, "leaves": leaves, "digest": _hash_json([meta, leaves])}
         arrays = {path: x for path, x in host.items() if x.size}
-        items = {"state": self._args.StandardSave(arrays), "record": self._args.JsonSave(record)}
+        items = {
+            "state": self._args.StandardSave(arrays),
+            "record": self._args.JsonSave(record),
+        }
         try:
             if step in self._manager.all_steps():
                 (self._folder / str(step)).rename(self._folder / f"{ASIDE}{step}")
@@ -113,9 +128,13 @@ class Checkpoints:
             try:
                 return self._load(step, like)
             except _Corrupt as error:
-                self._warn(f"checkpoint {step} is damaged ({error}); trying the one before it")
+                self._warn(
+                    f"checkpoint {step} is damaged ({error}); trying the one before it"
+                )
         if steps:
-            raise ConfigError(f"{self._folder}: none of the checkpoints {_listed(steps)} can be restored")
+            raise ConfigError(
+                f"{self._folder}: none of the checkpoints {_listed(steps)} can be restored"
+            )
         return None
 
     def discard_after(self, step: int) -> None:
@@ -156,17 +175,26 @@ class Checkpoints:
         return bool(found)
 
     def _lost(self, error: Exception) -> None:
-        self._warn(f"a checkpoint could not be written, training goes on without it: {_one_line(error)}")
+        self._warn(
+            f"a checkpoint could not be written, training goes on without it: {_one_line(error)}"
+        )
 
     def _load(self, step: int, like: Any) -> Restored:
         record = self._read(step, "record", self._args.JsonRestore())
-        if _hash_json([record.get("meta"), record.get("leaves")]) != record.get("digest"):
+        if _hash_json([record.get("meta"), record.get("leaves")]) != record.get(
+            "digest"
+        ):
             raise _Corrupt("its description does not match its digest")
         leaves = record["leaves"]
         like = like(record["meta"]) if callable(like) else like
         _check_fit(leaves, like, f"checkpoint {step} in {self._folder}")
-        blank = {path: np.empty(leaf["shape"], leaf["dtype"]) for path, leaf in leaves.items()}
-        arrays = self._args.StandardRestore({path: x for path, x in blank.items() if x.size})
+        blank = {
+            path: np.empty(leaf["shape"], leaf["dtype"])
+            for path, leaf in leaves.items()
+        }
+        arrays = self._args.StandardRestore(
+            {path: x for path, x in blank.items() if x.size}
+        )
         host = blank | self._read(step, "state", arrays)
         if self._verify:
             _check_digests(host, leaves)
@@ -175,7 +203,9 @@ class Checkpoints:
     def _read(self, step: int, item: str, args: Any) -> Any:
         """One item of a step; the exceptions that Orbax raises on damaged files have no common type."""
         try:
-            return self._manager.restore(step, args=self._args.Composite(**{item: args}))[item]
+            return self._manager.restore(
+                step, args=self._args.Composite(**{item: args})
+            )[item]
         except Exception as error:
             raise _Corrupt(_one_line(error)) from error
 
@@ -212,10 +242,16 @@ def _hash_json(tree: Any) -> str:
 
 def _check_fit(saved: dict[str, dict[str, Any]], like: Any, name: str) -> None:
     """Raise ``ConfigError`` naming the leaves whose existence, shape or type differs."""
-    wanted = {path: _raw_shape(x) for path, x in zip(leaf_paths(like), jax.tree.leaves(like), strict=True)}
+    wanted = {
+        path: _raw_shape(x)
+        for path, x in zip(leaf_paths(like), jax.tree.leaves(like), strict=True)
+    }
     have = {path: (tuple(leaf["shape"]), leaf["dtype"]) for path, leaf in saved.items()}
     differences = [f"{path} is missing" for path in wanted.keys() - have.keys()]
-    differences += [f"{path} is not part of this configuration" for path in have.keys() - wanted.keys()]
+    differences += [
+        f"{path} is not part of this configuration"
+        for path in have.keys() - wanted.keys()
+    ]
     differences += [
         f"{path} is {_shape_text(*have[path])} but this configuration needs {_shape_text(*wanted[path])}"
         for path in wanted.keys() & have.keys()
@@ -234,7 +270,9 @@ def _shape_text(shape: tuple[int, ...], dtype: str) -> str:
     return f"{dtype}[{','.join(map(str, shape))}]"
 
 
-def _check_digests(host: dict[str, np.ndarray], leaves: dict[str, dict[str, Any]]) -> None:
+def _check_digests(
+    host: dict[str, np.ndarray], leaves: dict[str, dict[str, Any]]
+) -> None:
     changed = [path for path, leaf in _describe(host).items() if leaf != leaves[path]]
     if changed:
         raise _Corrupt(f"the digest of {_listed(changed)} does not match")
@@ -242,9 +280,16 @@ def _check_digests(host: dict[str, np.ndarray], leaves: dict[str, dict[str, Any]
 
 def _from_host(host: dict[str, np.ndarray], like: Any) -> Any:
     def leaf(path: str, x: Any) -> Any:
-        return jax.random.wrap_key_data(jnp.asarray(host[path])) if _is_key(x) else host[path]
+        return (
+            jax.random.wrap_key_data(jnp.asarray(host[path]))
+            if _is_key(x)
+            else host[path]
+        )
 
-    leaves = [leaf(path, x) for path, x in zip(leaf_paths(like), jax.tree.leaves(like), strict=True)]
+    leaves = [
+        leaf(path, x)
+        for path, x in zip(leaf_paths(like), jax.tree.leaves(like), strict=True)
+    ]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 

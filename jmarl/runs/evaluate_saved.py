@@ -9,19 +9,19 @@ from typing import Any
 import jax
 import numpy as np
 
+from jmarl.cli.launch import use_compile_cache
 from jmarl.config import RunConfig, check, check_range
-from jmarl.system import System
+from jmarl.config.compose import check_env_options
 from jmarl.runs import folder as run_folder
 from jmarl.runs import progress as report
-from jmarl.training.anakin import device_mesh
-from jmarl.training.train import assemble
-from jmarl.config.compose import check_env_options
-from jmarl.training.evaluation import evaluate_modes
-from jmarl.training.compatibility import Side, check_acting
-from jmarl.cli.launch import use_compile_cache
 from jmarl.runs.loop import Progress, RunContext, log_absolute
-from jmarl.training.programs import ABSOLUTE, State, seed_keys
 from jmarl.runs.warm_start import restore_params
+from jmarl.system import System
+from jmarl.training.anakin import device_mesh
+from jmarl.training.compatibility import Side, check_acting
+from jmarl.training.evaluation import evaluate_modes
+from jmarl.training.programs import ABSOLUTE, State, seed_keys
+from jmarl.training.train import assemble
 from jmarl.types import Env, Params
 
 
@@ -39,15 +39,33 @@ def absolute_metric(s: RunContext, state: State, at: Progress) -> str:
     for i in range(s.config.eval.absolute_factor):
         if s.stop():
             return ""
-        parts.append(jax.device_get(s.programs[-1].evaluate(best, best.params, s.keys.at(ABSOLUTE + i), at.update)[1]))
+        parts.append(
+            jax.device_get(
+                s.programs[-1].evaluate(
+                    best, best.params, s.keys.at(ABSOLUTE + i), at.update
+                )[1]
+            )
+        )
     results = jax.tree.map(lambda *x: np.concatenate(x, axis=-1), *parts)
     log_absolute(s, at, results)
-    tree = _tree(s.config, s.config.eval.absolute_factor * s.config.eval.episodes, best.update, results)
+    tree = _tree(
+        s.config,
+        s.config.eval.absolute_factor * s.config.eval.episodes,
+        best.update,
+        results,
+    )
     run_folder.write_json(s.folder / "evaluation.json", tree)
     return _table("best", tree)
 
 
-def evaluate_run(run: str, *, episodes: int = 640, parameters: str = "best", seed: int = 0, json: str = "") -> int:
+def evaluate_run(
+    run: str,
+    *,
+    episodes: int = 640,
+    parameters: str = "best",
+    seed: int = 0,
+    json: str = "",
+) -> int:
     """Judge a run's parameters again, greedily and sampled, and print means with 95 % intervals.
 
     ``parameters`` is ``best`` (each seed's best evaluation) or ``latest``; ``seed`` draws other
@@ -56,7 +74,9 @@ def evaluate_run(run: str, *, episodes: int = 640, parameters: str = "best", see
     folder, config = _to_judge(run, episodes, parameters, seed, json)
     env, system = assemble(config)
     params, updates = restore_params(config, folder, parameters)
-    tree = _tree(config, episodes, updates, _play(config, env, system, params, episodes, seed))
+    tree = _tree(
+        config, episodes, updates, _play(config, env, system, params, episodes, seed)
+    )
     print(_table(parameters, tree), flush=True)
     if json:
         run_folder.write_json(pathlib.Path(json), tree)
@@ -64,7 +84,13 @@ def evaluate_run(run: str, *, episodes: int = 640, parameters: str = "best", see
 
 
 def transfer_run(
-    run: str, envs: str, *, episodes: int = 640, parameters: str = "best", seed: int = 0, json: str = ""
+    run: str,
+    envs: str,
+    *,
+    episodes: int = 640,
+    parameters: str = "best",
+    seed: int = 0,
+    json: str = "",
 ) -> int:
     """Judge a run's parameters, as they are, in the worlds ``envs`` (names with commas between), and print one table.
 
@@ -74,23 +100,42 @@ def transfer_run(
     """
     folder, config = _to_judge(run, episodes, parameters, seed, json)
     names = [name.strip() for name in envs.split(",") if name.strip()]
-    check(len(names) > 0, "envs", envs, "must name a world, or several with commas between")
+    check(
+        len(names) > 0,
+        "envs",
+        envs,
+        "must name a world, or several with commas between",
+    )
     own = Side(config, *assemble(config))
     worlds = {name: _other_world(own, name) for name in names}
     params, updates = restore_params(config, folder, parameters)
     trees = {
-        name: _tree(config, episodes, updates, _play(config, env, system, params, episodes, seed))
+        name: _tree(
+            config,
+            episodes,
+            updates,
+            _play(config, env, system, params, episodes, seed),
+        )
         for name, (env, system) in worlds.items()
     }
     print(_worlds_table(config, parameters, trees), flush=True)
     if json:
-        run_folder.write_json(pathlib.Path(json), {"trained_on": list(config.stage_envs), "worlds": trees})
+        run_folder.write_json(
+            pathlib.Path(json), {"trained_on": list(config.stage_envs), "worlds": trees}
+        )
     return 0
 
 
-def _to_judge(run: str, episodes: int, parameters: str, seed: int, json: str) -> tuple[pathlib.Path, RunConfig]:
+def _to_judge(
+    run: str, episodes: int, parameters: str, seed: int, json: str
+) -> tuple[pathlib.Path, RunConfig]:
     """The folder and the configuration of a run, and that it can be judged so."""
-    check(parameters in PARAMETERS, "parameters", parameters, f"must be one of {', '.join(PARAMETERS)}")
+    check(
+        parameters in PARAMETERS,
+        "parameters",
+        parameters,
+        f"must be one of {', '.join(PARAMETERS)}",
+    )
     check(episodes >= 1, "episodes", episodes, "must be at least 1")
     _check_target(json)
     folder = run_folder.existing("run", run)
@@ -108,22 +153,37 @@ def _other_world(own: Side, name: str) -> tuple[Env, System]:
     return env, system
 
 
-def _play(config: RunConfig, env: Env, system: System, params: Params, episodes: int, seed: int) -> Any:
+def _play(
+    config: RunConfig,
+    env: Env,
+    system: System,
+    params: Params,
+    episodes: int,
+    seed: int,
+) -> Any:
     """``{mode: {name: [S, episodes]}}`` of episodes that no other part of the run has played."""
     keys = seed_keys(config).at(ABSOLUTE + config.eval.absolute_factor + seed)
     with jax.set_mesh(device_mesh()):
-        play = jax.jit(jax.vmap(lambda params, key: evaluate_modes(env, system, params, key, episodes)))
+        play = jax.jit(
+            jax.vmap(
+                lambda params, key: evaluate_modes(env, system, params, key, episodes)
+            )
+        )
         return jax.device_get(play(params, keys))
 
 
 def _check_target(json: str) -> None:
     """Evaluating takes minutes; that its results can be written is known before."""
     path = pathlib.Path(json)
-    fits = not json or (path.parent.is_dir() and os.access(path.parent, os.W_OK) and not path.is_dir())
+    fits = not json or (
+        path.parent.is_dir() and os.access(path.parent, os.W_OK) and not path.is_dir()
+    )
     check(fits, "json", json, "cannot be written; name a file in a folder that exists")
 
 
-def _tree(config: RunConfig, episodes: int, updates: Any, results: Any) -> dict[str, Any]:
+def _tree(
+    config: RunConfig, episodes: int, updates: Any, results: Any
+) -> dict[str, Any]:
     return {
         "episodes": episodes,
         "seeds": list(range(config.seed, config.seed + config.num_seeds)),
@@ -138,7 +198,10 @@ def _table(parameters: str, tree: dict[str, Any]) -> str:
 
 def _worlds_table(config: RunConfig, parameters: str, trees: dict[str, Any]) -> str:
     first = next(iter(trees.values()))
-    marked = {f"* {name}" if name in config.stage_envs else f"  {name}": tree["results"] for name, tree in trees.items()}
+    marked = {
+        f"* {name}" if name in config.stage_envs else f"  {name}": tree["results"]
+        for name, tree in trees.items()
+    }
     return f"{_head(parameters, first)}; those trained on have a *:\n{report.worlds_table(marked, first['seeds'])}"
 
 

@@ -29,7 +29,10 @@ def stop_requests() -> Iterator[Callable[[], str]]:
         if received:
             os._exit(128 + number)
         received.append(signal.Signals(number).name)
-        os.write(2, f"\n{received[0]}: saving as soon as this chunk is done; once more ends it at once\n".encode())
+        os.write(
+            2,
+            f"\n{received[0]}: saving as soon as this chunk is done; once more ends it at once\n".encode(),
+        )
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: ""

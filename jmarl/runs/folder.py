@@ -32,10 +32,37 @@ import jmarl
 from jmarl.config import ConfigError, CurriculumConfig, RunConfig, check, read_value
 
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "jaxmarl", "orbax-checkpoint", "hydra-core", "numpy", "wandb")
-COMPARED_VERSIONS = ("jmarl", "jaxmarl", "jax", "jaxlib", "flax", "optax", "backend", "device_count")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "distrax",
+    "jaxmarl",
+    "orbax-checkpoint",
+    "hydra-core",
+    "numpy",
+    "wandb",
+)
+COMPARED_VERSIONS = (
+    "jmarl",
+    "jaxmarl",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "backend",
+    "device_count",
+)
 """What decides, by its version or kind, what an environment does and whether a resumed run goes the same way."""
-CHANGEABLE = ("total_timesteps", "checkpoint", "logger", "arch.compile_cache", "run_dir", "resume")
+CHANGEABLE = (
+    "total_timesteps",
+    "checkpoint",
+    "logger",
+    "arch.compile_cache",
+    "run_dir",
+    "resume",
+)
 """Keys that a resumed run may be given anew; all others decide the program."""
 
 
@@ -54,7 +81,10 @@ def open_folder(config: RunConfig) -> pathlib.Path:
             )
         return _made(folder)
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return _new(pathlib.Path("runs", config.system_name, str(config.env["name"])), f"{now}-s{config.seed}")
+    return _new(
+        pathlib.Path("runs", config.system_name, str(config.env["name"])),
+        f"{now}-s{config.seed}",
+    )
 
 
 def existing(key: str, run: str) -> pathlib.Path:
@@ -91,12 +121,16 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     try:
         file = (folder / ".lock").open("a")
     except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written to ({error.strerror})") from None
+        raise ConfigError(
+            f"{folder}: cannot be written to ({error.strerror})"
+        ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"{folder}: another process is writing this run") from None
+            raise ConfigError(
+                f"{folder}: another process is writing this run"
+            ) from None
         yield
 
 
@@ -153,7 +187,10 @@ def resume_config(run: str, overrides: Iterable[str] = ()) -> RunConfig:
 
 def _later_keys() -> dict[str, Any]:
     """The defaults of those keys that a run may lack because it is older than they are."""
-    return {"init_from": "", "curriculum": _lists(dataclasses.asdict(CurriculumConfig()))}
+    return {
+        "init_from": "",
+        "curriculum": _lists(dataclasses.asdict(CurriculumConfig())),
+    }
 
 
 def _override(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -162,17 +199,28 @@ def _override(tree: dict[str, Any], key: str, value: Any) -> None:
     node = tree
     for parent in parents:
         node = node.setdefault(parent, {})
-        check(isinstance(node, dict), key, value, f"unknown key; {parent} is a value and has no parts")
+        check(
+            isinstance(node, dict),
+            key,
+            value,
+            f"unknown key; {parent} is a value and has no parts",
+        )
     old = node.get(last)
     if isinstance(old, dict):
         old = tree.get("system_name") if key == "system" else old.get("name")
     if key == "logger":
         tree["logger"] = _logger_choice(str(value))
-    elif last not in node or any(key == k or key.startswith(f"{k}.") for k in CHANGEABLE):
+    elif last not in node or any(
+        key == k or key.startswith(f"{k}.") for k in CHANGEABLE
+    ):
         node[last] = value
     elif old != value:
         group = isinstance(node[last], dict) and old is None
-        shown = "a choice made as the run began; leave it out" if group else f"{old!r} in this run"
+        shown = (
+            "a choice made as the run began; leave it out"
+            if group
+            else f"{old!r} in this run"
+        )
         raise ConfigError(
             f"{key}={value}: cannot change when a run is resumed (it is {shown}); start a new run instead"
         )
@@ -182,7 +230,9 @@ def _logger_choice(name: str) -> dict[str, Any]:
     from jmarl.config.choices import check_choice, configs_dir
 
     check_choice("logger", name, "")
-    return yaml.safe_load((configs_dir() / "logger" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load(
+        (configs_dir() / "logger" / f"{name}.yaml").read_text(encoding="utf-8")
+    )
 
 
 def read_tree(folder: pathlib.Path) -> dict[str, Any]:
@@ -191,7 +241,9 @@ def read_tree(folder: pathlib.Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+        raise ConfigError(
+            f"{path}: cannot be read ({' '.join(str(error).split())})"
+        ) from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds no configuration")
     return tree
@@ -227,7 +279,9 @@ def versions() -> dict[str, Any]:
         "devices": [str(device) for device in jax.devices()],
         "device_kind": jax.devices()[0].device_kind,
         "commit": _commit(),
-        "command": [a for a in sys.argv[1:] if not a.startswith(("run_dir=", "resume="))],
+        "command": [
+            a for a in sys.argv[1:] if not a.startswith(("run_dir=", "resume="))
+        ],
     }
 
 
@@ -235,7 +289,10 @@ def write_versions(folder: pathlib.Path, now: dict[str, Any]) -> None:
     """``versions.json``: what the run began on; processes that resumed it are listed under ``resumed``."""
     tree = read_json(folder / "versions.json")
     write_json(
-        folder / "versions.json", {**tree, "resumed": [*tree["resumed"], now]} if tree else {**now, "resumed": []}
+        folder / "versions.json",
+        {**tree, "resumed": [*tree["resumed"], now]}
+        if tree
+        else {**now, "resumed": []},
     )
 
 
@@ -243,7 +300,10 @@ def version_changes(before: dict[str, Any]) -> list[str]:
     """What of ``COMPARED_VERSIONS`` is not what it was."""
     now = versions()
     changed = [name for name in COMPARED_VERSIONS if before.get(name) != now.get(name)]
-    return [f"{name} {before.get(name)} when it was saved, {now.get(name)} now" for name in changed]
+    return [
+        f"{name} {before.get(name)} when it was saved, {now.get(name)} now"
+        for name in changed
+    ]
 
 
 def _commit() -> str:
@@ -252,7 +312,18 @@ def _commit() -> str:
     if not (root / ".git").exists():
         return ""
     try:
-        text = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(text, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        text = [
+            "git",
+            "-C",
+            str(root),
+            "describe",
+            "--always",
+            "--dirty",
+            "--abbrev=40",
+            "--exclude=*",
+        ]
+        return subprocess.run(
+            text, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""

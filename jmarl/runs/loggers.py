@@ -30,14 +30,22 @@ class Logger(NamedTuple):
     close: Callable[[], None]
 
 
-def open_loggers(config: LoggerConfig, folder: pathlib.Path, name: str, warn: Warn) -> Logger:
+def open_loggers(
+    config: LoggerConfig, folder: pathlib.Path, name: str, warn: Warn
+) -> Logger:
     """The loggers that a run asks for, as one that cannot fail."""
-    makers: dict[str, Callable[[], Logger]] = {"metrics.jsonl": lambda: jsonl(folder / "metrics.jsonl")}
+    makers: dict[str, Callable[[], Logger]] = {
+        "metrics.jsonl": lambda: jsonl(folder / "metrics.jsonl")
+    }
     if config.tensorboard:
         makers["TensorBoard"] = lambda: tensorboard(folder / "tensorboard")
     if config.wandb and config.wandb_mode != "disabled":
-        makers["wandb"] = lambda: wandb(folder, config.wandb_project, config.wandb_mode, name, warn)
-    return together({label: guarded(label, make, warn) for label, make in makers.items()})
+        makers["wandb"] = lambda: wandb(
+            folder, config.wandb_project, config.wandb_mode, name, warn
+        )
+    return together(
+        {label: guarded(label, make, warn) for label, make in makers.items()}
+    )
 
 
 def together(loggers: dict[str, Logger]) -> Logger:
@@ -63,7 +71,9 @@ def guarded(label: str, make: Callable[[], Logger], warn: Warn) -> Logger:
             action()
         except Exception as error:
             inner.clear()
-            warn(f"{label}: {type(error).__name__}: {error}; nothing more goes there, training goes on")
+            warn(
+                f"{label}: {type(error).__name__}: {error}; nothing more goes there, training goes on"
+            )
 
     def log(row: Row) -> None:
         if inner:
@@ -117,7 +127,11 @@ def scalars(row: Row) -> Iterator[tuple[str, float]]:
         per_seed = values if isinstance(values, list) else [values]
         for i, value in enumerate(per_seed):
             if value is not None and math.isfinite(value):
-                yield f"{row['kind']}/{name}" + (f"/seed_{i}" if len(per_seed) > 1 else ""), value
+                yield (
+                    f"{row['kind']}/{name}"
+                    + (f"/seed_{i}" if len(per_seed) > 1 else ""),
+                    value,
+                )
 
 
 def tensorboard(folder: pathlib.Path) -> Logger:
@@ -133,7 +147,14 @@ def tensorboard(folder: pathlib.Path) -> Logger:
     return Logger(log, writer.close)
 
 
-def wandb(folder: pathlib.Path, project: str, mode: str, name: str, warn: Warn, connect_s: int = 20) -> Logger:
+def wandb(
+    folder: pathlib.Path,
+    project: str,
+    mode: str,
+    name: str,
+    warn: Warn,
+    connect_s: int = 20,
+) -> Logger:
     """Weights & Biases from a thread of its own, because an unreachable server blocks for many seconds.
 
     Falls back to offline mode if the server does not answer. Rows that do not fit the bounded
@@ -145,26 +166,44 @@ def wandb(folder: pathlib.Path, project: str, mode: str, name: str, warn: Warn, 
 
         def begin(mode: Any) -> Any:
             settings = client.Settings(init_timeout=connect_s, silent=True)
-            return client.init(project=project, dir=str(folder), name=name, mode=mode, settings=settings)
+            return client.init(
+                project=project,
+                dir=str(folder),
+                name=name,
+                mode=mode,
+                settings=settings,
+            )
 
         try:
             run = begin(mode)
         except Exception as error:
-            warn(f"wandb: {type(error).__name__}; it writes offline, `wandb sync` uploads later")
+            warn(
+                f"wandb: {type(error).__name__}; it writes offline, `wandb sync` uploads later"
+            )
             run = begin("offline")
         return Logger(
-            lambda row: run.log({**dict(scalars(row)), "env_steps": mean_steps(row["env_steps"])}), run.finish
+            lambda row: run.log(
+                {**dict(scalars(row)), "env_steps": mean_steps(row["env_steps"])}
+            ),
+            run.finish,
         )
 
     return threaded("wandb", connect, warn)
 
 
 def threaded(
-    label: str, make: Callable[[], Logger], warn: Warn, *, size: int = 1000, patience_s: float = 30.0
+    label: str,
+    make: Callable[[], Logger],
+    warn: Warn,
+    *,
+    size: int = 1000,
+    patience_s: float = 30.0,
 ) -> Logger:
     """Run a slow logger in a daemon thread behind a queue of ``size`` rows; closing waits ``patience_s`` at most."""
     rows: queue.Queue[Row | None] = queue.Queue(size)
-    thread = threading.Thread(target=_drain, args=(rows, label, make, warn), name=label, daemon=True)
+    thread = threading.Thread(
+        target=_drain, args=(rows, label, make, warn), name=label, daemon=True
+    )
     full = threading.Event()
 
     def log(row: Row) -> None:
@@ -172,7 +211,9 @@ def threaded(
             rows.put_nowait(row)
         except queue.Full:
             if not full.is_set():
-                warn(f"{label}: too slow; rows are dropped there, metrics.jsonl has them all")
+                warn(
+                    f"{label}: too slow; rows are dropped there, metrics.jsonl has them all"
+                )
             full.set()
 
     def close() -> None:
@@ -184,7 +225,9 @@ def threaded(
     return Logger(log, close)
 
 
-def _drain(rows: queue.Queue[Row | None], label: str, make: Callable[[], Logger], warn: Warn) -> None:
+def _drain(
+    rows: queue.Queue[Row | None], label: str, make: Callable[[], Logger], warn: Warn
+) -> None:
     logger = guarded(label, make, warn)
     while (row := rows.get()) is not None:
         logger.log(row)

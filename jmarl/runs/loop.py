@@ -11,13 +11,13 @@ import numpy as np
 
 from jmarl.config import RunConfig
 from jmarl.runs import progress as report
-from jmarl.training.anakin import Runner, is_whole, drop_env_state
-from jmarl.training.train import Stage
 from jmarl.runs.checkpoint import Checkpoints, Meta
 from jmarl.runs.folder import versions, write_status
 from jmarl.runs.loggers import Logger
-from jmarl.training.programs import ChunkReport, Keys, Programs, State, score_name
 from jmarl.runs.progress import Reporter
+from jmarl.training.anakin import Runner, drop_env_state, is_whole
+from jmarl.training.programs import ChunkReport, Keys, Programs, State, score_name
+from jmarl.training.train import Stage
 
 
 class NonFiniteError(ArithmeticError):
@@ -59,7 +59,9 @@ def start(config: RunConfig) -> Progress:
     return Progress(0, 0, -1, [0] * config.num_seeds, 0.0)
 
 
-def train(s: RunContext, state: State, at: Progress, saved: Progress | None) -> tuple[State, Progress, str]:
+def train(
+    s: RunContext, state: State, at: Progress, saved: Progress | None
+) -> tuple[State, Progress, str]:
     """Go on from ``at`` to the end, or to a signal, whose name is the last result (else empty).
 
     ``saved`` is the position of the newest checkpoint. The signal is looked for before each
@@ -96,8 +98,16 @@ def enter(s: RunContext, state: State, at: Progress) -> tuple[State, Progress]:
         program = s.programs[due].again if again else s.programs[due].enter
         runner = jax.block_until_ready(program(_release(state.runner)))
         at = at._replace(stage=due, seconds=at.seconds + seconds())
-    new = "environments and replay" if hasattr(runner.learner, "replay") else "environments"
-    what = f"inexact resume: {new} begin anew" if again else f"{report.stage_text(s.config, due)} begins"
+    new = (
+        "environments and replay"
+        if hasattr(runner.learner, "replay")
+        else "environments"
+    )
+    what = (
+        f"inexact resume: {new} begin anew"
+        if again
+        else f"{report.stage_text(s.config, due)} begins"
+    )
     s.reporter.say(f"{what} after update {at.update:,}")
     return state.replace(runner=runner), at
 
@@ -121,7 +131,9 @@ def evaluation_is_due(config: RunConfig, at: Progress) -> bool:
 
 def checkpoint_is_due(config: RunConfig, at: Progress) -> bool:
     """After every ``checkpoint.every``-th evaluation of trained parameters, and at the end."""
-    due = (at.evaluations - 1) % config.checkpoint.every == 0 or at.update >= config.num_updates
+    due = (
+        at.evaluations - 1
+    ) % config.checkpoint.every == 0 or at.update >= config.num_updates
     return at.update > 0 and due
 
 
@@ -142,7 +154,11 @@ def advance(s: RunContext, state: State, at: Progress) -> tuple[State, Progress]
     s.logger.log(row)
     remaining = at.seconds / update * max(0, s.config.num_updates - update)
     share = update / max(update, s.config.num_updates)
-    s.reporter.progress(report.progress_line(row, share, remaining, report.stage_text(s.config, at.stage)))
+    s.reporter.progress(
+        report.progress_line(
+            row, share, remaining, report.stage_text(s.config, at.stage)
+        )
+    )
     write_status(s.folder, "running", update=update, env_steps=env_steps)
     return state.replace(runner=runner), at
 
@@ -163,29 +179,43 @@ def _training_metrics(result: ChunkReport) -> dict[str, list[float]]:
     return {name: np.asarray(x, np.float64).tolist() for name, x in per_seed.items()}
 
 
-def _check_finite(config: RunConfig, result: ChunkReport, first: int, last: int) -> None:
+def _check_finite(
+    config: RunConfig, result: ChunkReport, first: int, last: int
+) -> None:
     """Of the parameters alone: a loss may be NaN in a chunk whose optimizer skipped that gradient and went on."""
     for name, finite in result.finite.items():
         if not finite.all():
             seed = config.seed + int(np.argmin(finite))
-            raise NonFiniteError(f"not finite after updates {first} to {last}: {name} of seed {seed}")
+            raise NonFiniteError(
+                f"not finite after updates {first} to {last}: {name} of seed {seed}"
+            )
 
 
-def evaluate(s: RunContext, state: State, at: Progress) -> tuple[State, Progress, list[float]]:
+def evaluate(
+    s: RunContext, state: State, at: Progress
+) -> tuple[State, Progress, list[float]]:
     """Judge the parameters as they are now, for each seed; the best so far are kept in the state."""
     with report.stopwatch() as seconds:
         params = state.runner.learner.params
-        best, on_device = s.programs[-1].evaluate(state.best, params, s.keys.at(at.evaluations), at.update)
+        best, on_device = s.programs[-1].evaluate(
+            state.best, params, s.keys.at(at.evaluations), at.update
+        )
         results = jax.device_get(on_device)
         elapsed = seconds()
-    at = at._replace(evaluations=at.evaluations + 1, last_evaluation=at.update, seconds=at.seconds + elapsed)
+    at = at._replace(
+        evaluations=at.evaluations + 1,
+        last_evaluation=at.update,
+        seconds=at.seconds + elapsed,
+    )
     row = _row("eval", at) | mean_results(results)
     s.logger.log(row)
     s.reporter.say(report.evaluation_line(row))
     return state.replace(best=best), at, row[f"greedy/{score_name(s.stages[-1].env)}"]
 
 
-def log_absolute(s: RunContext, at: Progress, results: dict[str, dict[str, np.ndarray]]) -> None:
+def log_absolute(
+    s: RunContext, at: Progress, results: dict[str, dict[str, np.ndarray]]
+) -> None:
     """The row of the absolute metric."""
     s.logger.log(_row("absolute", at) | mean_results(results))
 
@@ -200,7 +230,12 @@ def mean_results(results: dict[str, dict[str, np.ndarray]]) -> dict[str, list[fl
 
 
 def _row(kind: str, at: Progress) -> dict[str, Any]:
-    where = {"kind": kind, "update": at.update, "env_steps": at.env_steps, "time": at.seconds}
+    where = {
+        "kind": kind,
+        "update": at.update,
+        "env_steps": at.env_steps,
+        "time": at.seconds,
+    }
     return where | {"stage": at.stage + 1}
 
 
@@ -217,7 +252,12 @@ def save(s: RunContext, state: State, at: Progress, score: list[float] | None) -
     """
     if s.checkpoints:
         state = state if s.config.checkpoint.exact else _as_learnt(state)
-        meta = {"position": at._asdict(), "score": score, "versions": versions(), "exact": is_whole(state.runner)}
+        meta = {
+            "position": at._asdict(),
+            "score": score,
+            "versions": versions(),
+            "exact": is_whole(state.runner),
+        }
         s.checkpoints.save(at.update, state, meta)
 
 

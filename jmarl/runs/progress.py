@@ -33,7 +33,9 @@ class Reporter(NamedTuple):
 def open_reporter(every_s: float = 5.0) -> Reporter:
     """A live line on a terminal; elsewhere a plain line at once and then every ``every_s`` seconds."""
     console = Console(highlight=False, soft_wrap=True)
-    if console.is_terminal and console.file.isatty():  # Jupyter asks for colors, which Rich takes for a terminal
+    if (
+        console.is_terminal and console.file.isatty()
+    ):  # Jupyter asks for colors, which Rich takes for a terminal
         return _live(console)
     last = [-math.inf]
 
@@ -73,10 +75,16 @@ def _live(console: Console) -> Reporter:
 def stage_text(config: RunConfig, stage: int) -> str:
     """``stage 2 of 3, smax_10v10``; empty for the only stage of a run."""
     worlds = config.stage_envs
-    return f"stage {stage + 1} of {len(worlds)}, {worlds[stage]}" if len(worlds) > 1 else ""
+    return (
+        f"stage {stage + 1} of {len(worlds)}, {worlds[stage]}"
+        if len(worlds) > 1
+        else ""
+    )
 
 
-def progress_line(row: dict[str, Any], share: float, eta_s: float, stage: str = "") -> str:
+def progress_line(
+    row: dict[str, Any], share: float, eta_s: float, stage: str = ""
+) -> str:
     """One training row in words, after the ``stage`` where there is one to tell.
 
     Of several seeds: the mean of their env steps, the sum of their env steps/s, the median of any other figure.
@@ -87,7 +95,11 @@ def progress_line(row: dict[str, Any], share: float, eta_s: float, stage: str = 
         f"{mean_steps(row['env_steps']):,} env steps",
         f"{row['steps_per_second']:,.0f} env steps/s",
         f"ETA {duration(eta_s)}",
-        *(_figures(row, {"return": "return", "won": "win rate"}) if any(row["episodes"]) else ["no episode ended yet"]),
+        *(
+            _figures(row, {"return": "return", "won": "win rate"})
+            if any(row["episodes"])
+            else ["no episode ended yet"]
+        ),
         *_figures(row, {name: name.replace("_", " ") for name in LOSSES})[:3],
     ]
     return " | ".join(parts)
@@ -102,14 +114,25 @@ def evaluation_line(row: dict[str, Any]) -> str:
     """One evaluation in words."""
     names = {"won": "win rate", "return": "return"}
     shown = [
-        " ".join([mode, *_figures(row, {f"{mode}/{name}": text for name, text in names.items()})])
+        " ".join(
+            [
+                mode,
+                *_figures(
+                    row, {f"{mode}/{name}": text for name, text in names.items()}
+                ),
+            ]
+        )
         for mode in ("greedy", "sampled")
     ]
     return f"evaluation at {mean_steps(row['env_steps']):,} env steps | {' | '.join(shown)}"
 
 
 def _figures(row: dict[str, Any], names: dict[str, str]) -> list[str]:
-    return [f"{text} {_median(row[name]):.3g}" for name, text in names.items() if name in row]
+    return [
+        f"{text} {_median(row[name]):.3g}"
+        for name, text in names.items()
+        if name in row
+    ]
 
 
 def _median(values: list[float]) -> float:
@@ -125,24 +148,35 @@ def interval(x: np.ndarray) -> tuple[float, float, float]:
     n, mean = len(x), float(np.mean(x))
     if np.isin(x, (0.0, 1.0)).all():
         center = (mean + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-        half = Z95 / (1 + Z95**2 / n) * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n**2))
+        half = (
+            Z95
+            / (1 + Z95**2 / n)
+            * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n**2))
+        )
         return mean, max(0.0, center - half), min(1.0, center + half)
     half = Z95 * float(np.std(x, ddof=1)) / math.sqrt(n) if n > 1 else math.inf
     return mean, mean - half, mean + half
 
 
-def summarize(results: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, list[dict[str, float]]]]:
+def summarize(
+    results: dict[str, dict[str, np.ndarray]],
+) -> dict[str, dict[str, list[dict[str, float]]]]:
     """``{mode: {name: [{mean, low, high} for each seed]}}`` of episodes ``[S, episodes]``."""
     return {
         mode: {
-            name: [dict(zip(("mean", "low", "high"), interval(seed), strict=True)) for seed in np.asarray(episodes)]
+            name: [
+                dict(zip(("mean", "low", "high"), interval(seed), strict=True))
+                for seed in np.asarray(episodes)
+            ]
             for name, episodes in by_name.items()
         }
         for mode, by_name in results.items()
     }
 
 
-def table(summary: dict[str, dict[str, list[dict[str, float]]]], seeds: list[int]) -> str:
+def table(
+    summary: dict[str, dict[str, list[dict[str, float]]]], seeds: list[int]
+) -> str:
     """The means and intervals as text, one line for each seed and way of acting."""
     lines = []
     for i, seed in enumerate(seeds):
@@ -155,11 +189,18 @@ def table(summary: dict[str, dict[str, list[dict[str, float]]]], seeds: list[int
     return "\n".join(lines)
 
 
-def worlds_table(summaries: dict[str, dict[str, dict[str, list[dict[str, float]]]]], seeds: list[int]) -> str:
+def worlds_table(
+    summaries: dict[str, dict[str, dict[str, list[dict[str, float]]]]], seeds: list[int]
+) -> str:
     """The lines of ``table`` for each of several worlds, with its label at their beginning."""
     width = max(map(len, summaries))
-    tables = {label: table(summary, seeds).splitlines() for label, summary in summaries.items()}
-    return "\n".join(f"  {label:<{width}}{line}" for label, lines in tables.items() for line in lines)
+    tables = {
+        label: table(summary, seeds).splitlines()
+        for label, summary in summaries.items()
+    }
+    return "\n".join(
+        f"  {label:<{width}}{line}" for label, lines in tables.items() for line in lines
+    )
 
 
 @contextmanager

@@ -10,29 +10,40 @@ from typing import Any
 import jax
 import numpy as np
 
-from jmarl.runs import video as render
+from jmarl.cli.launch import use_compile_cache
 from jmarl.config import ConfigError, check, check_range
 from jmarl.envs import registry
 from jmarl.envs.scene import Scene
-from jmarl.system import System
 from jmarl.runs import folder as run_folder
-from jmarl.training.train import assemble
-from jmarl.training.evaluation import MODES, exploration
+from jmarl.runs import video as render
 from jmarl.runs.evaluate_saved import PARAMETERS
-from jmarl.cli.launch import use_compile_cache
 from jmarl.runs.warm_start import restore_params
+from jmarl.system import System
+from jmarl.training.evaluation import MODES, exploration
+from jmarl.training.train import assemble
 from jmarl.types import Env, Key, Params
 
 
 def render_run(
-    run: str, *, file: str = "", parameters: str = "best", learner: int = 0, seed: int = 0, greedy: bool = True
+    run: str,
+    *,
+    file: str = "",
+    parameters: str = "best",
+    learner: int = 0,
+    seed: int = 0,
+    greedy: bool = True,
 ) -> int:
     """Play one episode with a run's parameters and write it as GIF or MP4, by default ``episode.gif`` in its folder.
 
     ``parameters`` is ``best`` (those of the best evaluation) or ``latest``, ``learner`` counts the run's seeds from 0
     and ``seed`` draws another episode. Raises ``ConfigError`` where there is nothing to show or no way to draw it.
     """
-    check(parameters in PARAMETERS, "parameters", parameters, f"must be one of {', '.join(PARAMETERS)}")
+    check(
+        parameters in PARAMETERS,
+        "parameters",
+        parameters,
+        f"must be one of {', '.join(PARAMETERS)}",
+    )
     check_range("seed", seed, 0, 2**32 - 1)
     folder = run_folder.existing("run", run)
     config = run_folder.read_config(folder)
@@ -55,7 +66,9 @@ def scenes_of(name: str) -> Callable[[Any], Scene]:
     """What draws a state of that world; raises ``ConfigError`` where nothing does."""
     scene = registry.scene_of(name)
     if scene is None:
-        raise ConfigError(f"env={name}: has no pictures; see docs/environments.md for how to give it some")
+        raise ConfigError(
+            f"env={name}: has no pictures; see docs/environments.md for how to give it some"
+        )
     return partial(scene, name)
 
 
@@ -74,7 +87,12 @@ def episode(
             k_act, k_env = jax.random.split(key)
             action, carry, _ = system.act(params, carry, timestep, k_act, explore)
             state, after = env.step(k_env, state, action)
-            return (state, after, carry), (state, after.obs.team_mean(after.reward), after.last, after.info)
+            return (state, after, carry), (
+                state,
+                after.obs.team_mean(after.reward),
+                after.last,
+                after.info,
+            )
 
         keys = jax.random.split(k_steps, env.spec.episode_limit + 1)
         _, trace = jax.lax.scan(step, (state, timestep, system.carry(1)), keys)

@@ -10,18 +10,20 @@ import numpy as np
 from jaxtyping import Int
 
 from jmarl.config import ConfigError, RunConfig, check
-from jmarl.system import TRANSFERABLE_FIELDS, System
 from jmarl.runs import folder as run_folder
 from jmarl.runs import progress as report
-from jmarl.training.train import assemble, stages
 from jmarl.runs.checkpoint import Checkpoints, Meta
-from jmarl.training.compatibility import Side, check_fit
 from jmarl.runs.loop import Progress, saved_as
+from jmarl.system import TRANSFERABLE_FIELDS, System
+from jmarl.training.compatibility import Side, check_fit
 from jmarl.training.programs import State, programs, seed_keys
+from jmarl.training.train import assemble, stages
 from jmarl.types import Env, Params
 
 
-def restore_params(config: RunConfig, folder: pathlib.Path, parameters: str) -> tuple[Params, Int[np.ndarray, " S"]]:
+def restore_params(
+    config: RunConfig, folder: pathlib.Path, parameters: str
+) -> tuple[Params, Int[np.ndarray, " S"]]:
     """What a run saved, ``best`` or ``latest`` for each of its seeds, and the update that each comes from.
 
     Raises ``ConfigError`` for a folder without a checkpoint.
@@ -37,9 +39,16 @@ def _restore(key: str, config: RunConfig, folder: pathlib.Path) -> tuple[State, 
 
     def like(meta: Meta) -> State:
         part = stages(config)[Progress(**meta["position"]).stage]
-        return saved_as(jax.eval_shape(programs(config, part.env, part.system).init, seed_keys(config).init), meta)
+        return saved_as(
+            jax.eval_shape(
+                programs(config, part.env, part.system).init, seed_keys(config).init
+            ),
+            meta,
+        )
 
-    checkpoints = Checkpoints(folder / "checkpoints", keep=1, verify=True, warn=warn, read_only=True)
+    checkpoints = Checkpoints(
+        folder / "checkpoints", keep=1, verify=True, warn=warn, read_only=True
+    )
     restored = checkpoints.restore(like)
     checkpoints.close()
     if restored is None:
@@ -61,9 +70,18 @@ def load_warm_start(config: RunConfig, env: Env, system: System) -> dict[str, An
     seeds = there.num_seeds, config.num_seeds
     rule = f"has {seeds[0]} seeds and this run {seeds[1]}; make it num_seeds={seeds[0]}, or name a run of one seed"
     check(seeds[0] in (1, seeds[1]), "init_from", config.init_from, rule)
-    check_fit("init_from", config.init_from, Side(config, env, system), Side(there, *assemble(there)))
+    check_fit(
+        "init_from",
+        config.init_from,
+        Side(config, env, system),
+        Side(there, *assemble(there)),
+    )
     state, _ = _restore("init_from", there, folder)
-    saved = {name: getattr(state.runner.learner, name) for name in TRANSFERABLE_FIELDS if hasattr(state.runner.learner, name)}
+    saved = {
+        name: getattr(state.runner.learner, name)
+        for name in TRANSFERABLE_FIELDS
+        if hasattr(state.runner.learner, name)
+    }
     return saved | {"params": state.best.params, "target": state.best.params}
 
 
@@ -75,5 +93,8 @@ def apply_warm_start(state: State, fields: dict[str, Any]) -> State:
         return jax.device_put(np.array(np.broadcast_to(new, old.shape)), old.sharding)
 
     known = {name: x for name, x in fields.items() if hasattr(learner, name)}
-    placed = {name: jax.tree.map(place, x, getattr(learner, name)) for name, x in known.items()}
+    placed = {
+        name: jax.tree.map(place, x, getattr(learner, name))
+        for name, x in known.items()
+    }
     return state.replace(runner=state.runner.replace(learner=learner.replace(**placed)))

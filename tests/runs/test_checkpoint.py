@@ -15,7 +15,10 @@ from jmarl.runs.checkpoint import Checkpoints, digest, leaf_paths
 
 def state(scale=1.0):
     return {
-        "params": {"kernel": scale * jax.random.normal(jax.random.key(1), (64, 65)), "bias": jnp.zeros(3)},
+        "params": {
+            "kernel": scale * jax.random.normal(jax.random.key(1), (64, 65)),
+            "bias": jnp.zeros(3),
+        },
         "half": jnp.arange(4, dtype=jnp.bfloat16),
         "flags": (jnp.array([True, False]), jnp.zeros((2, 0, 5))),
         "count": jnp.uint32(7),
@@ -47,7 +50,9 @@ def restored(folder, like=None, **options):
 
 
 def data_files(step: pathlib.Path) -> list[pathlib.Path]:
-    return sorted((f for f in (step / "state").rglob("d/*")), key=lambda f: f.stat().st_size)
+    return sorted(
+        (f for f in (step / "state").rglob("d/*")), key=lambda f: f.stat().st_size
+    )
 
 
 def test_everything_comes_back_bit_for_bit(two_steps):
@@ -87,7 +92,9 @@ def test_a_flipped_bit_is_caught_and_the_step_before_is_taken(two_steps, place):
 
 
 @pytest.mark.xfail(
-    reason="defective twin: without the digest a flipped bit comes back as data", strict=True, raises=AssertionError
+    reason="defective twin: without the digest a flipped bit comes back as data",
+    strict=True,
+    raises=AssertionError,
 )
 def test_a_flipped_bit_without_verification(two_steps):
     file = data_files(two_steps / "2")[-1]
@@ -100,7 +107,11 @@ def test_a_flipped_bit_without_verification(two_steps):
 
 def test_every_truncated_file_is_harmless(two_steps, tmp_path):
     """A file cut to half is either noticed, and step 1 is taken, or was not needed for step 2."""
-    saved = {f: f.read_bytes() for f in (two_steps / "2").rglob("*") if f.is_file() and f.stat().st_size > 1}
+    saved = {
+        f: f.read_bytes()
+        for f in (two_steps / "2").rglob("*")
+        if f.is_file() and f.stat().st_size > 1
+    }
     steps = set()
     for file, content in saved.items():
         os.truncate(file, len(content) // 2)
@@ -114,7 +125,9 @@ def test_every_truncated_file_is_harmless(two_steps, tmp_path):
 def test_when_nothing_is_valid_the_error_says_so(two_steps):
     for step in ("1", "2"):
         os.truncate(two_steps / step / "record" / "metadata", 10)
-    with pytest.raises(ConfigError, match="none of the checkpoints 2, 1 can be restored"):
+    with pytest.raises(
+        ConfigError, match="none of the checkpoints 2, 1 can be restored"
+    ):
         restored(two_steps, warnings=[])
 
 
@@ -125,11 +138,23 @@ def changed(**leaves):
 @pytest.mark.parametrize(
     ("like", "words"),
     [
-        (changed(half=jnp.zeros(4)), "half is bfloat16[4] but this configuration needs float32[4]"),
-        (changed(count=jnp.int32(0)), "count is uint32[] but this configuration needs int32[]"),
-        (changed(half=jnp.zeros(5, jnp.bfloat16)), "half is bfloat16[4] but this configuration needs bfloat16[5]"),
+        (
+            changed(half=jnp.zeros(4)),
+            "half is bfloat16[4] but this configuration needs float32[4]",
+        ),
+        (
+            changed(count=jnp.int32(0)),
+            "count is uint32[] but this configuration needs int32[]",
+        ),
+        (
+            changed(half=jnp.zeros(5, jnp.bfloat16)),
+            "half is bfloat16[4] but this configuration needs bfloat16[5]",
+        ),
         (changed(more=jnp.zeros(1)), "more is missing"),
-        ({"half": jax.eval_shape(state)["half"]}, "count is not part of this configuration"),
+        (
+            {"half": jax.eval_shape(state)["half"]},
+            "count is not part of this configuration",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_words(two_steps, like, words):

@@ -14,7 +14,13 @@ from jmarl.runs.loggers import Logger
 
 
 def row(update=1, **metrics):
-    return {"kind": "train", "update": update, "env_steps": [10 * update, 10 * update], "time": 0.5, **metrics}
+    return {
+        "kind": "train",
+        "update": update,
+        "env_steps": [10 * update, 10 * update],
+        "time": 0.5,
+        **metrics,
+    }
 
 
 def test_rows_keep_every_seed_and_hold_no_nan(tmp_path):
@@ -49,7 +55,9 @@ def test_seeds_are_separate_scalars():
     assert dict(log.scalars(row(loss=[1.0, 2.0]))) == expected
     assert dict(log.scalars({"kind": "eval", "won": [0.5]})) == {"eval/won": 0.5}
     assert dict(log.scalars({"kind": "eval", "won": [None]})) == {}
-    assert dict(log.scalars({"kind": "train", "steps_per_second": 5.0})) == {"train/steps_per_second": 5.0}
+    assert dict(log.scalars({"kind": "train", "steps_per_second": 5.0})) == {
+        "train/steps_per_second": 5.0
+    }
 
 
 def failing(at=0):
@@ -73,7 +81,9 @@ def test_a_failing_logger_is_named_once_and_the_others_go_on(tmp_path, at):
         both.log(row(i))
     both.close()
     assert len(log.read_rows(tmp_path / "m.jsonl")) == 5
-    assert len(warnings) == 1 and warnings[0].startswith("bad: ConnectionError: server gone")
+    assert len(warnings) == 1 and warnings[0].startswith(
+        "bad: ConnectionError: server gone"
+    )
 
 
 def survives(logger):
@@ -86,7 +96,9 @@ def survives(logger):
 
 
 @pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="defective twin: a logger that is called directly stops the run"
+    strict=True,
+    raises=AssertionError,
+    reason="defective twin: a logger that is called directly stops the run",
 )
 def test_a_failing_logger_without_guard():
     assert survives(failing())
@@ -124,7 +136,13 @@ def test_a_slow_logger_costs_no_time_and_loses_rows_with_one_warning():
 
 def test_a_logger_that_hangs_for_good_does_not_hold_up_the_end():
     hold = threading.Event()
-    logger = log.threaded("hung", lambda: Logger(lambda r: hold.wait(60), lambda: None), print, size=1, patience_s=0.1)
+    logger = log.threaded(
+        "hung",
+        lambda: Logger(lambda r: hold.wait(60), lambda: None),
+        print,
+        size=1,
+        patience_s=0.1,
+    )
     for i in range(3):
         logger.log(row(i))
     start = time.monotonic()
@@ -135,11 +153,16 @@ def test_a_logger_that_hangs_for_good_does_not_hold_up_the_end():
 
 def test_threaded_rows_arrive_in_order_and_before_close_returns():
     arrived = []
-    logger = log.threaded("fast", lambda: Logger(arrived.append, lambda: arrived.append("closed")), print)
+    logger = log.threaded(
+        "fast", lambda: Logger(arrived.append, lambda: arrived.append("closed")), print
+    )
     for i in range(20):
         logger.log(row(i))
     logger.close()
-    assert [r if r == "closed" else r["update"] for r in arrived] == [*range(20), "closed"]
+    assert [r if r == "closed" else r["update"] for r in arrived] == [
+        *range(20),
+        "closed",
+    ]
 
 
 def test_wandb_falls_back_to_offline(monkeypatch):
@@ -154,7 +177,14 @@ def test_wandb_falls_back_to_offline(monkeypatch):
             modes.append(mode)
             if mode == "online":
                 raise ConnectionError("unreachable")
-            return type("Run", (), {"log": staticmethod(logged.append), "finish": staticmethod(lambda: None)})
+            return type(
+                "Run",
+                (),
+                {
+                    "log": staticmethod(logged.append),
+                    "finish": staticmethod(lambda: None),
+                },
+            )
 
     monkeypatch.setitem(__import__("sys").modules, "wandb", Client)
     logger = log.wandb("folder", "project", "online", "name", warnings.append)
@@ -166,7 +196,9 @@ def test_wandb_falls_back_to_offline(monkeypatch):
 
 
 def test_tensorboard_writes_events(tmp_path):
-    config = LoggerConfig(tensorboard=True, wandb=False, wandb_project="", wandb_mode="disabled")
+    config = LoggerConfig(
+        tensorboard=True, wandb=False, wandb_project="", wandb_mode="disabled"
+    )
     logger = log.open_loggers(config, tmp_path, "name", lambda line: pytest.fail(line))
     logger.log(row(loss=[0.5]))
     logger.close()

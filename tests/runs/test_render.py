@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import jmarl
-from jmarl.runs import video as render
+from jmarl.cli.commands import dispatch
 from jmarl.config import ConfigError
 from jmarl.envs import registry
 from jmarl.envs.scene import Disc, Line, Scene
-from jmarl.training.train import assemble
-from jmarl.cli.commands import dispatch
+from jmarl.runs import video as render
 from jmarl.runs.render import episode
+from jmarl.training.train import assemble
 
 
 @functools.cache
@@ -38,7 +38,9 @@ def test_a_sampled_episode_explores_as_training_does_in_its_end():
     env, system = assemble(jmarl.load_config("pqn_vdn", words))
     params = system.init(jax.random.key(0)).params
     for key in map(jax.random.key, range(3)):
-        sampled, greedy = (episode(env, system, params, key, greedy=greedy) for greedy in (False, True))
+        sampled, greedy = (
+            episode(env, system, params, key, greedy=greedy) for greedy in (False, True)
+        )
         jax.tree.map(np.testing.assert_array_equal, sampled, greedy)
 
 
@@ -47,7 +49,11 @@ def test_a_scene_shows_units_health_attacks_and_the_winner():
     scene = functools.partial(registry.scene_of(env.name), env.name)
     start, *_, end = map(scene, states)
     assert [d.label for d in start.discs] == ["s"] * 3 + ["Z"] * 5
-    assert len({d.color for d in start.discs[:3]}) == len({d.color for d in start.discs[3:]}) == 1
+    assert (
+        len({d.color for d in start.discs[:3]})
+        == len({d.color for d in start.discs[3:]})
+        == 1
+    )
     assert start.discs[0].color != start.discs[3].color
     assert all(d.left == 1 for d in start.discs)
     dead = [d.left == 0 for d in end.discs]
@@ -60,14 +66,18 @@ def test_a_scene_shows_units_health_attacks_and_the_winner():
         lines = scene(state).lines
         assert len(lines) == who.sum()
         for line, unit in zip(lines, np.flatnonzero(who), strict=True):
-            np.testing.assert_allclose([line.x0, line.y0], state.position[unit], rtol=1e-6)
+            np.testing.assert_allclose(
+                [line.x0, line.y0], state.position[unit], rtol=1e-6
+            )
             targets = state.position[3:] if unit < 3 else state.position[:3]
             assert np.isclose(targets, [line.x1, line.y1]).all(1).any()
 
 
 def test_a_frame_has_the_colors_where_the_things_are():
     disc = Disc(8.0, 4.0, 1.0, "#0000ff", "", 1.0)
-    image = render.frame(Scene(16, 8, (disc,), (Line(0, 0, 4, 0.5, "#ff0000"),), "caption"), pixels=160)
+    image = render.frame(
+        Scene(16, 8, (disc,), (Line(0, 0, 4, 0.5, "#ff0000"),), "caption"), pixels=160
+    )
     assert image.shape == (112, 160, 3)
     assert tuple(image[32 + 42, 78]) == (0, 0, 255)
     empty = render.frame(Scene(16, 8, (disc._replace(left=0.0),), (), ""), pixels=160)
@@ -76,7 +86,10 @@ def test_a_frame_has_the_colors_where_the_things_are():
 
 @pytest.mark.parametrize("suffix", ["gif", "mp4"])
 def test_an_episode_becomes_a_file(tmp_path, suffix):
-    scenes = [Scene(16, 16, (Disc(x, 8.0, 1.0, "blue", "m", 1.0),), (), str(x)) for x in (2.0, 8.0, 14.0)]
+    scenes = [
+        Scene(16, 16, (Disc(x, 8.0, 1.0, "blue", "m", 1.0),), (), str(x))
+        for x in (2.0, 8.0, 14.0)
+    ]
     file = tmp_path / f"episode.{suffix}"
     render.write(scenes, file)
     head = file.read_bytes()[:12]
@@ -123,8 +136,19 @@ def test_a_world_without_pictures_says_so(tmp_path):
 def test_a_run_is_rendered(tmp_path, capsys):
     from jmarl.cli.launch import launch, train
 
-    words = ["env=smax_1v1", "num_envs=8", "rollout_length=4", "total_timesteps=32", "system.minibatches=1"]
-    words += ["network.torso=[4]", "eval.episodes=8", "eval.every=32", "eval.absolute_factor=0"]
+    words = [
+        "env=smax_1v1",
+        "num_envs=8",
+        "rollout_length=4",
+        "total_timesteps=32",
+        "system.minibatches=1",
+    ]
+    words += [
+        "network.torso=[4]",
+        "eval.episodes=8",
+        "eval.every=32",
+        "eval.absolute_factor=0",
+    ]
     assert launch("ippo", [*words, f"run_dir={tmp_path / 'run'}"], train) == 0
     assert dispatch(["render", f"run={tmp_path / 'run'}"]) == 0
     assert "episode.gif" in capsys.readouterr().out

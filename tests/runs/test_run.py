@@ -14,14 +14,14 @@ import pytest
 import toy
 
 from jmarl.config import ConfigError
-from jmarl.training import programs
 from jmarl.runs import loop
 from jmarl.runs import run as run_module
-from jmarl.training.train import assemble, train
 from jmarl.runs.checkpoint import Checkpoints
 from jmarl.runs.folder import resume_config
 from jmarl.runs.loggers import read_rows
 from jmarl.runs.run import evaluate_run, run
+from jmarl.training import programs
+from jmarl.training.train import assemble, train
 
 
 toy.install()
@@ -34,8 +34,12 @@ def rows(folder, kind=None):
 def newest(folder, config):
     """The newest checkpoint of a run."""
     env, system = assemble(config)
-    like = jax.eval_shape(programs.programs(config, env, system).init, programs.seed_keys(config).init)
-    checkpoints = Checkpoints(folder / "checkpoints", keep=9, verify=True, warn=pytest.fail, read_only=True)
+    like = jax.eval_shape(
+        programs.programs(config, env, system).init, programs.seed_keys(config).init
+    )
+    checkpoints = Checkpoints(
+        folder / "checkpoints", keep=9, verify=True, warn=pytest.fail, read_only=True
+    )
     restored = checkpoints.restore(like)
     checkpoints.close()
     return restored
@@ -52,7 +56,14 @@ def finished(tmp_path_factory):
 
 def test_a_folder_holds_all_that_a_run_was(finished):
     folder, _ = finished
-    names = {"config.yaml", "versions.json", "metrics.jsonl", "status.json", "evaluation.json", "curve.png"}
+    names = {
+        "config.yaml",
+        "versions.json",
+        "metrics.jsonl",
+        "status.json",
+        "evaluation.json",
+        "curve.png",
+    }
     assert names <= {p.name for p in folder.iterdir()}
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
     assert json.loads((folder / "versions.json").read_text())["jax"] == jax.__version__
@@ -73,7 +84,10 @@ def test_metrics_keep_every_seed(finished):
 def test_env_steps_are_the_rows_on_which_the_action_counted(finished):
     """Episodes of one step: of two rows, one is the final observation."""
     folder, config = finished
-    assert rows(folder, "train")[-1]["env_steps"] == [config.num_updates * config.rows_per_update // 2] * 3
+    assert (
+        rows(folder, "train")[-1]["env_steps"]
+        == [config.num_updates * config.rows_per_update // 2] * 3
+    )
 
 
 def test_learning_shows(finished):
@@ -88,17 +102,23 @@ def test_a_seed_is_the_same_run_alone_and_among_others(finished, tmp_path):
     for alone, among in zip(rows(tmp_path / "solo"), rows(folder), strict=True):
         for name in ("env_steps", "loss", "return", "greedy/return", "sampled/return"):
             if name in alone:
-                np.testing.assert_allclose(alone[name][0], among[name][1], rtol=1e-5, atol=1e-6)
+                np.testing.assert_allclose(
+                    alone[name][0], among[name][1], rtol=1e-5, atol=1e-6
+                )
 
 
 def test_the_command_line_and_the_pure_function_train_the_same(finished):
     folder, config = finished
     runner, metrics = jax.jit(lambda key: train(config, key))(jax.random.key(2))
     ours = newest(folder, config).state.runner.learner.params
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(runner.learner.params), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(ours), jax.tree.leaves(runner.learner.params), strict=True
+    ):
         np.testing.assert_allclose(a[1], b, rtol=1e-5, atol=1e-6)
     sampled = np.mean(metrics["eval"]["sampled"]["return"], -1)
-    np.testing.assert_allclose([r["sampled/return"][1] for r in rows(folder, "eval")], sampled, rtol=1e-5)
+    np.testing.assert_allclose(
+        [r["sampled/return"][1] for r in rows(folder, "eval")], sampled, rtol=1e-5
+    )
 
 
 def evaluated_again(folder, config, number):
@@ -108,7 +128,9 @@ def evaluated_again(folder, config, number):
     plain = programs.programs(config, env, system)
     keys = programs.seed_keys(config).at(number)
     params = restored.state.runner.learner.params
-    return loop.mean_results(jax.device_get(jax.jit(plain.evaluate)(restored.state.best, params, keys, 0)[1])), restored
+    return loop.mean_results(
+        jax.device_get(jax.jit(plain.evaluate)(restored.state.best, params, keys, 0)[1])
+    ), restored
 
 
 def check_scores_are_of_saved_parameters(folder, config):
@@ -129,7 +151,9 @@ def test_the_evaluated_parameters_are_the_saved_ones(tmp_path):
 
 
 @pytest.mark.xfail(
-    reason="defective twin: evaluates the parameters from before the chunk", strict=True, raises=AssertionError
+    reason="defective twin: evaluates the parameters from before the chunk",
+    strict=True,
+    raises=AssertionError,
 )
 def test_the_evaluated_parameters_are_one_chunk_old(tmp_path, monkeypatch):
     before = {}
@@ -141,7 +165,9 @@ def test_the_evaluated_parameters_are_one_chunk_old(tmp_path, monkeypatch):
     def evaluate(s, state, at, real=loop.evaluate):
         stale = before.get("params", state.runner.learner.params)
         learner = state.runner.learner.replace(params=stale)
-        after, at, score = real(s, state.replace(runner=state.runner.replace(learner=learner)), at)
+        after, at, score = real(
+            s, state.replace(runner=state.runner.replace(learner=learner)), at
+        )
         return after.replace(runner=state.runner), at, score
 
     monkeypatch.setattr(loop, "advance", advance)
@@ -198,7 +224,9 @@ def test_throughput_is_without_compilation(tmp_path, monkeypatch):
 
 
 @pytest.mark.xfail(
-    reason="defective twin: the clock runs while the first call compiles", strict=True, raises=AssertionError
+    reason="defective twin: the clock runs while the first call compiles",
+    strict=True,
+    raises=AssertionError,
 )
 def test_throughput_with_compilation(monkeypatch):
     slow_to_compile(monkeypatch)
@@ -223,7 +251,9 @@ def test_a_moved_folder_can_be_evaluated_and_resumed(finished, tmp_path, capsys)
     moved = tmp_path / "otro año" / "moved run"
     shutil.copytree(folder, moved)
     for path in moved.rglob("*"):
-        if path.is_file() and path.name != "commit_success.txt":  # a note of Orbax's, which nothing reads
+        if (
+            path.is_file() and path.name != "commit_success.txt"
+        ):  # a note of Orbax's, which nothing reads
             assert str(folder).encode() not in path.read_bytes(), path
     assert evaluate_run(str(moved), episodes=64, json=str(tmp_path / "again.json")) == 0
     assert "greedy" in capsys.readouterr().out
@@ -250,12 +280,17 @@ def test_a_checkpoint_of_another_network_is_refused(finished, tmp_path):
     shutil.copytree(folder, other)
     text = (other / "config.yaml").read_text()
     (other / "config.yaml").write_text(text.replace("width: 1", "width: 2"))
-    with pytest.raises(ConfigError, match=r"params/bias is float32\[3,1\] but this configuration needs float32\[3,2\]"):
+    with pytest.raises(
+        ConfigError,
+        match=r"params/bias is float32\[3,1\] but this configuration needs float32\[3,2\]",
+    ):
         run(resume_config(str(other)))
 
 
 def test_what_is_not_finite_stops_the_run_and_is_not_saved(tmp_path, capsys):
-    config = toy.config(run_dir=str(tmp_path / "run"), system=toy.Config(nan_at=5), num_seeds=2)
+    config = toy.config(
+        run_dir=str(tmp_path / "run"), system=toy.Config(nan_at=5), num_seeds=2
+    )
     assert run(config) == 4
     said = capsys.readouterr()
     assert "not finite after updates 5 to 5: bias of seed 0" in said.err
@@ -267,7 +302,9 @@ def test_what_is_not_finite_stops_the_run_and_is_not_saved(tmp_path, capsys):
 
 def test_running_out_of_memory_says_what_to_try(tmp_path, monkeypatch, capsys):
     def advance(*_):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1.4T")
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Out of memory allocating 1.4T"
+        )
 
     monkeypatch.setattr(loop, "advance", advance)
     assert run(toy.config(run_dir=str(tmp_path / "run"))) == 3
@@ -303,13 +340,22 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch, capsys, upd
     with monkeypatch.context() as patch:
         signal_after(patch, update)
         assert run(config) == 75
-    assert f"resume with: python -m jmarl.systems.toy resume={tmp_path}/run" in capsys.readouterr().out
+    assert (
+        f"resume with: python -m jmarl.systems.toy resume={tmp_path}/run"
+        in capsys.readouterr().out
+    )
     assert newest(tmp_path / "run", config).step == update
-    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "interrupted"
+    assert (
+        json.loads((tmp_path / "run" / "status.json").read_text())["state"]
+        == "interrupted"
+    )
     assert run(resume_config(str(tmp_path / "run"))) == 0
     assert f"resumes after update {update}" in capsys.readouterr().out
     assert [r["update"] for r in rows(tmp_path / "run", "eval")] == [0, 2, 4, 6, 8]
-    assert newest(tmp_path / "run", config).meta["score"] == rows(tmp_path / "run", "eval")[-1]["greedy/return"]
+    assert (
+        newest(tmp_path / "run", config).meta["score"]
+        == rows(tmp_path / "run", "eval")[-1]["greedy/return"]
+    )
 
 
 def no_compilation(monkeypatch):
@@ -319,14 +365,18 @@ def no_compilation(monkeypatch):
     monkeypatch.setattr(run_module, "compile_programs", compile_programs)
 
 
-def test_a_finished_run_that_has_no_absolute_metric_compiles_nothing_on_resume(tmp_path, monkeypatch, capsys):
+def test_a_finished_run_that_has_no_absolute_metric_compiles_nothing_on_resume(
+    tmp_path, monkeypatch, capsys
+):
     assert run(toy.config(run_dir=str(tmp_path / "run"), **MANY)) == 0
     no_compilation(monkeypatch)
     assert run(resume_config(str(tmp_path / "run"))) == 0
     assert "already finished" in capsys.readouterr().out
 
 
-def test_an_extended_run_has_no_absolute_metric_until_it_is_finished(tmp_path, monkeypatch):
+def test_an_extended_run_has_no_absolute_metric_until_it_is_finished(
+    tmp_path, monkeypatch
+):
     config = toy.config(run_dir=str(tmp_path / "run"))
     assert run(config) == 0
     assert (tmp_path / "run" / "evaluation.json").exists()
@@ -336,7 +386,9 @@ def test_an_extended_run_has_no_absolute_metric_until_it_is_finished(tmp_path, m
     assert not (tmp_path / "run" / "evaluation.json").exists()
 
 
-def test_a_signal_during_the_absolute_metric_ends_it_and_it_is_begun_anew(tmp_path, monkeypatch):
+def test_a_signal_during_the_absolute_metric_ends_it_and_it_is_begun_anew(
+    tmp_path, monkeypatch
+):
     config = toy.config(run_dir=str(tmp_path / "run"))
 
     def absolute_metric(s, state, at, real=run_module.absolute_metric):
@@ -344,7 +396,11 @@ def test_a_signal_during_the_absolute_metric_ends_it_and_it_is_begun_anew(tmp_pa
             os.kill(os.getpid(), signal.SIGTERM)
             return s.programs[-1].evaluate(*args)
 
-        return real(s._replace(programs=(s.programs[-1]._replace(evaluate=evaluate),)), state, at)
+        return real(
+            s._replace(programs=(s.programs[-1]._replace(evaluate=evaluate),)),
+            state,
+            at,
+        )
 
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "absolute_metric", absolute_metric)
@@ -367,7 +423,9 @@ def test_a_longer_run_has_another_schedule_and_says_so():
     assert "total_timesteps was 100 and is 512" in run_module._new_schedule(config, 100)
 
 
-def test_a_signal_during_compilation_ends_the_run_right_after_it(tmp_path, monkeypatch, capsys):
+def test_a_signal_during_compilation_ends_the_run_right_after_it(
+    tmp_path, monkeypatch, capsys
+):
     def compile_programs(*args, real=run_module.compile_programs, **options):
         os.kill(os.getpid(), signal.SIGUSR1)
         return real(*args, **options)
@@ -392,7 +450,10 @@ def test_checkpoints_that_cannot_be_written_stop_nothing(tmp_path, monkeypatch, 
 
 def test_a_run_may_do_without_checkpoints(tmp_path):
     checkpoint = dataclasses.replace(toy.config().checkpoint, enabled=False)
-    assert run(toy.config(run_dir=str(tmp_path / "run"), checkpoint=checkpoint, **MANY)) == 0
+    assert (
+        run(toy.config(run_dir=str(tmp_path / "run"), checkpoint=checkpoint, **MANY))
+        == 0
+    )
     assert not (tmp_path / "run" / "checkpoints").exists()
     with pytest.raises(ConfigError, match="no checkpoint"):
         evaluate_run(str(tmp_path / "run"))

@@ -14,10 +14,10 @@ import toy
 
 from jmarl.config import ConfigError
 from jmarl.runs import folder as run_folder
-from jmarl.training import programs
 from jmarl.runs import loop
 from jmarl.runs import progress as report
 from jmarl.runs.exit_codes import STOPPING, stop_requests
+from jmarl.training import programs
 
 
 def schedule(config, at=None):
@@ -41,19 +41,28 @@ def test_evaluations_come_at_the_start_at_every_interval_and_at_the_end():
 
 
 def test_checkpoints_come_every_so_many_evaluations_and_at_the_end():
-    config = toy.config(checkpoint=dataclasses.replace(toy.config().checkpoint, every=3))
+    config = toy.config(
+        checkpoint=dataclasses.replace(toy.config().checkpoint, every=3)
+    )
     assert schedule(config)[1] == [6, 8]
 
 
 def test_a_run_extended_to_another_rhythm_is_evaluated_at_every_new_interval_and_at_the_end():
-    config = toy.config(total_timesteps=11 * 64, eval=dataclasses.replace(toy.config().eval, every=3 * 64))
-    at = loop.Progress(update=7, evaluations=4, last_evaluation=6, env_steps=[0], seconds=0.0)
+    config = toy.config(
+        total_timesteps=11 * 64,
+        eval=dataclasses.replace(toy.config().eval, every=3 * 64),
+    )
+    at = loop.Progress(
+        update=7, evaluations=4, last_evaluation=6, env_steps=[0], seconds=0.0
+    )
     evaluated, saved = schedule(config, at)
     assert evaluated == [9, 12] and saved == [9, 12] and config.num_updates == 12
 
 
 def test_rows_after_the_checkpoint_are_written_again():
-    at = loop.Progress(update=6, evaluations=3, last_evaluation=4, env_steps=[0], seconds=0.0)
+    at = loop.Progress(
+        update=6, evaluations=3, last_evaluation=4, env_steps=[0], seconds=0.0
+    )
     rows = [{"kind": k, "update": u} for u in (4, 6, 8) for k in ("train", "eval")] + [
         {"kind": "absolute", "update": 4}
     ]
@@ -70,9 +79,14 @@ def test_env_steps_survive_the_wrap_of_the_counter_on_the_device():
 def test_a_folder_has_one_writer(tmp_path):
     lock = str(tmp_path / ".lock")
     code = f"import fcntl; f = open({lock!r}, 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); input()"
-    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert other.stdout.readline() == b"1\n"
-    with pytest.raises(ConfigError, match="another process is writing this run"), run_folder.locked(tmp_path):
+    with (
+        pytest.raises(ConfigError, match="another process is writing this run"),
+        run_folder.locked(tmp_path),
+    ):
         pytest.fail("two writers")
     other.communicate(b"\n")
     with run_folder.locked(tmp_path):
@@ -91,7 +105,10 @@ def test_runs_begun_in_the_same_second_get_folders_of_their_own(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     folders = {run_folder.open_folder(toy.config()) for _ in range(3)}
     assert len(folders) == 3
-    assert all(f.parent.parts == ("runs", "toy", "probe_bandit") and f.is_dir() for f in folders)
+    assert all(
+        f.parent.parts == ("runs", "toy", "probe_bandit") and f.is_dir()
+        for f in folders
+    )
 
 
 def test_the_configuration_comes_back_from_its_folder(tmp_path):
@@ -122,7 +139,10 @@ def test_resuming_may_extend_a_run_and_repeat_what_it_was(tmp_path, override):
     config = run_folder.resume_config(str(tmp_path), [override])
     assert config.resume == str(tmp_path)
     key, _, value = override.partition("=")
-    changed = {"total_timesteps": config.total_timesteps, "checkpoint.keep": config.checkpoint.keep}
+    changed = {
+        "total_timesteps": config.total_timesteps,
+        "checkpoint.keep": config.checkpoint.keep,
+    }
     assert key not in changed or changed[key] == float(value)
 
 
@@ -159,7 +179,10 @@ def test_resuming_as_another_run_is_refused_by_name(tmp_path, override):
         ("", "config.yaml: holds no configuration"),
         ("seed: 0", "system_name: missing"),
         ("{system_name: toy, system: {}, network: {}}", "missing; give it a value"),
-        ("{system_name: none, system: {}, network: {}}", "system_name='none': no such system"),
+        (
+            "{system_name: none, system: {}, network: {}}",
+            "system_name='none': no such system",
+        ),
     ],
 )
 def test_a_damaged_configuration_is_one_line(tmp_path, text, words):
@@ -186,7 +209,9 @@ def test_a_configuration_is_replaced_whole(tmp_path, monkeypatch):
 def test_what_decides_a_run_and_changed_is_named():
     now = run_folder.versions()
     assert run_folder.version_changes(now) == []
-    assert run_folder.version_changes({**now, "optax": "0.1", "backend": "abacus", "wandb": "0"}) == [
+    assert run_folder.version_changes(
+        {**now, "optax": "0.1", "backend": "abacus", "wandb": "0"}
+    ) == [
         f"optax 0.1 when it was saved, {now['optax']} now",
         f"backend abacus when it was saved, {now['backend']} now",
     ]
@@ -195,9 +220,19 @@ def test_what_decides_a_run_and_changed_is_named():
 def test_only_parameters_must_be_finite():
     """The optimizer skips a gradient that is not finite, and the loss of that chunk stays NaN."""
     metrics = {"train": {"loss": np.array([np.nan])}}
-    loop._check_finite(toy.config(), programs.ChunkReport(metrics, np.zeros(1), {"w": np.array([True])}), 1, 2)
+    loop._check_finite(
+        toy.config(),
+        programs.ChunkReport(metrics, np.zeros(1), {"w": np.array([True])}),
+        1,
+        2,
+    )
     with pytest.raises(loop.NonFiniteError, match="w of seed 0"):
-        loop._check_finite(toy.config(), programs.ChunkReport(metrics, np.zeros(1), {"w": np.array([False])}), 1, 2)
+        loop._check_finite(
+            toy.config(),
+            programs.ChunkReport(metrics, np.zeros(1), {"w": np.array([False])}),
+            1,
+            2,
+        )
 
 
 def test_one_number_of_env_steps_is_the_mean_of_the_seeds():
@@ -216,7 +251,9 @@ def test_a_reader_never_sees_half_a_status(tmp_path):
     run_folder.write_status(tmp_path, "running")
     writer = threading.Thread(target=write)
     writer.start()
-    states = {json.loads((tmp_path / "status.json").read_text())["state"] for _ in range(200)}
+    states = {
+        json.loads((tmp_path / "status.json").read_text())["state"] for _ in range(200)
+    }
     stop.set()
     writer.join()
     assert states == {"running"}
@@ -235,7 +272,9 @@ def test_a_signal_is_a_request_and_the_handlers_found_are_put_back(number):
 def test_a_second_signal_ends_the_process_at_once():
     code = "import os,signal;from jmarl.runs.exit_codes import stop_requests\nwith stop_requests():\n"
     code += " [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)]; os._exit(0)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=60, check=False
+    )
     assert done.returncode == 128 + signal.SIGTERM
 
 
@@ -254,8 +293,14 @@ def test_without_the_main_thread_there_are_no_signals_and_no_error():
 
 def test_an_interval_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    for draw, truth in ((lambda: rng.random(100) < 0.9, 0.9), (lambda: rng.normal(2.0, 3.0, 100), 2.0)):
-        covered = [low <= truth <= high for _, low, high in (report.interval(draw() * 1.0) for _ in range(400))]
+    for draw, truth in (
+        (lambda: rng.random(100) < 0.9, 0.9),
+        (lambda: rng.normal(2.0, 3.0, 100), 2.0),
+    ):
+        covered = [
+            low <= truth <= high
+            for _, low, high in (report.interval(draw() * 1.0) for _ in range(400))
+        ]
         assert 0.91 < np.mean(covered) < 0.98
 
 
@@ -264,6 +309,9 @@ def test_an_interval_of_episodes_all_won_is_not_a_point():
     assert mean == 1.0 == high and 0.9 < low < 0.97
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (65, "1:05"), (3723, "1:02:03"), (float("nan"), "?")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(5, "0:05"), (65, "1:05"), (3723, "1:02:03"), (float("nan"), "?")],
+)
 def test_durations(seconds, text):
     assert report.duration(seconds) == text

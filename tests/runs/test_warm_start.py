@@ -14,16 +14,16 @@ import jmarl
 from jmarl.config import ConfigError, CurriculumConfig, StageConfig
 from jmarl.learning.optimizers import by_part, keep_schedules, optimizer
 from jmarl.runs import folder as run_folder
-from jmarl.training import programs
 from jmarl.runs import loop
 from jmarl.runs import run as run_module
-from jmarl.training.anakin import init_runner, drop_env_state, next_runner
-from jmarl.training.train import assemble, train
 from jmarl.runs.checkpoint import Checkpoints
-from jmarl.training.compatibility import ADVICE, Side, check_acting, check_fit
 from jmarl.runs.evaluate_saved import evaluate_run, transfer_run
 from jmarl.runs.run import run
 from jmarl.runs.warm_start import apply_warm_start, load_warm_start
+from jmarl.training import programs
+from jmarl.training.anakin import drop_env_state, init_runner, next_runner
+from jmarl.training.compatibility import ADVICE, Side, check_acting, check_fit
+from jmarl.training.train import assemble, train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,7 +34,9 @@ def teams():
 
 
 def stages(*shares):
-    return CurriculumConfig(tuple(StageConfig(f"team_{i}", share) for i, share in enumerate(shares)))
+    return CurriculumConfig(
+        tuple(StageConfig(f"team_{i}", share) for i, share in enumerate(shares))
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,17 +52,38 @@ def stages(*shares):
 )
 def test_stages_end_where_evaluation_intervals_do(shares, evaluations, ends):
     last = f"team_{max(0, len(shares) - 1)}"
-    config = toy.config(total_timesteps=evaluations * 128, env={"name": last}, curriculum=stages(*shares))
+    config = toy.config(
+        total_timesteps=evaluations * 128,
+        env={"name": last},
+        curriculum=stages(*shares),
+    )
     assert config.num_updates == 2 * evaluations and config.stage_ends == ends
     assert len(config.stage_envs) == len(ends) and config.stage_envs[-1] == last
-    of_updates = [sum(config.stage_at(update) == i for update in range(config.num_updates)) for i in range(len(ends))]
-    assert of_updates == [end - begin for begin, end in zip((0, *ends), ends, strict=False)]
+    of_updates = [
+        sum(config.stage_at(update) == i for update in range(config.num_updates))
+        for i in range(len(ends))
+    ]
+    assert of_updates == [
+        end - begin for begin, end in zip((0, *ends), ends, strict=False)
+    ]
 
 
 BAD = [
-    ((0.5, 0.6), {}, "curriculum.stages=[0.5, 0.6]: fractions must add up to 1, not 1.1"),
-    ((0.0, 1.0), {}, "curriculum.stages[0].fraction=0.0: must be greater than 0 and at most 1"),
-    ((0.5, 0.5), {"env": {"name": "other"}}, "curriculum.stages='team_1': the last stage must be the world of the run"),
+    (
+        (0.5, 0.6),
+        {},
+        "curriculum.stages=[0.5, 0.6]: fractions must add up to 1, not 1.1",
+    ),
+    (
+        (0.0, 1.0),
+        {},
+        "curriculum.stages[0].fraction=0.0: must be greater than 0 and at most 1",
+    ),
+    (
+        (0.5, 0.5),
+        {"env": {"name": "other"}},
+        "curriculum.stages='team_1': the last stage must be the world of the run",
+    ),
     (
         (0.1, 0.9),
         {},
@@ -72,29 +95,46 @@ BAD = [
 @pytest.mark.parametrize(("shares", "changes", "message"), BAD)
 def test_stages_that_cannot_be_are_one_line(shares, changes, message):
     with pytest.raises(ConfigError) as error:
-        toy.config(**{"env": {"name": "team_1"}, "curriculum": stages(*shares), **changes})
+        toy.config(
+            **{"env": {"name": "team_1"}, "curriculum": stages(*shares), **changes}
+        )
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
 
 
 def test_what_is_advised_where_evaluations_are_too_few_is_enough():
     rows = toy.config().rows_per_update
-    config = toy.config(total_timesteps=100 * rows, env={"name": "team_1"}, curriculum=stages(0.5, 0.5))
+    config = toy.config(
+        total_timesteps=100 * rows, env={"name": "team_1"}, curriculum=stages(0.5, 0.5)
+    )
     tight = dataclasses.replace(config.eval, every=100 * rows)
     with pytest.raises(ConfigError, match=f"make it at most {50 * rows}$"):
         dataclasses.replace(config, eval=tight)
-    assert dataclasses.replace(config, eval=dataclasses.replace(tight, every=50 * rows)).stage_ends == (50, 100)
+    assert dataclasses.replace(
+        config, eval=dataclasses.replace(tight, every=50 * rows)
+    ).stage_ends == (50, 100)
 
 
 def test_a_curriculum_is_a_choice_or_a_list():
     words = ["env=smax_20v20", "total_timesteps=1e7", "num_envs=64"]
-    chosen = jmarl.load_config("spectra_qmix_plus", [*words, "curriculum=5v5_10v10_20v20"])
+    chosen = jmarl.load_config(
+        "spectra_qmix_plus", [*words, "curriculum=5v5_10v10_20v20"]
+    )
     assert chosen.stage_envs == ("smax_5v5", "smax_10v10", "smax_20v20")
     pair = "[{env: smax_5v5, fraction: 0.3}, {env: smax_20v20, fraction: 0.7}]"
     own = jmarl.load_config("spectra_qmix_plus", [*words, f"curriculum.stages={pair}"])
-    assert own == jmarl.load_config("spectra_qmix_plus", [*words, "curriculum=5v5_20v20"])
-    with pytest.raises(ConfigError, match=r"^curriculum.stages=smax_5x5: unknown environment"):
-        jmarl.load_config("spectra_qmix_plus", [*words, f"curriculum.stages={pair.replace('5v5', '5x5')}"])
-    with pytest.raises(ConfigError, match=r"^curriculum=5v5: no such choice; the nearest is 5v5_20v20"):
+    assert own == jmarl.load_config(
+        "spectra_qmix_plus", [*words, "curriculum=5v5_20v20"]
+    )
+    with pytest.raises(
+        ConfigError, match=r"^curriculum.stages=smax_5x5: unknown environment"
+    ):
+        jmarl.load_config(
+            "spectra_qmix_plus",
+            [*words, f"curriculum.stages={pair.replace('5v5', '5x5')}"],
+        )
+    with pytest.raises(
+        ConfigError, match=r"^curriculum=5v5: no such choice; the nearest is 5v5_20v20"
+    ):
         jmarl.load_config("spectra_qmix_plus", [*words, "curriculum=5v5"])
 
 
@@ -113,16 +153,32 @@ def test_schedules_go_on_while_moments_begin_anew(parts):
         np.testing.assert_allclose(x, 0.1 * (1 - 3 / 10), rtol=1e-4)
 
 
-SMALL = ("env=probe_cue", "num_envs=8", "rollout_length=4", "total_timesteps=128", "network.torso=[4]", "network=mlp")
+SMALL = (
+    "env=probe_cue",
+    "num_envs=8",
+    "rollout_length=4",
+    "total_timesteps=128",
+    "network.torso=[4]",
+    "network=mlp",
+)
 SYSTEMS = {
     "vdn": ("system.batch_size=8", "system.replay_size=64", "system.gradient_steps=1"),
-    "qmix": ("system.batch_size=8", "system.replay_size=64", "system.gradient_steps=1", "system.mixer.embed=2"),
+    "qmix": (
+        "system.batch_size=8",
+        "system.replay_size=64",
+        "system.gradient_steps=1",
+        "system.mixer.embed=2",
+    ),
     "ippo": ("system.minibatches=1",),
 }
 
 
 def config(system, world, **changes):
-    return dataclasses.replace(jmarl.load_config(system, [*SMALL, *SYSTEMS[system]]), env={"name": world}, **changes)
+    return dataclasses.replace(
+        jmarl.load_config(system, [*SMALL, *SYSTEMS[system]]),
+        env={"name": world},
+        **changes,
+    )
 
 
 def counted(tree, start):
@@ -130,16 +186,22 @@ def counted(tree, start):
 
     def fill(x):
         key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return x if key else (start + jnp.arange(x.size)).reshape(x.shape).astype(x.dtype)
+        return (
+            x if key else (start + jnp.arange(x.size)).reshape(x.shape).astype(x.dtype)
+        )
 
     return jax.tree.map(fill, tree)
 
 
-@pytest.mark.parametrize(("system", "reset"), [("vdn", True), ("ippo", True), ("ippo", False)])
+@pytest.mark.parametrize(
+    ("system", "reset"), [("vdn", True), ("ippo", True), ("ippo", False)]
+)
 def test_the_next_stage_has_what_was_learnt_and_all_else_anew(system, reset):
     small, large = (assemble(config(system, f"cue_{n}")) for n in (2, 3))
     before = init_runner(*small, 8, jax.random.key(0))
-    before = before.replace(learner=counted(before.learner, 1), env_steps=jnp.uint32(77_000))
+    before = before.replace(
+        learner=counted(before.learner, 1), env_steps=jnp.uint32(77_000)
+    )
     after = next_runner(*large, 8, drop_env_state(before), reset_optimizer=reset)
     fresh = init_runner(*large, 8, before.key)
     handed = {"vdn": ("params", "target"), "ippo": ("params", "value_stats")}[system]
@@ -151,10 +213,19 @@ def test_the_next_stage_has_what_was_learnt_and_all_else_anew(system, reset):
     same(after.timestep, fresh.timestep)
     assert after.timestep.reward.shape == (8, 3) and after.env_steps == 77_000
     explore = large[1].explore
-    assert system == "ippo" or explore(after.env_steps) == explore(jnp.float32(77_000)) < explore(jnp.float32(0))
+    assert system == "ippo" or explore(after.env_steps) == explore(
+        jnp.float32(77_000)
+    ) < explore(jnp.float32(0))
     if reset:
-        same(after.learner.opt_state, keep_schedules(fresh.learner.opt_state, before.learner.opt_state))
-        counts = [x for x in jax.tree.leaves(after.learner.opt_state, is_leaf=_is_schedule) if _is_schedule(x)]
+        same(
+            after.learner.opt_state,
+            keep_schedules(fresh.learner.opt_state, before.learner.opt_state),
+        )
+        counts = [
+            x
+            for x in jax.tree.leaves(after.learner.opt_state, is_leaf=_is_schedule)
+            if _is_schedule(x)
+        ]
         assert counts and all(x.count == 1 for x in counts)
     else:
         same(after.learner.opt_state, before.learner.opt_state)
@@ -167,7 +238,10 @@ def _is_schedule(x):
 def test_a_mixer_that_depends_on_the_size_is_named_with_what_does_not():
     halves = CurriculumConfig((StageConfig("cue_2", 0.5), StageConfig("cue_3", 0.5)))
     with pytest.raises(ConfigError) as error:
-        jax.eval_shape(lambda key: train(config("qmix", "cue_3", curriculum=halves), key), jax.random.key(0))
+        jax.eval_shape(
+            lambda key: train(config("qmix", "cue_3", curriculum=halves), key),
+            jax.random.key(0),
+        )
     text = str(error.value)
     assert text.startswith("curriculum.stages=cue_2: parameter params/mixer/params/")
     assert text.endswith(f"it depends on the size of the team; {ADVICE}")
@@ -179,8 +253,14 @@ def saved(folder, config, start=1):
     run_folder.write_config(folder, config)
     plain = programs.programs(config, *assemble(config))
     state = counted(plain.init(programs.seed_keys(config).init), start)
-    checkpoints = Checkpoints(folder / "checkpoints", keep=1, verify=True, warn=pytest.fail)
-    meta = {"position": loop.start(config)._asdict(), "score": None, "versions": run_folder.versions()}
+    checkpoints = Checkpoints(
+        folder / "checkpoints", keep=1, verify=True, warn=pytest.fail
+    )
+    meta = {
+        "position": loop.start(config)._asdict(),
+        "score": None,
+        "versions": run_folder.versions(),
+    }
     checkpoints.save(3, state, meta)
     checkpoints.close()
     return jax.device_get(state)
@@ -196,18 +276,30 @@ def test_a_run_begins_with_the_parameters_of_another(system, seeds, ours, tmp_pa
     learner = apply_warm_start(fresh, load_warm_start(new, env, made)).runner.learner
     expected = {"params": source.best.params}
     expected |= {"target": source.best.params} if system == "vdn" else {}
-    expected |= {"value_stats": source.runner.learner.value_stats} if system == "ippo" else {}
+    expected |= (
+        {"value_stats": source.runner.learner.value_stats} if system == "ippo" else {}
+    )
     for name, tree in expected.items():
         jax.tree.map(
-            lambda x, y: np.testing.assert_array_equal(x, np.broadcast_to(y, x.shape)), getattr(learner, name), tree
+            lambda x, y: np.testing.assert_array_equal(x, np.broadcast_to(y, x.shape)),
+            getattr(learner, name),
+            tree,
         )
-    kept = learner.replace(**{name: getattr(fresh.runner.learner, name) for name in expected})
+    kept = learner.replace(
+        **{name: getattr(fresh.runner.learner, name) for name in expected}
+    )
     jax.tree.map(np.testing.assert_array_equal, kept, fresh.runner.learner)
-    buffers = [x.unsafe_buffer_pointer() for name in expected for x in jax.tree.leaves(getattr(learner, name))]
+    buffers = [
+        x.unsafe_buffer_pointer()
+        for name in expected
+        for x in jax.tree.leaves(getattr(learner, name))
+    ]
     assert len(buffers) == len(set(buffers))
 
 
-def test_a_run_that_begins_so_says_so_and_reads_the_source_until_it_has_a_checkpoint(tmp_path, monkeypatch, capsys):
+def test_a_run_that_begins_so_says_so_and_reads_the_source_until_it_has_a_checkpoint(
+    tmp_path, monkeypatch, capsys
+):
     source = saved(tmp_path / "source", toy.config(env={"name": "bandit_2"}))
     begun = []
 
@@ -216,24 +308,44 @@ def test_a_run_that_begins_so_says_so_and_reads_the_source_until_it_has_a_checkp
         return (state, at, "SIGTERM") if len(begun) == 1 else real(s, state, at, saved)
 
     monkeypatch.setattr(loop, "train", train)
-    given = toy.config(env={"name": "bandit_3"}, init_from=str(tmp_path / "source"), run_dir=str(tmp_path / "run"))
+    given = toy.config(
+        env={"name": "bandit_3"},
+        init_from=str(tmp_path / "source"),
+        run_dir=str(tmp_path / "run"),
+    )
     assert run(given) == 75
-    assert f"starts with the best parameters of {tmp_path}/source" in capsys.readouterr().out
+    assert (
+        f"starts with the best parameters of {tmp_path}/source"
+        in capsys.readouterr().out
+    )
     assert run(run_folder.resume_config(str(tmp_path / "run"))) == 0
-    assert "holds no checkpoint yet; starts from the beginning" in capsys.readouterr().out
+    assert (
+        "holds no checkpoint yet; starts from the beginning" in capsys.readouterr().out
+    )
     for params in begun:
         jax.tree.map(np.testing.assert_array_equal, params, source.best.params)
     (tmp_path / "source").rename(tmp_path / "gone")
-    assert run_folder.read_config(tmp_path / "run").init_from == str(tmp_path / "source")
-    with pytest.raises(ConfigError, match=r"^init_from=x: cannot change when a run is resumed"):
+    assert run_folder.read_config(tmp_path / "run").init_from == str(
+        tmp_path / "source"
+    )
+    with pytest.raises(
+        ConfigError, match=r"^init_from=x: cannot change when a run is resumed"
+    ):
         run_folder.resume_config(str(tmp_path / "run"), ["init_from=x"])
-    assert run(run_folder.resume_config(str(tmp_path / "run"), ["total_timesteps=640"])) == 0
+    assert (
+        run(run_folder.resume_config(str(tmp_path / "run"), ["total_timesteps=640"]))
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
     ("theirs", "ours", "message"),
     [
-        ({"num_seeds": 3}, {"num_seeds": 2}, "has 3 seeds and this run 2; make it num_seeds=3, or name a run of one"),
+        (
+            {"num_seeds": 3},
+            {"num_seeds": 2},
+            "has 3 seeds and this run 2; make it num_seeds=3, or name a run of one",
+        ),
         (
             {},
             {"env": {"name": "bandit_of_4"}},
@@ -248,10 +360,16 @@ def test_a_run_that_begins_so_says_so_and_reads_the_source_until_it_has_a_checkp
         (None, {}, "no run folder (it has no config.yaml)"),
     ],
 )
-def test_parameters_that_cannot_begin_a_run_are_refused(theirs, ours, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "compile_programs", lambda *_, **__: pytest.fail("compiled"))
+def test_parameters_that_cannot_begin_a_run_are_refused(
+    theirs, ours, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        run_module, "compile_programs", lambda *_, **__: pytest.fail("compiled")
+    )
     if theirs is not None:
-        saved(tmp_path / "source", toy.config(**{"env": {"name": "bandit_2"}, **theirs}))
+        saved(
+            tmp_path / "source", toy.config(**{"env": {"name": "bandit_2"}, **theirs})
+        )
     ours = {
         "env": {"name": "bandit_3"},
         "init_from": str(tmp_path / "source"),
@@ -260,14 +378,20 @@ def test_parameters_that_cannot_begin_a_run_are_refused(theirs, ours, message, t
     }
     with pytest.raises(ConfigError) as error:
         run(toy.config(**ours))
-    assert message in str(error.value) and str(error.value).startswith("init_from=") and "\n" not in str(error.value)
+    assert (
+        message in str(error.value)
+        and str(error.value).startswith("init_from=")
+        and "\n" not in str(error.value)
+    )
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_has_saved_nothing_yet_gives_no_parameters(tmp_path):
     run_folder.write_config(tmp_path, toy.config(env={"name": "bandit_2"}))
     new = toy.config(env={"name": "bandit_3"}, init_from=str(tmp_path))
-    with pytest.raises(ConfigError, match=f"^init_from={tmp_path}: holds no checkpoint yet"):
+    with pytest.raises(
+        ConfigError, match=f"^init_from={tmp_path}: holds no checkpoint yet"
+    ):
         load_warm_start(new, *assemble(new))
 
 
@@ -279,10 +403,17 @@ def test_the_pure_function_reads_no_folder():
 def test_one_table_of_worlds_agrees_with_an_evaluation(tmp_path, capsys):
     saved(tmp_path / "run", toy.config(env={"name": "bandit_2"}, num_seeds=2))
     files = [str(tmp_path / name) for name in ("transfer.json", "evaluate.json")]
-    assert transfer_run(str(tmp_path / "run"), "bandit_2, bandit_3", episodes=32, json=files[0]) == 0
+    assert (
+        transfer_run(
+            str(tmp_path / "run"), "bandit_2, bandit_3", episodes=32, json=files[0]
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:5]] == [["*", "bandit_2"]] * 4
-    assert [line.split()[:3] for line in lines[5:]] == [["bandit_3", "seed", str(i)] for i in (0, 0, 1, 1)]
+    assert [line.split()[:3] for line in lines[5:]] == [
+        ["bandit_3", "seed", str(i)] for i in (0, 0, 1, 1)
+    ]
     assert evaluate_run(str(tmp_path / "run"), episodes=32, json=files[1]) == 0
     table, alone = (json.loads(open(file).read()) for file in files)
     assert table["trained_on"] == ["bandit_2"]
@@ -295,7 +426,10 @@ def test_a_mixer_that_binds_learning_to_a_team_does_not_bind_acting():
     sizes = ["network.embed_dim=8", "num_envs=8", "total_timesteps=512"]
     here, there = (
         Side(config, *assemble(config))
-        for config in (jmarl.load_config("spectra_qmix", [f"env=smax_{name}", *sizes]) for name in ("2v2", "3v3"))
+        for config in (
+            jmarl.load_config("spectra_qmix", [f"env=smax_{name}", *sizes])
+            for name in ("2v2", "3v3")
+        )
     )
     check_acting("envs", "smax_2v2", here, there)
     with pytest.raises(ConfigError, match=r"^init_from=x: parameter params/mixer/"):
@@ -313,7 +447,9 @@ def test_a_mixer_that_binds_learning_to_a_team_does_not_bind_acting():
         (",", "envs=',': must name a world"),
     ],
 )
-def test_a_world_that_needs_other_parameters_is_refused_before_any_is_played(envs, message, tmp_path):
+def test_a_world_that_needs_other_parameters_is_refused_before_any_is_played(
+    envs, message, tmp_path
+):
     run_folder.write_config(tmp_path, toy.config(env={"name": "bandit_2"}))
     with pytest.raises(ConfigError) as error:
         transfer_run(str(tmp_path), envs)
