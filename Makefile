@@ -1,4 +1,4 @@
-# Needs Python >= 3.11 with venv, and make. `make train` and `make test` do all the set-up themselves.
+# Needs Python >= 3.11 with venv, and make. `make train` and `make test` do the whole set-up.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -6,9 +6,9 @@ INSTALLED := $(VENV)/.installed
 # Processes that the tests are shared among, file by file; each takes up to 6 GB.
 WORKERS ?= 2
 TRAIN ?= env=smax_3m total_timesteps=200_000
-BENCHMARKS ?= $(filter-out __init__ common growth peers policies,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS ?= $(filter-out __init__ common growth peers policies smax_reference,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: setup train test slow lint type shape format bench
+.PHONY: setup train test slow lint shape format docs bench
 
 setup: $(INSTALLED)
 
@@ -32,16 +32,18 @@ slow: setup
 lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m pyright
+	$(VENV)/bin/lint-imports
+
+shape: setup
+	$(RUN) tools/shape.py
 
 format: setup
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-type: setup
-	$(RUN) -m pyright
-
-shape: setup
-	$(RUN) tools/shape.py
+docs: setup
+	$(RUN) -m mkdocs build --strict --quiet
 
 bench: setup
 	for name in $(BENCHMARKS); do $(RUN) -m benchmarks.$$name || exit 1; done

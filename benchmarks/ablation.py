@@ -1,30 +1,47 @@
-"""The mixer's part in SPECTra: ST-HyperNet against QMIX's mixer, with the same agent, over team sizes.
+"""Ablation of SPECTra's mixer: ST-HyperNet against QMIX's mixer, with the same agent.
 
-    python -m benchmarks.ablation [maps=smax_3v3,smax_5v5,smax_3v3+5v5] [runs=spectra_qmix_plus,spectra_qmix] [seeds=3]
-                                  [steps=300000] [episodes=128] [evaluations=6] [bar=0.9] [out=results/ablation.json]
-                                  [overrides=system.mixer.mask_dead=true]
+    python -m benchmarks.ablation [maps=smax_3v3,smax_5v5,smax_3v3+5v5]
+        [runs=spectra_qmix_plus,spectra_qmix] [seeds=3] [steps=300000] [episodes=128]
+        [evaluations=6] [bar=0.9] [out=results/ablation.json]
+        [overrides=system.mixer.mask_dead=true]
 
-On a map like ``smax_3v3+5v5`` the size changes with every episode. Both mixers leave out the dead, which QMIX's does
-not by default, so that they differ in what makes their weights alone. Every run is trained on every map through its
-command line, as ``benchmarks.learning`` does; the first run is the one that the others are compared with. ``out``
-holds those records and the parameters of agent and mixer, and is written after each run; the picture of the same name
-shows win rates and parameters by map. The table says for each map the greedy win rate of the median seed at the last
-evaluation with the worst and the best seed, the parameters that are trained, and ratios of the first run over the
+Options:
+
+* ``maps``: environments. On ``smax_3v3+5v5`` the team size changes with every episode.
+* ``runs``: systems. The first one is compared with the others.
+* ``seeds``, ``steps``, ``episodes``, ``evaluations``, ``bar``: as in ``benchmarks.learning``.
+* ``out``: JSON file of the records.
+* ``overrides``: overrides of all runs. The default masks dead agents in both mixers, which QMIX's
+  does not by default, so the mixers differ only in how their weights are made.
+
+Method: every run is trained on every map through its command line, by ``benchmarks.learning``.
+
+Output: ``out`` has the records of ``benchmarks.learning`` and the number of parameters of agent and
+mixer. It is written after each run. A picture of the same name shows win rates and parameters by
+map. The table has one row per map: the greedy win rate of the median seed at the last evaluation
+with the worst and the best seed, the trained parameters, and ratios of the first run over the
 others.
+
+Exit codes: 0 if all runs were trained, 1 if one failed, 2 if an argument is unknown.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from benchmarks import learning
-from benchmarks.common import arguments, count, markdown_table, write_json
-from jmarl.cli.launch import exit_code
+from benchmarks.support.common import (
+    count_parameters,
+    markdown_table,
+    parse_arguments,
+    write_json,
+)
+from jmarl.cli.process import exit_code
 
 
 DEFAULTS: dict[str, Any] = {
@@ -40,91 +57,106 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def parameters(run: str, args: dict[str, Any]) -> dict[str, int]:
-    """How many numbers are trained, of the agent and of the mixer, and the team's size; nothing is computed."""
+class WinRates(NamedTuple):
+    """Greedy win rates of the seeds at one evaluation."""
+
+    worst: float
+    median: float
+    best: float
+
+
+def parameter_counts(run: str, args: dict[str, Any]) -> dict[str, int]:
+    """Return the parameters of agent and mixer, their sum, and the number of agents.
+
+    Only shapes are computed.
+    """
     from jmarl import load_config
-    from jmarl.training.train import assemble
+    from jmarl.training.build import build_run
 
     system, *overrides = learning.RUNS.get(run, (run,))
-    env, built = assemble(
-        load_config(system, [f"env={args['map']}", *overrides, *args["overrides"]])
-    )
-    parts = jax.eval_shape(lambda: built.init(jax.random.key(0))).params
-    counts = {name: count(part) for name, part in parts.items()}
-    return counts | {"total": sum(counts.values()), "agents": env.spec.n_agents}
+    words = [f"env={args['map']}", *overrides, *args["overrides"]]
+    built = build_run(load_config(system, words))
+    learner = jax.eval_shape(lambda: built.system.init(jax.random.key(0)))
+    parts = learner.params.items()
+    counts = {name: count_parameters(part) for name, part in parts}
+    total = sum(counts.values())
+    return {**counts, "total": total, "agents": built.env.spec.n_agents}
 
 
-def last(record: dict[str, Any]) -> list[float]:
-    """Greedy win rates at the last evaluation: the worst, the median and the best seed."""
+def last_win_rates(record: dict[str, Any]) -> WinRates:
+    """Return the win rates of the last evaluation."""
     won = record["evaluations"][-1]["greedy/won"]
-    return [float(np.min(won)), float(np.median(won)), float(np.max(won))]
+    return WinRates(float(np.min(won)), float(np.median(won)), float(np.max(won)))
 
 
-def of(records: list[dict[str, Any]], run: str, name: str) -> dict[str, Any]:
-    """The record of a run on a map."""
+def find_record(records: list[dict[str, Any]], run: str, name: str) -> dict[str, Any]:
+    """Return the record of a run on a map."""
     return next(r for r in records if (r["run"], r["map"]) == (run, name))
 
 
 def table(records: list[dict[str, Any]], args: dict[str, Any]) -> str:
-    """One row for each map, as markdown."""
-    first, *others = args["runs"]
-    header = [
-        "map",
-        *(f"{run}: won" for run in args["runs"]),
-        *(f"{run}: parameters (mixer)" for run in args["runs"]),
-    ]
-    header += [
-        f"{what}, {first} / {run}"
-        for run in others
-        for what in ("won", "parameters", "mixer")
-    ]
+    """Return one row per map as a Markdown table."""
+    runs = args["runs"]
     rows = []
     for name in args["maps"]:
-        on_map = [of(records, run, name) for run in args["runs"]]
-        won = ["{1:.2f} ({0:.2f} to {2:.2f})".format(*last(r)) for r in on_map]
-        counts = ["{total:,} ({mixer:,})".format(**r["parameters"]) for r in on_map]
-        rows.append(
-            [
-                name,
-                *won,
-                *counts,
-                *(x for r in on_map[1:] for x in ratios(on_map[0], r)),
-            ]
-        )
-    return markdown_table(header, rows)
+        on_map = [find_record(records, run, name) for run in runs]
+        first, *others = on_map
+        row = [name, *map(_win_text, on_map), *map(_count_text, on_map)]
+        for other in others:
+            row += ratios(first, other)
+        rows.append(row)
+    return markdown_table(_header(runs), rows)
+
+
+def _header(runs: tuple[str, ...]) -> list[str]:
+    first, *others = runs
+    header = ["map", *(f"{run}: won" for run in runs)]
+    header += [f"{run}: parameters (mixer)" for run in runs]
+    for run in others:
+        header += [
+            f"{name}, {first} / {run}" for name in ("won", "parameters", "mixer")
+        ]
+    return header
+
+
+def _win_text(record: dict[str, Any]) -> str:
+    won = last_win_rates(record)
+    return f"{won.median:.2f} ({won.worst:.2f} to {won.best:.2f})"
+
+
+def _count_text(record: dict[str, Any]) -> str:
+    counts = record["parameters"]
+    return f"{counts['total']:,} ({counts['mixer']:,})"
 
 
 def ratios(record: dict[str, Any], other: dict[str, Any]) -> list[float | str]:
-    """Win rate, parameters and the mixer's parameters of one record over those of another."""
-    pairs = [(last(record)[1], last(other)[1])]
-    pairs += [
-        (record["parameters"][part], other["parameters"][part])
-        for part in ("total", "mixer")
+    """Return win rate, parameters and mixer parameters of a record over another's."""
+    ours, theirs = record["parameters"], other["parameters"]
+    pairs = [
+        (last_win_rates(record).median, last_win_rates(other).median),
+        (ours["total"], theirs["total"]),
+        (ours["mixer"], theirs["mixer"]),
     ]
     return [a / b if b else "-" for a, b in pairs]
 
 
-def picture(records: list[dict[str, Any]], args: dict[str, Any], path: Path) -> None:
-    """Win rate (median seed, worst to best) and parameters, by map."""
+def plot(records: list[dict[str, Any]], args: dict[str, Any], path: Path) -> None:
+    """Draw win rate (median, worst and best seed) and parameters, by map."""
     from matplotlib.figure import Figure
 
+    maps = args["maps"]
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     wins, sizes = figure.subplots(1, 2)
     for run in args["runs"]:
-        own = [of(records, run, name) for name in args["maps"]]
-        low, middle, high = np.array([last(r) for r in own]).T
-        (line,) = wins.plot(args["maps"], middle, marker="o", label=run)
-        wins.fill_between(
-            args["maps"], low, high, color=line.get_color(), alpha=0.15, linewidth=0
-        )
-        sizes.plot(
-            args["maps"], [r["parameters"]["total"] for r in own], marker="o", label=run
-        )
-    wins.set(
-        ylabel="greedy win rate",
-        ylim=(-0.02, 1.02),
-        title=f"after {args['steps']:,} steps",
-    )
+        own = [find_record(records, run, name) for name in maps]
+        worst, median, best = np.array([last_win_rates(r) for r in own]).T
+        (line,) = wins.plot(maps, median, marker="o", label=run)
+        band = {"color": line.get_color(), "alpha": 0.15, "linewidth": 0}
+        wins.fill_between(maps, worst, best, **band)
+        totals = [r["parameters"]["total"] for r in own]
+        sizes.plot(maps, totals, marker="o", label=run)
+    title = f"after {args['steps']:,} steps"
+    wins.set(ylabel="greedy win rate", ylim=(-0.02, 1.02), title=title)
     sizes.set(ylabel="parameters", ylim=(0, None), title="agent and mixer")
     for axes in (wins, sizes):
         axes.grid(alpha=0.3)
@@ -132,32 +164,29 @@ def picture(records: list[dict[str, Any]], args: dict[str, Any], path: Path) -> 
     figure.savefig(path, dpi=140)
 
 
+def write(path: Path, args: dict[str, Any], records: list[dict[str, Any]]) -> None:
+    """Write all records, with the circumstances of the last one."""
+    environment = records[-1]["environment"]
+    record = {"environment": environment, "arguments": args, "records": records}
+    write_json(path, record)
+
+
 def main() -> int:
-    """Train every run on every map; write what is done after each, then draw and tabulate."""
-    args, records = arguments(DEFAULTS), []
+    """Train every run on every map and write each record; then draw and tabulate."""
+    args = parse_arguments(DEFAULTS)
     out = Path(args["out"])
+    records = []
     for name in args["maps"]:
         for run in args["runs"]:
             records.append(learning.train(run, args | {"map": name}))
-            write_json(
-                out,
-                {
-                    "environment": records[-1]["environment"],
-                    "arguments": args,
-                    "records": records,
-                },
-            )
-    for record in records:  # last, because a backend in this process would keep GPU memory that training needs
-        record["parameters"] = parameters(record["run"], args | {"map": record["map"]})
-    write_json(
-        out,
-        {
-            "environment": records[-1]["environment"],
-            "arguments": args,
-            "records": records,
-        },
-    )
-    picture(records, args, out.with_suffix(".png"))
+            write(out, args, records)
+    # At the end, because the backend of this process would keep GPU memory that
+    # training needs.
+    for record in records:
+        on_map = args | {"map": record["map"]}
+        record["parameters"] = parameter_counts(record["run"], on_map)
+    write(out, args, records)
+    plot(records, args, out.with_suffix(".png"))
     print(table(records, args))
     return 0
 

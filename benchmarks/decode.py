@@ -1,14 +1,26 @@
-"""One joint action: time against the number of agents for MAPPO, MAT, MAM and Sable.
+"""Time of one joint action against the number of agents, for MAPPO, MAT, MAM and Sable.
 
-    python -m benchmarks.decode [agents=3,10,32,64,100,256,512,1024] [envs=8] [recompute=100] [repeats=20]
-                                [out=results/decode.json]
+    python -m benchmarks.decode [agents=3,10,32,64,100,256,512,1024] [envs=8]
+        [recompute=100] [repeats=20] [out=results/decode.json]
 
-Widths of observation and action are fixed, so that only the number of agents grows; MAPPO's actor
-is the parallel baseline. ``MAT recompute`` runs the whole decoder again for every agent, as the
-published code does, for at most ``recompute`` agents. Before anything is timed, cached decoding is
-compared with the form without a cache, at every size: a joint action is the one that recomputing
-would give exactly when the parallel decoder, fed with it, chooses it again at every position. The
-exit status is 1 where one disagrees. ``benchmarks.scaling`` has memory, learning and SMAX as well.
+Options:
+
+* ``agents``: numbers of agents.
+* ``envs``: environments per call.
+* ``recompute``: largest number of agents for ``MAT recompute``.
+* ``repeats``: samples per time.
+* ``out``: JSON file of the record; none by default.
+
+Method: widths of observation and action are fixed, so only the number of agents grows. MAPPO's
+actor is the parallel baseline. ``MAT recompute`` runs the whole decoder again for every agent, as
+the published code does. At every size cached decoding is checked before it is timed: the parallel
+decoder reads the joint action and must choose it again at every position. This holds exactly for
+the actions of decoding without a cache. ``benchmarks.scaling`` also has memory, learning and SMAX.
+
+Output: milliseconds by number of agents and fitted exponents, as a table. At 64 agents the ratio of
+``MAT recompute`` over MAM is measured interleaved.
+
+Exit codes: 0 if all cached actions equal the uncached ones, 1 if not, 2 if an argument is unknown.
 """
 
 from __future__ import annotations
@@ -21,28 +33,30 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from benchmarks.common import (
+from benchmarks.support.common import (
     PairTiming,
-    arguments,
+    parse_arguments,
     ratio_text,
-    timed,
-    timed_pair,
+    time_call,
+    time_pair,
     write_json,
 )
-from benchmarks.growth import exponents, growth_table
-from benchmarks.policies import (
+from benchmarks.support.growth import exponents, growth_table
+from benchmarks.support.policies import (
     RECOMPUTE,
     Act,
-    SingleEnv,
-    again,
+    ActInputs,
     as_row,
     away_from_init,
-    configuration,
+    choose_in_parallel,
+    encode,
     fixed_spec,
-    make_world,
-    policy_of,
+    load_policy_config,
+    make_policy,
+    random_inputs,
     recompute_act,
 )
+from jmarl.cli.process import exit_code
 from jmarl.networks.actor_critic import AgentNet
 from jmarl.networks.sequence.policy import (
     ActionCodec,
@@ -50,6 +64,7 @@ from jmarl.networks.sequence.policy import (
     action_codec,
     decode,
 )
+from jmarl.types import Params, Spec
 
 
 DEFAULTS: dict[str, Any] = {
@@ -61,126 +76,130 @@ DEFAULTS: dict[str, Any] = {
 }
 CACHED = ("MAT", "MAM", "Sable")
 RATIO_AT = 64
+"""Number of agents at which ``MAT recompute`` and MAM are interleaved."""
 
 
 class Size(NamedTuple):
-    """What was measured at one number of agents."""
+    """Measurements at one number of agents."""
 
     milliseconds: dict[str, float]
     wrong: list[str]
-    """Policies whose cached actions are not the uncached ones."""
+    """Policies with cached actions that differ from the uncached ones."""
     pair: PairTiming | None
-    """Recomputing MAT and MAM in turn, at ``RATIO_AT`` agents."""
+    """``MAT recompute`` and MAM interleaved, at ``RATIO_AT`` agents."""
 
 
 def mlp_act(net: AgentNet) -> Act:
-    """MAPPO's actor: all agents at once."""
+    """Return the act function of MAPPO's actor: all agents at once."""
 
-    def act(params: Any, world: SingleEnv) -> Array:
-        obs, first = as_row(world.obs)
-        _, out = cast(tuple[Any, Array], net.apply(params, (), obs, first))
-        return jnp.argmax(out[0] + world.noise, axis=-1)
+    def act(params: Params, inputs: ActInputs) -> Array:
+        obs, first = as_row(inputs.obs)
+        _, logits = cast(tuple[Any, Array], net.apply(params, (), obs, first))
+        return jnp.argmax(logits[0] + inputs.noise, axis=-1)
 
     return act
 
 
 def cached_act(policy: SequencePolicy, codec: ActionCodec) -> Act:
-    """One agent after the other from a cached state: what acting does."""
+    """Return the act function of training: one agent after another, with a cache."""
 
-    def act(params: Any, world: SingleEnv) -> Array:
-        obs, first = as_row(world.obs)
-        carry = policy.carry(len(world.obs.own))
+    def act(params: Params, inputs: ActInputs) -> Array:
+        obs, first = as_row(inputs.obs)
+        carry = policy.carry(len(inputs.obs.own))
         _, rep, _ = policy.encode(params, carry.enc, obs, first)
         state = policy.decode_start(params, carry.dec, first[0])
-        return decode(
-            policy, codec, params, state, rep[0], world.obs.avail, world.noise
-        )[0]
+        avail = inputs.obs.avail
+        action, _, _ = decode(policy, codec, params, state, rep[0], avail, inputs.noise)
+        return action
 
     return act
 
 
-def same_as_uncached(
-    policy: SequencePolicy, codec: ActionCodec, params: Any, world: SingleEnv
+def equals_uncached(
+    policy: SequencePolicy, codec: ActionCodec, params: Params, inputs: ActInputs
 ) -> bool:
-    """Whether the cached joint action is a fixed point of the parallel decoder."""
+    """Return True if the cached joint action is a fixed point of the parallel decoder."""
 
     @jax.jit
-    def both(params: Any, world: SingleEnv) -> tuple[Array, Array]:
-        action = cached_act(policy, codec)(params, world)
-        _, rep, _ = policy.encode(
-            params, policy.carry(len(world.obs.own)).enc, *as_row(world.obs)
-        )
-        return action, again(policy, codec, params, world, action, rep)
+    def act_twice(params: Params, inputs: ActInputs) -> tuple[Array, Array]:
+        action = cached_act(policy, codec)(params, inputs)
+        rep = encode(policy, params, inputs)
+        uncached = choose_in_parallel(policy, codec, params, inputs, action, rep)
+        return action, uncached
 
     with jax.default_matmul_precision("highest"):
-        action, chosen = both(params, world)
-    return bool((action == chosen).all())
+        action, uncached = act_twice(params, inputs)
+    return bool((action == uncached).all())
 
 
 def measure(n_agents: int, args: dict[str, Any]) -> Size:
-    """Check each policy at one size, and time it."""
+    """Check and time every policy at one number of agents."""
     spec = fixed_spec(n_agents)
     codec = action_codec(spec)
-    world = make_world(spec, codec, args["envs"])
-    mlp = AgentNet(spec, configuration("MAPPO").network)
-    jobs: dict[str, tuple[Act, Any]] = {
-        "MAPPO": (mlp_act(mlp), mlp.init(jax.random.key(2), (), *as_row(world.obs))),
-    }
+    inputs = random_inputs(spec, codec, args["envs"])
+    calls = {"MAPPO": mappo_call(spec, inputs)}
     wrong = []
     for name in CACHED:
-        policy = policy_of(name, spec, configuration(name))
+        policy = make_policy(name, spec, load_policy_config(name))
         params = away_from_init(jax.jit(policy.init)(jax.random.key(3)))
-        jobs[name] = cached_act(policy, codec), params
+        act = cached_act(policy, codec)
+        calls[name] = partial(jax.jit(act), params, inputs)
         if name == "MAT" and n_agents <= args["recompute"]:
-            jobs[RECOMPUTE] = recompute_act(policy, codec), params
-        if not same_as_uncached(policy, codec, params, world):
+            act = recompute_act(policy, codec)
+            calls[RECOMPUTE] = partial(jax.jit(act), params, inputs)
+        if not equals_uncached(policy, codec, params, inputs):
             wrong.append(f"{name} at {n_agents} agents")
-    calls = {
-        name: partial(jax.jit(act), params, world)
-        for name, (act, params) in jobs.items()
-    }
+    repeats = args["repeats"]
     pair = None
     if n_agents == RATIO_AT and RECOMPUTE in calls:
-        pair = timed_pair(calls[RECOMPUTE], calls["MAM"], args["repeats"], attempts=3)
-    return Size(
-        {name: 1e3 * timed(call, args["repeats"]).best for name, call in calls.items()},
-        wrong,
-        pair,
-    )
+        pair = time_pair(calls[RECOMPUTE], calls["MAM"], repeats, attempts=3)
+    seconds = {name: time_call(call, repeats).best for name, call in calls.items()}
+    return Size({name: 1e3 * s for name, s in seconds.items()}, wrong, pair)
 
 
-def verdict(pair: PairTiming) -> str:
-    """The ratio in words, or why there is none."""
-    return f"{RECOMPUTE} over MAM at {RATIO_AT} agents, in turn: {ratio_text(pair)}"
+def mappo_call(spec: Spec, inputs: ActInputs) -> partial:
+    """Return MAPPO's call, with initial parameters."""
+    net = AgentNet(spec, load_policy_config("MAPPO").network)
+    params = net.init(jax.random.key(2), (), *as_row(inputs.obs))
+    return partial(jax.jit(mlp_act(net)), params, inputs)
+
+
+def pair_text(pair: PairTiming) -> str:
+    """Return the ratio of ``MAT recompute`` over MAM as text."""
+    ratio = ratio_text(pair)
+    return f"{RECOMPUTE} over MAM at {RATIO_AT} agents, interleaved: {ratio}"
 
 
 def main() -> int:
-    args = arguments(DEFAULTS)
-    rows, wrong, pair = {}, [], None
+    args = parse_arguments(DEFAULTS)
+    rows = {}
+    wrong = []
+    pair = None
     for n in args["agents"]:
-        rows[n], errors, timing = measure(n, args)
-        wrong, pair = wrong + errors, timing or pair
-        print(
-            f"{n} agents: "
-            + ", ".join(f"{name} {ms:.3g} ms" for name, ms in rows[n].items()),
-            flush=True,
-        )
+        size = measure(n, args)
+        rows[n] = size.milliseconds
+        wrong += size.wrong
+        pair = size.pair or pair
+        times = ", ".join(f"{name} {ms:.3g} ms" for name, ms in rows[n].items())
+        print(f"{n} agents: {times}", flush=True)
     print(growth_table(rows, ["MAPPO", *CACHED, RECOMPUTE]))
     if pair:
-        print(verdict(pair))
-    print(
-        "; ".join(f"not the uncached actions: {x}" for x in wrong)
-        or "cached actions equal the uncached ones"
-    )
+        print(pair_text(pair))
+    if wrong:
+        print(f"cached actions differ from the uncached ones: {', '.join(wrong)}")
+    else:
+        print("cached actions equal the uncached ones")
     if args["out"]:
-        found = {
+        record = {
+            "arguments": args,
             "milliseconds": rows,
             "exponents": exponents(rows),
             "recompute_over_mam": pair and pair._asdict(),
+            "wrong": wrong,
         }
-        write_json(args["out"], {"arguments": args, **found, "wrong": wrong})
+        write_json(args["out"], record)
     return int(bool(wrong))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from benchmarks.common import (
+from benchmarks.support.common import (
     PairTiming,
     arguments,
     count,
@@ -41,7 +41,7 @@ from benchmarks.common import (
     timed_pair,
     write_json,
 )
-from benchmarks.growth import (
+from benchmarks.support.growth import (
     FIT_FROM,
     QUANTITIES,
     Costs,
@@ -55,9 +55,9 @@ from benchmarks.growth import (
     program,
     record,
 )
-from benchmarks.policies import offset, random_obs
+from benchmarks.support.policies import offset, random_obs
 from jmarl import load_config
-from jmarl.cli.launch import exit_code
+from jmarl.cli.process import exit_code
 from jmarl.config import check
 from jmarl.networks.agents import AgentConfig, make_agent
 from jmarl.types import Carry, EntityObs, Group, Params, Spec

@@ -1,16 +1,32 @@
-"""Learning curves on record: train each system through its command line, keep what it reached.
+"""Learning curves: train systems through their command line and record all evaluations.
 
-    python -m benchmarks.learning [runs=ippo,mappo,mat_ppo,mam_ppo,mam_ppo:mam,rec_mam,sable,rec_sable] [map=smax_3m]
-                                  [seeds=3] [steps=1500000] [episodes=512] [evaluations=10] [bar=0.9]
-                                  [out=results/learning] [overrides=logger=none]
-    python -m benchmarks.learning runs=hpn_qmix,qmix,pqn_vdn,spectra_qmix_plus bar=0.85 out=results/learning/value
+    python -m benchmarks.learning
+        [runs=ippo,mappo,mat_ppo,mam_ppo,mam_ppo:mam,rec_mam,sable,rec_sable]
+        [map=smax_3m] [seeds=3] [steps=1500000] [episodes=512] [evaluations=10] [bar=0.9]
+        [out=results/learning] [overrides=logger=none]
+    python -m benchmarks.learning
+        runs=hpn_qmix,qmix,pqn_vdn,spectra_qmix_plus bar=0.85 out=results/learning/value
 
-A run is a name in ``RUNS``, which says what it adds to the defaults of its system (a smaller
-width, for two CPU cores), or any other system with its defaults; ``overrides`` are added to all. For each,
-``<out>/<map>_<run>.json`` holds the exact command, the commit, the device, the whole configuration
-and every evaluation of every seed (``episodes`` episodes, greedy and sampled, of the very
-parameters at that step); ``<out>/<map>.png`` shows all of this map, and the table says when the median
-seed first reached ``bar``, how the last evaluation ended, and what the absolute metric gave.
+Options:
+
+* ``runs``: keys of ``RUNS``, which has overrides for some systems (a smaller width, for two CPU
+  cores). Any other name is a system with its defaults.
+* ``map``: environment.
+* ``seeds``, ``steps``: seeds, and environment steps of each seed.
+* ``episodes``, ``evaluations``: episodes per evaluation, and evaluations per run.
+* ``bar``: win rate to reach.
+* ``out``: folder of the records.
+* ``overrides``: further overrides of all runs.
+
+Method: each run is trained by one command in its own process. Evaluations are greedy and sampled,
+with the parameters of that step.
+
+Output: ``<out>/<map>_<run>.json`` has the command, the commit, the device, the whole configuration
+and every evaluation of every seed. ``<out>/<map>.png`` shows all runs of this map. The table has
+the environment steps until the median seed reached ``bar``, its last and best win rate, and the
+absolute metric.
+
+Exit codes: 0 if all runs were trained, 1 if one failed, 2 if an argument is unknown.
 """
 
 from __future__ import annotations
@@ -21,13 +37,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from benchmarks.common import arguments, host_record, markdown_table, write_json
+from benchmarks.support.common import (
+    host_record,
+    markdown_table,
+    parse_arguments,
+    write_json,
+)
+from jmarl.cli.process import exit_code
 from jmarl.runs.loggers import read_rows
 
 
@@ -51,22 +74,28 @@ DEFAULTS: dict[str, Any] = {
     "out": "results/learning",
     "overrides": ("logger=none",),
 }
-
-
 SMALL = "network.embed_dim=32"
 RUNS = {
     "mat_ppo": ("mat_ppo", SMALL),
     "mam_ppo": ("mam_ppo", SMALL),
     "mam_ppo:mam": ("mam_ppo", SMALL, "network.bi_mode=mam"),
-    "rec_mam": ("mam_ppo", "system=rec_mam", SMALL),
+    "rec_mam": ("rec_mam", SMALL),
     "sable": ("sable", SMALL),
-    "rec_sable": ("sable", "system=rec_sable", SMALL),
+    "rec_sable": ("rec_sable", SMALL),
 }
-"""Module of the system, and the overrides."""
+"""Module of the system and its overrides."""
+HEADER = (
+    "run",
+    "median greedy win rate, last",
+    "best",
+    "env steps to the bar",
+    "absolute, by seed",
+    "minutes",
+)
 
 
-def command(run: str, folder: Path, args: dict[str, Any]) -> list[str]:
-    """The command line that trains ``run`` into ``folder``."""
+def train_command(run: str, folder: Path, args: dict[str, Any]) -> list[str]:
+    """Return the command that trains a run into a folder."""
     system, *overrides = RUNS.get(run, (run,))
     words = [
         f"env={args['map']}",
@@ -83,53 +112,60 @@ def command(run: str, folder: Path, args: dict[str, Any]) -> list[str]:
 
 
 def train(run: str, args: dict[str, Any]) -> dict[str, Any]:
-    """Train, and return the record: the command as a user would type it, the curve, what it reached."""
+    """Train a run; return its record with the command, the evaluations and a summary."""
     host = host_record()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run"
-        words = command(run, folder, args)
-        clock = time.perf_counter()
-        subprocess.run(words, check=True)
-        seconds = time.perf_counter() - clock
-        typed = shlex.join(
-            ["python", *[w for w in words[1:] if not w.startswith("run_dir=")]]
-        )
+        command = train_command(run, folder, args)
+        started = time.perf_counter()
+        subprocess.run(command, check=True)
+        seconds = time.perf_counter() - started
         rows = read_rows(folder / "metrics.jsonl")
         config = yaml.safe_load((folder / "config.yaml").read_text())
     config.pop("run_dir", None)
+    words = [word for word in command[1:] if not word.startswith("run_dir=")]
     evaluations = [row for row in rows if row["kind"] == "eval"]
-    absolute = [row for row in rows if row["kind"] == "absolute"]
-    record = {"run": run, "map": args["map"], "environment": host | device_of_a_child()}
-    record |= {"train_command": typed, "wall_seconds": seconds, "config": config}
-    return record | {
+    return {
+        "run": run,
+        "map": args["map"],
+        "environment": host | subprocess_device_record(),
+        "train_command": shlex.join(["python", *words]),
+        "wall_seconds": seconds,
+        "config": config,
         "evaluations": evaluations,
-        "absolute": absolute,
-        **reached(evaluations, args["bar"]),
+        "absolute": [row for row in rows if row["kind"] == "absolute"],
+        **summarize(evaluations, args["bar"]),
     }
 
 
-def device_of_a_child() -> dict[str, Any]:
-    """The device's part of the record, from a process that ends: this one would keep GPU memory that training needs."""
+def subprocess_device_record() -> dict[str, Any]:
+    """Return ``device_record()`` of another process.
+
+    In this process the backend would keep GPU memory that training needs.
+    """
     code = (
-        "import json; from jmarl.cli.launch import use_cores; use_cores();"
-        "from benchmarks.common import device_record; print(json.dumps(device_record()))"
+        "import json;"
+        "from jmarl.cli.process import use_cores;"
+        "use_cores();"
+        "from benchmarks.support.common import device_record;"
+        "print(json.dumps(device_record()))"
     )
+    command = [sys.executable, "-c", code]
     root = Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def reached(evaluations: list[dict[str, Any]], bar: float) -> dict[str, Any]:
-    """The greedy win rate of the median seed: where it first stood at the bar, and at the end."""
+def summarize(evaluations: list[dict[str, Any]], bar: float) -> dict[str, Any]:
+    """Summarize the greedy win rate of the median seed.
+
+    Returns:
+        The bar, environment steps of the first evaluation at the bar or None, and the
+        best and last win rate.
+    """
     medians = [float(np.median(row["greedy/won"])) for row in evaluations]
-    over = [i for i, median in enumerate(medians) if median >= bar]
-    first = max(evaluations[over[0]]["env_steps"]) if over else None
+    at_bar = [i for i, median in enumerate(medians) if median >= bar]
+    first = max(evaluations[at_bar[0]]["env_steps"]) if at_bar else None
     return {
         "bar": bar,
         "env_steps_to_bar": first,
@@ -139,46 +175,46 @@ def reached(evaluations: list[dict[str, Any]], bar: float) -> dict[str, Any]:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """What each run reached, as markdown."""
-    header = [
-        "run",
-        "median greedy win rate, last",
-        "best",
-        "env steps to the bar",
-        "absolute, by seed",
-        "minutes",
+    """Return the summary of each run as a Markdown table."""
+    return markdown_table(HEADER, [_row(record) for record in records])
+
+
+def _row(record: dict[str, Any]) -> list[Any]:
+    absolute = "-"
+    if record["absolute"]:
+        won = record["absolute"][0]["greedy/won"]
+        absolute = ", ".join(f"{x:.3f}" for x in won)
+    return [
+        record["run"],
+        record["final_median"],
+        record["best_median"],
+        record["env_steps_to_bar"] or "not reached",
+        absolute,
+        round(record["wall_seconds"] / 60, 1),
     ]
-    rows = []
-    for r in records:
-        absolute = (
-            ", ".join(f"{x:.3f}" for x in r["absolute"][0]["greedy/won"])
-            if r["absolute"]
-            else "-"
-        )
-        steps = r["env_steps_to_bar"]
-        rows.append([r["run"], r["final_median"], r["best_median"], steps or "not reached", absolute,
-                     round(r["wall_seconds"] / 60, 1)])  # fmt: skip
-    return markdown_table(header, rows)
 
 
-def on_record(out: Path, name: str) -> list[dict[str, Any]]:
-    """The records in a folder that were made on this map; another's name may begin alike."""
-    records = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
+def load_records(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Load the records of a map. File names of another map may have the same prefix."""
+    paths = sorted(folder.glob("*.json"))
+    records = [json.loads(path.read_text()) for path in paths]
     return [record for record in records if record.get("map") == name]
 
 
 def title(records: list[dict[str, Any]]) -> str:
-    """Map, seeds and episodes as they are on record; runs that differ are all named."""
-    seeds = {record["config"]["num_seeds"] for record in records}
-    episodes = {record["config"]["eval"]["episodes"] for record in records}
-    seeds, episodes = (
-        " or ".join(map(str, sorted(numbers))) for numbers in (seeds, episodes)
-    )
+    """Return map, seeds and episodes of some records, with all values that differ."""
+    configs = [record["config"] for record in records]
+    seeds = _alternatives(config["num_seeds"] for config in configs)
+    episodes = _alternatives(config["eval"]["episodes"] for config in configs)
     return f"{records[0]['map']}, {seeds} seeds, {episodes} episodes"
 
 
-def picture(records: list[dict[str, Any]], path: Path) -> None:
-    """Greedy win rate against environment steps: the median seed, and a band from the worst to the best."""
+def _alternatives(numbers: Iterable[int]) -> str:
+    return " or ".join(map(str, sorted(set(numbers))))
+
+
+def plot(records: list[dict[str, Any]], path: Path) -> None:
+    """Draw greedy win rates by environment steps: the median seed, and the range of all."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
@@ -187,14 +223,8 @@ def picture(records: list[dict[str, Any]], path: Path) -> None:
         steps = [max(row["env_steps"]) for row in record["evaluations"]]
         won = np.array([row["greedy/won"] for row in record["evaluations"]])
         (line,) = axes.plot(steps, np.median(won, axis=1), label=record["run"])
-        axes.fill_between(
-            steps,
-            won.min(1),
-            won.max(1),
-            color=line.get_color(),
-            alpha=0.15,
-            linewidth=0,
-        )
+        band = {"color": line.get_color(), "alpha": 0.15, "linewidth": 0}
+        axes.fill_between(steps, won.min(1), won.max(1), **band)
     axes.axhline(records[0]["bar"], color="gray", linestyle="--", linewidth=0.8)
     axes.set(
         xlabel="environment steps",
@@ -207,18 +237,18 @@ def picture(records: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=140)
 
 
-def main() -> None:
-    """Train what was asked for; draw and tabulate all that is on record for this map."""
-    args = arguments(DEFAULTS)
+def main() -> int:
+    """Train the given runs; then draw and tabulate all records of the map."""
+    args = parse_arguments(DEFAULTS)
     out = Path(args["out"])
     for run in args["runs"]:
-        write_json(
-            out / f"{args['map']}_{run.replace(':', '_')}.json", train(run, args)
-        )
-    records = on_record(out, args["map"])
-    picture(records, out / f"{args['map']}.png")
+        file = out / f"{args['map']}_{run.replace(':', '_')}.json"
+        write_json(file, train(run, args))
+    records = load_records(out, args["map"])
+    plot(records, out / f"{args['map']}.png")
     print(table(records))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

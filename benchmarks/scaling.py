@@ -31,8 +31,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import arguments, moved, require, write_json
-from benchmarks.growth import (
+from benchmarks.support.common import arguments, moved, require, write_json
+from benchmarks.support.growth import (
     QUANTITIES,
     Program,
     Study,
@@ -43,7 +43,7 @@ from benchmarks.growth import (
     program,
     record,
 )
-from benchmarks.policies import (
+from benchmarks.support.policies import (
     RECOMPUTE,
     SYSTEMS,
     away_from_init,
@@ -56,7 +56,7 @@ from benchmarks.policies import (
     recompute_act,
     system_of,
 )
-from jmarl.cli.launch import exit_code
+from jmarl.cli.process import exit_code
 from jmarl.config import RunConfig, check
 from jmarl.envs import make
 from jmarl.networks.sequence.policy import action_codec

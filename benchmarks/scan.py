@@ -1,30 +1,48 @@
-"""The selective scan: time and temporary memory of ``xla`` against the other forms of one function.
+"""Time and temporary memory of the selective scan: the form ``xla`` against the other forms.
 
-    python -m benchmarks.scan [L=5,10,20,64,128] [B=256] [D=128] [N=16] [repeats=10] [out=results/scan.json]
+    python -m benchmarks.scan [L=5,10,20,64,128] [B=256] [D=128] [N=16] [repeats=10]
+        [out=results/scan.json]
 
-Forward and backward together, all six gradients (u, dt, A, B, C, D), float32. Every form is first
-compared with the float64 reference; the exit status is 1 where one disagrees, whatever its
-speed. ``assoc`` is ``jax.lax.associative_scan`` over the discretized (B, L, D, N) arrays,
-``checkpointed`` a plain scan whose step is recomputed in the backward pass.
+Options:
+
+* ``L``: lengths of the sequence.
+* ``B``, ``D``, ``N``: batch, channels and states.
+* ``repeats``: samples per time; half as many for lengths above 20, but at least 4.
+* ``out``: JSON file of the record; none by default.
+
+Method: forward and backward pass together, with all six gradients (u, dt, A, B, C, D), in float32.
+``assoc`` is ``jax.lax.associative_scan`` over the discretized (B, L, D, N) arrays. ``checkpointed``
+is a plain scan that recomputes each step in the backward pass. ``ref`` is the reference
+implementation. Every form is compared with the float64 reference before it is timed.
+
+Output: a table of times, memory and errors, with ratios to ``xla``. A ratio with too much noise is
+withheld.
+
+Exit codes: 0 if all forms equal float64 within the bounds, 1 if not, 2 if an argument is unknown.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import (
+from benchmarks.support.common import (
     PairTiming,
-    arguments,
-    compiled,
+    Timing,
+    compile_for,
     markdown_table,
+    parse_arguments,
     temp_bytes,
-    timed_pair,
+    time_pair,
     write_json,
 )
+from jmarl.cli.process import exit_code
 from jmarl.ssm import selective_scan, selective_step
 
 
@@ -37,7 +55,7 @@ DEFAULTS: dict[str, Any] = {
     "out": "",
 }
 BOUNDS = {"y": 2e-6, "gradients": 5e-6}
-"""Largest error over largest magnitude, against float64."""
+"""Largest error relative to the largest magnitude, against float64."""
 BASELINES = ("assoc", "checkpointed", "ref")
 HEADER = (
     "L",
@@ -54,23 +72,25 @@ HEADER = (
 
 
 class Form(NamedTuple):
-    """One implementation, compiled and checked."""
+    """One compiled implementation and its errors."""
 
     name: str
     executable: Any
     temp: int
+    """Temporary memory in bytes."""
     error_y: float
     error_gradients: float
 
     @property
     def exact(self) -> bool:
-        """Equal to float64 within the bounds."""
-        return (
-            self.error_y <= BOUNDS["y"] and self.error_gradients <= BOUNDS["gradients"]
-        )
+        """True if the results equal float64 within the bounds."""
+        y_exact = self.error_y <= BOUNDS["y"]
+        return y_exact and self.error_gradients <= BOUNDS["gradients"]
 
 
 def checkpointed_scan(u, dt, A, B, C, D):
+    """Return the outputs of a plain scan that recomputes each step in its backward pass."""
+
     @jax.checkpoint
     def step(h, token):
         u, dt, B, C = token
@@ -78,20 +98,19 @@ def checkpointed_scan(u, dt, A, B, C, D):
         return h, y
 
     h0 = jnp.zeros((u.shape[0], *A.shape), u.dtype)
-    return jax.lax.scan(
-        step, h0, jax.tree.map(lambda x: x.swapaxes(0, 1), (u, dt, B, C))
-    )[1].swapaxes(0, 1)
+    tokens = jax.tree.map(lambda x: x.swapaxes(0, 1), (u, dt, B, C))  # [L, B, ...]
+    _, y = jax.lax.scan(step, h0, tokens)
+    return y.swapaxes(0, 1)
 
 
-def forward_backward(name: str):
-    """The outputs and all six gradients of one form, given the cotangent of the outputs."""
+def forward_backward(name: str) -> Callable:
+    """Return a function of inputs and cotangent to the outputs and six gradients."""
 
     def scan(*inputs):
-        return (
-            checkpointed_scan(*inputs)
-            if name == "checkpointed"
-            else selective_scan(*inputs, impl=name)[0]
-        )
+        if name == "checkpointed":
+            return checkpointed_scan(*inputs)
+        y, _ = selective_scan(*inputs, impl=name)
+        return y
 
     def call(inputs, cotangent):
         y, vjp = jax.vjp(scan, *inputs)
@@ -101,86 +120,93 @@ def forward_backward(name: str):
 
 
 def make_inputs(batch: int, length: int, channels: int, states: int):
-    """Inputs as a freshly initialized block makes them: A = -(1..N), steps between 1e-3 and 0.1."""
+    """Draw the inputs of a newly initialized block, and a cotangent of its outputs.
+
+    A is -(1..N), and dt lies between 1e-3 and 0.1.
+    """
     rng = np.random.default_rng(length)
-    normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
-    dt = np.exp(
-        rng.uniform(np.log(1e-3), np.log(0.1), (batch, length, channels))
-    ).astype(np.float32)
-    A = np.tile(-np.arange(1.0, states + 1, dtype=np.float32)[:, None], (1, channels))
-    u, B, C = (
-        normal(batch, length, channels),
-        normal(batch, length, states),
-        normal(batch, length, states),
-    )
-    return (u, dt, A, B, C, np.ones(channels, np.float32)), normal(
-        batch, length, channels
-    )
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    log_dt = rng.uniform(np.log(1e-3), np.log(0.1), (batch, length, channels))
+    dt = np.exp(log_dt).astype(np.float32)
+    rates = -np.arange(1.0, states + 1, dtype=np.float32)
+    A = np.tile(rates[:, None], (1, channels))
+    u = normal(batch, length, channels)
+    B = normal(batch, length, states)
+    C = normal(batch, length, states)
+    D = np.ones(channels, np.float32)
+    cotangent = normal(batch, length, channels)
+    return (u, dt, A, B, C, D), cotangent
 
 
-def exact_results(inputs, cotangent):
-    """Outputs and gradients in float64, from the plain scan."""
+def float64_results(inputs, cotangent):
+    """Compute outputs and gradients in float64, with the plain scan."""
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (inputs, cotangent))
         return jax.tree.map(np.asarray, jax.jit(forward_backward("ref"))(*wide))
 
 
 def make_form(name: str, inputs, cotangent, exact) -> Form:
-    executable = compiled(forward_backward(name), inputs, cotangent)
-    errors = jax.tree.map(
-        lambda x, r: float(np.abs(x - r).max() / np.abs(r).max()),
-        executable(inputs, cotangent),
-        exact,
-    )
-    return Form(name, executable, temp_bytes(executable), errors[0], max(errors[1]))
+    """Compile a form and compute its errors."""
+    executable = compile_for(forward_backward(name), inputs, cotangent)
+
+    def relative_error(x, expected) -> float:
+        return float(np.abs(x - expected).max() / np.abs(expected).max())
+
+    results = executable(inputs, cotangent)
+    error_y, error_gradients = jax.tree.map(relative_error, results, exact)
+    temp = temp_bytes(executable)
+    return Form(name, executable, temp, error_y, max(error_gradients))
 
 
 def measure(
     length: int, args: dict[str, Any]
 ) -> tuple[dict[str, Form], dict[str, PairTiming]]:
-    """Check every form at this length, then time each baseline against ``xla``."""
+    """Check every form at one length, then time each baseline against ``xla``."""
     inputs, cotangent = make_inputs(args["B"], length, args["D"], args["N"])
-    exact = exact_results(inputs, cotangent)
+    exact = float64_results(inputs, cotangent)
     inputs, cotangent = jax.tree.map(jnp.asarray, (inputs, cotangent))
-    forms = {
-        name: make_form(name, inputs, cotangent, exact) for name in ("xla", *BASELINES)
+    names = ("xla", *BASELINES)
+    forms = {name: make_form(name, inputs, cotangent, exact) for name in names}
+    calls = {
+        name: partial(form.executable, inputs, cotangent)
+        for name, form in forms.items()
     }
     repeats = args["repeats"] if length <= 20 else max(4, args["repeats"] // 2)
-    call = lambda name: lambda: forms[name].executable(inputs, cotangent)  # noqa: E731
-    return forms, {
-        name: timed_pair(call(name), call("xla"), repeats, attempts=6)
+    pairs = {
+        name: time_pair(calls[name], calls["xla"], repeats, attempts=6)
         for name in BASELINES
     }
+    return forms, pairs
 
 
 def table_rows(
     length: int, forms: dict[str, Form], pairs: dict[str, PairTiming]
 ) -> list[list[Any]]:
-    """One line a form; a ratio whose A/A noise is above the limit is withheld."""
+    """Return one row per form. A ratio with too much A/A noise is withheld."""
     rows = []
     for name, pair in pairs.items():
-        form, timing = forms[name], pair.baseline
-        ratios = (
-            [pair.ratio, timing.wall_min / pair.candidate.wall_min]
-            if pair.trusted
-            else [f"noise {pair.noise:.0%}"] * 2
-        )
-        rows.append(
-            _row(length, form, timing, [*ratios, form.temp / forms["xla"].temp])
-        )
-    best = min(
-        (pair.candidate for pair in pairs.values()), key=lambda timing: timing.best
-    )
+        wall_ratio = pair.baseline.wall_min / pair.candidate.wall_min
+        ratios: list[Any] = [pair.ratio, wall_ratio]
+        if not pair.trusted:
+            ratios = [f"noise {pair.noise:.0%}"] * 2
+        memory = forms[name].temp / forms["xla"].temp
+        rows.append(_row(length, forms[name], pair.baseline, [*ratios, memory]))
+    candidates = [pair.candidate for pair in pairs.values()]
+    best = min(candidates, key=lambda timing: timing.best)
     rows.append(_row(length, forms["xla"], best, [1.0, 1.0, 1.0]))
     return rows
 
 
-def _row(length, form: Form, timing, ratios) -> list[Any]:
-    times = [timing.cpu_min * 1e3, timing.wall_min * 1e3, form.temp / 2**20]
+def _row(length: int, form: Form, timing: Timing, ratios: Sequence[Any]) -> list[Any]:
     return [
         length,
         form.name,
-        *times,
+        timing.cpu_min * 1e3,
+        timing.wall_min * 1e3,
+        form.temp / 2**20,
         *ratios,
         f"{form.error_y:.1e}",
         f"{form.error_gradients:.1e}",
@@ -190,50 +216,47 @@ def _row(length, form: Form, timing, ratios) -> list[Any]:
 def cell(
     length: int, forms: dict[str, Form], name: str, pair: PairTiming
 ) -> dict[str, Any]:
-    """What the record keeps of one comparison."""
+    """Return the record of one comparison."""
+    baseline = forms[name]
+    xla = forms["xla"]
     return {
         "L": length,
         "baseline": name,
         "ratio": pair.ratio,
         "noise": pair.noise,
         "trusted": pair.trusted,
-        "baseline_temp_bytes": forms[name].temp,
-        "xla_temp_bytes": forms["xla"].temp,
+        "baseline_temp_bytes": baseline.temp,
+        "xla_temp_bytes": xla.temp,
         "baseline_s": pair.baseline._asdict(),
         "xla_s": pair.candidate._asdict(),
         "errors": {
-            form: (forms[form].error_y, forms[form].error_gradients)
-            for form in (name, "xla")
+            form.name: (form.error_y, form.error_gradients) for form in (baseline, xla)
         },
     }
 
 
 def main() -> int:
-    args = arguments(DEFAULTS)
-    cells, wrong = [], []
+    args = parse_arguments(DEFAULTS)
+    cells = []
+    wrong = []
     print(markdown_table(HEADER, []))
     for length in args["L"]:
         forms, pairs = measure(length, args)
-        print(
-            markdown_table(HEADER, table_rows(length, forms, pairs)).split("\n", 2)[2],
-            flush=True,
-        )
-        wrong += [
-            f"{form.name} at L={length}" for form in forms.values() if not form.exact
-        ]
+        table = markdown_table(HEADER, table_rows(length, forms, pairs))
+        _, _, body = table.split("\n", 2)
+        print(body, flush=True)
+        inexact = [form for form in forms.values() if not form.exact]
+        wrong += [f"{form.name} at L={length}" for form in inexact]
         cells += [cell(length, forms, name, pair) for name, pair in pairs.items()]
-    print(
-        f"disagree with float64: {', '.join(wrong)}"
-        if wrong
-        else f"all forms equal float64 within {BOUNDS}"
-    )
+    if wrong:
+        print(f"not equal to float64 within {BOUNDS}: {', '.join(wrong)}")
+    else:
+        print(f"all forms equal float64 within {BOUNDS}")
     if args["out"]:
-        write_json(
-            args["out"],
-            {"arguments": args, "bounds": BOUNDS, "cells": cells, "disagree": wrong},
-        )
-    return 1 if wrong else 0
+        record = {"arguments": args, "bounds": BOUNDS, "cells": cells}
+        write_json(args["out"], {**record, "disagree": wrong})
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(exit_code(main))

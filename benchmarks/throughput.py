@@ -28,7 +28,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.common import (
+from benchmarks.support.common import (
     PairTiming,
     Timing,
     arguments,
@@ -40,14 +40,15 @@ from benchmarks.common import (
     timed_pair,
     write_json,
 )
-from benchmarks.peers import MATCHES, STORED, Match, Peer, load_script
-from jmarl.cli.launch import exit_code, use_cores
+from benchmarks.support.peers import MATCHES, STORED, Match, Peer, load_script
+from jmarl.cli.process import exit_code, use_cores
 from jmarl.config import check
 from jmarl.config.compose import load_config
 from jmarl.envs.conformance import random_action
+from jmarl.runs.compilation import compile_run
 from jmarl.training.anakin import Runner, device_mesh, rollout
-from jmarl.training.programs import compile_programs, programs, seed_keys, state_shapes
-from jmarl.training.train import assemble
+from jmarl.training.build import build_run
+from jmarl.training.programs import seed_keys, stage_programs, state_shapes
 
 
 DEFAULTS: dict[str, Any] = {
@@ -112,15 +113,13 @@ class Ours:
         self.config = load_config(
             name, [*sizes, *overrides, "arch.updates_per_chunk=1"]
         )
-        self.env, self.system = assemble(self.config)
-        plain = programs(self.config, self.env, self.system)
-        (ready,), _ = compile_programs(
-            self.config, [plain], [state_shapes(self.config, plain)], fresh=True
-        )
-        self.runner, self.chunk = (
-            ready.init(seed_keys(self.config).init).runner,
-            ready.chunk,
-        )
+        built = build_run(self.config)
+        self.env, self.system = built.env, built.system
+        programs = stage_programs(built)
+        shapes = state_shapes(self.config, programs)
+        compiled = compile_run(self.config, [programs], [shapes], fresh=True)
+        self.runner = compiled.init(seed_keys(self.config).init).runner
+        self.chunk = compiled.stage(0).chunk
         self.calls = 0
 
     def __call__(self) -> Any:

@@ -1,4 +1,4 @@
-"""``jmarl <verb>`` and ``python -m jmarl <verb>``."""
+"""``python -m jmarl <command>``, the same as ``jmarl <command>``."""
 
 from __future__ import annotations
 

@@ -1,46 +1,62 @@
-"""The seam: a system is to the training loop what ``optax.GradientTransformation`` is to an optimizer."""
+"""The interface between an algorithm and the training loop.
+
+A ``System`` is to the training loop what ``optax.GradientTransformation`` is to an
+optimizer: a tuple of pure functions.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+from flax import struct
 from jaxtyping import Array, Float, Shaped
 
 from jmarl.types import Carry, Extras, Key, Metrics, Params, Rollout, TimeStep
 
 
-Learner = Any
-"""A ``flax.struct.PyTreeNode`` of the system's own with at least the field ``params``.
+class Learner(struct.PyTreeNode, kw_only=True):
+    """State of learning. A system extends it with its own fields, such as counters.
 
-A field ``replay``, if it has one, holds the past of every environment: its leaves are ``[rows, B, ...]``, and lie where
-their environments do.
+    Three operations read it by field name:
 
-To a world with another number of units a learner hands over the fields ``TRANSFERABLE_FIELDS``, as far as it has them. Of its
-``opt_state`` the schedules go on while moments begin anew (``learning.optim.keep_schedules``), or all of it goes
-on, as when a run resumes without its replay. Every other field begins anew, so it may count what the replay holds.
-"""
-TRANSFERABLE_FIELDS = ("params", "target", "value_stats")
-"""What was learnt: parameters, those of a target network in the same shapes, statistics of the values."""
+    * Evaluation and warm starts read ``params``.
+    * A curriculum stage, or another run, takes over ``params``, ``target`` and
+      ``value_stats``. The learning-rate schedules in ``opt_state`` continue.
+      All other fields are reset.
+    * Sharding splits ``replay`` over devices along its environment axis.
+    """
+
+    params: Params
+    opt_state: Any = ()
+    target: Params | None = None
+    """Parameters of the target network, with the shapes of ``params``."""
+    value_stats: Any = None
+    """Running statistics that normalize values."""
+    replay: Any = None
+    """Past experience; leaves are ``[rows, B, ...]``."""
 
 
 class InitFn(Protocol):
-    """Make a learner."""
+    """Create a learner."""
 
     def __call__(self, key: Key, /) -> Learner:
-        """Parameters, optimizer state, targets, counters. Jittable; shares no buffer between fields."""
+        """Return the initial state of learning.
+
+        Jittable. No two fields share a buffer, because the training loop donates them.
+        """
         ...
 
 
 class CarryFn(Protocol):
-    """Make the memory that an episode begins with."""
+    """Create the memory of the policy at the start of an episode."""
 
     def __call__(self, batch: int, /) -> Carry:
-        """Initial memory of the policy, each leaf with a leading B; ``()`` when it has none."""
+        """Return the initial memory, each leaf with a leading B; ``()`` if there is none."""
         ...
 
 
 class ActFn(Protocol):
-    """Act; the policy."""
+    """Choose actions. Training and evaluation call the same function."""
 
     def __call__(
         self,
@@ -53,35 +69,44 @@ class ActFn(Protocol):
     ) -> tuple[Shaped[Array, "B N ..."], Carry, Extras]:
         """Choose an action for every agent.
 
-        ``explore`` lies in [0, 1] and 0 is greedy. Memory is reset where ``timestep.first``
-        before it is read. Training and evaluation call this same function.
+        Args:
+            params: Parameters of the policy.
+            carry: Memory before this time step. It is reset where ``timestep.first``.
+            timestep: Current observation of B environments.
+            key: Random key of this step.
+            explore: Exploration rate in [0, 1]; 0 is greedy.
+
+        Returns:
+            Actions ``[B, N, ...]``, the memory after this step, and what learning needs
+            of the decision, such as log-probabilities.
         """
         ...
 
 
 class UpdateFn(Protocol):
-    """Learn."""
+    """Learn from one rollout."""
 
     def __call__(
         self, learner: Learner, rollout: Rollout, key: Key, /
     ) -> tuple[Learner, Metrics]:
-        """One whole learning phase; the metrics are scalars."""
+        """Return the learner after one learning phase, and scalar metrics."""
         ...
 
 
 class ExploreFn(Protocol):
-    """Schedule exploration."""
+    """Schedule the exploration rate."""
 
     def __call__(self, env_steps: Float[Array, ""], /) -> Float[Array, ""]:
-        """The exploration rate after that many environment steps; constant 1 for policy gradients.
+        """Return the rate after ``env_steps`` environment steps.
 
-        At infinity it is the rate that training ends with, which sampled evaluations use.
+        Policy-gradient systems return 1. At infinity the result is the final rate of
+        training, which sampled evaluations use.
         """
         ...
 
 
 class System(NamedTuple):
-    """An algorithm as pure functions, built by one ``make(spec, config)``."""
+    """An algorithm as pure functions, built by a module's ``make(spec, config)``."""
 
     init: InitFn
     carry: CarryFn

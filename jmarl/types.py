@@ -1,18 +1,27 @@
-"""The vocabulary: what every environment, network and system speaks.
+"""Types shared by environments, networks, systems and the training loop.
 
-Axes stand in one order everywhere: **T** time, **B** environment, **N** agent, **E** entity,
-**F** feature, **A** action. Arrays are time-major. A leading ``...`` in a shape stands for
-``B`` when acting and for ``T B`` when learning.
+Axes have one order everywhere, and arrays are time-major:
 
-Episode ends. An environment resets one step *late* (next-step reset): the observation that
-ends an episode is an ordinary row, on which the action is ignored and which every loss and
-statistic masks. ``TimeStep`` carries the flags of the action that *led* to its observation;
-``Transition`` carries those of the action *taken* on it.
+* ``T``: time
+* ``B``: environment
+* ``N``: agent
+* ``E``: entity
+* ``F``: feature
+* ``A``: action
+
+A row is one time step of one environment. In a shape, ``*batch`` stands for ``B`` when
+acting and for ``T B`` when learning.
+
+An environment resets one step after an episode ends (next-step reset). The last observation
+of an episode is therefore an ordinary row. The action taken on that row is ignored, and losses
+and statistics mask the row. The following step returns the first observation of the next
+episode. ``TimeStep`` holds the flags of the action that led to its observation. ``Transition``
+holds the flags of the action taken on its observation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -21,182 +30,314 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 
 Key = PRNGKeyArray
+"""Typed JAX random key."""
 Params = Any
+"""Parameters of a network: a pytree of arrays."""
 Carry = Any
+"""Memory of a policy between time steps: a pytree, ``()`` if the policy has no memory."""
 Extras = Any
+"""Outputs of a policy that learning needs, such as log probabilities: a pytree."""
 EnvState = Any
+"""State of B environments: a pytree whose leaves have a leading B."""
 Metrics = dict[str, Float[Array, "..."]]
+"""Training metrics by name."""
 
 
 class Group(NamedTuple):
-    """A kind of entity: ``allies``, ``enemies``, ``landmarks``, ``food``.
+    """One kind of entity, such as ``allies``, ``enemies``, ``landmarks`` or ``food``.
 
-    ``size`` and ``width`` are those of the rows that one agent sees, ``state_size`` and
-    ``state_width`` those of the central state (an agent is an entity of the state, but no
-    row of its own observation, so ``allies`` has ``state_size == size + 1``).
+    An agent is an entity of the central state but not of its own observation. A group of
+    agents therefore has ``state_size == size + 1``.
     """
 
     name: str
     size: int
+    """Number of entities that one agent observes."""
     width: int
+    """Number of features of an observed entity."""
     state_size: int
+    """Number of entities in the central state."""
     state_width: int
+    """Number of features of an entity in the central state."""
 
 
 class ObsCodec(Protocol):
-    """How observations are made again from less than themselves, which a replay keeps in their place.
+    """Compact encoding of observations, which a replay buffer stores in their place.
 
-    Hashable and equal by value, because a ``Spec`` holds it.
+    A ``Spec`` holds its codec, so a codec must be hashable and equal by value.
     """
 
     def encode(self, state: EnvState, /) -> Any:
-        """What ``observe`` needs of a batch of states; every leaf has a leading B."""
+        """Return the part of the environment state that determines the observations.
+
+        Args:
+            state: State of B environments.
+
+        Returns:
+            Encoded observations, a pytree whose leaves have a leading B.
+        """
         ...
 
     def decode(self, encoded_obs: Any, /) -> EntityObs:
-        """The observations of the time step that came with that state."""
+        """Return the observations of the time step that came with the encoded state.
+
+        Args:
+            encoded_obs: Return value of ``encode`` for B environments.
+
+        Returns:
+            Observations of B environments.
+        """
         ...
 
     def empty(self, *batch: int) -> Any:
-        """Zeros in the shape of a encoded_obs."""
+        """Return zeros with the structure and dtypes of encoded observations.
+
+        Args:
+            *batch: Sizes of the leading axes.
+
+        Returns:
+            Encoded observations, a pytree whose leaves have the leading axes ``*batch``.
+        """
         ...
 
 
 class Spec(NamedTuple):
-    """The static shape of a world. Hashable, so it can be closed over or be a static argument.
+    """Static description of an environment. Hashable, so it can be a static argument of jit.
 
-    ``action_target`` has length ``n_actions``: -1 for an action on oneself or on nothing in
-    particular, else the entity *slot of the observer* that the action is aimed at. Slots
-    count through ``groups`` in order. The flat order of actions is own | enemies | allies.
-    A continuous world has ``discrete=False``; then ``n_actions`` is the width of the action
-    vector, each component in [-1, 1], and ``action_target`` is all -1.
+    The slots of an observer count its entities through ``groups`` in order.
     """
 
     n_agents: int
+    """Number of agents N; if teams have several sizes, the largest."""
     n_actions: int
+    """Number of discrete actions, or of components of a continuous action."""
     own_width: int
+    """Number of features of ``EntityObs.own``."""
     groups: tuple[Group, ...]
+    """Entity groups; empty if observations are flat vectors."""
     global_width: int
+    """Number of features of ``CentralState.features``."""
     episode_limit: int
+    """Largest number of actions in an episode."""
     action_target: tuple[int, ...]
+    """Slot that each action is aimed at, or -1 for an action without a target.
+
+    Its length is ``n_actions``. All entries of a continuous environment are -1. By convention
+    actions without a target come first, then those at enemies, then those at allies.
+    """
     n_unit_classes: int = 1
+    """Number of values of ``EntityObs.unit_class``."""
     discrete: bool = True
+    """False if an action is a vector of ``n_actions`` components in [-1, 1]."""
     outcomes: tuple[str, ...] = ()
-    """Names of the entries of ``TimeStep.info`` that judge an episode as it ends (``won``)."""
+    """Entries of ``TimeStep.info`` that score an episode when it ends, for example ``won``."""
     obs_codec: ObsCodec | None = None
+    """Compact encoding of observations for replay buffers."""
     fixed_team: bool = True
-    """False: an episode may lack some of the agents (``EntityObs.present``), because teams have several sizes."""
+    """False if some agents may be absent from an episode (see ``EntityObs.present``)."""
 
     @property
     def n_slots(self) -> int:
-        """Entities that one agent sees, over all groups."""
-        return sum(g.size for g in self.groups)
+        """Number of entities that one agent observes, over all groups."""
+        return sum(group.size for group in self.groups)
 
     @property
     def action_kind(self) -> tuple[int, ...]:
-        """For each action, its rank among the actions aimed at the same target (0, 1, ...)."""
+        """Rank (0, 1, ...) of each action among the actions with the same target."""
         seen: dict[int, int] = {}
         kinds = []
         for target in self.action_target:
-            kinds.append(seen.get(target, 0))
-            seen[target] = kinds[-1] + 1
+            kind = seen.get(target, 0)
+            kinds.append(kind)
+            seen[target] = kind + 1
         return tuple(kinds)
 
 
 class CentralState(struct.PyTreeNode):
-    """What a central critic or mixer may read: the world, from nobody's point of view."""
+    """Input of a central critic or a mixer, independent of any observer.
+
+    ``rows`` and ``mask`` are aligned with ``Spec.groups``. The first rows of ``allies`` are the
+    agents in their order. Further rows of ``allies`` are teammates that no agent controls.
+    """
 
     features: Float[Array, "*batch Fs"]
+    """Global features, ``Spec.global_width`` of them."""
     rows: tuple[Float[Array, "*batch E F"], ...]
+    """Features of all entities, one array for each group."""
     mask: tuple[Bool[Array, "*batch E"], ...]
+    """False for rows of dead entities and for padding; these rows are zero."""
 
 
 class EntityObs(struct.PyTreeNode):
-    """Observations of all agents as entities; a flat vector is derived from it, never the reverse.
+    """Observations of all agents, as entities.
 
-    ``rows`` and ``mask`` are tuples aligned with ``Spec.groups``. A row whose mask is False
-    (dead, unseen, padding) is all zero, and no result may depend on it.
+    ``rows`` and ``mask`` are aligned with ``Spec.groups``. Flat observation vectors are derived
+    from entities, never the reverse.
     """
 
     own: Float[Array, "*batch N F"]
+    """Features of the observing agent itself."""
     rows: tuple[Float[Array, "*batch N E F"], ...]
+    """Features of the observed entities, one array for each group."""
     mask: tuple[Bool[Array, "*batch N E"], ...]
+    """False for rows that are dead, unseen or padding; these rows are zero and have no effect."""
     avail: Bool[Array, "*batch N A"]
+    """Available actions: at least one for each present agent, dead ones included."""
     alive: Bool[Array, "*batch N"]
+    """False for dead and absent agents."""
     joined: Bool[Array, "*batch N"]
+    """True if another unit took the place of this agent, which resets the agent's memory."""
     unit_class: Int[Array, "*batch N"]
+    """Type of each agent's unit, in ``[0, Spec.n_unit_classes)``."""
     state: CentralState
+    """Central state for critics and mixers."""
 
     @property
     def present(self) -> Bool[Array, "*batch N"]:
-        """The agents that the episode has: one that is absent is not alive, and has no available action either."""
+        """Mask of agents that exist in the episode; an absent agent has no available action."""
         return self.alive | self.avail.any(-1)
 
     def team_mean(self, x: Float[Array, "*batch N"]) -> Float[Array, "*batch"]:
-        """The mean over the agents that are present: the team's reward, of theirs."""
+        """Return the mean over the agents that are present.
+
+        Args:
+            x: One value for each agent, for example its reward, ``[*batch, N]``.
+
+        Returns:
+            One value for each team, ``[*batch]``.
+        """
         return x.mean(-1, where=self.present)
 
 
 class TimeStep(struct.PyTreeNode):
-    """What the environment returns; the flags are those of the action that led here."""
+    """Output of an environment. The flags belong to the action that led to ``obs``."""
 
     obs: EntityObs
     reward: Float[Array, "*batch N"]
+    """Reward of each agent; zero where ``first``."""
     terminated: Bool[Array, "*batch"]
+    """The episode ended in a terminal state, so its value is zero."""
     truncated: Bool[Array, "*batch"]
+    """The episode was cut, for example by a time limit, so learning bootstraps."""
     first: Bool[Array, "*batch"]
+    """``obs`` is the first observation of an episode."""
     info: Mapping[str, Shaped[Array, "*batch"]]
+    """Further results, the entries named by ``Spec.outcomes`` among them."""
 
     @property
     def last(self) -> Bool[Array, "*batch"]:
-        """This observation ends an episode; the action taken on it is ignored."""
+        """Mask of rows that end an episode; the action taken on them is ignored."""
         return self.terminated | self.truncated
 
     @property
     def valid(self) -> Bool[Array, "*batch"]:
-        """An action taken on this observation counts."""
+        """Mask of rows whose action has an effect."""
         return ~self.last
 
 
 class Transition(struct.PyTreeNode):
-    """One row of experience: an observation, the action taken on it, and what that led to."""
+    """An observation, the action taken on it, and the result of that action."""
 
     obs: EntityObs
     first: Bool[Array, "*batch"]
+    """``obs`` is the first observation of an episode."""
     valid: Bool[Array, "*batch"]
+    """False if ``obs`` ended an episode: the action had no effect, and the row is masked."""
     action: Shaped[Array, "*batch N ..."]
+    """Integers ``[*batch, N]``, or vectors ``[*batch, N, A]`` in a continuous environment."""
     reward: Float[Array, "*batch N"]
+    """Reward that followed ``action``."""
     terminated: Bool[Array, "*batch"]
+    """``action`` led to a terminal state."""
     truncated: Bool[Array, "*batch"]
+    """The episode was cut after ``action``."""
     extras: Extras
+    """Outputs of the policy that learning needs."""
 
 
 class Rollout(struct.PyTreeNode):
-    """What ``System.update`` gets: T rows of B environments, and both ends of the memory."""
+    """Input of ``System.update``: T rows of B environments, with the policy memory at both ends."""
 
     steps: Transition
+    """Transitions, leaves ``[T, B, ...]``."""
     carry: Carry
-    """Memory before row 0, each leaf with a leading B."""
+    """Memory before row 0, leaves ``[B, ...]``."""
     last: TimeStep
-    """The time step after row T-1, for the bootstrap."""
+    """Time step after row T-1, for the bootstrap."""
     last_carry: Carry
+    """Memory after row T-1, leaves ``[B, ...]``."""
     encoded_obs: Any = None
-    """What ``Spec.obs_codec`` makes the observations again from, those of ``last`` too: leaves ``[T+1, B, ...]``."""
+    """Output of ``Spec.obs_codec``, ``last`` included: leaves ``[T+1, B, ...]``."""
+
+
+class ResetFn(Protocol):
+    """Signature of ``Env.reset``."""
+
+    def __call__(self, key: Key, batch: int, /) -> tuple[EnvState, TimeStep]:
+        """Start an episode in each of ``batch`` environments.
+
+        Args:
+            key: Random key; it determines the result.
+            batch: Number of environments B.
+
+        Returns:
+            The state and the first time step of B environments.
+        """
+        ...
+
+
+class StepFn(Protocol):
+    """Signature of ``Env.step``."""
+
+    def __call__(
+        self, key: Key, state: EnvState, action: jax.Array, /
+    ) -> tuple[EnvState, TimeStep]:
+        """Advance each of B environments by one time step.
+
+        An environment that ended an episode at the previous step ignores its action. It
+        returns the first observation of its next episode, ``first=True`` and zero reward.
+
+        Args:
+            key: Random key of this step.
+            state: State of B environments.
+            action: Integers ``[B, N]``, or vectors ``[B, N, A]`` with components in [-1, 1].
+
+        Returns:
+            The next state and the next time step of B environments.
+        """
+        ...
+
+
+class RefreshFn(Protocol):
+    """Signature of ``Env.refresh``."""
+
+    def __call__(self, key: Key, state: EnvState, /) -> EnvState:
+        """Renew cached randomness. Runs once before each training rollout.
+
+        An environment with a pool of precomputed resets draws the pool anew.
+
+        Args:
+            key: Random key of this rollout.
+            state: State of B environments.
+
+        Returns:
+            The state with the same structure, shapes and dtypes.
+        """
+        ...
+
+
+def _keep_state(key: Key, state: EnvState, /) -> EnvState:
+    return state
 
 
 class Env(NamedTuple):
-    """A batch of worlds, as pure functions. Every leaf of the state has a leading B.
+    """A batch of environments, as pure functions.
 
-    ``reset(key, B) -> (state, TimeStep)`` begins B episodes.
-    ``step(key, state, action[B, N, ...]) -> (state, TimeStep)`` advances each world by one
-    step, except one whose last time step ended an episode: there the action is ignored and
-    the next episode begins (``first=True``, zero reward).
-    ``refresh(key, state) -> state`` runs once before each training rollout; a world that
-    keeps a pool of pre-drawn resets draws it anew here.
+    ``jmarl.envs.batched`` builds one from the functions of a single environment.
     """
 
     name: str
     spec: Spec
-    reset: Callable[[Key, int], tuple[EnvState, TimeStep]]
-    step: Callable[[Key, EnvState, jax.Array], tuple[EnvState, TimeStep]]
-    refresh: Callable[[Key, EnvState], EnvState] = lambda key, state: state
+    reset: ResetFn
+    step: StepFn
+    refresh: RefreshFn = _keep_state

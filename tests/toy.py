@@ -1,7 +1,7 @@
-"""The smallest system that learns, for tests of everything around a system: it compiles in a moment.
+"""A minimal system that learns and compiles quickly, for tests of the code around systems.
 
-One softmax over actions for all agents, trained by REINFORCE with Adam. ``install()`` makes it
-known as ``jmarl.systems.toy``.
+All agents share one softmax over actions, trained by REINFORCE with Adam. ``install()`` adds the
+module ``jmarl.systems.toy``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
 from jmarl.config import (
     ArchConfig,
@@ -25,17 +24,18 @@ from jmarl.config import (
     EvalConfig,
     LoggerConfig,
     RunConfig,
+    SystemConfig,
 )
 from jmarl.envs import probes, registry
-from jmarl.system import System
+from jmarl.system import Learner, System
 from jmarl.types import Spec
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(SystemConfig):
     lr: float = 0.1
     nan_at: int = -1
-    """The update after which the parameters are not finite; -1: never."""
+    """Number of the update after which parameters are not finite; -1 for never."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +43,7 @@ class Network:
     width: int = 1
 
 
-class Learner(struct.PyTreeNode):
-    params: Any
-    opt_state: Any
+class ToyLearner(Learner):
     updates: jax.Array
 
 
@@ -57,7 +55,9 @@ def make(spec: Spec, config: RunConfig) -> System:
             "logits": 0.1 * jax.random.normal(key, (spec.n_actions,)),
             "bias": jnp.zeros(config.network.width),
         }
-        return Learner(params, tx.init(params), jnp.int32(0))
+        return ToyLearner(
+            params=params, opt_state=tx.init(params), updates=jnp.int32(0)
+        )
 
     def act(params, carry, timestep, key, explore):
         logits = jnp.broadcast_to(
@@ -69,20 +69,19 @@ def make(spec: Spec, config: RunConfig) -> System:
     def update(learner, rollout, key):
         steps = rollout.steps
 
-        def loss(params):
+        def loss_fn(params):
             logp = jax.nn.log_softmax(params["logits"])[steps.action]
-            return -jnp.mean(logp * steps.reward * steps.valid[..., None]) + jnp.sum(
-                params["bias"] ** 2
-            )
+            gain = logp * steps.reward * steps.valid[..., None]
+            return -jnp.mean(gain) + jnp.sum(params["bias"] ** 2)
 
-        value, grads = jax.value_and_grad(loss)(learner.params)
+        loss, grads = jax.value_and_grad(loss_fn)(learner.params)
         changes, opt_state = tx.update(grads, learner.opt_state)
         params = optax.apply_updates(learner.params, changes)
         updates = learner.updates + 1
-        params["bias"] = jnp.where(
-            updates == config.system.nan_at, jnp.nan, params["bias"]
-        )
-        return Learner(params, opt_state, updates), {"loss": value}
+        diverged = updates == config.system.nan_at
+        params["bias"] = jnp.where(diverged, jnp.nan, params["bias"])
+        after = ToyLearner(params=params, opt_state=opt_state, updates=updates)
+        return after, {"loss": loss}
 
     return System(init, lambda batch: (), act, update, lambda env_steps: jnp.ones(()))
 
@@ -94,7 +93,7 @@ def install() -> None:
 
 
 def config(**changes: Any) -> RunConfig:
-    """A run of 8 updates in 4 intervals, on one-step episodes that pay for the last action."""
+    """Return a configuration of 8 updates in 4 intervals on ``probe_bandit``."""
     base = RunConfig(
         system_name="toy",
         seed=0,
@@ -120,12 +119,12 @@ TEAMS = {
     **{f"cue_{n}": functools.partial(probes.cue, n_agents=n, length=3) for n in (2, 3)},
     "bandit_of_4": functools.partial(probes.bandit, n_actions=4),
 }
-"""Worlds that differ in the number of agents alone, and one of more actions."""
+"""Environments that differ only in the number of agents, and one with more actions."""
 
 
 @contextlib.contextmanager
 def teams() -> Iterator[None]:
-    """Within it the worlds of ``TEAMS`` have their names."""
+    """Register the environments of ``TEAMS`` within the context."""
     for name, factory in TEAMS.items():
         registry.register(name, factory)
     try:

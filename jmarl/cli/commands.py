@@ -1,10 +1,11 @@
-"""The verbs of ``jmarl``: thin shells over functions that Python users call directly.
+"""The ``jmarl`` commands, which call functions that Python users can call directly.
 
-Importing this, and answering ``--help``, takes neither JAX nor Hydra.
+JAX and Hydra are imported by the commands that need them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import sys
@@ -13,65 +14,76 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from jmarl.cli.help import system_help, table
-from jmarl.cli.launch import exit_code, launch, train, use_cores
-from jmarl.config import ConfigError, build, nearest, read_value
+from jmarl.cli.process import exit_code, use_compile_cache, use_cores
+from jmarl.config import ConfigError, RunConfig, build, nearest, read_value
 from jmarl.config.choices import summary, systems
+from jmarl.runs.exit_codes import ExitCode
 
 
 class Command(NamedTuple):
-    """``run(arguments) -> exit code``; ``help`` is the usage, of which ``jmarl --help`` shows the second line."""
+    """A command of ``jmarl``."""
 
     run: Callable[[Sequence[str]], int]
+    """Function of the arguments that returns the exit code."""
     help: str
+    """Help text, whose third line is the summary."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Carry out ``jmarl <verb> ...``; exits with its exit code."""
+    """Run ``jmarl <command> ...`` and exit with its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     sys.exit(exit_code(lambda: dispatch(arguments)))
 
 
 def dispatch(arguments: Sequence[str]) -> int:
-    """Find the verb and run it, or print help. Raises ``ConfigError`` for a verb that does not exist."""
+    """Run a command or print help, and return the exit code.
+
+    Raises:
+        ConfigError: If the command is unknown or an argument is invalid.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
-        return 0
+        return ExitCode.FINISHED
     name, *rest = arguments
     if name not in COMMANDS:
+        near = nearest(name, COMMANDS)
         raise ConfigError(
-            f"{name}: no such verb; the nearest is {nearest(name, COMMANDS)} (see jmarl --help)"
+            f"{name}: unknown command; did you mean {near}? (jmarl --help lists them)"
         )
     if {"-h", "--help"} & set(rest):
-        print(
-            system_help(rest[0])
-            if name == "train" and rest[0] in systems()
-            else COMMANDS[name].help
-        )
-        return 0
+        of_system = name == "train" and rest[0] in systems()
+        print(system_help(rest[0]) if of_system else COMMANDS[name].help)
+        return ExitCode.FINISHED
     return COMMANDS[name].run(rest)
 
 
 def overview() -> str:
-    """What ``jmarl --help`` prints."""
-    rows = {name: verb.help.splitlines()[2] for name, verb in COMMANDS.items()}
-    return "\n".join(
-        [
-            "usage: jmarl <verb> ...   (also: python -m jmarl <verb> ...)",
-            "",
-            *table(rows),
-            "",
-            "jmarl <verb> --help says more. Train the main system with: jmarl train mam_ppo env=smax_10v10",
-        ]
-    )
+    """Return the text of ``jmarl --help``."""
+    rows = {name: command.help.splitlines()[2] for name, command in COMMANDS.items()}
+    return OVERVIEW.format(commands=table(rows))
 
 
 def _train(arguments: Sequence[str]) -> int:
-    if not arguments or arguments[0] not in systems():
-        named = arguments[0] if arguments else "train"
-        raise ConfigError(
-            f"{named}: name a system first; the nearest is {nearest(named, systems())} (see jmarl systems)"
-        )
+    from jmarl.cli.launch import launch
+
+    if not arguments:
+        raise ConfigError("train: names no system (jmarl systems lists them)")
+    _check_system(arguments[0])
     return launch(arguments[0], arguments[1:], train)
+
+
+def _check_system(name: str) -> None:
+    if name not in systems():
+        near = nearest(name, systems())
+        fix = f"did you mean {near}? (jmarl systems lists them)"
+        raise ConfigError(f"{name}: unknown system; {fix}")
+
+
+def train(config: RunConfig) -> int:
+    """Train a run with ``jmarl.runs.run.run``, which is imported only then."""
+    from jmarl.runs.run import run
+
+    return run(config)
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
@@ -93,122 +105,130 @@ def _render(arguments: Sequence[str]) -> int:
 
 
 def _call(function: Callable[..., int], arguments: Sequence[str]) -> int:
-    """Call a function that trains nothing with ``key=value`` arguments, checked by its signature."""
+    """Call a function of a saved run with ``key=value`` arguments, checked by its signature."""
     use_cores()
     hints = typing.get_type_hints(function)
-
-    def read(key: str, text: str) -> Any:
-        return text if hints.get(key) is str else read_value(key, text)
-
-    given = {
-        key: read(key, value)
-        for key, _, value in (argument.partition("=") for argument in arguments)
-    }
-    return function(**dataclasses.asdict(build(_keywords(function), given)))
+    given = {}
+    for argument in arguments:
+        key, _, text = argument.partition("=")
+        given[key] = text if hints.get(key) is str else read_value(key, text)
+    keywords = dataclasses.asdict(build(_keywords_class(function), given))
+    _use_compile_cache_of(keywords["run"])
+    return function(**keywords)
 
 
-def _keywords(function: Callable[..., Any]) -> type:
-    """The parameters of a function as a dataclass, for ``build`` to check arguments by."""
+def _use_compile_cache_of(run: str) -> None:
+    from jmarl.runs.folder import find_folder, read_config
+
+    with contextlib.suppress(ConfigError):  # raised again by the command itself
+        use_compile_cache(read_config(find_folder("run", run)).arch)
+
+
+def _keywords_class(function: Callable[..., Any]) -> type:
+    """Make a dataclass of a function's parameters, by which ``build`` checks arguments."""
     hints = typing.get_type_hints(function)
-    fields = [
-        (
-            p.name,
-            hints[p.name],
-            dataclasses.field(
-                default=dataclasses.MISSING if p.default is p.empty else p.default
-            ),
-        )
-        for p in inspect.signature(function).parameters.values()
-    ]
+    fields = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        required = parameter.default is parameter.empty
+        default = dataclasses.MISSING if required else parameter.default
+        fields.append((name, hints[name], dataclasses.field(default=default)))
     return dataclasses.make_dataclass("Keywords", fields, frozen=True)
 
 
 def _systems(arguments: Sequence[str]) -> int:
-    _no_arguments("systems", arguments)
-    print("\n".join(table({name: summary(name) for name in systems()})))
-    return 0
+    _check_no_arguments("systems", arguments)
+    print(table({name: summary(name) for name in systems()}))
+    return ExitCode.FINISHED
 
 
 def _envs(arguments: Sequence[str]) -> int:
     from jmarl.envs import registry
 
-    _no_arguments("envs", arguments)
-    print("\n".join(table(dict(registry.names()))))
-    hints = [family.hint for family in registry.FAMILIES if family.hint]
-    print(f"\nalso: {'; '.join(hints)}")
-    return 0
+    _check_no_arguments("envs", arguments)
+    print(table(dict(registry.names())))
+    patterns = [family.hint for family in registry.FAMILIES if family.hint]
+    print(f"\nalso valid: {'; '.join(patterns)}")
+    return ExitCode.FINISHED
 
 
 def _doctor(arguments: Sequence[str]) -> int:
     from jmarl.cli.doctor import doctor
 
-    _no_arguments("doctor", arguments)
+    _check_no_arguments("doctor", arguments)
     use_cores()
     return doctor()
 
 
-def _no_arguments(verb: str, arguments: Sequence[str]) -> None:
+def _check_no_arguments(command: str, arguments: Sequence[str]) -> None:
     if arguments:
-        raise ConfigError(f"{arguments[0]}: jmarl {verb} takes no arguments")
+        raise ConfigError(f"{arguments[0]}: jmarl {command} takes no arguments")
 
+
+OVERVIEW = """\
+usage: jmarl <command> [arguments]   (or: python -m jmarl <command> [arguments])
+
+commands:
+{commands}
+
+`jmarl <command> --help` describes a command.
+Example: jmarl train mam_ppo env=smax_10v10"""
 
 COMMANDS = {
     "train": Command(
         _train,
         """\
-usage: jmarl train <system> [group=choice ...] [key=value ...] [-m]
+usage: jmarl train <system> [options] [group=choice ...] [key=value ...]
 
-train a system; the same as python -m jmarl.systems.<system>
+train a system; same as python -m jmarl.systems.<system>
 
-jmarl train <system> --help lists the groups and keys of a system, jmarl systems the systems.""",
+`jmarl systems` lists the systems.
+`jmarl train <system> --help` lists the options, groups and keys of a system.""",
     ),
     "evaluate": Command(
         _evaluate,
         """\
-usage: jmarl evaluate run=<run folder> [episodes=N] [parameters=best|latest] [seed=N] [json=<file>]
+usage: jmarl evaluate run=<folder> [key=value ...]
 
-judge the parameters that a run saved, greedily and sampled, with 95 % intervals
+evaluate the saved parameters of a run, greedy and sampled, with 95 % intervals
 
-  run=<run folder>   the folder that the run printed, wherever it lies now
-  episodes=640       episodes of each kind, exactly one in each environment
-  parameters=best    best: those of each seed's best evaluation; latest: those of the newest checkpoint
-  seed=0             another seed plays other episodes
-  json=<file>        write the results there too""",
+  run=<folder>      run folder; it may have been moved
+  episodes=640      episodes of each mode, exactly one in each environment
+  parameters=best   best: of each seed's best evaluation; latest: of the newest checkpoint
+  seed=0            seed of the episodes
+  json=<file>       also write the results to this file""",
     ),
     "transfer": Command(
         _transfer,
         """\
-usage: jmarl transfer run=<run folder> envs=<name>,... [episodes=N] [parameters=best|latest] [seed=N] [json=<file>]
+usage: jmarl transfer run=<folder> envs=<name>,... [key=value ...]
 
-judge the parameters that a run saved in other worlds, as they are (zero-shot), in one table
+evaluate the saved parameters of a run in other environments, unchanged (zero-shot)
 
-  run=<run folder>   the folder that the run printed, wherever it lies now
-  envs=<names>       worlds that need parameters of the same shapes, such as smax_5v5,smax_10v10,smax_20v20
-  episodes=640       episodes of each kind in each world, exactly one in each environment
-  parameters=best    best: those of each seed's best evaluation; latest: those of the newest checkpoint
-  seed=0             another seed plays other episodes
-  json=<file>        write the results there too""",
+  run=<folder>      run folder; it may have been moved
+  envs=<name>,...   environments whose parameters have the same shapes: smax_5v5,smax_10v10
+  episodes=640      episodes of each mode in each of these environments
+  parameters=best   best: of each seed's best evaluation; latest: of the newest checkpoint
+  seed=0            seed of the episodes
+  json=<file>       also write the results to this file""",
     ),
     "render": Command(
         _render,
         """\
-usage: jmarl render run=<run folder> [file=<name>.gif] [parameters=best|latest] [seed=N] [greedy=true]
+usage: jmarl render run=<folder> [key=value ...]
 
-play an episode with the parameters that a run saved, and write it as GIF or MP4
+write an episode with the saved parameters of a run as GIF or MP4
 
-  run=<run folder>   the folder that the run printed, wherever it lies now
-  file=episode.gif   where to write it, .gif or .mp4 (which needs the extra jmarl[video]); by default in the run folder
-  parameters=best    best: those of the best evaluation; latest: those of the newest checkpoint
-  learner=0          which of the run's seeds, counted from 0
-  seed=0             another seed plays another episode
-  greedy=true        false: with sampled actions""",
+  run=<folder>      run folder; it may have been moved
+  file=<file>       .gif, or .mp4 (requires the extra jmarl[video]); default: <folder>/episode.gif
+  parameters=best   best: of the best evaluation; latest: of the newest checkpoint
+  learner=0         index of the run's seed, counted from 0
+  seed=0            seed of the episode
+  greedy=true       false: sample actions""",
     ),
-    "systems": Command(
-        _systems, "usage: jmarl systems\n\nlist the algorithms, one line each"
-    ),
-    "envs": Command(_envs, "usage: jmarl envs\n\nlist the environments, one line each"),
+    "systems": Command(_systems, "usage: jmarl systems\n\nlist the systems"),
+    "envs": Command(_envs, "usage: jmarl envs\n\nlist the environments"),
     "doctor": Command(
         _doctor,
-        "usage: jmarl doctor\n\nprint versions and devices, and test in seconds that they work",
+        "usage: jmarl doctor\n\nprint versions and devices, and check the installation",
     ),
 }

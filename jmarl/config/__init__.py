@@ -1,6 +1,7 @@
-"""The configuration of a run, from YAML text to frozen dataclasses.
+"""Configuration of a run, from YAML files to frozen dataclasses.
 
-Nothing here trains, and only ``compose`` looks above this package, at environments and systems.
+Only ``compose`` depends on packages above this one: on systems, on the names of environments,
+and on the number of environment shards.
 """
 
 from jmarl.config.errors import ConfigError, check, check_positive, check_range, nearest
@@ -13,6 +14,7 @@ from jmarl.config.schema import (
     LoggerConfig,
     RunConfig,
     StageConfig,
+    SystemConfig,
 )
 
 
@@ -25,6 +27,7 @@ __all__ = [
     "LoggerConfig",
     "RunConfig",
     "StageConfig",
+    "SystemConfig",
     "build",
     "check",
     "check_positive",

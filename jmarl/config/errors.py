@@ -9,20 +9,22 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """A key or a value that cannot be used. One line; the command line prints it and exits with 2."""
+    """Invalid configuration, as one line. The command line prints it and exits with 2."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The most similar of ``known``; of dotted keys the last part counts too (``lr`` finds ``system.lr``)."""
+    """Return the known key or name that is most similar to a word.
 
-    def likeness(key: str) -> float:
-        ratios = [
-            difflib.SequenceMatcher(None, word, form).ratio()
-            for form in (key, key.rpartition(".")[2])
-        ]
-        return max(ratios[0], 0.99 * ratios[1])
+    The last part of a dotted key is compared too, so ``lr`` finds ``system.lr``.
+    """
 
-    return max(known, key=likeness, default="none")
+    def similarity(key: str) -> float:
+        last_part = key.rpartition(".")[2]
+        whole = difflib.SequenceMatcher(None, word, key).ratio()
+        last = difflib.SequenceMatcher(None, word, last_part).ratio()
+        return max(whole, 0.99 * last)
+
+    return max(known, key=similarity, default="none")
 
 
 def check(holds: bool, key: str, value: Any, rule: str) -> None:
@@ -34,7 +36,7 @@ def check(holds: bool, key: str, value: Any, rule: str) -> None:
 def check_range(
     key: str, value: float, low: float = -math.inf, high: float = math.inf
 ) -> None:
-    """``low <= value <= high``, both ends allowed; NaN is outside of every range."""
+    """Raise ``ConfigError`` unless ``low <= value <= high``. NaN is outside every range."""
     if high == math.inf:
         rule = f"must be at least {low:g}"
     elif low == -math.inf:
@@ -45,5 +47,5 @@ def check_range(
 
 
 def check_positive(key: str, value: float) -> None:
-    """``0 < value < infinity``."""
+    """Raise ``ConfigError`` unless a value is positive and finite."""
     check(0 < value < math.inf, key, value, "must be greater than 0 and finite")

@@ -1,4 +1,4 @@
-"""Frozen dataclasses from plain data."""
+"""Build frozen dataclasses from plain data, with errors that name the key and the fix."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
@@ -14,74 +15,95 @@ import yaml
 from jmarl.config.errors import ConfigError, check, nearest
 
 
-def read_value(key: str, text: str) -> Any:
-    """The value of ``key=text``, in yaml; ``1e6`` and ``2e-3`` are numbers, which YAML 1.1 takes for text.
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
-    Raises ``ConfigError`` for what is no yaml.
+
+def read_value(key: str, text: str) -> Any:
+    """Read the value of ``key=text`` as YAML.
+
+    ``1e6`` and ``2e-3`` are numbers here; YAML 1.1 reads them as text.
+
+    Raises:
+        ConfigError: If the text is not YAML.
     """
     try:
-        return _numbers(yaml.safe_load(text) if text else "")
+        return _read_exponents(yaml.safe_load(text) if text else "")
     except (yaml.YAMLError, ValueError):
-        raise ConfigError(f"{key}={text}: cannot be read") from None
+        raise ConfigError(f"{key}={text}: cannot be read; expected YAML") from None
 
 
-def _numbers(value: Any) -> Any:
+def _read_exponents(value: Any) -> Any:
     if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    number = isinstance(value, str) and re.fullmatch(
-        r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value
-    )
-    return float(value) if number else value
+        return [_read_exponents(item) for item in value]
+    is_number = isinstance(value, str) and _EXPONENT.fullmatch(value)
+    return float(value) if is_number else value
 
 
 def build(
-    cls: Any, tree: Mapping[str, Any], path: str = "", also: Iterable[str] = ()
+    cls: Any,
+    tree: Mapping[str, Any],
+    path: str = "",
+    field_types: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
-    """Make the frozen dataclass ``cls`` (or the right one of a union) from plain data.
+    """Build a frozen dataclass from plain data.
 
-    Nested dataclasses, ``Literal``, ``Optional``, unions of dataclasses (chosen by the value of
-    their ``name`` field), tuples and ``dict`` are followed; an int does for a float, and a
-    float without a fraction (``1e6``) for an int. ``path`` is the key under which ``tree``
-    stands, ``also`` are further valid keys to name to someone who mistyped one.
+    Nested dataclasses, ``Literal``, ``Optional``, tuples and ``dict`` are supported, and
+    unions of dataclasses, chosen by the value of their ``name`` field. An int is accepted
+    as a float, and a float without a fraction (``1e6``) as an int.
 
-    Raises ``ConfigError`` for a key that is unknown or missing and a value of a wrong type.
+    Args:
+        cls: Dataclass, or any other supported type.
+        tree: Plain data.
+        path: Dotted key of ``tree``, for errors.
+        field_types: Types of fields that replace the annotated ones, by name.
+
+    Raises:
+        ConfigError: If a key is unknown or missing, or a value has a wrong type.
     """
     if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
         return _convert(cls, tree, path)
-    kinds = typing.get_type_hints(cls)
+    kinds = {**typing.get_type_hints(cls), **field_types}
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in tree:
         if key not in fields:
-            near = nearest(_join(path, key), [*key_paths(cls, path), *also])
+            near = nearest(_join(path, key), key_paths(cls, path, field_types))
             raise ConfigError(
-                f"{_join(path, key)}={tree[key]!r}: unknown key; the nearest valid one is {near}"
+                f"{_join(path, key)}={tree[key]!r}: unknown key; did you mean {near}?"
             )
     for name, field in fields.items():
-        optional = (
-            field.default is not dataclasses.MISSING
-            or field.default_factory is not dataclasses.MISSING
-        )
-        if name not in tree and not optional:
+        if name not in tree and not _has_default(field):
             raise ConfigError(f"{_join(path, name)}: missing; give it a value")
-    return cls(
-        **{
-            key: _convert(kinds[key], value, _join(path, key))
-            for key, value in tree.items()
-        }
-    )
+    values = {k: _convert(kinds[k], value, _join(path, k)) for k, value in tree.items()}
+    return cls(**values)
 
 
-def key_paths(kind: Any, path: str = "") -> list[str]:
-    """Every dotted key that a configuration class has, those of its alternatives included."""
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return [
-            p
-            for f in dataclasses.fields(kind)
-            for p in key_paths(hints[f.name], _join(path, f.name))
-        ]
-    nested = [k for k in typing.get_args(kind) if dataclasses.is_dataclass(k)]
-    return [p for k in nested for p in key_paths(k, path)] or [path]
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    defaults = (field.default, field.default_factory)
+    return any(default is not dataclasses.MISSING for default in defaults)
+
+
+def key_paths(
+    cls: Any, path: str = "", field_types: Mapping[str, Any] = MappingProxyType({})
+) -> list[str]:
+    """List the dotted keys of a configuration class and of all its alternatives.
+
+    The arguments are those of ``build``.
+    """
+    if dataclasses.is_dataclass(cls):
+        kinds = {**typing.get_type_hints(cls), **field_types}
+        names = [field.name for field in dataclasses.fields(cls)]
+        return [p for name in names for p in key_paths(kinds[name], _join(path, name))]
+    nested = [kind for kind in typing.get_args(cls) if dataclasses.is_dataclass(kind)]
+    return [p for kind in nested for p in key_paths(kind, path)] or [path]
+
+
+def flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Return the leaves of nested dictionaries by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = _join(path, str(key))
+        flat |= flatten(value, name) if isinstance(value, Mapping) else {name: value}
+    return flat
 
 
 def _join(path: str, key: str) -> str:
@@ -96,70 +118,70 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         check(isinstance(value, Mapping), path, value, "expected a group of keys")
         return build(kind, value, path)
     if origin is Literal:
-        choices = [str(a) for a in args]
-        rule = f"must be one of {', '.join(choices)}; the nearest is {nearest(str(value), choices)}"
-        check(value in args, path, value, rule)
+        check(value in args, path, value, _rule_of_choices(map(str, args), value))
         return value
     if origin in (typing.Union, types.UnionType):
-        return _alternative(args, value, path)
+        return _convert_union(args, value, path)
     if origin is tuple:
-        return _sequence(args, value, path)
+        return _convert_tuple(args, value, path)
     if (origin or kind) is dict:
         check(isinstance(value, Mapping), path, value, "expected a group of keys")
         return dict(value)
-    return _scalar(kind, value, path)
+    return _convert_scalar(kind, value, path)
 
 
-def _scalar(kind: type, value: Any, path: str) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is float and number:
+def _rule_of_choices(names: Iterable[str], value: Any) -> str:
+    known = list(names)
+    near = nearest(str(value), known)
+    return f"must be one of {', '.join(known)}; did you mean {near}?"
+
+
+def _convert_scalar(kind: type, value: Any, path: str) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is float and is_number:
         return float(value)
-    if kind is int and number and float(value).is_integer():
+    if kind is int and is_number and float(value).is_integer():
         return int(value)
     check(type(value) is kind, path, value, f"expected {kind.__name__}")
     return value
 
 
-def _sequence(kinds: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
+def _convert_tuple(kinds: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
     check(isinstance(value, list | tuple), path, value, "expected a list")
     if len(kinds) == 2 and kinds[1] is ...:
         kinds = (kinds[0],) * len(value)
     check(len(value) == len(kinds), path, value, f"expected {len(kinds)} items")
-    return tuple(
-        _convert(kind, item, f"{path}[{i}]")
-        for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
-    )
+    pairs = enumerate(zip(kinds, value, strict=True))
+    return tuple(_convert(kind, item, f"{path}[{i}]") for i, (kind, item) in pairs)
 
 
-def _alternative(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
-    """One of a union: None for ``Optional``, a dataclass by its ``name``, else the first plain type that fits."""
+def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
+    """Convert to None, to the dataclass of that ``name``, or to the first type that fits."""
     if value is None and type(None) in kinds:
         return None
+    nested = [k for k in kinds if dataclasses.is_dataclass(k)]
     if isinstance(value, Mapping):
-        nested = [k for k in kinds if dataclasses.is_dataclass(k)]
-        return build(
-            nested[0] if len(nested) == 1 else _named(nested, value, path), value, path
-        )
-    plain = [
-        k for k in kinds if k is not type(None) and not dataclasses.is_dataclass(k)
-    ]
+        kind = nested[0] if len(nested) == 1 else _class_by_name(nested, value, path)
+        return build(kind, value, path)
+    plain = [k for k in kinds if k is not type(None) and k not in nested]
     for kind in sorted(plain, key=lambda k: k is not type(value)):
         try:
             return _convert(kind, value, path)
         except ConfigError:
             continue
-    expected = " or ".join(
-        "null" if k is type(None) else getattr(k, "__name__", str(k)) for k in kinds
-    )
-    raise ConfigError(f"{path}={value!r}: expected {expected}")
+    names = [getattr(kind, "__name__", str(kind)) for kind in plain]
+    names += ["a group of keys"] if nested else []
+    names += ["null"] if type(None) in kinds else []
+    raise ConfigError(f"{path}={value!r}: expected {' or '.join(names)}")
 
 
-def _named(kinds: list[Any], tree: Mapping[str, Any], path: str) -> Any:
-    """The dataclass whose ``name: Literal[...]`` holds the name that the tree gives."""
-    by_name = {
-        n: k for k in kinds for n in typing.get_args(typing.get_type_hints(k)["name"])
-    }
+def _class_by_name(kinds: list[Any], tree: Mapping[str, Any], path: str) -> Any:
+    """Return the dataclass that accepts the ``name`` of the tree."""
+    by_name = {}
+    for kind in kinds:
+        literal = typing.get_type_hints(kind)["name"]
+        by_name |= dict.fromkeys(typing.get_args(literal), kind)
     name = tree.get("name")
-    rule = f"must be one of {', '.join(by_name)}; the nearest is {nearest(str(name), by_name)}"
+    rule = _rule_of_choices(by_name, name)
     check(name in by_name, _join(path, "name"), name, rule)
     return by_name[str(name)]

@@ -1,4 +1,4 @@
-"""The configuration of a run: frozen, typed, hashable, free of JAX."""
+"""Schema of the configuration: frozen, hashable dataclasses without JAX."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any, Literal
 from jmarl.config.errors import check, check_range
 
 
-def _increase(counts: list[int]) -> bool:
-    """Whether each is more than the one before it, and the first more than 0."""
+def _strictly_increasing(counts: list[int]) -> bool:
     return all(low < high for low, high in itertools.pairwise([0, *counts]))
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """Evaluation: exactly one episode from each of ``episodes`` environments, greedy and sampled."""
+    """Configuration of evaluations, which are greedy and again sampled."""
 
     episodes: int
+    """Episodes per evaluation, exactly one in each of as many environments."""
     every: int
-    """Environment rows (T x B of a rollout) between evaluations."""
+    """Rows between evaluations."""
     absolute_factor: int
-    """Episodes of the absolute metric, as a multiple of ``episodes``; 0 leaves it out."""
+    """Episodes of the absolute metric, as a multiple of ``episodes``; 0 disables it."""
 
     def __post_init__(self) -> None:
         check_range("eval.episodes", self.episodes, 1)
@@ -34,17 +34,17 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """Checkpoints of a run, written after evaluations and on SIGTERM or Ctrl-C."""
+    """Configuration of checkpoints, written after evaluations and on SIGTERM or Ctrl-C."""
 
     enabled: bool
     every: int
     """Evaluations between checkpoints."""
     keep: int
-    """Checkpoints kept, not counting the best one's parameters."""
+    """Most recent checkpoints to keep, besides the best parameters."""
     verify: bool
-    """Check the digest of what is restored."""
+    """True: check the digest of a checkpoint when it is restored."""
     exact: bool = True
-    """Save the whole ``Runner``; without its environments and replay a run resumes as if it entered its world again."""
+    """True: save the whole ``Runner``. False: environments and replay buffer are reset."""
 
     def __post_init__(self) -> None:
         check_range("checkpoint.every", self.every, 1)
@@ -53,13 +53,13 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ArchConfig:
-    """How a run lies on the hardware. ``auto`` values are resolved before anything compiles."""
+    """Configuration for the hardware."""
 
     name: Literal["auto", "cpu", "gpu", "tpu"]
     updates_per_chunk: int
-    """Most updates in one compiled call; a chunk should last a few seconds at most."""
+    """Maximum of updates in one compiled call, which should take a few seconds at most."""
     compile_cache: str
-    """Folder of the persistent compilation cache; empty switches it off."""
+    """Folder of the persistent compilation cache; empty disables it."""
 
     def __post_init__(self) -> None:
         check_range("arch.updates_per_chunk", self.updates_per_chunk, 1)
@@ -67,7 +67,7 @@ class ArchConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LoggerConfig:
-    """Where metrics go besides the progress line and ``metrics.jsonl``, which are always written."""
+    """Configuration of loggers. Progress line and ``metrics.jsonl`` are always written."""
 
     tensorboard: bool
     wandb: bool
@@ -77,159 +77,182 @@ class LoggerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class StageConfig:
-    """A part of a run: a world, and the share of the run's updates that learn in it."""
+    """Configuration of a curriculum stage."""
 
     env: str
+    """Name of the environment."""
     fraction: float
+    """Share of the run's updates, in (0, 1]."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CurriculumConfig:
-    """Worlds to learn in one after the other, parameters being kept; without any, the run's own is the only one."""
+    """Configuration of a curriculum: environments in sequence, with the same parameters."""
 
     stages: tuple[StageConfig, ...] = ()
+    """Stages in sequence; the last has the environment of the run. Empty: no curriculum."""
     reset_optimizer: bool = True
-    """Whether the optimizer forgets its moments where a stage begins; schedules go on either way."""
+    """True: reset the optimizer's moments at the start of a stage. Schedules continue."""
 
     def __post_init__(self) -> None:
         shares = [stage.fraction for stage in self.stages]
         for i, share in enumerate(shares):
-            check(
-                0 < share <= 1,
-                f"curriculum.stages[{i}].fraction",
-                share,
-                "must be greater than 0 and at most 1",
-            )
+            key = f"curriculum.stages[{i}].fraction"
+            check(0 < share <= 1, key, share, "must be greater than 0 and at most 1")
+        sums_to_one = math.isclose(sum(shares), 1, abs_tol=1e-6)
         rule = f"fractions must add up to 1, not {sum(shares):g}"
-        check(
-            not shares or math.isclose(sum(shares), 1, abs_tol=1e-6),
-            "curriculum.stages",
-            shares,
-            rule,
-        )
+        check(not shares or sums_to_one, "curriculum.stages", shares, rule)
+
+
+@dataclasses.dataclass(frozen=True)
+class SystemConfig:
+    """Base of every system's ``Config``: the properties that the training loop reads."""
+
+    @property
+    def num_minibatches(self) -> int:
+        """Minibatches of an epoch; ``num_envs`` must divide into them."""
+        return 1
+
+    @property
+    def anneals_lr(self) -> bool:
+        """True if the learning rate depends on the length of the run."""
+        return False
+
+    @property
+    def mixer_config(self) -> Any:
+        """Configuration of the value-decomposition mixer; None if there is none."""
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides a run. ``system`` and ``network`` have the classes that the system's module names."""
+    """Configuration of a run.
+
+    ``system`` and ``network`` have the classes ``Config`` and ``Network`` of the system's
+    module. A row is one time step of one environment.
+    """
 
     system_name: str
+    """Module of ``jmarl.systems``."""
     seed: int
+    """Random seed; the seeds of ``num_seeds`` runs are ``seed``, ``seed + 1``, ..."""
     num_seeds: int
+    """Independent runs, trained at once."""
     total_timesteps: int
+    """Length of training, in rows."""
     num_envs: int
+    """Parallel environments."""
     rollout_length: int
+    """Time steps of a rollout."""
     run_dir: str
+    """Run folder; empty: a new one below ``runs``."""
     resume: str
+    """Run folder to resume; empty for none."""
     env: dict[str, Any]
-    """``name`` and the options of that environment."""
-    system: Any
+    """``name`` of the environment, and its options."""
+    system: SystemConfig
     network: Any
     arch: ArchConfig
     eval: EvalConfig
     checkpoint: CheckpointConfig
     logger: LoggerConfig
     init_from: str = ""
-    """Folder of a run whose best parameters this one begins with."""
+    """Run folder for a warm start from its best parameters; empty for none."""
     curriculum: CurriculumConfig = CurriculumConfig()
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0, 2**32 - 1)
         for key in ("num_seeds", "total_timesteps", "num_envs", "rollout_length"):
             check_range(key, getattr(self, key), 1)
-        rule = f"with num_seeds={self.num_seeds} the last seed is beyond 2**32 - 1"
+        rule = f"with num_seeds={self.num_seeds} the last seed exceeds 2**32 - 1"
         check(self.seed + self.num_seeds <= 2**32, "seed", self.seed, rule)
         name = self.env.get("name")
-        check(
-            isinstance(name, str) and name != "",
-            "env.name",
-            name,
-            "must be a name; choose a world with env=<name>",
-        )
+        is_name = isinstance(name, str) and name != ""
+        check(is_name, "env.name", name, "must be a name; use env=<name>")
         rows = self.rows_per_update
-        rule = f"must be at least the {rows} rows of one update (num_envs x rollout_length); raise it or lower num_envs"
+        fix = "raise it or lower num_envs"
+        rule = f"must be at least the {rows} rows of one update (num_envs x rollout_length); {fix}"
         check(self.eval.every >= rows, "eval.every", self.eval.every, rule)
         self._check_curriculum()
 
     def _check_curriculum(self) -> None:
-        name, last, every = self.env["name"], self.stage_envs[-1], self.eval.every
-        rule = f"the last stage must be the world of the run, which is {name} (env={last} would make it that)"
+        name, last = self.env["name"], self.stage_envs[-1]
+        rule = (
+            f"the last stage must be the environment of the run, {name}; use env={last}"
+        )
         check(last == name, "curriculum.stages", last, rule)
-        if not _increase(self._stage_evaluations(self.num_evaluations)):
-            enough = math.ceil(
-                1 / min(stage.fraction for stage in self.curriculum.stages)
-            )
-            few = f"gives {self.num_evaluations} evaluations, and each of {len(self.stage_envs)} stages ends with one"
-            most, rows = self.total_timesteps // enough, self.rows_per_update
-            fix = (
-                f"make it at most {most}"
-                if most >= rows
-                else f"total_timesteps must be at least {enough * rows}"
-            )
-            check(False, "eval.every", every, f"{few}; {fix}")
+        if not _strictly_increasing(self._stage_evaluations(self.num_evaluations)):
+            self._raise_too_few_evaluations()
+
+    def _raise_too_few_evaluations(self) -> None:
+        shortest = min(stage.fraction for stage in self.curriculum.stages)
+        needed = math.ceil(1 / shortest)
+        largest = self.total_timesteps // needed
+        if largest >= self.rows_per_update:
+            fix = f"make it at most {largest}"
+        else:
+            fix = f"total_timesteps must be at least {needed * self.rows_per_update}"
+        given, stages = self.num_evaluations, len(self.stage_envs)
+        rule = (
+            f"gives {given} evaluations, but each of {stages} stages must end with one"
+        )
+        check(False, "eval.every", self.eval.every, f"{rule}; {fix}")
 
     @property
     def stage_envs(self) -> tuple[str, ...]:
-        """Names of the worlds that the run learns in, stage by stage; evaluations are on the last."""
-        return tuple(stage.env for stage in self.curriculum.stages) or (
-            self.env["name"],
-        )
+        """Environment of every stage. Evaluations use the last."""
+        names = tuple(stage.env for stage in self.curriculum.stages)
+        return names or (self.env["name"],)
 
     @property
     def stage_ends(self) -> tuple[int, ...]:
-        """For each stage the updates of the run by its end, which is that of an evaluation interval."""
-        return tuple(
-            n * self.updates_per_evaluation
-            for n in self._stage_evaluations(self.num_evaluations)
-        )
+        """Updates of the run by the end of every stage, which ends with an evaluation."""
+        evaluations = self._stage_evaluations(self.num_evaluations)
+        return tuple(n * self.updates_per_evaluation for n in evaluations)
 
     def _stage_evaluations(self, total: int) -> list[int]:
         shares = [stage.fraction for stage in self.curriculum.stages] or [1.0]
-        return [
-            math.floor(share * total + 0.5) for share in itertools.accumulate(shares)
-        ]
+        cumulative = itertools.accumulate(shares)
+        return [math.floor(share * total + 0.5) for share in cumulative]
 
     def stage_at(self, update: int) -> int:
-        """The stage, counted from 0, that learns after that many updates; the last one does not end."""
-        return min(
-            bisect.bisect_right(self.stage_ends, update), len(self.stage_envs) - 1
-        )
+        """Return the index of the stage that trains after a number of updates."""
+        last = len(self.stage_envs) - 1
+        return min(bisect.bisect_right(self.stage_ends, update), last)
 
     def with_env(self, name: str) -> RunConfig:
-        """This run in another world alone, with the options of its own."""
-        return dataclasses.replace(
-            self, env={**self.env, "name": name}, curriculum=CurriculumConfig()
-        )
+        """Return this configuration with another environment and without stages.
+
+        The options of the environment are kept.
+        """
+        env = {**self.env, "name": name}
+        curriculum = dataclasses.replace(self.curriculum, stages=())
+        return dataclasses.replace(self, env=env, curriculum=curriculum)
 
     @property
     def rows_per_update(self) -> int:
-        """Environment rows that one update learns from."""
+        """Rows of one rollout."""
         return self.num_envs * self.rollout_length
 
     @property
     def num_evaluations(self) -> int:
-        """Evaluations after the one of the untrained parameters."""
+        """Evaluations during training, without the one of the untrained parameters."""
         return max(1, round(self.total_timesteps / self.eval.every))
 
     @property
     def updates_per_evaluation(self) -> int:
         """Updates from one evaluation to the next."""
-        return max(
-            1,
-            math.ceil(
-                self.total_timesteps / (self.num_evaluations * self.rows_per_update)
-            ),
-        )
+        rows = self.num_evaluations * self.rows_per_update
+        return max(1, math.ceil(self.total_timesteps / rows))
 
     @property
     def updates_per_chunk(self) -> int:
-        """The largest divisor of the evaluation interval within ``arch.updates_per_chunk``."""
-        n = self.updates_per_evaluation
-        return max(
-            k for k in range(1, min(n, self.arch.updates_per_chunk) + 1) if n % k == 0
-        )
+        """Largest divisor of the evaluation interval up to ``arch.updates_per_chunk``."""
+        interval = self.updates_per_evaluation
+        limit = min(interval, self.arch.updates_per_chunk)
+        return max(k for k in range(1, limit + 1) if interval % k == 0)
 
     @property
     def num_updates(self) -> int:
-        """Updates of the whole run: ``total_timesteps`` rounded up to whole evaluation intervals."""
+        """Updates of the run: ``total_timesteps`` rounded up to whole evaluation intervals."""
         return self.num_evaluations * self.updates_per_evaluation

@@ -1,4 +1,7 @@
-"""Worlds: each gives a ``Spec`` and ``TimeStep``s of ``EntityObs``. ``make(name, **options)`` builds one."""
+"""Environments: the registry, wrappers of single environments, adapters, probes and battles.
+
+Networks, losses and training loops may not be imported here.
+"""
 
 from jmarl.envs.registry import FAMILIES, Family, family_of, make, names, register
 

@@ -1,7 +1,7 @@
-"""From one plain world to a batch of worlds that reset one step late.
+"""Build an ``Env``, a batch of environments, from the functions of a single environment.
 
-What a user writes is a ``SingleEnv``: the pure functions of *one* world, with no batch axis, no
-auto-reset and, if it likes, no clock. ``batched`` turns it into an ``Env``.
+A user writes a ``SingleEnv``: pure functions of one environment, without a batch axis, without
+auto-reset and optionally without a time limit. ``batched`` turns it into an ``Env``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from jmarl.config import build, check_range
+from jmarl.envs.options import parse_count
 from jmarl.types import CentralState, EntityObs, Env, Key, Spec, TimeStep
 
 
@@ -23,98 +23,105 @@ Tree = TypeVar("Tree")
 
 
 class Step(NamedTuple):
-    """What one action of all agents led to, in one world."""
+    """Result of one time step of a single environment."""
 
     obs: EntityObs
+    """Observations after the step, without a batch axis."""
     reward: Any
-    """A reward for each agent, ``[N]``, or one scalar for the team."""
+    """One reward for each agent, ``[N]``, or a scalar for the team."""
     terminated: Any
-    """The episode ended for good: nothing follows, so nothing is bootstrapped."""
+    """The episode reached a terminal state, so learning does not bootstrap."""
     truncated: Any = False
-    """The episode was cut although the world would go on."""
+    """The episode was cut before a terminal state, so learning bootstraps."""
     info: Mapping[str, Any] = MappingProxyType({})
-    """Scalars; the same names at every step, those of ``Spec.outcomes`` among them."""
+    """Scalars with the same names at every step, those of ``Spec.outcomes`` among them."""
 
 
 class SingleEnv(NamedTuple):
-    """One world as pure functions, without a batch axis and without auto-reset.
-
-    ``reset(key) -> (state, EntityObs)`` and ``step(key, state, action[N, ...]) -> (state, Step)``.
-    The state is any pytree of arrays. An action is an integer for each agent or, in a
-    continuous world, a vector of ``spec.n_actions`` components in [-1, 1].
-    """
+    """A single environment as pure functions, without a batch axis and without auto-reset."""
 
     name: str
     spec: Spec
     reset: Callable[[Key], tuple[Any, EntityObs]]
+    """``reset(key) -> (state, obs)``; the state is any pytree of arrays."""
     step: Callable[[Key, Any, jax.Array], tuple[Any, Step]]
+    """``step(key, state, action) -> (state, Step)``.
+
+    The action is an integer for each agent, ``[N]``. In a continuous environment it is a
+    vector for each agent, ``[N, spec.n_actions]``, with components in [-1, 1].
+    """
 
 
 class BatchState(struct.PyTreeNode):
-    """The worlds, how far each has come, and which of them begin anew at the next step."""
+    """State of B environments."""
 
-    world: Any
+    env_state: Any
+    """State of the single environments, leaves ``[B, ...]``."""
     steps: Int[Array, "B"]
+    """Actions taken in the current episode."""
     last: Bool[Array, "B"]
+    """The last step ended an episode, so the next step resets."""
 
 
-def batched(world: SingleEnv) -> Env:
-    """Run B worlds side by side, each beginning its next episode one step after the last ended.
+def batched(env: SingleEnv) -> Env:
+    """Run B copies of an environment side by side, with next-step reset.
 
-    An episode that has not ended by itself after ``spec.episode_limit`` actions is truncated,
-    so a world needs no clock. Resets are computed only at steps at which some world needs one.
+    An episode that does not end earlier is truncated after ``spec.episode_limit`` actions.
+    Resets are computed only at steps at which at least one environment needs one.
 
-    Raises ``ConfigError`` for an episode limit that is no whole number of at least 1.
+    Args:
+        env: Functions of a single environment.
+
+    Returns:
+        The same environment with a leading axis B.
+
+    Raises:
+        ConfigError: If ``spec.episode_limit`` is not an integer of at least 1.
     """
-    count("episode_limit", world.spec.episode_limit)
+    spec = env.spec
+    parse_count("episode_limit", spec.episode_limit)
 
-    def begin(key: Key, batch: int) -> tuple[BatchState, EntityObs]:
-        state, obs = jax.vmap(world.reset)(jax.random.split(key, batch))
-        return BatchState(
-            world=state, steps=jnp.zeros(batch, jnp.int32), last=jnp.zeros(batch, bool)
-        ), obs
+    def start(key: Key, batch: int) -> tuple[BatchState, EntityObs]:
+        env_state, obs = jax.vmap(env.reset)(jax.random.split(key, batch))
+        steps = jnp.zeros(batch, jnp.int32)
+        last = jnp.zeros(batch, bool)
+        return BatchState(env_state=env_state, steps=steps, last=last), obs
 
-    def advance(
+    def step_one(
+        key: Key, env_state: Any, steps: jax.Array, action: jax.Array
+    ) -> tuple[Any, TimeStep, jax.Array]:
+        env_state, result = env.step(key, env_state, action)
+        return env_state, _time_step(result, spec, steps + 1), steps + 1
+
+    def step_all(
         key: Key, state: BatchState, action: jax.Array
     ) -> tuple[BatchState, TimeStep]:
         keys = jax.random.split(key, state.last.shape[0])
-        inner, (timestep, steps) = jax.vmap(advance_one)(
-            keys, state.world, state.steps, action
+        env_state, timestep, steps = jax.vmap(step_one)(
+            keys, state.env_state, state.steps, action
         )
-        return BatchState(world=inner, steps=steps, last=timestep.last), timestep
-
-    def advance_one(
-        key: Key, state: Any, steps: jax.Array, action: jax.Array
-    ) -> tuple[Any, tuple]:
-        state, out = world.step(key, state, action)
-        return state, (_time_step(out, world.spec, steps + 1), steps + 1)
+        state = BatchState(env_state=env_state, steps=steps, last=timestep.last)
+        return state, timestep
 
     def reset(key: Key, batch: int) -> tuple[BatchState, TimeStep]:
-        state, obs = begin(key, batch)
-        _, like = jax.eval_shape(advance, key, state, _no_action(world.spec, batch))
-        return state, _first(obs, like)
+        state, obs = start(key, batch)
+        _, like = jax.eval_shape(step_all, key, state, _zero_action(spec, batch))
+        return state, _first_time_step(obs, like)
 
     def step(
         key: Key, state: BatchState, action: jax.Array
     ) -> tuple[BatchState, TimeStep]:
-        advance_key, begin_key = jax.random.split(key)
-        moved = advance(advance_key, state, action)
+        step_key, reset_key = jax.random.split(key)
+        stepped = step_all(step_key, state, action)
 
-        def renew() -> tuple[BatchState, TimeStep]:
-            fresh, obs = begin(begin_key, state.last.shape[0])
-            return select(state.last, (fresh, _first(obs, moved[1])), moved)
+        def reset_ended() -> tuple[BatchState, TimeStep]:
+            fresh_state, obs = start(reset_key, state.last.shape[0])
+            fresh = fresh_state, _first_time_step(obs, stepped[1])
+            return select(state.last, fresh, stepped)
 
-        return jax.lax.cond(jnp.any(state.last), renew, lambda: moved)
+        return jax.lax.cond(jnp.any(state.last), reset_ended, lambda: stepped)
 
-    return Env(world.name, world.spec, reset, step)
-
-
-def count(option: str, value: Any) -> int:
-    """``value``, if it is a whole number of at least 1; else raise ``ConfigError`` naming ``env.<option>``."""
-    key = f"env.{option}"
-    number = build(int, value, key)
-    check_range(key, number, 1)
-    return number
+    return Env(env.name, spec, reset, step)
 
 
 def flat_spec(
@@ -127,10 +134,20 @@ def flat_spec(
     discrete: bool = True,
     outcomes: tuple[str, ...] = (),
 ) -> Spec:
-    """The ``Spec`` of a world that says nothing of entities.
+    """Build the ``Spec`` of an environment with flat observations, without entity groups.
 
-    ``global_width`` is the width of its world state; without one the state is all the
-    observations in a row, as ``flat_obs`` builds it.
+    Args:
+        n_agents: Number of agents N.
+        own_width: Width of the observation of one agent.
+        n_actions: Number of discrete actions, or of components of a continuous action.
+        episode_limit: Largest number of actions in an episode.
+        global_width: Width of the central state. None: the central state is the concatenation
+            of all observations, which is the default of ``flat_obs``.
+        discrete: False if actions are vectors with components in [-1, 1].
+        outcomes: Entries of ``TimeStep.info`` that score an episode when it ends.
+
+    Returns:
+        The description of the environment.
     """
     return Spec(
         n_agents=n_agents,
@@ -153,59 +170,79 @@ def flat_obs(
     alive: Bool[Array, "N"] | None = None,
     state: Float[Array, "Fs"] | None = None,
 ) -> EntityObs:
-    """Observations of one world that says nothing of entities: all in ``own``, no groups.
+    """Build observations of a single environment from one flat vector for each agent.
 
-    By default every action is available, every agent alive, and the central state is all
-    the observations in a row.
+    Args:
+        spec: Description of the environment, as built by ``flat_spec``.
+        own: Observation of each agent, ``[N, spec.own_width]``.
+        avail: Available actions, ``[N, spec.n_actions]``. None: all.
+        alive: Mask of living agents, ``[N]``. None: all.
+        state: Central state, ``[spec.global_width]``. None: the concatenation of ``own``.
+
+    Returns:
+        Observations without a batch axis.
     """
+    n_agents = spec.n_agents
     own = jnp.asarray(own, jnp.float32)
     features = own.reshape(-1) if state is None else jnp.asarray(state, jnp.float32)
+    if avail is None:
+        avail = jnp.ones((n_agents, spec.n_actions), bool)
+    if alive is None:
+        alive = jnp.ones(n_agents, bool)
     return EntityObs(
         own=own,
         rows=(),
         mask=(),
-        avail=jnp.ones((spec.n_agents, spec.n_actions), bool)
-        if avail is None
-        else jnp.asarray(avail, bool),
-        alive=jnp.ones(spec.n_agents, bool)
-        if alive is None
-        else jnp.asarray(alive, bool),
-        joined=jnp.zeros(spec.n_agents, bool),
-        unit_class=jnp.zeros(spec.n_agents, jnp.int32),
+        avail=jnp.asarray(avail, bool),
+        alive=jnp.asarray(alive, bool),
+        joined=jnp.zeros(n_agents, bool),
+        unit_class=jnp.zeros(n_agents, jnp.int32),
         state=CentralState(features=features, rows=(), mask=()),
     )
 
 
-def _time_step(out: Step, spec: Spec, steps: Int[Array, ""]) -> TimeStep:
-    """One world's ``TimeStep``; termination wins where both would end the episode."""
-    terminated = jnp.asarray(out.terminated, bool)
+def select(condition: Bool[Array, "B"], a: Tree, b: Tree) -> Tree:
+    """Choose between two batches, environment by environment.
+
+    Args:
+        condition: Mask of the environments to take from ``a``, ``[B]``.
+        a: A pytree with leaves ``[B, ...]``.
+        b: A pytree with the structure and shapes of ``a``.
+
+    Returns:
+        A pytree with the structure and shapes of ``a``.
+    """
+
+    def pick(x: jax.Array, y: jax.Array) -> jax.Array:
+        mask = condition.reshape((-1,) + (1,) * (x.ndim - 1))
+        return jnp.where(mask, x, y)
+
+    return jax.tree.map(pick, a, b)
+
+
+def _time_step(result: Step, spec: Spec, steps: Int[Array, ""]) -> TimeStep:
+    """Build the time step of a single environment; termination has priority over truncation."""
+    terminated = jnp.asarray(result.terminated, bool)
+    reward = jnp.asarray(result.reward, jnp.float32)
+    reward = jnp.broadcast_to(reward, (spec.n_agents,))
+    truncated = jnp.asarray(result.truncated, bool) | (steps >= spec.episode_limit)
     return TimeStep(
-        obs=out.obs,
-        reward=jnp.broadcast_to(jnp.asarray(out.reward, jnp.float32), (spec.n_agents,)),
+        obs=result.obs,
+        reward=reward,
         terminated=terminated,
-        truncated=(jnp.asarray(out.truncated, bool) | (steps >= spec.episode_limit))
-        & ~terminated,
+        truncated=truncated & ~terminated,
         first=jnp.zeros((), bool),
-        info={name: jnp.asarray(value) for name, value in out.info.items()},
+        info={name: jnp.asarray(value) for name, value in result.info.items()},
     )
 
 
-def _first(obs: EntityObs, like: Any) -> TimeStep:
-    """The time step that begins an episode, with the fields of ``like`` (arrays or their shapes)."""
+def _first_time_step(obs: EntityObs, like: Any) -> TimeStep:
+    """Build the first time step of an episode, with shapes and dtypes of ``like``."""
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like.replace(obs=None))
     return zeros.replace(obs=obs, first=jnp.ones(like.first.shape, bool))
 
 
-def _no_action(spec: Spec, batch: int) -> jax.Array:
+def _zero_action(spec: Spec, batch: int) -> jax.Array:
     if spec.discrete:
         return jnp.zeros((batch, spec.n_agents), jnp.int32)
     return jnp.zeros((batch, spec.n_agents, spec.n_actions), jnp.float32)
-
-
-def select(condition: Bool[Array, "B"], a: Tree, b: Tree) -> Tree:
-    """Choose whole worlds from two trees of the same structure, whose leaves lead with B."""
-    return jax.tree.map(
-        lambda x, y: jnp.where(condition.reshape((-1,) + (1,) * (x.ndim - 1)), x, y),
-        a,
-        b,
-    )

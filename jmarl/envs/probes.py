@@ -1,6 +1,7 @@
-"""Tiny team worlds with known values. Each catches one class of mistake by a number, not by a curve.
+"""Probes: tiny environments with known values, each of which detects one class of error.
 
-Values are those of the optimal policy at discount ``gamma``; a trained critic must show them.
+The stated values are those of the optimal policy at discount ``gamma``. A trained critic must
+reproduce them.
 """
 
 from __future__ import annotations
@@ -15,33 +16,36 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from jmarl.config import build, check, nearest
-from jmarl.envs.batched import SingleEnv, Step, batched, count, flat_obs, flat_spec
+from jmarl.envs.batched import SingleEnv, Step, batched, flat_obs, flat_spec
+from jmarl.envs.options import parse_count
 from jmarl.types import EntityObs, Env, Key, Spec
 
 
 class ProbeState(struct.PyTreeNode):
-    """Actions taken so far, and what was drawn or done that later steps depend on."""
+    """State of one probe."""
 
     t: Int[Array, ""]
+    """Actions taken in this episode."""
     hidden: Any
+    """Random draws and earlier actions that later steps depend on."""
 
 
 def constant(n_agents: int = 2, reward: float = 1.0) -> Env:
-    """One-step episodes that pay ``reward``: the value is ``reward``."""
+    """Build one-step episodes with a constant reward: the value is ``reward``."""
     return _one_step(
-        "constant", n_agents, lambda action, cue: jnp.full(n_agents, reward)
+        "constant", n_agents, lambda action, sign: jnp.full(n_agents, reward)
     )
 
 
 def observation(n_agents: int = 2) -> Env:
-    """One-step episodes in which each agent is paid the sign it sees: its value is its observation."""
-    return _one_step("observation", n_agents, lambda action, cue: cue)
+    """Build one-step episodes that pay each agent the sign it observes: the value is the sign."""
+    return _one_step("observation", n_agents, lambda action, sign: sign)
 
 
 def bandit(n_agents: int = 2, n_actions: int = 3) -> Env:
-    """One-step episodes that pay an agent 1 for the last of its actions: the value is 1."""
+    """Build one-step episodes that pay an agent 1 for its last action: the value is 1."""
 
-    def pay(action: jax.Array, cue: jax.Array) -> jax.Array:
+    def pay(action: jax.Array, sign: jax.Array) -> jax.Array:
         return (action == n_actions - 1).astype(jnp.float32)
 
     return _one_step("bandit", n_agents, pay, n_actions)
@@ -50,176 +54,166 @@ def bandit(n_agents: int = 2, n_actions: int = 3) -> Env:
 def matrix(
     payoff: tuple[tuple[float, ...], ...] = ((8, -12, -12), (-12, 0, 0), (-12, 0, 0)),
 ) -> Env:
-    """A game of one move for two agents: both are paid ``payoff[a0][a1]``.
+    """Build a one-step game for two agents, which are both paid ``payoff[a0][a1]``.
 
-    The default is not monotonic in either agent's action (QTRAN, Son et al. 2019, table 1):
-    a sum of utilities cannot represent it and settles on 0, while the optimum is 8.
+    The default is not monotonic in either agent's action (QTRAN, Son et al. 2019, table 1). A sum
+    of utilities cannot represent it and settles on 0, but the optimum is 8.
     """
+    is_square = len(payoff) > 0 and all(len(row) == len(payoff) for row in payoff)
     rule = "must be a square table of at least one row"
-    check(
-        len(payoff) > 0 and all(len(row) == len(payoff) for row in payoff),
-        "env.payoff",
-        payoff,
-        rule,
-    )
+    check(is_square, "env.payoff", payoff, rule)
 
-    def pay(action: jax.Array, cue: jax.Array) -> jax.Array:
-        return jnp.full(2, jnp.asarray(payoff, jnp.float32)[action[0], action[1]])
+    def pay(action: jax.Array, sign: jax.Array) -> jax.Array:
+        table = jnp.asarray(payoff, jnp.float32)
+        return jnp.full(2, table[action[0], action[1]])
 
     return _one_step("matrix", 2, pay, len(payoff))
 
 
 def xor() -> Env:
-    """Two agents must differ: 1 if they do, else 0. Agents see who they are; alike ones get 1/2."""
+    """Build a one-step game that pays two agents 1 if their actions differ, else 0.
+
+    Agents observe their index. Two equal policies get 1/2.
+    """
     return matrix(((0.0, 1.0), (1.0, 0.0)))._replace(name="probe_xor")
 
 
 def target(n_agents: int = 2, width: int = 1) -> Env:
-    """Continuous one-step episodes that cost ``|a - target|^2``; the target is seen, the value 0."""
+    """Build continuous one-step episodes with reward ``-|a - target|^2``.
+
+    The target is observed, so the value is 0.
+    """
     spec = flat_spec(n_agents, width, width, episode_limit=1, discrete=False)
 
     def draw(key: Key) -> jax.Array:
         return jax.random.uniform(key, (n_agents, width), minval=-0.8, maxval=0.8)
 
+    def observe(state: ProbeState) -> EntityObs:
+        return flat_obs(spec, state.hidden)
+
     def pay(state: ProbeState, action: jax.Array) -> tuple[Any, jax.Array]:
         return state.hidden, -jnp.sum((action - state.hidden) ** 2, axis=-1)
 
-    return _clocked(
-        "target", spec, draw, lambda state: flat_obs(spec, state.hidden), pay
-    )
+    return _fixed_length("target", spec, draw, observe, pay)
 
 
 def two_phase(n_agents: int = 2, length: int = 2) -> Env:
-    """A reward of 1 at each of ``length`` steps, whose number is seen, then termination.
+    """Build episodes with a reward of 1 at each of ``length`` steps, then termination.
 
-    The values are ``1 + gamma + ... + gamma^(length - 1 - t)``: [1.9, 1.0] for two steps at
-    gamma 0.9. The last observation looks like the first, so a bootstrap through the end
-    gives ``1 / (1 - gamma)`` instead.
+    The step number is observed. The values are ``1 + gamma + ... + gamma^(length - 1 - t)``:
+    [1.9, 1.0] for two steps at gamma 0.9. The last observation equals the first, so a bootstrap
+    across the end of the episode gives ``1 / (1 - gamma)`` instead.
     """
     return _phases("two_phase", n_agents, length, truncates=False)
 
 
 def two_phase_truncated(n_agents: int = 2, length: int = 2) -> Env:
-    """``two_phase`` cut by a time limit, so the bootstrap is right: every value is ``1 / (1 - gamma)``."""
+    """Build ``two_phase`` with truncation instead of termination.
+
+    The bootstrap is correct here, so every value is ``1 / (1 - gamma)``.
+    """
     return _phases("two_phase_truncated", n_agents, length, truncates=True)
 
 
 def delayed(n_agents: int = 2, length: int = 4) -> Env:
-    """The first action decides what the last step pays: 1 to each agent that began with action 1.
+    """Build episodes whose last step pays 1 to each agent that took action 1 at the first step.
 
-    Each agent sees the time and its own first action, so the values are
-    ``gamma^(length - 1 - t)``, or 0 after a wrong beginning.
+    Each agent observes the time and its own first action. The values are
+    ``gamma^(length - 1 - t)``, or 0 after a wrong first action.
     """
     spec = flat_spec(n_agents, length + 1, 2, length)
 
     def observe(state: ProbeState) -> EntityObs:
-        return flat_obs(
-            spec,
-            jnp.concatenate(
-                [_time(state, n_agents, length), state.hidden[:, None]], axis=-1
-            ),
-        )
+        time = _one_hot_time(state, n_agents, length)
+        return flat_obs(spec, jnp.concatenate([time, state.hidden[:, None]], axis=-1))
 
     def pay(state: ProbeState, action: jax.Array) -> tuple[Any, jax.Array]:
-        began = jnp.where(state.t == 0, (action == 1).astype(jnp.float32), state.hidden)
-        return began, jnp.where(state.t == length - 1, began, 0.0)
+        is_first = state.t == 0
+        chose_1 = (action == 1).astype(jnp.float32)
+        first_action = jnp.where(is_first, chose_1, state.hidden)
+        return first_action, jnp.where(state.t == length - 1, first_action, 0.0)
 
-    return _clocked("delayed", spec, lambda key: jnp.zeros(n_agents), observe, pay)
+    return _fixed_length("delayed", spec, lambda key: jnp.zeros(n_agents), observe, pay)
 
 
 def cue(n_agents: int = 2, length: int = 4) -> Env:
-    """Remember: each agent sees a sign at the first step alone and must report it at the last.
+    """Build a memory task: observe a sign only at the first step, report it at the last.
 
-    The team is paid the share of right reports: 1 with memory, so that the first step is worth
-    ``gamma^(length - 1)``, and at most 1/2 on average without.
+    The team is paid the fraction of correct reports. With memory that is 1, so the value of the
+    first step is ``gamma^(length - 1)``. Without memory it is at most 1/2 on average.
     """
-    return _memory("cue", n_agents, length, lambda t: jnp.ones(n_agents, bool))
+    return _memory_task("cue", n_agents, length, lambda t: jnp.ones(n_agents, bool))
 
 
 def death(n_agents: int = 2, length: int = 5) -> Env:
-    """``cue``, in which all agents but the first are dead between the first and the last step.
+    """Build ``cue`` with agents that are dead between the first and the last step.
 
-    The episode goes on meanwhile, and the dead come back as the same units (``joined`` stays
-    False) to report. Memory that a death resets earns at most ``(1 + 1 / n_agents) / 2``.
+    All agents but the first die. The episode continues, and the same units revive (``joined``
+    stays False) to report. Memory that a death resets earns at most ``(1 + 1 / n_agents) / 2``.
     """
 
     def alive(t: jax.Array) -> jax.Array:
         return (jnp.arange(n_agents) == 0) | (t == 0) | (t >= length - 1)
 
-    return _memory("death", n_agents, length, alive)
+    return _memory_task("death", n_agents, length, alive)
 
 
 def _phases(name: str, n_agents: int, length: int, truncates: bool) -> Env:
     spec = flat_spec(n_agents, length, 2, length)
 
     def observe(state: ProbeState) -> EntityObs:
-        return flat_obs(
-            spec, jnp.tile(jax.nn.one_hot(state.t % length, length), (n_agents, 1))
-        )
+        phase = jax.nn.one_hot(state.t % length, length)
+        return flat_obs(spec, jnp.tile(phase, (n_agents, 1)))
 
     def pay(state: ProbeState, action: jax.Array) -> tuple[Any, jax.Array]:
         return state.hidden, jnp.ones(n_agents)
 
-    return _clocked(name, spec, lambda key: (), observe, pay, truncates)
+    return _fixed_length(name, spec, lambda key: (), observe, pay, truncates)
 
 
 def _one_step(
     name: str, n_agents: int, pay: Callable[[Any, Any], jax.Array], n_actions: int = 2
 ) -> Env:
-    """One-step episodes; an agent sees who it is, and a random sign ``cue`` that ``pay`` may use."""
+    """Build one-step episodes in which an agent observes its index and a random sign."""
     spec = flat_spec(n_agents, n_agents + 1, n_actions, episode_limit=1)
 
     def observe(state: ProbeState) -> EntityObs:
-        return flat_obs(
-            spec, jnp.concatenate([jnp.eye(n_agents), state.hidden[:, None]], axis=-1)
-        )
+        index = jnp.eye(n_agents)
+        return flat_obs(spec, jnp.concatenate([index, state.hidden[:, None]], axis=-1))
 
     def step_pay(state: ProbeState, action: jax.Array) -> tuple[Any, jax.Array]:
         return state.hidden, pay(action, state.hidden)
 
-    return _clocked(
-        name,
-        spec,
-        lambda key: jax.random.rademacher(key, (n_agents,), jnp.float32),
-        observe,
-        step_pay,
-    )
+    return _fixed_length(name, spec, _random_signs(n_agents), observe, step_pay)
 
 
-def _memory(
+def _memory_task(
     name: str,
     n_agents: int,
     length: int,
     alive: Callable[[jax.Array], Bool[Array, "N"]],
 ) -> Env:
-    """A sign seen at the first step, reported at the last by action 1 (minus) or 2 (plus); 0 does nothing."""
+    """Build ``cue``: action 1 reports a minus, action 2 a plus, action 0 is a no-op."""
     spec = flat_spec(n_agents, length + 1, 3, length)
 
     def observe(state: ProbeState) -> EntityObs:
-        living = alive(state.t)
-        seen = jnp.where(state.t == 0, state.hidden, 0.0)[:, None]
-        own = jnp.concatenate([_time(state, n_agents, length), seen], axis=-1)
-        avail = jnp.stack([jnp.ones(n_agents, bool), living, living], axis=-1)
-        return flat_obs(
-            spec, jnp.where(living[:, None], own, 0.0), avail=avail, alive=living
-        )
+        is_alive = alive(state.t)
+        sign = jnp.where(state.t == 0, state.hidden, 0.0)[:, None]
+        time = _one_hot_time(state, n_agents, length)
+        own = jnp.concatenate([time, sign], axis=-1)
+        avail = jnp.stack([jnp.ones(n_agents, bool), is_alive, is_alive], axis=-1)
+        own = jnp.where(is_alive[:, None], own, 0.0)
+        return flat_obs(spec, own, avail=avail, alive=is_alive)
 
     def pay(state: ProbeState, action: jax.Array) -> tuple[Any, jax.Array]:
-        right = jnp.mean(action == jnp.where(state.hidden > 0, 2, 1))
-        return state.hidden, jnp.full(
-            n_agents, jnp.where(state.t == length - 1, right, 0.0)
-        )
+        correct = jnp.mean(action == jnp.where(state.hidden > 0, 2, 1))
+        reward = jnp.where(state.t == length - 1, correct, 0.0)
+        return state.hidden, jnp.full(n_agents, reward)
 
-    return _clocked(
-        name,
-        spec,
-        lambda key: jax.random.rademacher(key, (n_agents,), jnp.float32),
-        observe,
-        pay,
-    )
+    return _fixed_length(name, spec, _random_signs(n_agents), observe, pay)
 
 
-def _clocked(
+def _fixed_length(
     name: str,
     spec: Spec,
     draw: Callable[[Key], Any],
@@ -227,7 +221,11 @@ def _clocked(
     pay: Callable[[ProbeState, jax.Array], tuple[Any, Float[Array, "N"]]],
     truncates: bool = False,
 ) -> Env:
-    """A probe that ends after ``spec.episode_limit`` actions: terminated, or cut by ``batched``'s clock."""
+    """Build a probe whose episodes end after ``spec.episode_limit`` actions.
+
+    ``draw`` samples the hidden state, and ``pay`` returns the next hidden state and the rewards.
+    Episodes terminate, or are truncated by ``batched`` if ``truncates``.
+    """
 
     def reset(key: Key) -> tuple[ProbeState, EntityObs]:
         state = ProbeState(t=jnp.zeros((), jnp.int32), hidden=draw(key))
@@ -236,13 +234,17 @@ def _clocked(
     def step(key: Key, state: ProbeState, action: jax.Array) -> tuple[ProbeState, Step]:
         hidden, reward = pay(state, action)
         state = ProbeState(t=state.t + 1, hidden=hidden)
-        ended = (state.t >= spec.episode_limit) & (not truncates)
-        return state, Step(observe(state), reward, ended)
+        terminated = (state.t >= spec.episode_limit) & (not truncates)
+        return state, Step(observe(state), reward, terminated)
 
     return batched(SingleEnv(f"probe_{name}", spec, reset, step))
 
 
-def _time(state: ProbeState, n_agents: int, length: int) -> Float[Array, "N T"]:
+def _random_signs(n_agents: int) -> Callable[[Key], Float[Array, "N"]]:
+    return lambda key: jax.random.rademacher(key, (n_agents,), jnp.float32)
+
+
+def _one_hot_time(state: ProbeState, n_agents: int, length: int) -> Float[Array, "N T"]:
     return jnp.tile(jax.nn.one_hot(state.t, length), (n_agents, 1))
 
 
@@ -262,26 +264,31 @@ PROBES: dict[str, Callable[..., Env]] = {
 
 
 def make(name: str, **options: Any) -> Env:
-    """Build the probe ``name``, for the registry; raises ``ConfigError`` for an option that is unknown or wrong."""
+    """Build a probe by its name.
+
+    Args:
+        name: A key of ``PROBES``.
+        **options: Arguments of the probe; integers must be at least 1.
+
+    Returns:
+        A batch of environments as pure functions.
+
+    Raises:
+        ConfigError: If an option is unknown or has a wrong type or value.
+    """
     probe = PROBES[name]
-    kinds = typing.get_type_hints(probe)
-    kinds.pop("return")
-    return probe(
-        **{option: _option(kinds, option, value) for option, value in options.items()}
-    )
+    types = typing.get_type_hints(probe)
+    types.pop("return")
+    parsed = {
+        option: _parse_option(types, option, value) for option, value in options.items()
+    }
+    return probe(**parsed)
 
 
-def _option(kinds: dict[str, Any], option: str, value: Any) -> Any:
-    """``value`` in the type of the option; whole numbers are sizes, so at least 1."""
-    near = nearest(option, kinds)
-    check(
-        option in kinds,
-        f"env.{option}",
-        value,
-        f"unknown option; the nearest valid one is {near}",
-    )
-    return (
-        count(option, value)
-        if kinds[option] is int
-        else build(kinds[option], value, f"env.{option}")
-    )
+def _parse_option(types: dict[str, Any], option: str, value: Any) -> Any:
+    key = f"env.{option}"
+    fix = f"did you mean {nearest(option, types)}?" if types else "expected none"
+    check(option in types, key, value, f"unknown option; {fix}")
+    if types[option] is int:
+        return parse_count(option, value)
+    return build(types[option], value, key)

@@ -1,7 +1,8 @@
-"""Names to worlds: ``make("smax_10v10")`` builds an ``Env``; nothing here imports JAX.
+"""Registry of environments: ``make("smax_10v10")`` builds an ``Env``.
 
-A *family* answers for many names and may generate more than it lists (``smax_40v40``). A single
-environment is added by ``register`` or by a Python entry point in the group ``jmarl.envs``.
+A family builds many environments and may accept more names than it lists (``smax_40v40``). A
+single environment is added with ``register``, or by a Python entry point in the group
+``jmarl.envs``. Nothing here imports JAX.
 """
 
 from __future__ import annotations
@@ -18,33 +19,34 @@ if TYPE_CHECKING:
     from jmarl.types import Env
 
 
-Target = str | Callable[..., Any]
-"""A function, or ``"package.module:function"``, imported when it is first called."""
+FunctionRef = str | Callable[..., Any]
+"""A function, or ``"package.module:function"``, which is imported on first use."""
 
 
 class Family(NamedTuple):
-    """Environments that share a builder.
-
-    ``make(name, **options) -> Env`` gets the full name. ``names() -> [(name, one line)]`` lists
-    what ``jmarl envs`` prints and ``matches(name) -> bool`` also accepts generated names; neither
-    may import JAX. ``hint`` says in an error what can be generated. ``scene(name, state) -> Scene``
-    draws one world's state, if the family can be watched.
-    """
+    """Environments that share a builder."""
 
     name: str
-    make: Target
-    names: Target
-    matches: Target
+    make: FunctionRef
+    """``make(name, **options) -> Env``, with the full name of the environment."""
+    names: FunctionRef
+    """``names() -> [(name, description)]``, for ``jmarl envs``. It must not import JAX."""
+    matches: FunctionRef
+    """``matches(name) -> bool``, also True for unlisted names. It must not import JAX."""
     hint: str = ""
-    scene: Target | None = None
+    """Pattern of the unlisted names, for error messages."""
+    scene: FunctionRef | None = None
+    """``scene(name, state) -> Scene``: a picture of one environment's state."""
 
 
 class Entry(NamedTuple):
-    """One environment of a user's own: ``factory(**options) -> Env``, and as in ``Family`` what draws it."""
+    """A single registered environment."""
 
-    factory: Target
+    factory: FunctionRef
+    """``factory(**options) -> Env``."""
     doc: str
-    scene: Target | None = None
+    scene: FunctionRef | None = None
+    """As in ``Family``."""
 
 
 FAMILIES: list[Family] = [
@@ -59,86 +61,130 @@ FAMILIES: list[Family] = [
     Family(
         "jaxmarl",
         make="jmarl.envs.adapters.jaxmarl_adapter:make",
-        names="jmarl.envs.names:jaxmarl_names",
-        matches="jmarl.envs.names:matches_jaxmarl",
-        hint="jaxmarl_ID for an ID of JaxMARL's",
+        names="jmarl.envs.catalog:jaxmarl_names",
+        matches="jmarl.envs.catalog:matches_jaxmarl",
+        hint="jaxmarl_ID for any ID of JaxMARL's registry",
     ),
     Family(
         "jumanji",
         make="jmarl.envs.adapters.jumanji_adapter:make",
-        names="jmarl.envs.names:jumanji_names",
-        matches="jmarl.envs.names:matches_jumanji",
-        hint="lbf_[Ss-]GxG-Pp-Ff[-coop] and rware_(tiny|small|medium|large)-Nag[-easy|-hard] for other sizes",
+        names="jmarl.envs.catalog:jumanji_names",
+        matches="jmarl.envs.catalog:matches_jumanji",
+        hint="lbf_[Ss-]GxG-Pp-Ff[-coop] and "
+        "rware_(tiny|small|medium|large)-Nag[-easy|-hard] for other sizes",
     ),
     Family(
         "probe",
         make="jmarl.envs.probes:make",
-        names="jmarl.envs.names:probe_names",
-        matches="jmarl.envs.names:matches_probe",
+        names="jmarl.envs.catalog:probe_names",
+        matches="jmarl.envs.catalog:matches_probe",
     ),
 ]
 _ENTRIES: dict[str, Entry] = {}
 
 
 def make(name: str, **options: Any) -> Env:
-    """Build the environment ``name``; ``options`` go to its builder.
+    """Build an environment by its name.
 
-    Raises ``ValueError``, naming the nearest known names, when nothing answers to ``name``.
+    Args:
+        name: A listed name, or one that a family generates, for example ``smax_40v40``.
+        **options: Options of the environment, passed to its builder.
+
+    Returns:
+        A batch of environments as pure functions.
+
+    Raises:
+        ValueError: If the name is unknown. The message suggests similar names.
+        ConfigError: If an option is unknown or has a wrong value.
     """
-    entry = _entry(name)
+    entry = _find_entry(name)
     if entry is not None:
-        return resolve(entry.factory)(**options)
-    return resolve(family_of(name).make)(name, **options)
+        return _load(entry.factory)(**options)
+    return _load(family_of(name).make)(name, **options)
 
 
 def names() -> list[tuple[str, str]]:
-    """Every listed environment as (name, one-line description), sorted by family."""
-    listed = [row for family in FAMILIES for row in resolve(family.names)()]
-    own = [(name, entry.doc) for name, entry in sorted(_ENTRIES.items())]
-    plugged = [(point.name, f"from {point.value}") for point in _plugins().values()]
-    return listed + own + plugged
+    """List the known environments.
+
+    Returns:
+        Pairs of a name and a one-line description: those of the families in their order, then
+        registered environments, then entry points. Unlisted names of families are missing.
+    """
+    listed = [row for family in FAMILIES for row in _load(family.names)()]
+    registered = [(name, entry.doc) for name, entry in sorted(_ENTRIES.items())]
+    installed = [(name, f"from {point.value}") for name, point in _plugins().items()]
+    return listed + registered + installed
 
 
 def family_of(name: str) -> Family:
-    """The family that builds ``name``, generated names included.
+    """Find the family that builds an environment.
 
-    Raises ``ValueError`` as ``make`` does; an environment registered singly has no family.
+    Args:
+        name: A listed or a generated name.
+
+    Returns:
+        The family. A registered environment or an entry point has none.
+
+    Raises:
+        ValueError: If no family builds ``name``.
     """
     for family in FAMILIES:
-        if resolve(family.matches)(name):
+        if _load(family.matches)(name):
             return family
     raise ValueError(_unknown(name))
 
 
 def scene_of(name: str) -> Callable[..., Any] | None:
-    """What draws a state of ``name``, ``scene(name, state) -> Scene``; None if nothing does."""
-    entry = _entry(name)
+    """Find the function that draws the state of an environment.
+
+    Args:
+        name: A known name.
+
+    Returns:
+        ``scene(name, state) -> Scene``, or None if the environment has none.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    entry = _find_entry(name)
     scene = entry.scene if entry else family_of(name).scene
-    return resolve(scene) if scene else None
+    return _load(scene) if scene else None
 
 
 def register(
-    name: str, factory: Target, doc: str = "", scene: Target | None = None
+    name: str, factory: FunctionRef, doc: str = "", scene: FunctionRef | None = None
 ) -> None:
-    """Make ``factory(**options) -> Env`` known as ``name``; raises ``ValueError`` if the name is taken."""
-    if _entry(name) is not None or any(
-        resolve(family.matches)(name) for family in FAMILIES
-    ):
-        raise ValueError(f"environment {name!r} is already registered")
+    """Add an environment to the registry.
+
+    Args:
+        name: New name, for ``make`` and for ``env=<name>``.
+        factory: ``factory(**options) -> Env``, or ``"package.module:function"``.
+        doc: One-line description, for ``jmarl envs``.
+        scene: ``scene(name, state) -> Scene``, which draws the state of one environment.
+
+    Raises:
+        ValueError: If the name is taken.
+    """
+    in_family = any(_load(family.matches)(name) for family in FAMILIES)
+    if in_family or _find_entry(name) is not None:
+        raise ValueError(
+            f"environment {name!r} is already registered; choose another name"
+        )
     _ENTRIES[name] = Entry(factory, doc, scene)
 
 
-def resolve(target: Target) -> Callable[..., Any]:
-    """The function behind a target, importing its module if need be."""
-    if not isinstance(target, str):
-        return target
-    module, _, attribute = target.partition(":")
-    return getattr(import_module(module), attribute)
+def _load(ref: FunctionRef) -> Callable[..., Any]:
+    if not isinstance(ref, str):
+        return ref
+    module, _, function = ref.partition(":")
+    return getattr(import_module(module), function)
 
 
-def _entry(name: str) -> Entry | None:
+def _find_entry(name: str) -> Entry | None:
+    if name in _ENTRIES:
+        return _ENTRIES[name]
     point = _plugins().get(name)
-    return _ENTRIES.get(name) or (Entry(point.load(), "") if point else None)
+    return Entry(point.load(), "") if point else None
 
 
 @cache
@@ -147,7 +193,12 @@ def _plugins() -> dict[str, EntryPoint]:
 
 
 def _unknown(name: str) -> str:
+    """Return the error message for an unknown name."""
     known = [listed for listed, _ in names()]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:3]
-    hints = [family.hint for family in FAMILIES if family.hint]
-    return f"unknown environment {name!r}; nearest: {', '.join([*near, *hints])}"
+    similar = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if similar:
+        fix = f"did you mean {' or '.join(similar)}?"
+    else:
+        fix = "`jmarl envs` lists the known ones"
+    patterns = "; ".join(family.hint for family in FAMILIES if family.hint)
+    return f"unknown environment {name!r}; {fix} (also valid: {patterns})"

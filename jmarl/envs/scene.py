@@ -1,4 +1,4 @@
-"""A picture of one world, as plain shapes: what an environment gives so that its episodes can be watched."""
+"""Picture of a single environment as plain shapes, from which videos are drawn."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import NamedTuple
 
 
 class Disc(NamedTuple):
-    """Something round, with a bar over it that shows how much is left of it."""
+    """A disc with a label and a bar above it, for example an agent and its health."""
 
     x: float
     y: float
     radius: float
     color: str
     label: str
-    left: float
-    """From 0, drawn as an empty ring, to 1."""
+    fill: float
+    """Filled fraction of the bar, from 0 to 1; a disc with 0 is drawn as an empty ring."""
 
 
 class Line(NamedTuple):
-    """From one point to another."""
+    """A line from ``(x0, y0)`` to ``(x1, y1)``."""
 
     x0: float
     y0: float
@@ -28,7 +28,7 @@ class Line(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What a world looks like; the origin is at the lower left."""
+    """A picture of a single environment; the origin is at the lower left."""
 
     width: float
     height: float

@@ -1,1 +1,4 @@
-"""Pure functions of arrays: returns, minibatches, value statistics, optimizer chains."""
+"""Building blocks of learning, as pure functions of arrays.
+
+They cover returns, minibatches, replay, exploration, value statistics, optimizers and gradients.
+"""

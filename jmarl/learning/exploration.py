@@ -1,4 +1,4 @@
-"""Epsilon-greedy choice among the available actions, and its schedule."""
+"""Epsilon-greedy choice among the available actions, and a linear schedule of epsilon."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from jmarl.types import Key
 def greedy(
     q: Float[Array, "*batch A"], avail: Bool[Array, "*batch A"]
 ) -> Int[Array, "*batch"]:
-    """The available action of the highest value, the first of equals."""
+    """Return the available action with the highest value.
+
+    Args:
+        q: Action values ``[..., A]``.
+        avail: Mask of available actions ``[..., A]``.
+
+    Returns:
+        Actions ``[...]``. Ties go to the first action.
+    """
     return jnp.argmax(jnp.where(avail, q, -jnp.inf), axis=-1)
 
 
@@ -24,17 +32,38 @@ def epsilon_greedy(
     avail: Bool[Array, "*batch A"],
     epsilon: Float[Array, ""],
 ) -> Int[Array, "*batch"]:
-    """Uniform among the available actions with probability ``epsilon``, else greedy; each row draws for itself."""
-    coin_key, pick_key = jax.random.split(key)
-    rank = jnp.where(avail, jax.random.uniform(pick_key, avail.shape), -1.0)
-    explores = jax.random.uniform(coin_key, avail.shape[:-1]) < epsilon
-    return jnp.where(explores, jnp.argmax(rank, axis=-1), greedy(q, avail))
+    """Draw a uniform available action with probability ``epsilon``, else take the greedy one.
+
+    Args:
+        key: Random key. Every entry of the batch draws independently.
+        q: Action values ``[..., A]``.
+        avail: Mask of available actions ``[..., A]``.
+        epsilon: Exploration rate in [0, 1].
+
+    Returns:
+        Actions ``[...]``.
+    """
+    explore_key, action_key = jax.random.split(key)
+    noise = jnp.where(avail, jax.random.uniform(action_key, avail.shape), -1.0)
+    explores = jax.random.uniform(explore_key, avail.shape[:-1]) < epsilon
+    return jnp.where(explores, jnp.argmax(noise, axis=-1), greedy(q, avail))
 
 
 def linear_decay(
     start: float, end: float, steps: int
 ) -> Callable[[Float[Array, ""]], Float[Array, ""]]:
-    """``rate(env_steps)``: from ``start`` to ``end`` over ``steps`` environment steps, and ``end`` from then on."""
-    return lambda env_steps: (
-        end + (start - end) * jnp.maximum(0.0, 1.0 - env_steps / steps)
-    )
+    """Return a schedule that falls linearly and then stays constant.
+
+    Args:
+        start: Rate at environment step 0.
+        end: Rate from environment step ``steps`` on.
+        steps: Environment steps of the decay.
+
+    Returns:
+        Function ``rate(env_steps)``.
+    """
+
+    def rate(env_steps: Float[Array, ""]) -> Float[Array, ""]:
+        return end + (start - end) * jnp.maximum(0.0, 1.0 - env_steps / steps)
+
+    return rate

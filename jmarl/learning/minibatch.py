@@ -1,9 +1,11 @@
-"""Minibatches of whole environments, drawn by lanes so that no row leaves its device.
+"""Minibatches of whole environments, shuffled within environment shards.
 
-The environment axis B is read as ``[lanes, B / lanes]`` and permuted within each lane. A device
-holds whole lanes, so the shuffle moves nothing between devices, needs no mesh, and gives the same
-minibatches on every device count that divides 8. (A ``take`` along the sharded axis agrees in its
-result, and makes every device compute every minibatch.)
+The environment axis B is reshaped to ``[shards, B / shards]`` and permuted within each shard.
+A device holds whole shards, so shuffling moves no data between devices and needs no mesh.
+The minibatches are the same on every device count that divides 8.
+
+A plain ``take`` along the sharded axis gives the same result. It makes every device compute
+every minibatch.
 """
 
 from __future__ import annotations
@@ -24,43 +26,80 @@ State = TypeVar("State")
 
 
 def num_env_shards() -> int:
-    """Lanes of the environment axis: the least common multiple of 8 and the device count."""
+    """Return the number of environment shards.
+
+    Returns:
+        Least common multiple of 8 and the device count.
+    """
     return math.lcm(8, jax.device_count())
 
 
 def check_batch(num_envs: int, minibatches: int) -> None:
-    """Raise ``ConfigError`` unless every minibatch gets equally many environments of every lane."""
-    unit = num_env_shards() * minibatches
+    """Check that every minibatch gets equally many environments of every shard.
+
+    Args:
+        num_envs: Environments B of a batch.
+        minibatches: Minibatches of an epoch.
+
+    Raises:
+        ConfigError: If ``num_envs`` is not a multiple of shards x minibatches.
+    """
+    shards = num_env_shards()
+    unit = shards * minibatches
     if num_envs % unit:
         nearest = max(1, round(num_envs / unit)) * unit
         raise ConfigError(
             f"num_envs={num_envs}: must be a multiple of {unit} "
-            f"({num_env_shards()} lanes x system.minibatches={minibatches}); the nearest is {nearest}"
+            f"({shards} environment shards x system.minibatches={minibatches}); "
+            f"the nearest is {nearest}"
         )
 
 
-def draw(key: Key, batch: int, minibatches: int) -> Int[Array, "M L B/(L*M)"]:
-    """One epoch of minibatches: for each, the environments (within their lane) of every lane."""
-    lanes = num_env_shards()
+def minibatch_indices(
+    key: Key, batch: int, minibatches: int
+) -> Int[Array, "M S B/(S*M)"]:
+    """Draw the minibatches of one epoch.
+
+    Args:
+        key: Random key of the shuffle.
+        batch: Environments B.
+        minibatches: Minibatches M.
+
+    Returns:
+        Indices ``[M, S, B / (S * M)]`` of environments, which count from 0 within each of the
+        S shards.
+
+    Raises:
+        ConfigError: If the batch does not divide into shards and minibatches.
+    """
+    shards = num_env_shards()
     check_batch(batch, minibatches)
-    order = jax.vmap(lambda k: jax.random.permutation(k, batch // lanes))(
-        jax.random.split(key, lanes)
-    )
-    return order.reshape(lanes, minibatches, -1).swapaxes(0, 1)
+    keys = jax.random.split(key, shards)
+    order = jax.vmap(lambda k: jax.random.permutation(k, batch // shards))(keys)
+    return order.reshape(shards, minibatches, -1).swapaxes(0, 1)
 
 
-def gather(tree: Any, index: Int[Array, "L m"], axis: int) -> Any:
-    """Select environments: every leaf ``[.., B, ..]``, with B at ``axis``, becomes ``[.., L * m, ..]``."""
-    lanes, size = index.shape
+def take_envs(tree: Any, index: Int[Array, "S m"], axis: int) -> Any:
+    """Select environments by their index within each shard.
 
-    def leaf(x):
-        x = x.reshape(
-            *x.shape[:axis], lanes, x.shape[axis] // lanes, *x.shape[axis + 1 :]
-        )
-        picked = jax.vmap(
-            lambda lane, i: jnp.take(lane, i, axis=axis, mode="clip"), (axis, 0), axis
-        )(x, index)
-        return picked.reshape(*x.shape[:axis], lanes * size, *x.shape[axis + 2 :])
+    Args:
+        tree: Pytree with leaves ``[..., B, ...]``.
+        index: Indices ``[S, m]``, m environments of each of the S shards.
+        axis: Axis of B.
+
+    Returns:
+        Pytree with leaves ``[..., S * m, ...]``.
+    """
+    shards, size = index.shape
+
+    def take(shard: Array, i: Array) -> Array:
+        return jnp.take(shard, i, axis=axis, mode="clip")
+
+    def leaf(x: Array) -> Array:
+        before, after = x.shape[:axis], x.shape[axis + 1 :]
+        x = x.reshape(*before, shards, x.shape[axis] // shards, *after)
+        taken = jax.vmap(take, (axis, 0), axis)(x, index)
+        return taken.reshape(*before, shards * size, *after)
 
     return jax.tree.map(leaf, tree)
 
@@ -75,19 +114,33 @@ def scan_minibatches(
     epochs: int,
     minibatches: int,
 ) -> tuple[State, Any]:
-    """Fold ``fn(state, steps, carry) -> (state, out)`` over epochs of minibatches.
+    """Fold a function over shuffled minibatches.
 
-    ``steps`` has leaves ``[T, B, ...]`` and ``carry``, the memory before row 0, leaves
-    ``[B, ...]``; an environment's carry goes with its rows. Each minibatch is gathered inside the
-    scan, so no shuffled copy of the batch exists. Each environment is in one minibatch of every
-    epoch. The outputs are stacked to ``[epochs, minibatches, ...]``.
+    Each environment is in one minibatch of every epoch, together with its carry. A minibatch
+    is gathered inside the scan, so no shuffled copy of the batch exists.
+
+    Args:
+        fn: Function ``(state, steps, carry) -> (state, output)`` of one minibatch.
+        state: Initial state.
+        key: Random key of the shuffles.
+        steps: Pytree with leaves ``[T, B, ...]``.
+        carry: Memory before row 0, with leaves ``[B, ...]``.
+        epochs: Passes over the batch.
+        minibatches: Minibatches of an epoch.
+
+    Returns:
+        Final state, and the outputs with leaves ``[epochs, minibatches, ...]``.
+
+    Raises:
+        ConfigError: If B does not divide into shards and minibatches.
     """
     batch = jax.tree.leaves(steps)[0].shape[1]
 
-    def minibatch(state, index):
-        return fn(state, gather(steps, index, 1), gather(carry, index, 0))
+    def minibatch(state: State, index: Array) -> tuple[State, Any]:
+        return fn(state, take_envs(steps, index, 1), take_envs(carry, index, 0))
 
-    def epoch(state, key):
-        return jax.lax.scan(minibatch, state, draw(key, batch, minibatches))
+    def epoch(state: State, key: Key) -> tuple[State, Any]:
+        indices = minibatch_indices(key, batch, minibatches)
+        return jax.lax.scan(minibatch, state, indices)
 
     return jax.lax.scan(epoch, state, jax.random.split(key, epochs))

@@ -1,4 +1,11 @@
-"""Running statistics of value targets, so that the critic learns numbers of order one."""
+"""Running statistics of value targets, which keep the outputs of the critic of order one.
+
+Value normalization of Yu et al. 2022 (arXiv:2103.01955), Appendix: exponential moving averages
+of mean and mean square, corrected for the bias of their start at zero.
+
+Differs from the paper: one update per learning phase instead of one per minibatch, and a
+shorter memory.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +18,22 @@ MIN_VARIANCE = 1e-4
 
 
 class ValueStats(struct.PyTreeNode):
-    """Exponential moving averages that start at zero, and the weight they have gathered."""
+    """Exponential moving averages that start at zero."""
 
     mean: Float[Array, ""]
+    """Average of the targets, biased towards zero."""
     square: Float[Array, ""]
+    """Average of the squared targets, biased towards zero."""
     weight: Float[Array, ""]
+    """Sum of the weights of all updates, which divides the bias out."""
 
 
 def init_stats() -> ValueStats:
-    """Statistics that have seen nothing; with them both maps below are the identity."""
+    """Return statistics without data.
+
+    Returns:
+        Statistics for which ``normalize`` and ``denormalize`` are the identity.
+    """
     return ValueStats(mean=jnp.zeros(()), square=jnp.zeros(()), weight=jnp.zeros(()))
 
 
@@ -30,11 +44,16 @@ def update_stats(
     *,
     decay: float,
 ) -> ValueStats:
-    """Take in the finite targets where ``mask``; none at all leaves the statistics as they are.
+    """Add a batch of value targets to the statistics.
 
-    The value normalization of Yu et al. 2022 (arXiv:2103.01955), Appendix: an average of mean and
-    mean square with the bias of its zero start divided out. Differs from it: one update a learning
-    phase, not one a minibatch, and a shorter memory.
+    Args:
+        stats: Statistics before the batch.
+        target: Value targets in units of reward ``[...]``. Targets that are not finite are ignored.
+        mask: Mask of the targets that count. It broadcasts against ``target``.
+        decay: Weight of the old averages in [0, 1]. With 1 values are not normalized.
+
+    Returns:
+        New statistics, or the old ones if no target counts.
     """
     mask = jnp.broadcast_to(mask, target.shape) & jnp.isfinite(target)
     target = jnp.where(mask, target, 0.0)
@@ -52,21 +71,44 @@ def update_stats(
 
 
 def mean_std(stats: ValueStats) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The debiased mean and standard deviation; 0 and 1 before the first update."""
-    seen = stats.weight > 0
-    weight = jnp.where(seen, stats.weight, 1.0)
+    """Return the mean and the standard deviation, without the bias of the start at zero.
+
+    Args:
+        stats: Running statistics.
+
+    Returns:
+        Mean and standard deviation; 0 and 1 before the first update.
+    """
+    updated = stats.weight > 0
+    weight = jnp.where(updated, stats.weight, 1.0)
     mean = stats.mean / weight
     variance = jnp.maximum(stats.square / weight - mean**2, MIN_VARIANCE)
-    return mean, jnp.where(seen, jnp.sqrt(variance), 1.0)
+    return mean, jnp.where(updated, jnp.sqrt(variance), 1.0)
 
 
 def normalize(stats: ValueStats, value: Float[Array, "..."]) -> Float[Array, "..."]:
-    """From units of reward to units of the critic's output."""
+    """Convert values from units of reward to normalized units.
+
+    Args:
+        stats: Running statistics.
+        value: Values in units of reward, of any shape.
+
+    Returns:
+        Values in the units of the critic's output, of the same shape.
+    """
     mean, std = mean_std(stats)
     return (value - mean) / std
 
 
 def denormalize(stats: ValueStats, value: Float[Array, "..."]) -> Float[Array, "..."]:
-    """From units of the critic's output to units of reward."""
+    """Convert values from normalized units to units of reward.
+
+    Args:
+        stats: Running statistics.
+        value: Values in the units of the critic's output, of any shape.
+
+    Returns:
+        Values in units of reward, of the same shape.
+    """
     mean, std = mean_std(stats)
     return value * std + mean

@@ -1,10 +1,14 @@
-"""Learning on several devices: each takes the gradient of its own environments, and they are added once.
+"""Gradients on several devices: each device differentiates its own environments.
 
-A program is traced under ``jax.set_mesh`` of a mesh with one axis, ``ENV_AXIS``, along which the
-environments lie. Acting is left to XLA's partitioner: environments have nothing to do with each
-other but for a flag a step, whether any of them ends. A gradient is not: the partitioner would add the gradient
-of a recurrent kernel up over the devices in every time step, and gather rows where networks merge axes.
-Without a mesh, or with one device, nothing is split.
+A program is traced under ``jax.set_mesh`` with a mesh of one axis, ``ENV_AXIS``, along which the
+environments are split. Without a mesh, or with one device, nothing is split.
+
+Acting is left to XLA's partitioner. Environments are independent, except for one flag per step
+(whether any of them ends).
+
+Gradients are computed per device and summed once. The partitioner would instead reduce the
+gradient of a recurrent kernel over the devices in every time step. It would also gather rows
+where networks merge axes.
 """
 
 from __future__ import annotations
@@ -19,70 +23,103 @@ from jaxtyping import Array, Bool, Float
 
 
 ENV_AXIS = "env"
-"""The mesh axis that the environment axis B of every array is split along."""
+"""Mesh axis along which the environment axis B of every array is split."""
 
 
 def env_devices() -> int:
-    """Devices that the environments are split over in the program being traced."""
+    """Return the number of devices that share the environments in the program being traced.
+
+    Returns:
+        Size of ``ENV_AXIS`` in the current mesh, or 1 without a mesh.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.shape.get(ENV_AXIS, 1)
 
 
 def split_envs(tree: Any) -> Any:
-    """Leaves that lead with B, a multiple of ``env_devices()``, split over the devices; values are as before."""
+    """Split arrays over the devices along their environment axis.
+
+    Args:
+        tree: Pytree with leaves ``[B, ...]``; B must be a multiple of ``env_devices()``.
+
+    Returns:
+        The same values with a sharding constraint.
+    """
     if env_devices() == 1:
         return tree
-    return jax.tree.map(
-        lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec(ENV_AXIS)), tree
-    )
+    spec = PartitionSpec(ENV_AXIS)
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), tree)
 
 
 def mean_weights(mask: Bool[Array, "..."]) -> Float[Array, "..."]:
-    """Weights of a mean over ``mask``: a weighted sum is the mean, and a part's weighted sum its share of it."""
+    """Return the weights that turn a sum into a mean over a mask.
+
+    A weighted sum over a part of the entries is the share of that part in the mean. Shares of
+    several devices add up to the mean.
+
+    Args:
+        mask: Entries that count ``[...]``.
+
+    Returns:
+        Weights ``[...]`` that add up to 1, or zeros if the mask is empty.
+    """
     return mask / jnp.maximum(mask.sum(), 1)
 
 
 def weighted_sum(
     x: Float[Array, "..."], weight: Float[Array, "..."]
 ) -> Float[Array, ""]:
-    """Sum of ``x * weight``. What has no weight may be anything, NaN included."""
+    """Return the sum of ``x * weight``.
+
+    Args:
+        x: Numbers ``[...]``. Entries of zero weight may be anything, including NaN.
+        weight: Nonnegative weights of the same shape.
+
+    Returns:
+        Scalar.
+    """
     return jnp.sum(jnp.where(weight > 0, x, 0.0) * weight)
 
 
 def gradient(
     loss: Callable[..., tuple[Float[Array, ""], Any]],
 ) -> Callable[..., tuple[Any, Any, Any]]:
-    """``fn(params, carry, *rows) -> (loss, aux, gradient)`` of ``loss(params, carry, *rows) -> (scalar, aux)``.
+    """Differentiate a loss that is a sum over environments, with one reduction over devices.
 
-    The loss must be a sum over environments: leaves of ``carry`` lead with B, those of ``rows`` with [T, B],
-    and each device gives ``loss`` its own environments; a term of ``params`` alone would be added once a device.
-    Leaves of ``aux`` are scalars, and come back as arrays of one number for each device.
+    Args:
+        loss: Function ``(params, carry, *rows) -> (scalar, aux)``. It is called on each device
+            with the environments of that device. Leaves of ``carry`` are ``[B, ...]``, those of
+            ``rows`` are ``[T, B, ...]``, and those of ``aux`` are scalars. A term that depends
+            only on ``params`` would be added once per device.
+
+    Returns:
+        Function ``(params, carry, *rows) -> (loss, aux, gradient)``. Leaves of ``aux`` are
+        ``[devices]``.
     """
-    local = jax.value_and_grad(loss, has_aux=True)
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
 
-    def own(params: Any, carry: Any, *rows: Any) -> tuple[Any, Any, Any]:
-        (total, aux), grads = local(params, carry, *rows)
+    def local_gradient(params: Any, carry: Any, *rows: Any) -> tuple[Any, Any, Any]:
+        (total, aux), grads = value_and_grad(params, carry, *rows)
         return total, jax.tree.map(lambda x: x[None], aux), grads
 
-    def added(*args: Any) -> tuple[Any, Any, Any]:
-        total, aux, grads = own(*args)
+    def summed_gradient(*args: Any) -> tuple[Any, Any, Any]:
+        total, aux, grads = local_gradient(*args)
         total, grads = jax.lax.psum((total, grads), ENV_AXIS)
         return total, aux, grads
 
-    def split(params: Any, carry: Any, *rows: Any) -> tuple[Any, Any, Any]:
+    def sharded_gradient(params: Any, carry: Any, *rows: Any) -> tuple[Any, Any, Any]:
         if env_devices() == 1:
-            return own(params, carry, *rows)
-        whole, envs, steps = (
-            PartitionSpec(),
-            PartitionSpec(ENV_AXIS),
-            PartitionSpec(None, ENV_AXIS),
+            return local_gradient(params, carry, *rows)
+        whole = PartitionSpec()
+        envs = PartitionSpec(ENV_AXIS)
+        steps = PartitionSpec(None, ENV_AXIS)
+        sharded = jax.shard_map(
+            summed_gradient,
+            in_specs=(whole, envs, *[steps] * len(rows)),
+            out_specs=(whole, envs, whole),
+            # True needs constants of a network (a zero state) to be marked as varying
+            check_vma=False,
         )
-        # check_vma: it asks that constants of the networks (a first state of zeros) be marked as varying
-        specs = {
-            "in_specs": (whole, envs, *[steps] * len(rows)),
-            "out_specs": (whole, envs, whole),
-            "check_vma": False,
-        }
-        return jax.shard_map(added, **specs)(params, carry, *rows)
+        return sharded(params, carry, *rows)
 
-    return split
+    return sharded_gradient

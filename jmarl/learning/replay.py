@@ -1,13 +1,19 @@
-"""Replay on the device: a ring of chunks, sampled environment by environment.
+"""Replay buffer on the device: a ring of chunks, sampled per environment.
 
-A *chunk* is what one rollout gave: ``length`` rows of each of B environments, and the memory before the first of
-them. A sequence is ``length + 1`` rows, the last for its value alone, which is the first of the next chunk and so is
-stored once. The newest chunk has no next one yet: the row after it stands where the next will begin, in a slot that is
-not sampled, so a ring of ``capacity`` chunks has one slot more. Sequences begin where chunks do, because memory is
-known there (the stored state of R2D2, Kapturowski et al. 2019, section 3, without its burn-in).
+A *chunk* holds one rollout: ``length`` rows of each of B environments, and the memory before the
+first row. A sampled sequence has ``length + 1`` rows. The last row is only used for its value. It
+is the first row of the next chunk and is therefore stored once.
 
-Environments are read as lanes, as in ``learning.minibatch``, and each is sampled from its own past: no row leaves its
-device.
+The newest chunk has no next chunk yet. Its last row is stored at the start of the next slot,
+which is not sampled. A ring of ``capacity`` chunks therefore has ``capacity + 1`` slots.
+
+Sequences start where chunks start, because the memory is known there. This is the stored state
+of R2D2 (Kapturowski et al. 2019, section 3).
+
+Differs from the paper: no burn-in.
+
+The environment axis is divided into shards, as in ``learning.minibatch``. Each shard is sampled
+from its own past, so no row leaves its device.
 """
 
 from __future__ import annotations
@@ -25,105 +31,153 @@ from jmarl.types import Carry, Key
 
 
 class Replay(struct.PyTreeNode):
-    """``rows`` has leaves ``[slots * length, B, ...]``, ``carry`` leaves ``[slots, B, ...]``."""
+    """Contents of a replay buffer. The number of inserted chunks is counted by its owner."""
 
     rows: Any
+    """Rows with leaves ``[slots * length, B, ...]``."""
     carry: Carry
+    """Memory before each chunk, with leaves ``[slots, B, ...]``."""
     length: int = struct.field(pytree_node=False)
+    """Rows of a chunk."""
 
     @property
     def slots(self) -> int:
-        """Chunks that can be held, and one."""
+        """Capacity in chunks, plus one."""
         return jax.tree.leaves(self.rows)[0].shape[0] // self.length
 
 
-def check_sequences(batch: int) -> None:
-    """Raise ``ConfigError`` unless every lane gives equally many sequences."""
-    lanes = num_env_shards()
-    if batch % lanes:
-        nearest = max(1, round(batch / lanes)) * lanes
+def check_batch_size(batch: int) -> None:
+    """Check that a batch has equally many sequences of every environment shard.
+
+    Args:
+        batch: Sequences of a batch.
+
+    Raises:
+        ConfigError: If ``batch`` is not a multiple of the number of shards.
+    """
+    shards = num_env_shards()
+    if batch % shards:
+        nearest = max(1, round(batch / shards)) * shards
         raise ConfigError(
-            f"system.batch_size={batch}: must be a multiple of {lanes} lanes; the nearest is {nearest}"
+            f"system.batch_size={batch}: must be a multiple of {shards} "
+            f"(the number of environment shards); the nearest is {nearest}"
         )
 
 
 def empty_replay(rows: Any, carry: Carry, capacity: int) -> Replay:
-    """Room for ``capacity`` chunks like ``rows``, leaves ``[length, B, ...]``, and ``carry``, leaves ``[B, ...]``."""
-    length, slots = jax.tree.leaves(rows)[0].shape[0], capacity + 1
+    """Allocate a replay buffer of zeros.
+
+    Args:
+        rows: Example of the rows of a chunk, with leaves ``[length, B, ...]``. Only shapes and
+            dtypes are read.
+        carry: Example of the memory before a chunk, with leaves ``[B, ...]``.
+        capacity: Chunks that the buffer can sample from.
+
+    Returns:
+        Empty replay buffer.
+    """
+    length = jax.tree.leaves(rows)[0].shape[0]
+    slots = capacity + 1
+
+    def empty_rows(x: Any) -> Array:
+        return jnp.zeros((slots * length, *x.shape[1:]), x.dtype)
+
+    def empty_carry(x: Any) -> Array:
+        return jnp.zeros((slots, *x.shape), x.dtype)
+
     return Replay(
-        rows=jax.tree.map(
-            lambda x: jnp.zeros((slots * length, *x.shape[1:]), x.dtype), rows
-        ),
-        carry=jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), carry),
+        rows=jax.tree.map(empty_rows, rows),
+        carry=jax.tree.map(empty_carry, carry),
         length=length,
     )
 
 
 def insert(replay: Replay, count: Int[Array, ""], rows: Any, carry: Carry) -> Replay:
-    """Add a chunk, ``length + 1`` rows, to a ring that has had ``count`` of them; it takes the place of the oldest."""
+    """Insert a chunk, in place of the oldest one if the buffer is full.
+
+    Args:
+        replay: Replay buffer.
+        count: Chunks inserted so far.
+        rows: Rows of the chunk and one more, with leaves ``[length + 1, B, ...]``.
+        carry: Memory before the chunk, with leaves ``[B, ...]``.
+
+    Returns:
+        Replay buffer with the chunk.
+    """
     length = replay.length
-    slot, following = count % replay.slots, (count + 1) % replay.slots
+    slot = count % replay.slots
+    next_slot = (count + 1) % replay.slots
 
-    def write(ring: Array, x: Array) -> Array:
-        ring = jax.lax.dynamic_update_slice_in_dim(ring, x[:length], slot * length, 0)
-        return jax.lax.dynamic_update_slice_in_dim(
-            ring, x[length:], following * length, 0
-        )
+    def write_rows(ring: Array, x: Array) -> Array:
+        update = jax.lax.dynamic_update_slice_in_dim
+        ring = update(ring, x[:length], slot * length, 0)
+        return update(ring, x[length:], next_slot * length, 0)
 
-    place = lambda ring, x: jax.lax.dynamic_update_index_in_dim(ring, x, slot, 0)  # noqa: E731
+    def write_carry(ring: Array, x: Array) -> Array:
+        return jax.lax.dynamic_update_index_in_dim(ring, x, slot, 0)
+
     return replay.replace(
-        rows=jax.tree.map(write, replay.rows, rows),
-        carry=jax.tree.map(place, replay.carry, carry),
+        rows=jax.tree.map(write_rows, replay.rows, rows),
+        carry=jax.tree.map(write_carry, replay.carry, carry),
     )
 
 
 def sample(
     replay: Replay, count: Int[Array, ""], key: Key, batch: int
 ) -> tuple[Any, Carry]:
-    """``batch`` sequences from a ring that has had ``count`` > 0 chunks: rows ``[length + 1, batch, ...]``, carry.
+    """Sample sequences uniformly with replacement, equally many of each environment shard.
 
-    Uniform, with replacement, over the chunks held of the environments of each lane. ``batch`` is a multiple of the
-    lanes. A ring that is not full needs no branch: only what it holds is drawn from.
+    Only chunks that the buffer holds are drawn, so a partly filled buffer needs no branch.
+
+    Args:
+        replay: Replay buffer.
+        count: Chunks inserted so far, at least one.
+        key: Random key.
+        batch: Number of sequences, a multiple of the number of shards.
+
+    Returns:
+        Rows with leaves ``[length + 1, batch, ...]``, and the memory before each sequence with
+        leaves ``[batch, ...]``.
     """
-    lanes, envs = num_env_shards(), jax.tree.leaves(replay.rows)[0].shape[1]
+    shards = num_env_shards()
+    num_envs = jax.tree.leaves(replay.rows)[0].shape[1]
     held = jnp.minimum(count, replay.slots - 1)
 
     def draw(key: Key) -> tuple[Array, Array]:
         env_key, age_key = jax.random.split(key)
-        age = jax.random.randint(age_key, (batch // lanes,), 1, held + 1)
-        return jax.random.randint(env_key, age.shape, 0, envs // lanes), (
-            count - age
-        ) % replay.slots
+        age = jax.random.randint(age_key, (batch // shards,), 1, held + 1)
+        env = jax.random.randint(env_key, age.shape, 0, num_envs // shards)
+        return env, (count - age) % replay.slots
 
-    env, slot = jax.vmap(draw)(jax.random.split(key, lanes))
-    row = slot * replay.length + jnp.arange(replay.length + 1)[:, None, None]
-    rows = jax.tree.map(
-        lambda ring: _pick(ring, env, row % (replay.slots * replay.length)), replay.rows
-    )
-    return rows, jax.tree.map(
-        lambda ring: _pick(ring, env, slot[None])[0], replay.carry
-    )
+    env, slot = jax.vmap(draw)(jax.random.split(key, shards))  # [S, m]
+    offset = jnp.arange(replay.length + 1)[:, None, None]
+    row = slot * replay.length + offset  # [length + 1, S, m]
+    row = row % (replay.slots * replay.length)
+    rows = jax.tree.map(lambda ring: _gather(ring, env, row), replay.rows)
+    carry = jax.tree.map(lambda ring: _gather(ring, env, slot[None])[0], replay.carry)
+    return rows, carry
 
 
-def _pick(
-    ring: Array, env: Int[Array, "lanes m"], row: Int[Array, "K lanes m"]
-) -> Array:
-    """``[R, B, ...]`` to ``[K, lanes * m, ...]``; ``env`` counts within the lane.
+def _gather(ring: Array, env: Int[Array, "S m"], row: Int[Array, "K S m"]) -> Array:
+    """Gather ``[K, S * m, ...]`` from ``[R, B, ...]``; ``env`` counts within a shard.
 
-    A gather with the lanes as its batch axis, written out: ``vmap`` would bring it to the front of the whole ring.
+    The gather has the shards as its batch axis. ``vmap`` would transpose the whole ring.
     """
-    lanes, size = env.shape
-    split = ring.reshape(len(ring), lanes, -1, *ring.shape[2:])
+    shards, size = env.shape
+    sharded = ring.reshape(len(ring), shards, -1, *ring.shape[2:])  # [R, S, B/S, ...]
+    index = jnp.stack([row, jnp.broadcast_to(env, row.shape)], axis=-1)  # [K, S, m, 2]
     numbers = jax.lax.GatherDimensionNumbers(
-        offset_dims=tuple(range(3, split.ndim)),
+        offset_dims=tuple(range(3, sharded.ndim)),
         collapsed_slice_dims=(0, 2),
         start_index_map=(0, 2),
         operand_batching_dims=(1,),
         start_indices_batching_dims=(1,),
     )
-    index = jnp.stack([row, jnp.broadcast_to(env, row.shape)], axis=-1)
-    sizes = (1, 1, 1, *ring.shape[2:])
-    picked = jax.lax.gather(
-        split, index, numbers, sizes, mode=jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS
+    gathered = jax.lax.gather(
+        sharded,
+        index,
+        numbers,
+        slice_sizes=(1, 1, 1, *ring.shape[2:]),
+        mode=jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS,
     )
-    return picked.reshape(len(row), lanes * size, *ring.shape[2:])
+    return gathered.reshape(len(row), shards * size, *ring.shape[2:])

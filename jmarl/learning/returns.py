@@ -1,4 +1,4 @@
-"""The one return of jmarl: GAE, TD(lambda) and the lambda-return of replay-free Q-learning."""
+"""The lambda-return, which serves GAE, TD(lambda) and Q-learning without replay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from jaxtyping import Array, Bool, Float, Shaped
 def align(
     flag: Shaped[Array, "..."], like: Shaped[Array, "..."]
 ) -> Shaped[Array, "..."]:
-    """Append axes of length one to ``flag`` (``[T, B]``) until it broadcasts against ``like`` (``[T, B, N]``)."""
+    """Append axes of length one, so that an array broadcasts against another one.
+
+    Args:
+        flag: Array such as ``[T, B]``.
+        like: Array whose leading axes are those of ``flag``, such as ``[T, B, N]``.
+
+    Returns:
+        View of ``flag`` with as many axes as ``like``, such as ``[T, B, 1]``.
+    """
     return flag.reshape(flag.shape + (1,) * (like.ndim - flag.ndim))
 
 
@@ -24,26 +32,43 @@ def lambda_return(
     gamma: float,
     lam: float,
 ) -> Float[Array, "T ..."]:
-    """Lambda-returns of T rows; flags may lack trailing axes of ``reward`` (the agents').
+    """Compute lambda-returns of T rows.
 
-    ``G_t = r_t + gamma (1 - terminated_t) ((1 - lam) V_{t+1} + lam G_{t+1})`` on a valid row and
-    ``G_t = V_t`` on one that is not (the observation that ends an episode, whose action is
-    ignored). So a time limit bootstraps from the value of the true final observation, a
-    termination from nothing, and no return crosses an episode's end; neither ``truncated`` nor
-    ``first`` is needed. The generalized advantage estimate is ``G - V``.
+        G_t = r_t + gamma (1 - terminated_t) ((1 - lam) V_{t+1} + lam G_{t+1})    on a valid row
+        G_t = V_t                                                                 on any other row
+
+    A row that is not valid holds the observation that ends an episode. Its action is ignored.
+    A time limit therefore bootstraps from the value of the true final observation. A
+    termination does not bootstrap. No return crosses the end of an episode, so neither
+    ``truncated`` nor ``first`` is needed. The generalized advantage estimate is ``G - V``.
 
     Sutton and Barto, Reinforcement Learning, 2nd ed., eq. 12.20; Schulman et al. 2016
-    (arXiv:1506.02438), eq. 16. Differs from both: rows between episodes.
+    (arXiv:1506.02438), eq. 16.
+
+    Differs from both: there are rows between episodes.
+
+    Args:
+        reward: Rewards ``[T, ...]``.
+        terminated: True where the action of a row terminated the episode ``[T, ...]``.
+        valid: True where the action of a row counts ``[T + 1, ...]``.
+        value: Values of the observations ``[T + 1, ...]``.
+        gamma: Discount per row.
+        lam: Trace parameter lambda.
+
+    Returns:
+        Returns ``[T, ...]`` with the shape of ``reward``. The flags may lack its trailing axes,
+        such as that of the agents.
     """
     chex.assert_equal_shape([reward, value[1:]])
     chex.assert_equal_shape([terminated, valid[1:]])
     discount = gamma * (1.0 - align(terminated, reward).astype(reward.dtype))
-    live = align(valid[:-1], reward)
+    counts = align(valid[:-1], reward)
 
-    def back(later, row):
-        r, disc, alive, v, v_next = row
-        now = jnp.where(alive, r + disc * ((1.0 - lam) * v_next + lam * later), v)
-        return now, now
+    def step(next_return, row):
+        r, d, valid_row, v, v_next = row
+        bootstrap = (1.0 - lam) * v_next + lam * next_return
+        result = jnp.where(valid_row, r + d * bootstrap, v)
+        return result, result
 
-    rows = (reward, discount, live, value[:-1], value[1:])
-    return jax.lax.scan(back, value[-1], rows, reverse=True)[1]
+    rows = (reward, discount, counts, value[:-1], value[1:])
+    return jax.lax.scan(step, value[-1], rows, reverse=True)[1]

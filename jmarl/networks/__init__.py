@@ -1,1 +1,4 @@
-"""Networks: from entity observations to logits, Q-values and values."""
+"""Flax modules from observations of entities to logits, Q-values and values.
+
+Losses, gradients, environments and configuration files may not appear here.
+"""

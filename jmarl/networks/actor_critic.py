@@ -1,4 +1,7 @@
-"""Actor and critic with separate parameters and memories, shared by all agents."""
+"""Actor and critic of observations as one vector, with separate parameters and memories.
+
+All agents share the parameters of each network.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,31 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jmarl.config import check, check_range
-from jmarl.networks.flatten import flat_parts, one_hot, state_parts
-from jmarl.networks.heads import ActionDist, ActionHead
-from jmarl.networks.memory import MemoryKind, make_memory
+from jmarl.networks.flatten import agent_one_hot, obs_parts, state_parts
+from jmarl.networks.heads import ActionDist, ActionHead, value_head
+from jmarl.networks.memory import MemoryKind, make_memory, scan_module
 from jmarl.nn.initializers import orthogonal
 from jmarl.nn.linear import MLP, Activation
 from jmarl.types import Carry, EntityObs, Spec
 
 
 CriticInput = Literal["obs", "state", "state_and_id", "state_and_obs"]
-"""What a critic reads: the agent's own observation, or the central state, alone or with what tells agents apart."""
+"""Input of a critic: the agent's observation, or the central state.
 
+The agent's one-hot or its observation may accompany the state, so that values differ by agent.
+"""
+
+
+Parts = tuple[Float[Array, "T B ? F"], ...]
+"""Parts of an input; an agent axis of length one is shared by the team."""
 
 BLOCK_ROWS = 512
-"""Rows (time steps x environments of one device x agents) that a ``Trunk`` takes at once on a CPU."""
+"""Rows (time steps x environments of one device x agents) in one block of a ``Trunk`` on a CPU."""
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes of actor and critic: ``torso`` layers, then the memory, then ``head`` layers, then the output."""
+    """Sizes of actor and critic: ``torso`` layers, memory, ``head`` layers, output layer."""
 
     torso: tuple[int, ...]
     memory: MemoryKind
@@ -40,103 +49,96 @@ class NetworkConfig:
     layer_norm: bool
     agent_id: bool
     name: Literal["flat"] = "flat"
-    """Tells it from the entity agents where a system takes either (``networks/agents``)."""
+    """Name that selects this agent in systems that accept all of ``networks/agents``."""
 
     def __post_init__(self) -> None:
-        """Check every value; a broken rule raises ``ConfigError``."""
-        same = self.memory != "ssm" or self.torso[-1:] == (self.memory_width,)
-        check(
-            same,
-            "network.memory_width",
-            self.memory_width,
-            "must equal the last of network.torso with memory=ssm",
-        )
-        check(
-            len(self.torso) > 0, "network.torso", self.torso, "needs at least one layer"
-        )
-        check(
-            all(n > 0 for n in self.torso + self.head),
-            "network.torso",
-            self.torso + self.head,
-            "must be positive",
-        )
+        """Check every value.
+
+        Raises:
+            ConfigError: If a value breaks a rule.
+        """
+        fits_ssm = self.memory != "ssm" or self.torso[-1:] == (self.memory_width,)
+        rule = "must equal the last width of network.torso with network.memory=ssm"
+        check(fits_ssm, "network.memory_width", self.memory_width, rule)
+        has_layers = len(self.torso) > 0
+        check(has_layers, "network.torso", self.torso, "must have at least one layer")
+        for key in ("torso", "head"):
+            widths = getattr(self, key)
+            rule = "must have layers of at least one unit"
+            check(all(n > 0 for n in widths), f"network.{key}", widths, rule)
         check_range("network.memory_width", self.memory_width, 1)
 
 
 class Trunk(nn.Module):
-    """Torso, memory, head layers: everything before the output.
+    """Torso, memory and head layers: all layers before the output.
 
-    On a CPU it runs a few time steps at a time, whose activations stay in the cache; elsewhere over all T
-    at once. An SSM's scan is over all T anywhere.
+    On a CPU the trunk processes blocks of a few time steps, so that a block's activations stay in
+    the cache. On other platforms it processes all T at once. An SSM scans all T on every platform.
     """
 
     config: NetworkConfig
 
     @nn.nowrap
     def initial(self, *batch: int) -> Carry:
-        """The memory before any observation."""
+        """Return the memory before any observation."""
         return make_memory(self.config.memory, self.config.memory_width).initial(*batch)
 
     @nn.compact
     def __call__(
-        self,
-        carry: Carry,
-        parts: tuple[Float[Array, "T B ? F"], ...],
-        first: Bool[Array, "T B ..."],
+        self, carry: Carry, parts: Parts, reset: Bool[Array, "T B ..."]
     ) -> tuple[Carry, Float[Array, "T B ? H"]]:
-        """Input parts whose agent axes broadcast (see ``MLP``) to features."""
+        """Return the next memory and features.
+
+        Args:
+            carry: Memory before the first time step.
+            parts: Input parts whose agent axes broadcast (see ``MLP``).
+            reset: Flags of the time steps before which the memory is reset.
+        """
         layers = Layers(self.config, name="layers")
-        length, rows = len(first), max(math.prod(part.shape[1:-1]) for part in parts)
-        block = _block(length, rows)
-        if (
-            block == length
-            or self.config.memory == "ssm"
-            or jax.default_backend() != "cpu"
-        ):
-            return layers(carry, parts, first)
-        blocks = jax.tree.map(
-            lambda x: x.reshape(length // block, block, *x.shape[1:]), (parts, first)
-        )
-        scan = nn.scan(
-            lambda layers, carry, inputs: layers(carry, *inputs),
-            variable_broadcast="params",
-            split_rngs={"params": False},
-        )
-        carry, x = scan(layers, carry, blocks)
+        length = len(reset)
+        rows = max(math.prod(part.shape[1:-1]) for part in parts)
+        block = _block_length(length, rows)
+        on_cpu = jax.default_backend() == "cpu"
+        if block == length or self.config.memory == "ssm" or not on_cpu:
+            return layers(carry, parts, reset)
+
+        def split_time(x: jax.Array) -> jax.Array:  # [T, ...] -> [T/t, t, ...]
+            return x.reshape(length // block, block, *x.shape[1:])
+
+        blocks = jax.tree.map(split_time, (parts, reset))
+        carry, x = scan_module(layers, carry, blocks)
         return carry, x.reshape(length, *x.shape[2:])
 
 
-def _block(length: int, rows: int) -> int:
-    """Time steps of one block: they divide ``length`` and have at most ``BLOCK_ROWS`` rows together, or it is one."""
-    fitting = [
-        n for n in range(1, length + 1) if length % n == 0 and n * rows <= BLOCK_ROWS
-    ]
+def _block_length(length: int, rows: int) -> int:
+    """Return the largest divisor of ``length`` whose block fits in ``BLOCK_ROWS``, or 1."""
+    divisors = [n for n in range(1, length + 1) if length % n == 0]
+    fitting = [n for n in divisors if n * rows <= BLOCK_ROWS]
     return max(fitting, default=1)
 
 
 class Layers(nn.Module):
-    """The layers of a ``Trunk``, over all T rows that they are given."""
+    """Layers of a ``Trunk``, applied to all T rows of their input."""
 
     config: NetworkConfig
 
     @nn.compact
     def __call__(
-        self,
-        carry: Carry,
-        parts: tuple[Float[Array, "T B ? F"], ...],
-        first: Bool[Array, "T B ..."],
+        self, carry: Carry, parts: Parts, reset: Bool[Array, "T B ..."]
     ) -> tuple[Carry, Float[Array, "T B ? H"]]:
-        """As ``Trunk``."""
         cfg = self.config
-        x = MLP(cfg.torso, cfg.activation, cfg.layer_norm, name="torso")(*parts)
-        carry, x = make_memory(cfg.memory, cfg.memory_width)(carry, x, first)
-        return carry, MLP(cfg.head, cfg.activation, cfg.layer_norm, name="head")(x)
+        torso = MLP(cfg.torso, cfg.activation, cfg.layer_norm, name="torso")
+        memory = make_memory(cfg.memory, cfg.memory_width)
+        head = MLP(cfg.head, cfg.activation, cfg.layer_norm, name="head")
+        carry, x = memory(carry, torso(*parts), reset)
+        return carry, head(x)
 
 
 class AgentNet(nn.Module):
-    """One number for each action of each agent, from the agent's own observation: logits, or means.
+    """Network from each agent's own observation to one number per action: a logit or a mean.
 
-    The output kernel starts orthogonal at ``out_scale``; small, so that a first policy is nearly uniform.
+    The output kernel starts orthogonal with gain ``out_scale``. The gain is small, so that the
+    initial policy is nearly uniform.
     """
 
     spec: Spec
@@ -145,47 +147,53 @@ class AgentNet(nn.Module):
 
     @nn.nowrap
     def initial(self, batch: int) -> Carry:
-        """Memory of every agent."""
+        """Return the initial memory of every agent, with leaves ``[B, N, ...]``."""
         return Trunk(self.config, parent=None).initial(batch, self.spec.n_agents)
 
     @nn.compact
     def __call__(
         self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]
     ) -> tuple[Carry, Float[Array, "T B N A"]]:
-        """Observations ``[T, B, N]`` and where episodes begin, to outputs."""
-        parts = flat_parts(obs, self.spec, agent_id=self.config.agent_id)
-        carry, x = Trunk(self.config, name="trunk")(
-            carry, parts, first[..., None] | obs.joined
-        )
-        return carry, nn.Dense(
-            self.spec.n_actions, kernel_init=orthogonal(self.out_scale), name="out"
-        )(x)
+        """Return the next memory and the outputs.
+
+        Args:
+            carry: Memory before the first time step.
+            obs: Observations ``[T, B, N]``.
+            first: Flags of the first time step of an episode.
+        """
+        parts = obs_parts(obs, self.spec, agent_id=self.config.agent_id)
+        reset = first[..., None] | obs.joined  # [T, B, N]
+        trunk = Trunk(self.config, name="trunk")
+        carry, x = trunk(carry, parts, reset)
+        kernel_init = orthogonal(self.out_scale)
+        out = nn.Dense(self.spec.n_actions, kernel_init=kernel_init, name="out")
+        return carry, out(x)
 
 
 class Policy(nn.Module):
-    """The action distribution that a network's output stands for; ``net`` is an ``AgentNet`` or alike."""
+    """Action distribution from the output of ``net``, an ``AgentNet`` or an entity agent."""
 
     net: nn.Module
     discrete: bool
 
     @nn.nowrap
     def initial(self, batch: int) -> Carry:
-        """The network's memory."""
+        """Return the initial memory of the network."""
         return self.net.initial(batch)
 
     @nn.compact
     def __call__(
         self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]
     ) -> tuple[Carry, ActionDist]:
-        """Observations ``[T, B, N]`` to a distribution over actions."""
+        """Return the next memory and a distribution over actions, for ``obs[T, B, N]``."""
         carry, out = self.net(carry, obs, first)
         return carry, ActionHead(self.discrete, name="head")(out, obs.avail)
 
 
 class Critic(nn.Module):
-    """A value for every agent; work that agents share is done once for the team.
+    """Value for every agent; computations that agents share are done once per team.
 
-    With ``reads="state"`` the whole critic runs once for a team and its value is that of every agent.
+    With ``reads="state"`` the whole critic runs once per team, and all agents have the same value.
     """
 
     spec: Spec
@@ -194,26 +202,36 @@ class Critic(nn.Module):
 
     @nn.nowrap
     def initial(self, batch: int) -> Carry:
-        """Memory of every agent, or of the team where agents are not told apart."""
-        return Trunk(self.config, parent=None).initial(
-            batch, 1 if self.reads == "state" else self.spec.n_agents
-        )
+        """Return the initial memory of every agent, or of the team if ``reads="state"``."""
+        memories = 1 if self.reads == "state" else self.spec.n_agents
+        return Trunk(self.config, parent=None).initial(batch, memories)
 
     @nn.compact
     def __call__(
         self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]
     ) -> tuple[Carry, Float[Array, "T B N"]]:
-        """Observations ``[T, B, N]`` and where episodes begin, to values in normalized units."""
-        joined = False if self.reads == "state" else obs.joined
-        carry, x = Trunk(self.config, name="trunk")(
-            carry, self._parts(obs), first[..., None] | joined
-        )
-        value = nn.Dense(1, kernel_init=orthogonal(1.0), name="value")(x)[..., 0]
-        return carry, jnp.broadcast_to(value, obs.alive.shape)
+        """Return the next memory and values in normalized units.
 
-    def _parts(self, obs: EntityObs) -> tuple[Float[Array, "T B ? F"], ...]:
-        own = flat_parts(obs, self.spec, agent_id=self.config.agent_id)
+        Args:
+            carry: Memory before the first time step.
+            obs: Observations ``[T, B, N]``.
+            first: Flags of the first time step of an episode.
+        """
+        joined = False if self.reads == "state" else obs.joined
+        reset = first[..., None] | joined  # [T, B, N], or [T, B, 1] for a team
+        trunk = Trunk(self.config, name="trunk")
+        carry, x = trunk(carry, self._parts(obs), reset)
+        return carry, jnp.broadcast_to(value_head(x), obs.alive.shape)
+
+    def _parts(self, obs: EntityObs) -> Parts:
+        own = obs_parts(obs, self.spec, agent_id=self.config.agent_id)
         state = tuple(part[..., None, :] for part in state_parts(obs.state))
-        if self.reads == "state_and_id":
-            return *state, one_hot(obs, self.spec)
-        return {"obs": own, "state": state, "state_and_obs": state + own}[self.reads]
+        match self.reads:
+            case "obs":
+                return own
+            case "state":
+                return state
+            case "state_and_id":
+                return *state, agent_one_hot(obs, self.spec)
+            case "state_and_obs":
+                return state + own

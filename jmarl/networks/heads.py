@@ -1,8 +1,9 @@
-"""Action distributions behind one interface: masked categorical, and a Normal squashed by tanh.
+"""Heads of policies and critics: action distributions with one interface, and values.
 
-A distribution draws a *sample*, which is what is stored for learning, and maps it to the *action*
-that the world gets: the same thing for a categorical, its tanh for the squashed Normal. Keeping
-the sample from before the tanh means that the tanh is never inverted.
+Discrete actions have a masked categorical, continuous ones a tanh-squashed Normal.
+A distribution draws a *sample*, which is stored for learning, and maps it to the *action* that the
+environment receives. For a categorical the two are equal. For a squashed Normal the action is the
+tanh of the sample. The stored sample makes inverting the tanh unnecessary.
 """
 
 from __future__ import annotations
@@ -17,126 +18,143 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from jmarl.nn.initializers import orthogonal
 from jmarl.types import Key
 
 
 class ActionDist(Protocol):
-    """What a policy head returns; a leading ``...`` is ``B N`` when acting and ``T B N`` when learning."""
+    """Interface of action distributions; ``...`` is ``B N`` in acting, ``T B N`` in learning."""
 
     def sample(self, key: Key, /) -> Shaped[Array, "..."]:
         """Draw a sample, in the form that is stored."""
         ...
 
     def mode(self) -> Shaped[Array, "..."]:
-        """The greedy sample."""
+        """Return the greedy sample."""
         ...
 
     def action(self, sample: Shaped[Array, "..."], /) -> Shaped[Array, "..."]:
-        """What the world gets for a sample."""
+        """Return the environment's action for a sample."""
         ...
 
     def log_prob(self, sample: Shaped[Array, "..."], /) -> Float[Array, "..."]:
-        """Log-density of the action of a sample, summed over an action vector."""
+        """Return the log-density of a sample's action, summed over an action vector."""
         ...
 
     def entropy(self) -> Float[Array, "..."]:
-        """Entropy of the action."""
+        """Return the entropy of the action."""
         ...
 
 
 class MaskedCategorical(struct.PyTreeNode):
-    """A categorical over ``logits[..., A]``, float32, that are ``finfo.min`` where unavailable."""
+    """Categorical of float32 ``logits[..., A]``; those of unavailable actions are ``finfo.min``."""
 
     logits: Float[Array, "... A"]
 
     def sample(self, key: Key) -> Int[Array, "..."]:
-        """An index for each row."""
+        """Draw one action index per row."""
         return distrax.Categorical(logits=self.logits).sample(seed=key)
 
     def mode(self) -> Int[Array, "..."]:
-        """The likeliest action, the first of equals."""
+        """Return the most likely action, the first one in case of a tie."""
         return jnp.argmax(self.logits, axis=-1)
 
     def action(self, sample: Int[Array, "..."]) -> Int[Array, "..."]:
-        """The index itself."""
+        """Return the index unchanged."""
         return sample
 
     def log_prob(self, sample: Int[Array, "..."]) -> Float[Array, "..."]:
-        """Log-softmax at the index."""
+        """Return the log-softmax at the index."""
         logp = jax.nn.log_softmax(self.logits)
-        return jnp.take_along_axis(logp, sample[..., None], axis=-1, mode="clip")[
-            ..., 0
-        ]
+        index = sample[..., None]
+        return jnp.take_along_axis(logp, index, axis=-1, mode="clip")[..., 0]
 
     def entropy(self) -> Float[Array, "..."]:
-        """In nats; an unavailable action adds nothing."""
+        """Return the entropy in nats; unavailable actions add nothing."""
         logp = jax.nn.log_softmax(self.logits)
         p = jnp.exp(logp)
-        return -jnp.sum(jnp.where(p > 0, p * logp, 0.0), axis=-1)
+        terms = jnp.where(p > 0, p * logp, 0.0)
+        return -jnp.sum(terms, axis=-1)
 
 
 class TanhNormal(struct.PyTreeNode):
-    """Independent Normals of ``mean`` and ``std``, both ``[..., A]``, squashed to (-1, 1) by tanh."""
+    """Independent Normals of ``mean[..., A]`` and ``std[..., A]``, squashed to (-1, 1) by tanh."""
 
     mean: Float[Array, "... A"]
     std: Float[Array, "... A"]
 
     def sample(self, key: Key) -> Float[Array, "... A"]:
-        """A vector before the tanh."""
+        """Draw a vector before the tanh."""
         return distrax.Normal(self.mean, self.std).sample(seed=key)
 
     def mode(self) -> Float[Array, "... A"]:
-        """The sample whose action is the median: the mean before the tanh."""
+        """Return the mean before the tanh; its action is the median."""
         return self.mean
 
     def action(self, sample: Float[Array, "... A"]) -> Float[Array, "... A"]:
-        """The vector in (-1, 1)."""
+        """Return the tanh of the sample, in (-1, 1)."""
         return jnp.tanh(sample)
 
     def log_prob(self, sample: Float[Array, "... A"]) -> Float[Array, "..."]:
-        """Density of the action, by the change of variables."""
+        """Return the log-density of the action, by the change of variables."""
         normal = distrax.Normal(self.mean, self.std).log_prob(sample)
-        return jnp.sum(normal - log_slope(sample), axis=-1)
+        return jnp.sum(normal - log_tanh_slope(sample), axis=-1)
 
     def entropy(self) -> Float[Array, "..."]:
-        """Normal entropy plus the mean log-slope of the tanh, by Gauss-Hermite quadrature.
+        """Return the Normal's entropy plus the mean log-slope of the tanh.
 
-        It has no closed form. Eight nodes need no key, have no variance, and are within 0.02 of
-        the true value for standard deviations up to 1.5.
+        The mean log-slope has no closed form, so it is computed by Gauss-Hermite quadrature. Eight
+        nodes need no random key, have no variance, and are within 0.02 of the true value for
+        standard deviations up to 1.5.
         """
         nodes, weights = np.polynomial.hermite_e.hermegauss(8)
-        shares = np.asarray(weights / weights.sum(), np.float32)
-        at = self.mean[..., None] + self.std[..., None] * np.asarray(nodes, np.float32)
-        slope = jnp.sum(log_slope(at) * shares, axis=-1)
-        return jnp.sum(distrax.Normal(self.mean, self.std).entropy() + slope, axis=-1)
+        nodes = np.asarray(nodes, np.float32)
+        weights = np.asarray(weights / weights.sum(), np.float32)
+        points = self.mean[..., None] + self.std[..., None] * nodes  # [..., A, 8]
+        slope = jnp.sum(log_tanh_slope(points) * weights, axis=-1)
+        normal = distrax.Normal(self.mean, self.std).entropy()
+        return jnp.sum(normal + slope, axis=-1)
 
 
-def log_slope(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """``log(1 - tanh(x)^2)`` without cancellation: ``2 (log 2 - x - softplus(-2x))``."""
+def log_tanh_slope(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return ``log(1 - tanh(x)^2)`` without cancellation: ``2 (log 2 - x - softplus(-2x))``."""
     return 2.0 * (jnp.log(2.0) - x - jax.nn.softplus(-2.0 * x))
 
 
 def masked_categorical(
     logits: Float[Array, "... A"], avail: Bool[Array, "... A"]
 ) -> MaskedCategorical:
-    """A categorical over the available actions; uniform, and safe to differentiate, where none is."""
-    logits = logits.astype(jnp.float32)
-    return MaskedCategorical(jnp.where(avail, logits, jnp.finfo(jnp.float32).min))
+    """Build a categorical over the available actions.
+
+    If no action is available, the distribution is uniform and its gradients are finite.
+    """
+    lowest = jnp.finfo(jnp.float32).min
+    return MaskedCategorical(jnp.where(avail, logits.astype(jnp.float32), lowest))
 
 
 def choose(
     dist: ActionDist, key: Key, explore: Float[Array, ""]
 ) -> tuple[Shaped[Array, "..."], Shaped[Array, "..."], Float[Array, "..."]]:
-    """Act: a sample where ``explore > 0``, else the mode. Gives (action, sample, log-probability)."""
+    """Choose actions: sampled if ``explore > 0``, else greedy.
+
+    Args:
+        dist: Action distribution of each agent.
+        key: Random key.
+        explore: Scalar exploration rate.
+
+    Returns:
+        Action, sample and log-probability of each agent.
+    """
     sample = jnp.where(explore > 0, dist.sample(key), dist.mode())
     return dist.action(sample), sample, dist.log_prob(sample)
 
 
 class ActionHead(nn.Module):
-    """From a network's output ``[..., A]`` to the action distribution of a world.
+    """Map from a network's output ``[..., A]`` to an action distribution.
 
-    Discrete: the output is logits. Continuous: it is the mean before the tanh, and one log standard
-    deviation for each component, free of the observation, starts at ``log(init_std)``.
+    Discrete actions: the output is the logits. Continuous actions: the output is the mean before
+    the tanh. One log standard deviation per component is a parameter that does not depend on the
+    observation; it starts at ``log(init_std)``.
     """
 
     discrete: bool
@@ -146,9 +164,16 @@ class ActionHead(nn.Module):
     def __call__(
         self, out: Float[Array, "... A"], avail: Bool[Array, "... A"]
     ) -> ActionDist:
-        """Output and available actions (which a continuous world ignores) to a distribution."""
+        """Return the distribution; continuous actions ignore ``avail``."""
         if self.discrete:
             return masked_categorical(out, avail)
         start = nn.initializers.constant(float(np.log(self.init_std)))
         log_std = self.param("log_std", start, out.shape[-1:])
-        return TanhNormal(out, jnp.broadcast_to(jnp.exp(log_std), out.shape))
+        std = jnp.exp(log_std)
+        return TanhNormal(out, jnp.broadcast_to(std, out.shape))
+
+
+def value_head(x: Float[Array, "... F"]) -> Float[Array, "..."]:
+    """Apply the output layer of a critic; call it in a compact method."""
+    layer = nn.Dense(1, kernel_init=orthogonal(1.0), name="value")
+    return layer(x)[..., 0]

@@ -1,4 +1,4 @@
-"""Softmax attention over what may be seen: the one sum that agents, mixers and sequence policies share."""
+"""Scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from jaxtyping import Array, Bool, Float
 
 
 MASKED = -1e9
-"""The score of what may not be seen: its weight is exactly 0 beside any other, and a row of nothing else is no NaN."""
+"""Score of a masked key. Its weight is exactly 0 beside an allowed key; a fully masked row is
+finite instead of NaN."""
 
 
 def attend(
@@ -17,8 +18,22 @@ def attend(
     v: Float[Array, "... J V"],
     mask: Bool[Array, "... J"] | None,
 ) -> Float[Array, "... I V"]:
-    """Softmax attention; ``mask[..., i, j]``: i may see j. Where it may see none, it sees all alike: finite, unused."""
+    """Return ``softmax(q k^T / sqrt(D)) v``.
+
+    A query without an allowed key weights all keys equally. Its output is finite but meaningless.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        mask: True where query i may attend to key j; broadcast to ``[..., I, J]``. None allows all.
+
+    Returns:
+        The weighted mean of the values for each query.
+    """
+    # [..., I, J]
     scores = jnp.einsum("...id,...jd->...ij", q, k) * q.shape[-1] ** -0.5
     if mask is not None:
         scores = jnp.where(mask, scores, MASKED)
-    return jnp.einsum("...ij,...jd->...id", jax.nn.softmax(scores, axis=-1), v)
+    weights = jax.nn.softmax(scores, axis=-1)
+    return jnp.einsum("...ij,...jd->...id", weights, v)

@@ -1,4 +1,4 @@
-"""Initial weights."""
+"""Initializers of kernels."""
 
 from __future__ import annotations
 
@@ -13,35 +13,49 @@ from jmarl.types import Key
 
 
 def orthogonal(scale: float = 1.0) -> Callable[..., Float[Array, "..."]]:
-    """A kernel with orthonormal columns (rows, where it is wider than tall) times ``scale``, Haar distributed.
+    """Return an initializer of orthogonal kernels (Saxe et al. 2014, arXiv:1312.6120, section 3).
 
-    Saxe et al. 2014 (arXiv:1312.6120), section 3. The initializer of Flax takes the Q of LAPACK's QR
-    decomposition, and in jaxlib 0.10 two batched ones at a time (seeds under ``vmap``) hang a CPU
-    of two cores: each holds a thread and waits for the other's. Gram-Schmidt is a loop of matrix
-    products, gives the same distribution, and batches anywhere.
+    A kernel ``[..., columns]`` is one matrix ``[rows, columns]``, drawn from the Haar distribution.
+    Its columns are orthonormal times ``scale``. If it is wider than tall, its rows are.
+
+    Flax's initializer takes Q of LAPACK's QR decomposition. In jaxlib 0.10, two batched
+    decompositions at a time (seeds under ``vmap``) deadlock a CPU of two cores: each holds a thread
+    and waits for the other's. Gram-Schmidt is a loop of matrix products. It has the same
+    distribution and can be batched on every platform.
+
+    Args:
+        scale: Norm of every column, or of every row if the kernel is wider than tall.
+
+    Returns:
+        An initializer ``init(key, shape, dtype) -> kernel``.
     """
 
     def init(
         key: Key, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
     ) -> Float[Array, "..."]:
-        rows, columns = math.prod(shape[:-1]), shape[-1]
+        rows = math.prod(shape[:-1])
+        columns = shape[-1]
         if rows * columns == 0:
             return jnp.zeros(shape, dtype)
-        q = _orthonormal(
-            jax.random.normal(key, (max(rows, columns), min(rows, columns)))
-        )
-        return (scale * (q if rows >= columns else q.T)).reshape(shape).astype(dtype)
+        long, short = max(rows, columns), min(rows, columns)
+        q = _orthonormalize(jax.random.normal(key, (long, short)))
+        matrix = q if rows >= columns else q.T
+        return (scale * matrix).reshape(shape).astype(dtype)
 
     return init
 
 
-def _orthonormal(vectors: Float[Array, "M K"]) -> Float[Array, "M K"]:
-    """Gram-Schmidt, each projection done twice: once leaves the rounding of what was removed."""
+def _orthonormalize(vectors: Float[Array, "M K"]) -> Float[Array, "M K"]:
+    """Orthonormalize columns by Gram-Schmidt, with each projection done twice.
 
-    def add(k: int, q: Float[Array, "M K"]) -> Float[Array, "M K"]:
+    A single projection leaves rounding errors in the direction of the removed component.
+    """
+
+    def add_column(k: int, q: Float[Array, "M K"]) -> Float[Array, "M K"]:
         v = vectors[:, k]
         for _ in range(2):
             v = v - q @ (q.T @ v)
         return q.at[:, k].set(v / jnp.linalg.norm(v))
 
-    return jax.lax.fori_loop(0, vectors.shape[1], add, jnp.zeros_like(vectors))
+    empty = jnp.zeros_like(vectors)
+    return jax.lax.fori_loop(0, vectors.shape[1], add_column, empty)

@@ -1,4 +1,4 @@
-"""The multi-layer perceptron that everything else is built from."""
+"""Dense layers and the multi-layer perceptron."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 class MLP(nn.Module):
     """Dense layers, each followed by the activation and, if ``layer_norm``, by a LayerNorm.
 
-    Kernels start orthogonal with gain sqrt 2, biases at zero. The input may come in ``parts`` that
-    broadcast against each other (``[B, 1, F1]`` for a team and ``[B, N, F2]`` for its agents): the
-    first layer is that of their concatenation, with the product of each part taken once.
+    Kernels are initialized orthogonal with gain sqrt(2), biases at zero. Several input parts are
+    concatenated by the first layer, which is a ``JointDense``.
     """
 
     sizes: tuple[int, ...]
@@ -40,21 +39,23 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, *parts: Float[Array, "... F"]) -> Float[Array, "... H"]:
-        """``[..., F]`` to ``[..., sizes[-1]]``."""
+        """Map parts ``[..., F_i]`` to ``[..., sizes[-1]]``."""
         x = parts[0]
         for i, size in enumerate(self.sizes):
-            x = JointDense(size, name=f"dense_{i}")(*(parts if i == 0 else (x,)))
+            inputs = parts if i == 0 else (x,)
+            x = JointDense(size, name=f"dense_{i}")(*inputs)
             x = ACTIVATIONS[self.activation](x)
-            x = LayerNorm(name=f"norm_{i}")(x) if self.layer_norm else x
+            if self.layer_norm:
+                x = LayerNorm(name=f"norm_{i}")(x)
         return x
 
 
 class JointDense(nn.Module):
-    """A dense layer on the concatenation of parts whose leading axes broadcast.
+    """A dense layer on the concatenation of parts with leading axes that broadcast.
 
-    ``[x1, x2] W = x1 W1 + x2 W2``: the product with what the agents of a team share is
-    computed once for the team. Neighbors with equal leading axes share nothing that their concatenation
-    does not, and one product of it is cheaper than several narrow ones.
+    ``[x1, x2] W = x1 W1 + x2 W2``: for parts ``[B, 1, F1]`` of a team and ``[B, N, F2]`` of its
+    agents, the product of the first part is computed once for the team. Neighbors with equal
+    leading axes are concatenated, because one product is cheaper than several narrow ones.
     """
 
     features: int
@@ -62,56 +63,71 @@ class JointDense(nn.Module):
 
     @nn.compact
     def __call__(self, *parts: Float[Array, "... F"]) -> Float[Array, "... H"]:
-        """Parts ``[..., F_i]`` to ``[..., features]``."""
-        runs = itertools.groupby(parts, key=lambda part: part.shape[:-1])
-        parts = tuple(jnp.concatenate(list(run), axis=-1) for _, run in runs)
-        widths = [part.shape[-1] for part in parts]
+        """Map parts ``[..., F_i]`` to ``[..., features]``."""
+        blocks = _concatenate_neighbors(parts)
+        widths = [block.shape[-1] for block in blocks]
         init = orthogonal(self.scale)
         kernel = self.param("kernel", init, (sum(widths), self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         kernels = jnp.split(kernel, np.cumsum(widths)[:-1])
-        products = [
-            product(part, rows) for part, rows in zip(parts, kernels, strict=True)
-        ]
+        pairs = zip(blocks, kernels, strict=True)
+        products = [product(block, rows) for block, rows in pairs]
         return sum(products[1:], start=products[0]) + bias
+
+
+def _concatenate_neighbors(parts: tuple[jax.Array, ...]) -> list[jax.Array]:
+    """Concatenate consecutive parts with equal leading axes."""
+    runs = itertools.groupby(parts, key=lambda part: part.shape[:-1])
+    return [jnp.concatenate(list(run), axis=-1) for _, run in runs]
 
 
 def product(
     x: Float[Array, "... F"], kernel: Float[Array, "F H"]
 ) -> Float[Array, "... H"]:
-    """``x @ kernel``, over a single axis of rows.
+    """Return ``x @ kernel``, computed with all leading axes merged into one.
 
-    Where the rows of ``x`` lie on several devices along an axis that is not the first, merging gathers them: gradients
-    are taken through ``learning.parallel``, whose devices see their own rows alone.
+    If ``x`` is sharded along an axis other than the first, merging the axes gathers its rows.
+    Gradients are therefore taken through ``learning.parallel``, which gives each device only its
+    own rows.
+
+    Args:
+        x: Input rows.
+        kernel: Weights.
+
+    Returns:
+        Output rows, with the leading axes of ``x``.
     """
-    rows = math.prod(x.shape[:-1])
-    return _product(x.reshape(rows, x.shape[-1]), kernel).reshape(
-        *x.shape[:-1], kernel.shape[-1]
-    )
+    *batch, features = x.shape
+    rows = x.reshape(math.prod(batch), features)
+    return _product(rows, kernel).reshape(*batch, kernel.shape[-1])
 
 
 def transpose(kernel: Float[Array, "F H"]) -> Float[Array, "H F"]:
-    """The transpose; on a CPU as an array of its own, because a product that transposes as it goes is slower there."""
-    return (
-        jax.lax.optimization_barrier(kernel.T)
-        if jax.default_backend() == "cpu"
-        else kernel.T
-    )
+    """Return the transpose, materialized on a CPU, where products with a lazy one are slower."""
+    if jax.default_backend() == "cpu":
+        return jax.lax.optimization_barrier(kernel.T)
+    return kernel.T
 
 
 @jax.custom_vjp
 def _product(
     x: Float[Array, "R F"], kernel: Float[Array, "F H"]
 ) -> Float[Array, "R H"]:
-    """The gradient in the orientation that XLA's CPU compiler multiplies fastest."""
+    """Return ``x @ kernel``; the VJP uses the orientation that XLA multiplies fastest on a CPU."""
     return x @ kernel
+
+
+def _product_forward(
+    x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return x @ kernel, (x, kernel)
 
 
 def _product_backward(
     saved: tuple[jax.Array, jax.Array], grad: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
+    x, kernel = saved  # [R, F], [F, H]; grad [R, H]
     return grad @ transpose(kernel), x.T @ grad
 
 
-_product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _product_backward)
+_product.defvjp(_product_forward, _product_backward)

@@ -1,8 +1,8 @@
-"""LayerNorm and RMSNorm over the last axis, with their gradients written out.
+"""LayerNorm and RMSNorm over the last axis, with hand-written gradients.
 
-Ba et al. 2016 (arXiv:1607.06450); Zhang and Sennrich 2019 (arXiv:1910.07467). In function and in parameters
-they are Flax's modules; they are here because on a CPU, forward and backward, they take less than half of
-the time of Flax's.
+Ba et al. 2016 (arXiv:1607.06450) and Zhang and Sennrich 2019 (arXiv:1910.07467). Function and
+parameters are those of Flax's modules. Forward and backward together take less than half of the
+time of Flax's on a CPU.
 """
 
 from __future__ import annotations
@@ -14,55 +14,61 @@ from jaxtyping import Array, Float
 
 
 EPSILON = 1e-6
+"""Added to the mean square before the root."""
 
 
 def row_mean(x: Float[Array, "*b F"]) -> Float[Array, "*b 1"]:
-    """The mean over the last axis.
+    """Return the mean over the last axis, which is kept with size 1.
 
-    On a CPU it is a product with a column of 1/F: a sum along the minor axis is compiled to scalar code,
-    because its terms may not be reordered.
+    On a CPU it is a product with a column of 1/F. XLA compiles a sum along the minor axis to scalar
+    code there, because it must not reorder the terms.
     """
     if jax.default_backend() != "cpu":
         return x.mean(-1, keepdims=True)
-    return x @ jnp.full((x.shape[-1], 1), 1.0 / x.shape[-1], x.dtype)
+    width = x.shape[-1]
+    return x @ jnp.full((width, 1), 1.0 / width, x.dtype)
 
 
 @jax.custom_vjp
 def unit_rms(x: Float[Array, "*b F"]) -> Float[Array, "*b F"]:
-    """Each row over the root of its mean square."""
-    return _unit_rms(x)[0]
+    """Divide each row by the root of its mean square."""
+    y, _ = _unit_rms_forward(x)
+    return y
 
 
-def _unit_rms(x):
-    inverse = jax.lax.rsqrt(row_mean(x**2) + EPSILON)
+def _unit_rms_forward(x):
+    mean_square = row_mean(x**2)  # [..., 1]
+    inverse = jax.lax.rsqrt(mean_square + EPSILON)
     y = x * inverse
     return y, (y, inverse)
 
 
-def _unit_rms_grad(kept, grad):
-    y, inverse = kept
+def _unit_rms_backward(saved, grad):
+    y, inverse = saved  # [..., F], [..., 1]
     return (inverse * (grad - y * row_mean(grad * y)),)
 
 
-unit_rms.defvjp(_unit_rms, _unit_rms_grad)
+unit_rms.defvjp(_unit_rms_forward, _unit_rms_backward)
 
 
 @jax.custom_vjp
 def standardize(x: Float[Array, "*b F"]) -> Float[Array, "*b F"]:
-    """Each row less its mean, over its standard deviation."""
-    return _standardize(x)[0]
+    """Subtract from each row its mean and divide by its standard deviation."""
+    y, _ = _standardize_forward(x)
+    return y
 
 
-def _standardize(x):
-    return _unit_rms(x - row_mean(x))
+def _standardize_forward(x):
+    centered = x - row_mean(x)
+    return _unit_rms_forward(centered)
 
 
-def _standardize_grad(kept, grad):
-    y, inverse = kept
+def _standardize_backward(saved, grad):
+    y, inverse = saved  # [..., F], [..., 1]
     return (inverse * (grad - row_mean(grad) - y * row_mean(grad * y)),)
 
 
-standardize.defvjp(_standardize, _standardize_grad)
+standardize.defvjp(_standardize_forward, _standardize_backward)
 
 
 class LayerNorm(nn.Module):
@@ -70,11 +76,10 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b F"]) -> Float[Array, "*b F"]:
-        """Normalize every row."""
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-        return standardize(x) * scale + self.param(
-            "bias", nn.initializers.zeros, x.shape[-1:]
-        )
+        width = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, width)
+        bias = self.param("bias", nn.initializers.zeros, width)
+        return standardize(x) * scale + bias
 
 
 class RMSNorm(nn.Module):
@@ -82,5 +87,5 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b F"]) -> Float[Array, "*b F"]:
-        """Normalize every row."""
-        return unit_rms(x) * self.param("scale", nn.initializers.ones, x.shape[-1:])
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        return unit_rms(x) * scale

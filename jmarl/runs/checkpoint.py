@@ -1,8 +1,8 @@
-"""Checkpoints of a whole run: Orbax for writing, a digest of each leaf for trust.
+"""Checkpoints of a whole run, written by Orbax and verified by a digest of each leaf.
 
-Orbax commits a step atomically, but it restores a flipped bit without a word and casts a leaf
-to the type that is asked for. So each step carries, in the same atomic commit, the shape, type and
-sha256 of every leaf; all three are compared before anything is handed back.
+Orbax commits a step atomically. However, it restores flipped bits silently and casts a
+leaf to the requested dtype. Each step therefore also contains the shape, dtype and
+SHA-256 of every leaf, in the same atomic commit. Restoring compares all three.
 """
 
 from __future__ import annotations
@@ -21,62 +21,59 @@ import jax.numpy as jnp
 import numpy as np
 
 from jmarl.config import ConfigError
+from jmarl.learning.trees import is_key, leaf_paths, raw_shapes, shape_text
 
 
 Meta = dict[str, Any]
-ASIDE = ".aside-"
-"""Before the number of a step that is being written again."""
+"""Metadata of a checkpoint, as JSON."""
+Leaf = dict[str, Any]
+"""Shape, dtype and SHA-256 of one leaf, as JSON."""
+ASIDE_PREFIX = ".aside-"
+"""Prefix of the folder of a step while that step is written again."""
 
 
 class Restored(NamedTuple):
-    """A state as host arrays, what was saved beside it, and the step that it is of."""
+    """A state of host arrays, its metadata and its step."""
 
     state: Any
     meta: Meta
     step: int
 
 
-class _Corrupt(Exception):
-    """A step whose content is not what was saved."""
-
-
-def leaf_paths(tree: Any) -> list[str]:
-    """The name of each leaf: its path, joined by slashes."""
-    return [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree.leaves_with_path(tree)
-    ]
-
-
-def leaf_shapes(tree: Any) -> dict[str, str]:
-    """Type and shape of each leaf by path, as text: ``float32[3,4]``."""
-    return {
-        path: _shape_text(*_raw_shape(x))
-        for path, x in zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True)
-    }
+class _CorruptError(Exception):
+    """A step with other content than was saved."""
 
 
 def to_host(tree: Any) -> dict[str, np.ndarray]:
-    """A flat copy on the host, by path; typed keys as their words. Copies, so that donation cannot reach it."""
+    """Copy the leaves to the host, by path; a typed key becomes its words.
+
+    The arrays are real copies, so that later donation of the leaves cannot change them.
+    """
 
     def raw(x: Any) -> Any:
-        return jax.random.key_data(x) if _is_key(x) else x
+        return jax.random.key_data(x) if is_key(x) else x
 
     leaves = jax.device_get([raw(x) for x in jax.tree.leaves(tree)])
     return {path: np.array(x) for path, x in zip(leaf_paths(tree), leaves, strict=True)}
 
 
 def digest(tree: Any) -> str:
-    """The sha256 of a whole state, over the names, types, shapes and bytes of its leaves."""
-    return _hash_json(_describe(to_host(tree)))
+    """Return the SHA-256 over paths, dtypes, shapes and bytes of all leaves."""
+    return _hash_json(_describe_leaves(to_host(tree)))
 
 
 class Checkpoints:
     """The checkpoints of one run, in one folder.
 
-    Opening it creates the folder and removes what an interrupted write left there, unless it is
-    opened ``read_only``. ``keep`` steps stay; ``verify`` compares digests at ``restore``.
-    ``warn`` gets one line for each thing that went wrong without stopping the run.
+    Unless ``read_only``, opening it creates the folder and removes the remains of an
+    interrupted write.
+
+    Args:
+        folder: Folder of the checkpoints, with one subfolder for each step.
+        keep: Number of newest steps to keep.
+        verify: Compare digests in ``restore``.
+        warn: Receives one line for each failure that does not stop the run.
+        read_only: Leave the folder unchanged.
     """
 
     def __init__(
@@ -88,20 +85,27 @@ class Checkpoints:
         warn: Callable[[str], None],
         read_only: bool = False,
     ) -> None:
-        self._folder, self._verify, self._warn = folder.absolute(), verify, warn
+        self._folder = folder.absolute()
+        self._verify = verify
+        self._warn = warn
         if not read_only:
-            self._return_or_drop()
-        self._manager, self._args = _manager(self._folder, keep, read_only)
+            self._clear_aside()
+        self._manager, self._args = _open_manager(self._folder, keep, read_only)
 
     def save(self, step: int, state: Any, meta: Meta) -> None:
-        """Copy the state to the host and write it in the background; one that fails is warned of at the next call.
+        """Copy the state to the host and write it in the background.
 
-        A step of that number stays aside until the new one is committed.
+        An existing step of this number is kept until the new one is committed. A failed
+        write results in a warning, at the latest in the next call.
         """
-        self._settle()
+        self._finish_writing()
         host = to_host(state)
-        leaves = _describe(host)
-        record = {"meta": meta, "leaves": leaves, "digest": _hash_json([meta, leaves])}
+        leaves = _describe_leaves(host)
+        record = {
+            "meta": meta,
+            "leaves": leaves,
+            "digest": _hash_json([meta, leaves]),
+        }
         arrays = {path: x for path, x in host.items() if x.size}
         items = {
             "state": self._args.StandardSave(arrays),
@@ -109,42 +113,49 @@ class Checkpoints:
         }
         try:
             if step in self._manager.all_steps():
-                (self._folder / str(step)).rename(self._folder / f"{ASIDE}{step}")
-                self._manager.reload()
+                self._move_aside(step)
             self._manager.save(step, args=self._args.Composite(**items), force=True)
         except Exception as error:
-            self._lost(error)
+            self._warn_not_written(error)
 
-    def restore(self, like: Any) -> Restored | None:
-        """The newest valid step, in the structure of ``like``; None if no step was ever saved.
+    def restore(self, template: Any) -> Restored | None:
+        """Restore the newest valid step.
 
-        ``like`` may be a function that gives the structure for what was saved beside the state.
-        Falls back from a damaged step to the one before it, with a warning that names it. Raises
-        ``ConfigError`` when a step does not fit ``like`` (other leaves, shapes or types), and
-        when no step is valid.
+        A damaged step results in a warning, and the previous one is restored.
+
+        Args:
+            template: A tree with the structure, shapes and dtypes of the state, or a
+                function that returns it for the metadata of a step.
+
+        Returns:
+            The state in the structure of ``template``, or None if no step was saved.
+
+        Raises:
+            ConfigError: If a step does not fit ``template``, or if no step is valid.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                return self._load(step, like)
-            except _Corrupt as error:
+                return self._load(step, template)
+            except _CorruptError as error:
                 self._warn(
-                    f"checkpoint {step} is damaged ({error}); trying the one before it"
+                    f"checkpoint {step} is damaged ({error}); trying the previous one"
                 )
         if steps:
             raise ConfigError(
-                f"{self._folder}: none of the checkpoints {_listed(steps)} can be restored"
+                f"{self._folder}: none of the checkpoints {_join_first(steps)} "
+                "can be restored"
             )
         return None
 
     def discard_after(self, step: int) -> None:
-        """Remove the steps after the one that was restored, because they proved damaged."""
+        """Remove the damaged steps that are newer than the restored one."""
         for later in [s for s in self._manager.all_steps() if s > step]:
             self._remove(later)
 
     def close(self) -> None:
-        """Wait for the last write."""
-        self._settle()
+        """Wait for the last write and release the folder."""
+        self._finish_writing()
         self._manager.close()
 
     def _remove(self, step: int) -> None:
@@ -154,148 +165,139 @@ class Checkpoints:
             self._warn(f"checkpoint {step} could not be removed: {_one_line(error)}")
         self._manager.reload()
 
-    def _settle(self) -> None:
+    def _finish_writing(self) -> None:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            self._lost(error)
-        if self._return_or_drop():
+            self._warn_not_written(error)
+        if self._clear_aside():
             self._manager.reload()
 
-    def _return_or_drop(self) -> bool:
-        """End what ``save`` put aside: it goes if its successor is committed, and comes back if not."""
-        found = list(self._folder.glob(f"{ASIDE}*"))
-        for aside in found:
-            step = self._folder / aside.name.removeprefix(ASIDE)
+    def _move_aside(self, step: int) -> None:
+        (self._folder / str(step)).rename(self._folder / f"{ASIDE_PREFIX}{step}")
+        self._manager.reload()
+
+    def _clear_aside(self) -> bool:
+        """Remove each step put aside if it was replaced, else move it back."""
+        folders = list(self._folder.glob(f"{ASIDE_PREFIX}*"))
+        for aside in folders:
+            step = self._folder / aside.name.removeprefix(ASIDE_PREFIX)
             if step.exists():
                 shutil.rmtree(aside, ignore_errors=True)
             else:
                 with contextlib.suppress(OSError):
                     aside.rename(step)
-        return bool(found)
+        return bool(folders)
 
-    def _lost(self, error: Exception) -> None:
-        self._warn(
-            f"a checkpoint could not be written, training goes on without it: {_one_line(error)}"
-        )
+    def _warn_not_written(self, error: Exception) -> None:
+        self._warn(f"checkpoint not written; training continues: {_one_line(error)}")
 
-    def _load(self, step: int, like: Any) -> Restored:
+    def _load(self, step: int, template: Any) -> Restored:
         record = self._read(step, "record", self._args.JsonRestore())
-        if _hash_json([record.get("meta"), record.get("leaves")]) != record.get(
-            "digest"
-        ):
-            raise _Corrupt("its description does not match its digest")
+        described = [record.get("meta"), record.get("leaves")]
+        if _hash_json(described) != record.get("digest"):
+            raise _CorruptError("the description does not match its digest")
+        meta = record["meta"]
         leaves = record["leaves"]
-        like = like(record["meta"]) if callable(like) else like
-        _check_fit(leaves, like, f"checkpoint {step} in {self._folder}")
-        blank = {
+        template = template(meta) if callable(template) else template
+        _check_fit(leaves, template, f"checkpoint {step} in {self._folder}")
+        host = self._read_arrays(step, leaves)
+        if self._verify:
+            _check_digests(host, leaves)
+        return Restored(_from_host(host, template), meta, step)
+
+    def _read_arrays(self, step: int, leaves: dict[str, Leaf]) -> dict[str, np.ndarray]:
+        empty = {
             path: np.empty(leaf["shape"], leaf["dtype"])
             for path, leaf in leaves.items()
         }
-        arrays = self._args.StandardRestore(
-            {path: x for path, x in blank.items() if x.size}
-        )
-        host = blank | self._read(step, "state", arrays)
-        if self._verify:
-            _check_digests(host, leaves)
-        return Restored(_from_host(host, like), record["meta"], step)
+        # Orbax does not store arrays of size 0
+        stored = {path: x for path, x in empty.items() if x.size}
+        return empty | self._read(step, "state", self._args.StandardRestore(stored))
 
     def _read(self, step: int, item: str, args: Any) -> Any:
-        """One item of a step; the exceptions that Orbax raises on damaged files have no common type."""
+        composite = self._args.Composite(**{item: args})
         try:
-            return self._manager.restore(
-                step, args=self._args.Composite(**{item: args})
-            )[item]
-        except Exception as error:
-            raise _Corrupt(_one_line(error)) from error
+            return self._manager.restore(step, args=composite)[item]
+        except Exception as error:  # Orbax has no common type for damaged files
+            raise _CorruptError(_one_line(error)) from error
 
 
-def _manager(folder: pathlib.Path, keep: int, read_only: bool) -> tuple[Any, Any]:
-    """An Orbax manager and ``orbax.checkpoint.args``, imported here because that takes most of a second."""
-    import orbax.checkpoint as ocp
+def _open_manager(folder: pathlib.Path, keep: int, read_only: bool) -> tuple[Any, Any]:
+    """Return an Orbax manager and the module ``orbax.checkpoint.args``."""
+    import orbax.checkpoint as ocp  # slow to import, most of a second
 
     logging.getLogger("absl").setLevel(logging.ERROR)
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=not read_only, cleanup_tmp_directories=not read_only
+        max_to_keep=keep,
+        create=not read_only,
+        cleanup_tmp_directories=not read_only,
     )
     return ocp.CheckpointManager(folder, options=options), ocp.args
 
 
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+def _describe_leaves(host: dict[str, np.ndarray]) -> dict[str, Leaf]:
+    return {path: _describe_leaf(x) for path, x in host.items()}
 
 
-def _describe(host: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+def _describe_leaf(x: np.ndarray) -> Leaf:
+    content = np.ascontiguousarray(x).tobytes()
     return {
-        path: {
-            "shape": list(x.shape),
-            "dtype": str(x.dtype),
-            "sha256": hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest(),
-        }
-        for path, x in host.items()
+        "shape": list(x.shape),
+        "dtype": str(x.dtype),
+        "sha256": hashlib.sha256(content).hexdigest(),
     }
 
 
 def _hash_json(tree: Any) -> str:
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(tree, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_fit(saved: dict[str, dict[str, Any]], like: Any, name: str) -> None:
-    """Raise ``ConfigError`` naming the leaves whose existence, shape or type differs."""
-    wanted = {
-        path: _raw_shape(x)
-        for path, x in zip(leaf_paths(like), jax.tree.leaves(like), strict=True)
+def _check_fit(leaves: dict[str, Leaf], template: Any, name: str) -> None:
+    """Raise ``ConfigError`` with the leaves that are missing or differ in shape or dtype."""
+    wanted = raw_shapes(template)
+    saved = {
+        path: (tuple(leaf["shape"]), leaf["dtype"]) for path, leaf in leaves.items()
     }
-    have = {path: (tuple(leaf["shape"]), leaf["dtype"]) for path, leaf in saved.items()}
-    differences = [f"{path} is missing" for path in wanted.keys() - have.keys()]
-    differences += [
+    missing = [f"{path} is missing" for path in wanted.keys() - saved.keys()]
+    unknown = [
         f"{path} is not part of this configuration"
-        for path in have.keys() - wanted.keys()
+        for path in saved.keys() - wanted.keys()
     ]
-    differences += [
-        f"{path} is {_shape_text(*have[path])} but this configuration needs {_shape_text(*wanted[path])}"
-        for path in wanted.keys() & have.keys()
-        if wanted[path] != have[path]
+    different = [
+        f"{path} is {shape_text(*saved[path])} "
+        f"but this configuration needs {shape_text(*wanted[path])}"
+        for path in wanted.keys() & saved.keys()
+        if wanted[path] != saved[path]
     ]
+    differences = sorted(missing + unknown + different)
     if differences:
-        raise ConfigError(f"{name} does not fit: {_listed(sorted(differences), '; ')}")
+        raise ConfigError(f"{name} does not fit: {_join_first(differences, '; ')}")
 
 
-def _raw_shape(x: Any) -> tuple[tuple[int, ...], str]:
-    raw = jax.eval_shape(jax.random.key_data, x) if _is_key(x) else x
-    return tuple(raw.shape), str(raw.dtype)
-
-
-def _shape_text(shape: tuple[int, ...], dtype: str) -> str:
-    return f"{dtype}[{','.join(map(str, shape))}]"
-
-
-def _check_digests(
-    host: dict[str, np.ndarray], leaves: dict[str, dict[str, Any]]
-) -> None:
-    changed = [path for path, leaf in _describe(host).items() if leaf != leaves[path]]
+def _check_digests(host: dict[str, np.ndarray], leaves: dict[str, Leaf]) -> None:
+    described = _describe_leaves(host)
+    changed = [path for path, leaf in described.items() if leaf != leaves[path]]
     if changed:
-        raise _Corrupt(f"the digest of {_listed(changed)} does not match")
+        raise _CorruptError(f"the digest of {_join_first(changed)} does not match")
 
 
-def _from_host(host: dict[str, np.ndarray], like: Any) -> Any:
-    def leaf(path: str, x: Any) -> Any:
-        return (
-            jax.random.wrap_key_data(jnp.asarray(host[path]))
-            if _is_key(x)
-            else host[path]
-        )
+def _from_host(host: dict[str, np.ndarray], template: Any) -> Any:
+    def restore_leaf(path: str, x: Any) -> Any:
+        if not is_key(x):
+            return host[path]
+        return jax.random.wrap_key_data(jnp.asarray(host[path]))
 
-    leaves = [
-        leaf(path, x)
-        for path, x in zip(leaf_paths(like), jax.tree.leaves(like), strict=True)
-    ]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    leaves, structure = jax.tree.flatten(template)
+    paths = leaf_paths(template)
+    return jax.tree.unflatten(structure, map(restore_leaf, paths, leaves))
 
 
-def _listed(items: list[Any], separator: str = ", ", most: int = 4) -> str:
-    rest = f"{separator}and {len(items) - most} more" if len(items) > most else ""
-    return separator.join(map(str, items[:most])) + rest
+def _join_first(items: list[Any], separator: str = ", ", limit: int = 4) -> str:
+    hidden = len(items) - limit
+    more = f"{separator}and {hidden} more" if hidden > 0 else ""
+    return separator.join(map(str, items[:limit])) + more
 
 
 def _one_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Judging a run's parameters on many fresh episodes: at its end, and by ``jmarl evaluate`` later."""
+"""Evaluate a run's saved parameters on many fresh episodes."""
 
 from __future__ import annotations
 
@@ -9,53 +9,45 @@ from typing import Any
 import jax
 import numpy as np
 
-from jmarl.cli.launch import use_compile_cache
 from jmarl.config import RunConfig, check, check_range
-from jmarl.config.compose import check_env_options
 from jmarl.runs import folder as run_folder
 from jmarl.runs import progress as report
 from jmarl.runs.loop import Progress, RunContext, log_absolute
 from jmarl.runs.warm_start import restore_params
-from jmarl.system import System
 from jmarl.training.anakin import device_mesh
-from jmarl.training.compatibility import Side, check_acting
+from jmarl.training.build import BuiltRun, build_run
+from jmarl.training.compatibility import check_acting
 from jmarl.training.evaluation import evaluate_modes
-from jmarl.training.programs import ABSOLUTE, State, seed_keys
-from jmarl.training.train import assemble
-from jmarl.types import Env, Params
+from jmarl.training.programs import FIRST_ABSOLUTE_KEY, State, seed_keys
+from jmarl.types import Key, Metrics, Params
 
 
 PARAMETERS = ("best", "latest")
 
 
-def absolute_metric(s: RunContext, state: State, at: Progress) -> str:
-    """The best parameters on ``absolute_factor`` times the episodes of an evaluation, all of them fresh.
+def absolute_metric(ctx: RunContext, state: State, progress: Progress) -> str:
+    """Evaluate each seed's best parameters on ``eval.absolute_factor`` times the episodes.
 
-    Gorsane et al. 2022 (arXiv:2209.10485), section 4. Calls the compiled evaluation again,
-    writes ``evaluation.json`` and a row of metrics, and returns a table. A signal between two calls
-    ends it with nothing written and an empty text; a run that resumes begins it anew.
+    Gorsane et al. 2022 (arXiv:2209.10485), section 4. All episodes are fresh. Writes
+    ``evaluation.json`` and a row of metrics.
+
+    Returns:
+        The results as a table. If a stop request arrives in between, nothing is written
+        and the table is empty; a resumed run repeats the whole evaluation.
     """
     best, parts = state.best, []
-    for i in range(s.config.eval.absolute_factor):
-        if s.stop():
+    for i in range(ctx.config.eval.absolute_factor):
+        if ctx.stop():
             return ""
-        parts.append(
-            jax.device_get(
-                s.programs[-1].evaluate(
-                    best, best.params, s.keys.at(ABSOLUTE + i), at.update
-                )[1]
-            )
-        )
+        keys = ctx.keys.of_evaluation(FIRST_ABSOLUTE_KEY + i)
+        _, on_device = ctx.programs.evaluate(best, best.params, keys, progress.update)
+        parts.append(jax.device_get(on_device))
     results = jax.tree.map(lambda *x: np.concatenate(x, axis=-1), *parts)
-    log_absolute(s, at, results)
-    tree = _tree(
-        s.config,
-        s.config.eval.absolute_factor * s.config.eval.episodes,
-        best.update,
-        results,
-    )
-    run_folder.write_json(s.folder / "evaluation.json", tree)
-    return _table("best", tree)
+    log_absolute(ctx, progress, results)
+    episodes = ctx.config.eval.absolute_factor * ctx.config.eval.episodes
+    record = _record(ctx.config, episodes, best.update, results)
+    run_folder.write_json(ctx.folder / "evaluation.json", record)
+    return _table("best", record)
 
 
 def evaluate_run(
@@ -66,20 +58,29 @@ def evaluate_run(
     seed: int = 0,
     json: str = "",
 ) -> int:
-    """Judge a run's parameters again, greedily and sampled, and print means with 95 % intervals.
+    """Evaluate a run's parameters, greedily and sampled, and print the results.
 
-    ``parameters`` is ``best`` (each seed's best evaluation) or ``latest``; ``seed`` draws other
-    episodes; ``json`` names a file for the results. Raises ``ConfigError`` when there is nothing to judge.
+    Args:
+        run: Run folder.
+        episodes: Episodes of each mode, exactly one in each environment.
+        parameters: ``best`` (each seed's best evaluation) or ``latest``.
+        seed: Seed of the episodes.
+        json: File to write the results to; empty for none.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        ConfigError: If an argument is invalid or the folder holds no checkpoint.
     """
-    folder, config = _to_judge(run, episodes, parameters, seed, json)
-    env, system = assemble(config)
+    folder, config = _open_run(run, episodes, parameters, seed, json)
+    built = build_run(config)
     params, updates = restore_params(config, folder, parameters)
-    tree = _tree(
-        config, episodes, updates, _play(config, env, system, params, episodes, seed)
-    )
-    print(_table(parameters, tree), flush=True)
+    results = _play(built, params, episodes, seed)
+    record = _record(config, episodes, updates, results)
+    print(_table(parameters, record), flush=True)
     if json:
-        run_folder.write_json(pathlib.Path(json), tree)
+        run_folder.write_json(pathlib.Path(json), record)
     return 0
 
 
@@ -92,96 +93,89 @@ def transfer_run(
     seed: int = 0,
     json: str = "",
 ) -> int:
-    """Judge a run's parameters, as they are, in the worlds ``envs`` (names with commas between), and print one table.
+    """Evaluate a run's parameters in other environments, unchanged (zero-shot).
 
-    Each world has the options of the run's own. The rest is as in ``evaluate_run``, whose results the run's own
-    world gives again. Raises ``ConfigError`` too for a world in which acting needs parameters of other shapes,
-    before any is played.
+    Each environment has the options of the run's own. In the run's own environment, the
+    results equal those of ``evaluate_run``.
+
+    Args:
+        run: Run folder.
+        envs: Names of environments, separated by commas.
+        episodes: Episodes of each mode in each environment.
+        parameters: ``best`` (each seed's best evaluation) or ``latest``.
+        seed: Seed of the episodes.
+        json: File to write the results to; empty for none.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        ConfigError: As ``evaluate_run``, and if acting in one of the environments needs
+            parameters of other shapes. All environments are checked before any is played.
     """
-    folder, config = _to_judge(run, episodes, parameters, seed, json)
+    folder, config = _open_run(run, episodes, parameters, seed, json)
     names = [name.strip() for name in envs.split(",") if name.strip()]
-    check(
-        len(names) > 0,
-        "envs",
-        envs,
-        "must name a world, or several with commas between",
-    )
-    own = Side(config, *assemble(config))
-    worlds = {name: _other_world(own, name) for name in names}
+    rule = "must name an environment, or several separated by commas"
+    check(len(names) > 0, "envs", envs, rule)
+    own = build_run(config)
+    targets = {name: _build_target(own, name) for name in names}
     params, updates = restore_params(config, folder, parameters)
-    trees = {
-        name: _tree(
-            config,
-            episodes,
-            updates,
-            _play(config, env, system, params, episodes, seed),
-        )
-        for name, (env, system) in worlds.items()
+    records = {
+        name: _record(config, episodes, updates, _play(target, params, episodes, seed))
+        for name, target in targets.items()
     }
-    print(_worlds_table(config, parameters, trees), flush=True)
+    print(_transfer_table(config, parameters, records), flush=True)
     if json:
-        run_folder.write_json(
-            pathlib.Path(json), {"trained_on": list(config.stage_envs), "worlds": trees}
-        )
+        table = {"trained_on": list(config.stage_envs), "envs": records}
+        run_folder.write_json(pathlib.Path(json), table)
     return 0
 
 
-def _to_judge(
+def _open_run(
     run: str, episodes: int, parameters: str, seed: int, json: str
 ) -> tuple[pathlib.Path, RunConfig]:
-    """The folder and the configuration of a run, and that it can be judged so."""
-    check(
-        parameters in PARAMETERS,
-        "parameters",
-        parameters,
-        f"must be one of {', '.join(PARAMETERS)}",
-    )
+    """Check the arguments of an evaluation; return the run's folder and configuration."""
+    rule = f"must be one of {', '.join(PARAMETERS)}"
+    check(parameters in PARAMETERS, "parameters", parameters, rule)
     check(episodes >= 1, "episodes", episodes, "must be at least 1")
-    _check_target(json)
-    folder = run_folder.existing("run", run)
+    _check_writable(json)
+    folder = run_folder.find_folder("run", run)
     config = run_folder.read_config(folder)
-    check_range("seed", seed, 0, 2**32 - 1 - ABSOLUTE - config.eval.absolute_factor)
-    use_compile_cache(config.arch)
+    largest = 2**32 - 1 - FIRST_ABSOLUTE_KEY - config.eval.absolute_factor
+    check_range("seed", seed, 0, largest)
     return folder, config
 
 
-def _other_world(own: Side, name: str) -> tuple[Env, System]:
-    config = own.config.with_env(name)
-    check_env_options("envs", **config.env)
-    env, system = assemble(config)
-    check_acting("envs", name, Side(config, env, system), own)
-    return env, system
-
-
-def _play(
-    config: RunConfig,
-    env: Env,
-    system: System,
-    params: Params,
-    episodes: int,
-    seed: int,
-) -> Any:
-    """``{mode: {name: [S, episodes]}}`` of episodes that no other part of the run has played."""
-    keys = seed_keys(config).at(ABSOLUTE + config.eval.absolute_factor + seed)
-    with jax.set_mesh(device_mesh()):
-        play = jax.jit(
-            jax.vmap(
-                lambda params, key: evaluate_modes(env, system, params, key, episodes)
-            )
-        )
-        return jax.device_get(play(params, keys))
-
-
-def _check_target(json: str) -> None:
-    """Evaluating takes minutes; that its results can be written is known before."""
+def _check_writable(json: str) -> None:
+    """Check that results can be written, before minutes are spent on evaluation."""
     path = pathlib.Path(json)
-    fits = not json or (
-        path.parent.is_dir() and os.access(path.parent, os.W_OK) and not path.is_dir()
-    )
-    check(fits, "json", json, "cannot be written; name a file in a folder that exists")
+    folder_exists = path.parent.is_dir() and os.access(path.parent, os.W_OK)
+    fits = not json or (folder_exists and not path.is_dir())
+    rule = "cannot be written; name a file in an existing folder"
+    check(fits, "json", json, rule)
 
 
-def _tree(
+def _build_target(own: BuiltRun, name: str) -> BuiltRun:
+    """Build the run in another environment, and check that its parameters fit there."""
+    target = build_run(own.config.with_env(name), "envs")
+    check_acting("envs", name, target, own)
+    return target
+
+
+def _play(run: BuiltRun, params: Params, episodes: int, seed: int) -> Any:
+    """Return ``{mode: {name: [S, episodes]}}`` of episodes that training never played."""
+    config, env, system = run
+    number = FIRST_ABSOLUTE_KEY + config.eval.absolute_factor + seed
+    keys = seed_keys(config).of_evaluation(number)
+
+    def play(params: Params, key: Key) -> dict[str, Metrics]:
+        return evaluate_modes(env, system, params, key, episodes)
+
+    with jax.set_mesh(device_mesh()):
+        return jax.device_get(jax.jit(jax.vmap(play))(params, keys))
+
+
+def _record(
     config: RunConfig, episodes: int, updates: Any, results: Any
 ) -> dict[str, Any]:
     return {
@@ -192,19 +186,25 @@ def _tree(
     }
 
 
-def _table(parameters: str, tree: dict[str, Any]) -> str:
-    return f"{_head(parameters, tree)}:\n{report.table(tree['results'], tree['seeds'])}"
+def _table(parameters: str, record: dict[str, Any]) -> str:
+    table = report.results_table(record["results"], record["seeds"])
+    return f"{_heading(parameters, record)}:\n{table}"
 
 
-def _worlds_table(config: RunConfig, parameters: str, trees: dict[str, Any]) -> str:
-    first = next(iter(trees.values()))
-    marked = {
-        f"* {name}" if name in config.stage_envs else f"  {name}": tree["results"]
-        for name, tree in trees.items()
+def _transfer_table(config: RunConfig, parameters: str, records: dict[str, Any]) -> str:
+    first = next(iter(records.values()))
+    trained = config.stage_envs
+    summaries = {
+        f"{'*' if name in trained else ' '} {name}": record["results"]
+        for name, record in records.items()
     }
-    return f"{_head(parameters, first)}; those trained on have a *:\n{report.worlds_table(marked, first['seeds'])}"
+    table = report.transfer_table(summaries, first["seeds"])
+    return f"{_heading(parameters, first)}; * marks training environments:\n{table}"
 
 
-def _head(parameters: str, tree: dict[str, Any]) -> str:
-    head = f"{parameters} parameters (of update {', '.join(map(str, tree['update']))}), {tree['episodes']} episodes"
-    return f"{head}, means and 95 % intervals"
+def _heading(parameters: str, record: dict[str, Any]) -> str:
+    updates = ", ".join(map(str, record["update"]))
+    return (
+        f"{parameters} parameters (of update {updates}), {record['episodes']} episodes, "
+        "means and 95 % intervals"
+    )

@@ -1,7 +1,8 @@
-"""A request to stop, as a flag that the training loop polls."""
+"""Exit codes of a run, and signals that request it to stop."""
 
 from __future__ import annotations
 
+import enum
 import os
 import signal
 import threading
@@ -10,18 +11,33 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-PREEMPTED = 75
-"""Exit code of a run that was stopped and can be resumed (``EX_TEMPFAIL``)."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""Signals that stop a run."""
+
+
+class ExitCode(enum.IntEnum):
+    """Exit codes of the command line."""
+
+    FINISHED = 0  # all updates and evaluations are done
+    CRASHED = 1  # unexpected exception
+    USER_ERROR = 2  # invalid configuration, argument or folder
+    OUT_OF_MEMORY = 3  # a device has too little memory for the run
+    NON_FINITE = 4  # a parameter is NaN or infinite
+    PREEMPTED = 75  # stopped by a signal and resumable (EX_TEMPFAIL of sysexits.h)
+    INTERRUPTED = 130  # Ctrl-C outside of a run (128 + SIGINT)
+    BROKEN_PIPE = 141  # the output was closed by its reader (128 + SIGPIPE)
 
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], str]]:
-    """Turn SIGTERM, Ctrl-C and SIGUSR1 into a poll.
+    """Turn SIGTERM, Ctrl-C and SIGUSR1 into a flag for polling.
 
-    Yields a function that returns the name of the first signal received, or an empty string. A
-    second signal ends the process at once. The handlers found are put back at the end.
-    Outside of the main thread Python allows no handlers, and nothing is ever requested.
+    A second signal exits the process immediately. The previous handlers are restored
+    at the end. Python allows handlers only in the main thread; in other threads no
+    signal is reported.
+
+    Yields:
+        A function that returns the name of the first signal, or an empty string.
     """
     received: list[str] = []
 
@@ -29,15 +45,13 @@ def stop_requests() -> Iterator[Callable[[], str]]:
         if received:
             os._exit(128 + number)
         received.append(signal.Signals(number).name)
-        os.write(
-            2,
-            f"\n{received[0]}: saving as soon as this chunk is done; once more ends it at once\n".encode(),
-        )
+        note = f"\n{received[0]}: saving after this chunk; repeat to exit immediately\n"
+        os.write(2, note.encode())
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: ""
         return
-    before = {number: signal.signal(number, handle) for number in STOPPING}
+    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
     try:
         yield lambda: received[0] if received else ""
     finally:

@@ -1,13 +1,14 @@
-"""The run folder: what lies in it, who may write to it, and how to continue from it.
+"""The run folder: its files, its lock, and the configuration to resume from it.
 
-    config.yaml      the resolved configuration, every key
+    config.yaml      resolved configuration with every key
     versions.json    packages, devices, commit, command
-    metrics.jsonl    one row for each chunk, evaluation and the absolute metric
+    metrics.jsonl    one row per chunk, per evaluation and for the absolute metric
     status.json      running, interrupted, failed or finished; replaced atomically
-    checkpoints/     Orbax, one folder for each step
-    evaluation.json  the absolute metric;  curve.png  the learning curve
+    checkpoints/     Orbax checkpoints, one folder per step
+    evaluation.json  absolute metric
+    curve.png        learning curve
 
-Nothing inside names the folder's own place, so it may be moved.
+No file contains the path of the folder, so the folder may be moved.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import jax
 import yaml
 
 import jmarl
 from jmarl.config import ConfigError, CurriculumConfig, RunConfig, check, read_value
+from jmarl.config.choices import check_choice, configs_dir
+from jmarl.config.compose import from_tree
 
 
 PACKAGES = (
@@ -54,8 +58,8 @@ COMPARED_VERSIONS = (
     "backend",
     "device_count",
 )
-"""What decides, by its version or kind, what an environment does and whether a resumed run goes the same way."""
-CHANGEABLE = (
+"""Versions and devices that decide if a resumed run computes the same numbers."""
+CHANGEABLE_KEYS = (
     "total_timesteps",
     "checkpoint",
     "logger",
@@ -63,39 +67,50 @@ CHANGEABLE = (
     "run_dir",
     "resume",
 )
-"""Keys that a resumed run may be given anew; all others decide the program."""
+"""Keys that may change when a run is resumed; all others decide what it computes."""
 
 
 def open_folder(config: RunConfig) -> pathlib.Path:
-    """The folder of this run: the one to resume, the one asked for, or a new one by system, world, time and seed.
+    """Return the folder of a run, created if the run is new.
 
-    Raises ``ConfigError`` when the folder to resume holds no run or the one asked for holds one already.
+    It is ``config.resume``, else ``config.run_dir``, else a new folder named after the
+    system, the environment, the time and the seed.
+
+    Raises:
+        ConfigError: If ``resume`` is not a run folder, or ``run_dir`` already is one.
     """
     if config.resume:
-        return existing("resume", config.resume)
+        return find_folder("resume", config.resume)
     if config.run_dir:
         folder = pathlib.Path(config.run_dir).expanduser()
         if (folder / "config.yaml").exists():
             raise ConfigError(
-                f"run_dir={folder}: holds a run; continue it with resume={folder} or choose another folder"
+                f"run_dir={folder}: holds a run; "
+                f"continue it with resume={folder} or choose another folder"
             )
-        return _made(folder)
+        return _make_folder(folder)
+    parent = pathlib.Path("runs", config.system_name, str(config.env["name"]))
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return _new(
-        pathlib.Path("runs", config.system_name, str(config.env["name"])),
-        f"{now}-s{config.seed}",
-    )
+    return _make_unique_folder(parent, f"{now}-s{config.seed}")
 
 
-def existing(key: str, run: str) -> pathlib.Path:
-    """The folder of a run that was started; ``key`` is the one to blame in a ``ConfigError`` if there is none."""
+def find_folder(key: str, run: str) -> pathlib.Path:
+    """Return the folder of an existing run.
+
+    Args:
+        key: Configuration key for the error message.
+        run: Path of the folder.
+
+    Raises:
+        ConfigError: If the folder holds no run.
+    """
     folder = pathlib.Path(run).expanduser()
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"{key}={run}: no run folder (it has no config.yaml)")
     return folder
 
 
-def _made(folder: pathlib.Path) -> pathlib.Path:
+def _make_folder(folder: pathlib.Path) -> pathlib.Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -103,21 +118,29 @@ def _made(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def _new(parent: pathlib.Path, name: str) -> pathlib.Path:
-    """A folder that did not exist; jobs of a sweep may start in the same second."""
-    _made(parent)
+def _make_unique_folder(parent: pathlib.Path, name: str) -> pathlib.Path:
+    """Create a new folder; jobs of a sweep may start in the same second."""
+    _make_folder(parent)
     for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
+        folder = parent / f"{name}{suffix}"
         try:
-            (parent / f"{name}{suffix}").mkdir()
+            folder.mkdir()
         except FileExistsError:
             continue
-        return parent / f"{name}{suffix}"
-    raise ConfigError(f"run_dir: {parent / name} and all its numbered variants exist")
+        return folder
+    raise ConfigError(
+        f"run_dir: {parent / name} and all its numbered variants exist; "
+        "name a folder with run_dir"
+    )
 
 
 @contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Hold the folder as its only writer. Raises ``ConfigError`` if another process does, or it is read-only."""
+    """Lock the folder, so that only this process writes to it.
+
+    Raises:
+        ConfigError: If another process holds the lock, or the folder is read-only.
+    """
     try:
         file = (folder / ".lock").open("a")
     except OSError as error:
@@ -135,140 +158,153 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def write_json(path: pathlib.Path, tree: Any) -> None:
-    """Write and then replace, so that a reader never sees half a file."""
-    _write(path, json.dumps(tree, indent=1) + "\n")
+    """Write a JSON file atomically."""
+    _replace_file(path, json.dumps(tree, indent=1) + "\n")
 
 
-def _write(path: pathlib.Path, text: str) -> None:
+def _replace_file(path: pathlib.Path, text: str) -> None:
     scratch = path.with_name(f".{path.name}.tmp")
     scratch.write_text(text, encoding="utf-8")
     os.replace(scratch, path)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """What ``write_json`` wrote; empty if there is nothing."""
+    """Read a JSON file; return an empty dictionary if it does not exist."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def write_status(folder: pathlib.Path, state: str, **details: Any) -> None:
-    """``status.json``: running, interrupted, failed or finished, and since when."""
+    """Write ``status.json`` with the state and the current time.
+
+    Args:
+        folder: The run folder.
+        state: ``running``, ``interrupted``, ``failed`` or ``finished``.
+        **details: Further entries.
+    """
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     write_json(folder / "status.json", {"state": state, "time": now, **details})
 
 
 def write_config(folder: pathlib.Path, config: RunConfig) -> None:
-    """``config.yaml``: every key that decides the run, which its own place does not."""
-    tree = _lists(dataclasses.asdict(config)) | {"run_dir": "", "resume": ""}
-    _write(folder / "config.yaml", yaml.safe_dump(tree, sort_keys=False))
+    """Write ``config.yaml``, without the path of the folder."""
+    tree = _tuples_to_lists(dataclasses.asdict(config))
+    tree |= {"run_dir": "", "resume": ""}
+    _replace_file(folder / "config.yaml", yaml.safe_dump(tree, sort_keys=False))
 
 
 def read_config(folder: pathlib.Path) -> RunConfig:
-    """The configuration that a run was started with. Raises ``ConfigError`` if its file is damaged."""
-    from jmarl.config.compose import from_tree
+    """Read ``config.yaml``.
 
+    Raises:
+        ConfigError: If the file is damaged.
+    """
     return from_tree(read_tree(folder))
 
 
 def resume_config(run: str, overrides: Iterable[str] = ()) -> RunConfig:
-    """The configuration to continue ``run`` with: its own, changed by ``key=value`` overrides.
+    """Build the configuration that resumes a run.
 
-    Raises ``ConfigError`` for an override that would make it another run: every key but
-    ``CHANGEABLE`` must keep the value that it had.
+    Args:
+        run: Path of the run folder.
+        overrides: Changes, as ``key=value``.
+
+    Raises:
+        ConfigError: If an override changes a key that is not in ``CHANGEABLE_KEYS``.
     """
-    from jmarl.config.compose import from_tree
-
-    folder = existing("resume", run)
-    tree = _later_keys() | read_tree(folder)
+    folder = find_folder("resume", run)
+    tree = _defaults_of_newer_keys() | read_tree(folder)
     for override in overrides:
         key, _, text = override.lstrip("+").partition("=")
-        _override(tree, key, read_value(key, text))
+        _apply_override(tree, key, read_value(key, text))
     return from_tree({**tree, "resume": run})
 
 
-def _later_keys() -> dict[str, Any]:
-    """The defaults of those keys that a run may lack because it is older than they are."""
-    return {
-        "init_from": "",
-        "curriculum": _lists(dataclasses.asdict(CurriculumConfig())),
-    }
+def _defaults_of_newer_keys() -> dict[str, Any]:
+    """Return the defaults of keys that runs of older versions lack."""
+    curriculum = dataclasses.asdict(CurriculumConfig())
+    return {"init_from": "", "curriculum": _tuples_to_lists(curriculum)}
 
 
-def _override(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Change one key in place, or make sure that nothing changes; keys that do not exist are left to ``build``."""
+def _apply_override(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Change a key in place if it may change; ``build`` later rejects unknown keys."""
     *parents, last = key.split(".")
     node = tree
     for parent in parents:
         node = node.setdefault(parent, {})
-        check(
-            isinstance(node, dict),
-            key,
-            value,
-            f"unknown key; {parent} is a value and has no parts",
-        )
-    old = node.get(last)
-    if isinstance(old, dict):
-        old = tree.get("system_name") if key == "system" else old.get("name")
+        rule = f"unknown key; {parent} is a value and has no parts"
+        check(isinstance(node, dict), key, value, rule)
     if key == "logger":
-        tree["logger"] = _logger_choice(str(value))
-    elif last not in node or any(
-        key == k or key.startswith(f"{k}.") for k in CHANGEABLE
-    ):
+        tree["logger"] = _read_logger_group(str(value))
+    elif last not in node or _is_changeable(key):
         node[last] = value
-    elif old != value:
-        group = isinstance(node[last], dict) and old is None
-        shown = (
-            "a choice made as the run began; leave it out"
-            if group
-            else f"{old!r} in this run"
-        )
-        raise ConfigError(
-            f"{key}={value}: cannot change when a run is resumed (it is {shown}); start a new run instead"
-        )
+    else:
+        _check_unchanged(tree, key, node[last], value)
 
 
-def _logger_choice(name: str) -> dict[str, Any]:
-    from jmarl.config.choices import check_choice, configs_dir
+def _is_changeable(key: str) -> bool:
+    return any(key == k or key.startswith(f"{k}.") for k in CHANGEABLE_KEYS)
 
-    check_choice("logger", name, "")
-    return yaml.safe_load(
-        (configs_dir() / "logger" / f"{name}.yaml").read_text(encoding="utf-8")
+
+def _check_unchanged(tree: dict[str, Any], key: str, old: Any, new: Any) -> None:
+    """Raise ``ConfigError`` unless a value, or the choice of a group, stays the same."""
+    is_group = isinstance(old, dict)
+    if is_group:
+        old = tree.get("system_name") if key == "system" else old.get("name")
+    if old == new:
+        return
+    if is_group and old is None:
+        shown = "a choice of the first start; leave it out"
+    else:
+        shown = f"{old!r} in this run"
+    raise ConfigError(
+        f"{key}={new}: cannot change when a run is resumed (it is {shown}); "
+        "start a new run instead"
     )
 
 
+def _read_logger_group(name: str) -> dict[str, Any]:
+    check_choice("logger", name)
+    path = configs_dir() / "logger" / f"{name}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
 def read_tree(folder: pathlib.Path) -> dict[str, Any]:
-    """``config.yaml`` as plain data. Raises ``ConfigError`` for what ``write_config`` would not write."""
+    """Read ``config.yaml`` as plain data.
+
+    Raises:
+        ConfigError: If the file cannot be read or holds no configuration.
+    """
     path = folder / "config.yaml"
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({' '.join(str(error).split())})"
-        ) from None
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: cannot be read ({reason})") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds no configuration")
     return tree
 
 
-def _lists(tree: Any) -> Any:
-    """Plain yaml: tuples become lists."""
+def _tuples_to_lists(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {k: _lists(v) for k, v in tree.items()}
-    return [_lists(v) for v in tree] if isinstance(tree, list | tuple) else tree
+        return {k: _tuples_to_lists(v) for k, v in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_tuples_to_lists(v) for v in tree]
+    return tree
 
 
 def package_versions() -> dict[str, str]:
-    """The versions of those ``PACKAGES`` that are installed."""
-    found = {}
+    """Return the versions of the installed ``PACKAGES``."""
+    installed = {}
     for package in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            installed[package] = importlib.metadata.version(package)
+    return installed
 
 
 def versions() -> dict[str, Any]:
-    """What this process runs on and with."""
-    import jax
-
+    """Return packages, devices, commit and command of this process."""
+    moved = ("run_dir=", "resume=")
     return {
         "jmarl": jmarl.__version__,
         "python": platform.python_version(),
@@ -278,52 +314,43 @@ def versions() -> dict[str, Any]:
         "device_count": jax.device_count(),
         "devices": [str(device) for device in jax.devices()],
         "device_kind": jax.devices()[0].device_kind,
-        "commit": _commit(),
-        "command": [
-            a for a in sys.argv[1:] if not a.startswith(("run_dir=", "resume="))
-        ],
+        "commit": _git_commit(),
+        "command": [a for a in sys.argv[1:] if not a.startswith(moved)],
     }
 
 
 def write_versions(folder: pathlib.Path, now: dict[str, Any]) -> None:
-    """``versions.json``: what the run began on; processes that resumed it are listed under ``resumed``."""
-    tree = read_json(folder / "versions.json")
-    write_json(
-        folder / "versions.json",
-        {**tree, "resumed": [*tree["resumed"], now]}
-        if tree
-        else {**now, "resumed": []},
-    )
+    """Write ``versions.json``; a resumed run appends to its list ``resumed``."""
+    path = folder / "versions.json"
+    tree = read_json(path)
+    if tree:
+        tree["resumed"] = [*tree["resumed"], now]
+    else:
+        tree = {**now, "resumed": []}
+    write_json(path, tree)
 
 
 def version_changes(before: dict[str, Any]) -> list[str]:
-    """What of ``COMPARED_VERSIONS`` is not what it was."""
+    """Return one line for each of ``COMPARED_VERSIONS`` that has changed."""
     now = versions()
-    changed = [name for name in COMPARED_VERSIONS if before.get(name) != now.get(name)]
     return [
         f"{name} {before.get(name)} when it was saved, {now.get(name)} now"
-        for name in changed
+        for name in COMPARED_VERSIONS
+        if before.get(name) != now.get(name)
     ]
 
 
-def _commit() -> str:
-    """The commit of a checkout, marked if files differ from it; empty when jmarl is installed otherwise."""
+def _git_commit() -> str:
+    """Return the commit of a checkout, with ``-dirty`` if changed; empty if there is none."""
     root = pathlib.Path(jmarl.__file__).parents[1]
     if not (root / ".git").exists():
         return ""
+    options = ["--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = ["git", "-C", str(root), "describe", *options]
     try:
-        text = [
-            "git",
-            "-C",
-            str(root),
-            "describe",
-            "--always",
-            "--dirty",
-            "--abbrev=40",
-            "--exclude=*",
-        ]
-        return subprocess.run(
-            text, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
+    return result.stdout.strip()

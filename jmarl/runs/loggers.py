@@ -1,7 +1,7 @@
-"""Where metrics go: a JSON line always; TensorBoard and Weights & Biases by choice.
+"""Loggers of metrics: JSON lines, and optionally TensorBoard and Weights & Biases.
 
-A row is one flat dictionary, with a list over seeds for each metric, which is never averaged away.
-A logger that fails is named once and left out; training never stops or waits for it.
+A row is one flat dictionary. A metric of several seeds is a list, which is never averaged.
+A logger that fails is disabled with one warning; training neither stops nor waits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Warn = Callable[[str], None]
 
 
 class Logger(NamedTuple):
-    """``log(row)`` writes one row, ``close()`` flushes and ends."""
+    """A destination of rows: ``log`` writes one row, ``close`` flushes and releases."""
 
     log: Callable[[Row], None]
     close: Callable[[], None]
@@ -33,73 +33,78 @@ class Logger(NamedTuple):
 def open_loggers(
     config: LoggerConfig, folder: pathlib.Path, name: str, warn: Warn
 ) -> Logger:
-    """The loggers that a run asks for, as one that cannot fail."""
-    makers: dict[str, Callable[[], Logger]] = {
-        "metrics.jsonl": lambda: jsonl(folder / "metrics.jsonl")
+    """Open the loggers of a run, as one logger that raises no exceptions.
+
+    Args:
+        config: The loggers to open; JSON lines are always written.
+        folder: The run folder.
+        name: Name of the run for Weights & Biases.
+        warn: Receives one line for each failure.
+    """
+    factories: dict[str, Callable[[], Logger]] = {
+        "metrics.jsonl": lambda: jsonl_logger(folder / "metrics.jsonl")
     }
     if config.tensorboard:
-        makers["TensorBoard"] = lambda: tensorboard(folder / "tensorboard")
+        factories["TensorBoard"] = lambda: tensorboard_logger(folder / "tensorboard")
     if config.wandb and config.wandb_mode != "disabled":
-        makers["wandb"] = lambda: wandb(
+        factories["wandb"] = lambda: wandb_logger(
             folder, config.wandb_project, config.wandb_mode, name, warn
         )
-    return together(
-        {label: guarded(label, make, warn) for label, make in makers.items()}
-    )
+    loggers = [guarded_logger(label, make, warn) for label, make in factories.items()]
+    return combined_logger(loggers)
 
 
-def together(loggers: dict[str, Logger]) -> Logger:
-    """One logger out of several."""
+def combined_logger(loggers: list[Logger]) -> Logger:
+    """Combine several loggers into one."""
 
     def log(row: Row) -> None:
-        for logger in loggers.values():
+        for logger in loggers:
             logger.log(row)
 
     def close() -> None:
-        for logger in loggers.values():
+        for logger in loggers:
             logger.close()
 
     return Logger(log, close)
 
 
-def guarded(label: str, make: Callable[[], Logger], warn: Warn) -> Logger:
-    """A logger that, at its first exception, is named in a warning and silent ever after."""
-    inner: list[Logger] = []
+def guarded_logger(label: str, make: Callable[[], Logger], warn: Warn) -> Logger:
+    """Build a logger that is disabled at its first exception, with one warning."""
+    active: list[Logger] = []
 
     def attempt(action: Callable[[], Any]) -> None:
         try:
             action()
         except Exception as error:
-            inner.clear()
-            warn(
-                f"{label}: {type(error).__name__}: {error}; nothing more goes there, training goes on"
-            )
+            active.clear()
+            reason = f"{type(error).__name__}: {error}"
+            warn(f"{label}: {reason}; logger disabled, training continues")
 
     def log(row: Row) -> None:
-        if inner:
-            attempt(lambda: inner[0].log(row))
+        if active:
+            attempt(lambda: active[0].log(row))
 
     def close() -> None:
-        if inner:
-            attempt(inner[0].close)
+        if active:
+            attempt(active[0].close)
 
-    attempt(lambda: inner.append(make()))
+    attempt(lambda: active.append(make()))
     return Logger(log, close)
 
 
-def jsonl(path: pathlib.Path) -> Logger:
-    """One JSON object a line, flushed row by row; what is not finite becomes ``null``."""
+def jsonl_logger(path: pathlib.Path) -> Logger:
+    """Write one JSON object per line and flush it; NaN and infinity become ``null``."""
     file = path.open("a", encoding="utf-8")
 
     def log(row: Row) -> None:
-        file.write(json.dumps(_plain(row), allow_nan=False) + "\n")
+        file.write(json.dumps(_finite_or_null(row), allow_nan=False) + "\n")
         file.flush()
 
     return Logger(log, file.close)
 
 
 def read_rows(path: pathlib.Path) -> list[Row]:
-    """The rows of a ``metrics.jsonl``; a last line that was cut off is left out."""
+    """Return the rows of a ``metrics.jsonl``, without an incomplete last line."""
     if not path.exists():
         return []
     rows = []
@@ -112,7 +117,7 @@ def read_rows(path: pathlib.Path) -> list[Row]:
 
 
 def truncate_rows(path: pathlib.Path, keep: Callable[[Row], bool]) -> None:
-    """Drop the rows that a resumed run will write again."""
+    """Remove the rows for which ``keep`` returns False; a resumed run repeats them."""
     kept = [json.dumps(row) + "\n" for row in read_rows(path) if keep(row)]
     scratch = path.with_suffix(".tmp")
     scratch.write_text("".join(kept), encoding="utf-8")
@@ -120,34 +125,35 @@ def truncate_rows(path: pathlib.Path, keep: Callable[[Row], bool]) -> None:
 
 
 def scalars(row: Row) -> Iterator[tuple[str, float]]:
-    """``(name, value)`` of the finite metrics of a row, one for each seed: ``train/loss/seed_1``."""
+    """Yield names and values of the finite metrics of a row.
+
+    Each seed has its own name, e.g. ``train/loss/seed_1``, if there are several.
+    """
     for name, values in row.items():
         if name in ("kind", "update", "env_steps"):
             continue
         per_seed = values if isinstance(values, list) else [values]
         for i, value in enumerate(per_seed):
             if value is not None and math.isfinite(value):
-                yield (
-                    f"{row['kind']}/{name}"
-                    + (f"/seed_{i}" if len(per_seed) > 1 else ""),
-                    value,
-                )
+                suffix = f"/seed_{i}" if len(per_seed) > 1 else ""
+                yield f"{row['kind']}/{name}{suffix}", value
 
 
-def tensorboard(folder: pathlib.Path) -> Logger:
-    """Scalars over environment steps (the mean of the seeds') for TensorBoard."""
-    from tensorboardX import SummaryWriter
+def tensorboard_logger(folder: pathlib.Path) -> Logger:
+    """Write scalars over environment steps (mean over the seeds) for TensorBoard."""
+    from tensorboardX import SummaryWriter  # slow to import
 
     writer = SummaryWriter(str(folder))
 
     def log(row: Row) -> None:
+        steps = mean_steps(row["env_steps"])
         for name, value in scalars(row):
-            writer.add_scalar(name, value, mean_steps(row["env_steps"]))
+            writer.add_scalar(name, value, steps)
 
     return Logger(log, writer.close)
 
 
-def wandb(
+def wandb_logger(
     folder: pathlib.Path,
     project: str,
     mode: str,
@@ -155,18 +161,18 @@ def wandb(
     warn: Warn,
     connect_s: int = 20,
 ) -> Logger:
-    """Weights & Biases from a thread of its own, because an unreachable server blocks for many seconds.
+    """Log to Weights & Biases in a separate thread.
 
-    Falls back to offline mode if the server does not answer. Rows that do not fit the bounded
-    queue are dropped, with one warning.
+    An unreachable server blocks for many seconds. If it does not answer within
+    ``connect_s`` seconds, the run is written offline.
     """
 
     def connect() -> Logger:
-        import wandb as client
+        import wandb
 
-        def begin(mode: Any) -> Any:
-            settings = client.Settings(init_timeout=connect_s, silent=True)
-            return client.init(
+        def init(mode: Any) -> Any:
+            settings = wandb.Settings(init_timeout=connect_s, silent=True)
+            return wandb.init(
                 project=project,
                 dir=str(folder),
                 name=name,
@@ -175,23 +181,21 @@ def wandb(
             )
 
         try:
-            run = begin(mode)
+            run = init(mode)
         except Exception as error:
-            warn(
-                f"wandb: {type(error).__name__}; it writes offline, `wandb sync` uploads later"
-            )
-            run = begin("offline")
-        return Logger(
-            lambda row: run.log(
-                {**dict(scalars(row)), "env_steps": mean_steps(row["env_steps"])}
-            ),
-            run.finish,
-        )
+            reason = type(error).__name__
+            warn(f"wandb: {reason}; writing offline, upload later with `wandb sync`")
+            run = init("offline")
 
-    return threaded("wandb", connect, warn)
+        def log(row: Row) -> None:
+            run.log({**dict(scalars(row)), "env_steps": mean_steps(row["env_steps"])})
+
+        return Logger(log, run.finish)
+
+    return threaded_logger("wandb", connect, warn)
 
 
-def threaded(
+def threaded_logger(
     label: str,
     make: Callable[[], Logger],
     warn: Warn,
@@ -199,11 +203,20 @@ def threaded(
     size: int = 1000,
     patience_s: float = 30.0,
 ) -> Logger:
-    """Run a slow logger in a daemon thread behind a queue of ``size`` rows; closing waits ``patience_s`` at most."""
+    """Run a slow logger in a daemon thread behind a bounded queue.
+
+    Rows are dropped while the queue is full, with one warning.
+
+    Args:
+        label: Name of the logger for warnings.
+        make: Builds the logger, in the thread.
+        warn: Receives one line for each failure.
+        size: Rows that the queue holds.
+        patience_s: Seconds that ``close`` waits, once for the queue and once for the thread.
+    """
     rows: queue.Queue[Row | None] = queue.Queue(size)
-    thread = threading.Thread(
-        target=_drain, args=(rows, label, make, warn), name=label, daemon=True
-    )
+    arguments = (rows, label, make, warn)
+    thread = threading.Thread(target=_drain, args=arguments, name=label, daemon=True)
     full = threading.Event()
 
     def log(row: Row) -> None:
@@ -211,9 +224,7 @@ def threaded(
             rows.put_nowait(row)
         except queue.Full:
             if not full.is_set():
-                warn(
-                    f"{label}: too slow; rows are dropped there, metrics.jsonl has them all"
-                )
+                warn(f"{label}: too slow; dropping rows (metrics.jsonl has all rows)")
             full.set()
 
     def close() -> None:
@@ -228,16 +239,18 @@ def threaded(
 def _drain(
     rows: queue.Queue[Row | None], label: str, make: Callable[[], Logger], warn: Warn
 ) -> None:
-    logger = guarded(label, make, warn)
+    logger = guarded_logger(label, make, warn)
     while (row := rows.get()) is not None:
         logger.log(row)
     logger.close()
 
 
-def _plain(value: Any) -> Any:
-    """JSON without NaN and infinities, which the format does not know."""
+def _finite_or_null(value: Any) -> Any:
+    """Replace NaN and infinity by None, because JSON lacks them."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: _finite_or_null(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [_finite_or_null(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

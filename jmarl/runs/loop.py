@@ -1,4 +1,4 @@
-"""The loop on the host: train a chunk, evaluate, log and save, until done or told to stop."""
+"""The loop on the host: train a chunk, evaluate, log and save until done or stopped."""
 
 from __future__ import annotations
 
@@ -12,108 +12,142 @@ import numpy as np
 from jmarl.config import RunConfig
 from jmarl.runs import progress as report
 from jmarl.runs.checkpoint import Checkpoints, Meta
+from jmarl.runs.compilation import CompiledRun
 from jmarl.runs.folder import versions, write_status
 from jmarl.runs.loggers import Logger
 from jmarl.runs.progress import Reporter
-from jmarl.training.anakin import Runner, drop_env_state, is_whole
-from jmarl.training.programs import ChunkReport, Keys, Programs, State, score_name
-from jmarl.training.train import Stage
+from jmarl.training.anakin import Runner, drop_env_state, has_env_state
+from jmarl.training.build import BuiltRun
+from jmarl.training.programs import ChunkReport, Keys, State, score_name
 
 
 class NonFiniteError(ArithmeticError):
-    """Training has left the numbers; the text names the updates, the seed and the leaf."""
+    """A parameter is NaN or infinite. The text names the updates, the seed and the path."""
 
 
 class Progress(NamedTuple):
-    """How far a run has come; saved in each checkpoint."""
+    """Progress of a run; part of each checkpoint."""
 
     update: int
     evaluations: int
     last_evaluation: int
-    """The update that was evaluated last; -1 before the first evaluation, which is of untrained parameters."""
+    """Update of the last evaluation; -1 before the first, which is of untrained parameters."""
     env_steps: list[int]
-    """For each seed; does not wrap, as the counter on the device does after 2^32."""
+    """Environment steps of each seed. Unlike the counter on the device, it never wraps."""
     seconds: float
-    """Spent training and evaluating, in all processes; compilation left out."""
+    """Time spent training and evaluating, over all processes, without compilation."""
     stage: int = 0
-    """The stage, counted from 0, that the state is of; where one has just ended, still that one."""
+    """Index of the stage that the state belongs to. At a stage's end, still that stage."""
 
 
 class RunContext(NamedTuple):
-    """What the loop needs and never changes."""
+    """Everything that the loop needs and does not change."""
 
     config: RunConfig
     folder: pathlib.Path
-    stages: tuple[Stage, ...]
-    programs: tuple[Programs, ...]
-    """Those of each stage."""
+    stages: tuple[BuiltRun, ...]
+    programs: CompiledRun
     keys: Keys
     checkpoints: Checkpoints | None
     logger: Logger
     reporter: Reporter
     stop: Callable[[], str]
+    """Returns the name of the signal that requested a stop, or an empty string."""
 
 
-def start(config: RunConfig) -> Progress:
-    """Before anything was done."""
-    return Progress(0, 0, -1, [0] * config.num_seeds, 0.0)
+def initial_progress(config: RunConfig) -> Progress:
+    """Return the progress of a run before its first step."""
+    return Progress(
+        update=0,
+        evaluations=0,
+        last_evaluation=-1,
+        env_steps=[0] * config.num_seeds,
+        seconds=0.0,
+    )
 
 
 def train(
-    s: RunContext, state: State, at: Progress, saved: Progress | None
+    ctx: RunContext, state: State, progress: Progress, saved: Progress | None
 ) -> tuple[State, Progress, str]:
-    """Go on from ``at`` to the end, or to a signal, whose name is the last result (else empty).
+    """Continue from ``progress`` to the end of the run, or until a stop request.
 
-    ``saved`` is the position of the newest checkpoint. The signal is looked for before each
-    chunk and each evaluation, so that it never waits for more than one of them.
+    Stop requests are checked before each chunk and each evaluation.
+
+    Args:
+        ctx: Context of the run.
+        state: State of the run.
+        progress: Progress of that state.
+        saved: Progress of the newest checkpoint; None if there is none.
+
+    Returns:
+        The state, its progress, and the name of the signal that stopped the run, or an
+        empty string.
     """
     while True:
-        if signal := s.stop():
-            if at.update and at != saved:
-                save(s, state, at, None)
-            return state, at, signal
-        if evaluation_is_due(s.config, at):
-            state, at, score = evaluate(s, state, at)
-            if checkpoint_is_due(s.config, at):
-                save(s, state, at, score)
-                saved = at
-        elif at.update >= s.config.num_updates:
-            return state, at, ""
+        if signal := ctx.stop():
+            if progress.update and progress != saved:
+                save(ctx, state, progress, None)
+            return state, progress, signal
+        if evaluation_is_due(ctx.config, progress):
+            state, progress, score = evaluate(ctx, state, progress)
+            if checkpoint_is_due(ctx.config, progress):
+                save(ctx, state, progress, score)
+                saved = progress
+        elif progress.update >= ctx.config.num_updates:
+            return state, progress, ""
         else:
-            state, at = advance(s, *enter(s, state, at))
+            state, progress = start_stage(ctx, state, progress)
+            state, progress = train_chunk(ctx, state, progress)
 
 
-def stage_due(config: RunConfig, at: Progress) -> int:
-    """The stage that goes on from there; a run that was extended does not go back to one that it has left."""
-    return max(at.stage, config.stage_at(at.update))
+def due_stage(config: RunConfig, progress: Progress) -> int:
+    """Return the stage of the next update.
+
+    A run whose length was extended does not return to a stage that it has left.
+    """
+    return max(progress.stage, config.stage_at(progress.update))
 
 
-def enter(s: RunContext, state: State, at: Progress) -> tuple[State, Progress]:
-    """Go over to another world if it is due, or into the same again if the checkpoint had left it out."""
-    due = stage_due(s.config, at)
-    again = due == at.stage
-    if again and is_whole(state.runner):
-        return state, at
+def start_stage(
+    ctx: RunContext, state: State, progress: Progress
+) -> tuple[State, Progress]:
+    """Move to the stage that is due, if the state does not belong to it.
+
+    After an inexact checkpoint, restart the environments of the same stage.
+    """
+    due = due_stage(ctx.config, progress)
+    restart = due == progress.stage
+    if restart and has_env_state(state.runner):
+        return state, progress
     with report.stopwatch() as seconds:
-        program = s.programs[due].again if again else s.programs[due].enter
-        runner = jax.block_until_ready(program(_release(state.runner)))
-        at = at._replace(stage=due, seconds=at.seconds + seconds())
-    new = (
-        "environments and replay"
-        if hasattr(runner.learner, "replay")
-        else "environments"
-    )
-    what = (
-        f"inexact resume: {new} begin anew"
-        if again
-        else f"{report.stage_text(s.config, due)} begins"
-    )
-    s.reporter.say(f"{what} after update {at.update:,}")
-    return state.replace(runner=runner), at
+        continue_runner = ctx.programs.stage(due).continue_runner
+        assert continue_runner is not None
+        runner = continue_runner(_free_env_state(state.runner))
+        runner = jax.block_until_ready(runner)
+        elapsed = seconds()
+    progress = progress._replace(stage=due, seconds=progress.seconds + elapsed)
+    ctx.reporter.info(_start_text(ctx, runner, progress, restart=restart))
+    return state.replace(runner=runner), progress
 
 
-def _release(runner: Runner) -> Runner:
-    """What was learnt; the rest of the memory is free, so that two worlds need not be held at once."""
+def _start_text(
+    ctx: RunContext, runner: Runner, progress: Progress, *, restart: bool
+) -> str:
+    after = f"after update {progress.update:,}"
+    if not restart:
+        stage = report.stage_text(ctx.config, progress.stage)
+        memory = ctx.programs.stage(progress.stage).memory
+        return f"{stage} starts {after}; {memory}"
+    has_replay = runner.learner.replay is not None
+    parts = "environments and replay" if has_replay else "environments"
+    return f"inexact resume: {parts} are reset {after}"
+
+
+def _free_env_state(runner: Runner) -> Runner:
+    """Drop the environment state and free its memory.
+
+    Otherwise the memory of two stages would be held at once.
+    """
     kept = drop_env_state(runner)
     held = {id(x) for x in jax.tree.leaves(kept)}
     for x in jax.tree.leaves(runner):
@@ -122,55 +156,87 @@ def _release(runner: Runner) -> Runner:
     return kept
 
 
-def evaluation_is_due(config: RunConfig, at: Progress) -> bool:
-    """At the start, whenever an interval has passed, and at the end."""
+def evaluation_is_due(config: RunConfig, progress: Progress) -> bool:
+    """Return True at the start, after each evaluation interval, and at the end."""
     interval = config.updates_per_evaluation
-    over = at.update >= config.num_updates and at.last_evaluation < at.update
-    return over or at.update // interval > at.last_evaluation // interval
+    at_end = progress.update >= config.num_updates
+    if at_end and progress.last_evaluation < progress.update:
+        return True
+    return progress.update // interval > progress.last_evaluation // interval
 
 
-def checkpoint_is_due(config: RunConfig, at: Progress) -> bool:
-    """After every ``checkpoint.every``-th evaluation of trained parameters, and at the end."""
-    due = (
-        at.evaluations - 1
-    ) % config.checkpoint.every == 0 or at.update >= config.num_updates
-    return at.update > 0 and due
+def checkpoint_is_due(config: RunConfig, progress: Progress) -> bool:
+    """Return True after every ``checkpoint.every``-th evaluation, and at the end.
+
+    The evaluation of untrained parameters does not count.
+    """
+    at_end = progress.update >= config.num_updates
+    due = (progress.evaluations - 1) % config.checkpoint.every == 0
+    return progress.update > 0 and (due or at_end)
 
 
-def advance(s: RunContext, state: State, at: Progress) -> tuple[State, Progress]:
-    """One chunk: train, check, log, show. ``steps_per_second`` is the sum over the seeds."""
+def train_chunk(
+    ctx: RunContext, state: State, progress: Progress
+) -> tuple[State, Progress]:
+    """Train one chunk, check the parameters, log, and report progress."""
+    chunk = ctx.programs.stage(progress.stage).chunk
     with report.stopwatch() as seconds:
-        runner, on_device = s.programs[at.stage].chunk(state.runner)
+        runner, on_device = chunk(state.runner)
         result: ChunkReport = jax.device_get(on_device)
         elapsed = seconds()
-    update = at.update + s.config.updates_per_chunk
-    _check_finite(s.config, result, at.update + 1, update)
-    env_steps = count_steps(at.env_steps, np.asarray(result.env_steps))
-    rate = (sum(env_steps) - sum(at.env_steps)) / elapsed
-    at = at._replace(update=update, env_steps=env_steps, seconds=at.seconds + elapsed)
-    speed, spec = {"steps_per_second": rate}, s.stages[at.stage].env.spec
-    speed |= {"agent_steps_per_second": rate * spec.n_agents} if spec.fixed_team else {}
-    row = _row("train", at) | speed | _training_metrics(result)
-    s.logger.log(row)
-    remaining = at.seconds / update * max(0, s.config.num_updates - update)
-    share = update / max(update, s.config.num_updates)
-    s.reporter.progress(
-        report.progress_line(
-            row, share, remaining, report.stage_text(s.config, at.stage)
-        )
+    previous, config = progress, ctx.config
+    update = previous.update + config.updates_per_chunk
+    _check_finite(config, result, previous.update + 1, update)
+    progress = previous._replace(
+        update=update,
+        env_steps=count_steps(previous.env_steps, np.asarray(result.env_steps)),
+        seconds=previous.seconds + elapsed,
     )
-    write_status(s.folder, "running", update=update, env_steps=env_steps)
-    return state.replace(runner=runner), at
+    speed = _speed(ctx, previous, progress)
+    row = _row("train", progress) | speed | _training_metrics(result)
+    ctx.logger.log(row)
+    _report_progress(ctx, progress, row)
+    write_status(ctx.folder, "running", update=update, env_steps=progress.env_steps)
+    return state.replace(runner=runner), progress
 
 
-def count_steps(before: list[int], counter: np.ndarray) -> list[int]:
-    """Environment steps of each seed, from those before the chunk and the device's ``uint32`` after it."""
-    old = np.asarray(before, np.int64)
-    return (old + (counter - old.astype(np.uint32)).astype(np.int64)).tolist()
+def _speed(ctx: RunContext, previous: Progress, progress: Progress) -> dict[str, float]:
+    """Return environment and agent steps per second, summed over seeds."""
+    steps = sum(progress.env_steps) - sum(previous.env_steps)
+    rate = steps / (progress.seconds - previous.seconds)
+    spec = ctx.stages[progress.stage].env.spec
+    speed = {"steps_per_second": rate}
+    if spec.fixed_team:
+        speed["agent_steps_per_second"] = rate * spec.n_agents
+    return speed
+
+
+def _report_progress(ctx: RunContext, progress: Progress, row: dict[str, Any]) -> None:
+    total = ctx.config.num_updates
+    remaining = max(0, total - progress.update)
+    eta_s = progress.seconds / progress.update * remaining
+    share = progress.update / max(progress.update, total)
+    stage = report.stage_text(ctx.config, progress.stage)
+    ctx.reporter.progress(report.progress_line(row, share, eta_s, stage))
+
+
+def count_steps(previous: list[int], counter: np.ndarray) -> list[int]:
+    """Return the environment steps of each seed after a chunk.
+
+    Args:
+        previous: Environment steps before the chunk.
+        counter: The device's ``uint32`` counter after it, which wraps.
+    """
+    old = np.asarray(previous, np.int64)
+    difference = counter - old.astype(np.uint32)
+    return (old + difference.astype(np.int64)).tolist()
 
 
 def _training_metrics(result: ChunkReport) -> dict[str, list[float]]:
-    """For each seed the system's metrics, and means over the episodes that ended (NaN if none did)."""
+    """Return the system's metrics and the episode means of each seed.
+
+    A mean is NaN if no episode ended.
+    """
     episodes = dict(result.metrics["episodes"])
     count = episodes.pop("count")
     with np.errstate(invalid="ignore"):
@@ -182,7 +248,10 @@ def _training_metrics(result: ChunkReport) -> dict[str, list[float]]:
 def _check_finite(
     config: RunConfig, result: ChunkReport, first: int, last: int
 ) -> None:
-    """Of the parameters alone: a loss may be NaN in a chunk whose optimizer skipped that gradient and went on."""
+    """Raise ``NonFiniteError`` if a parameter is not finite.
+
+    Losses are not checked: the optimizer skips a non-finite gradient and continues.
+    """
     for name, finite in result.finite.items():
         if not finite.all():
             seed = config.seed + int(np.argmin(finite))
@@ -192,36 +261,41 @@ def _check_finite(
 
 
 def evaluate(
-    s: RunContext, state: State, at: Progress
+    ctx: RunContext, state: State, progress: Progress
 ) -> tuple[State, Progress, list[float]]:
-    """Judge the parameters as they are now, for each seed; the best so far are kept in the state."""
+    """Evaluate the current parameters of each seed, and keep the best in the state.
+
+    Returns:
+        The state, its progress, and the greedy score of each seed.
+    """
+    keys = ctx.keys.of_evaluation(progress.evaluations)
     with report.stopwatch() as seconds:
-        params = state.runner.learner.params
-        best, on_device = s.programs[-1].evaluate(
-            state.best, params, s.keys.at(at.evaluations), at.update
+        best, on_device = ctx.programs.evaluate(
+            state.best, state.runner.learner.params, keys, progress.update
         )
         results = jax.device_get(on_device)
         elapsed = seconds()
-    at = at._replace(
-        evaluations=at.evaluations + 1,
-        last_evaluation=at.update,
-        seconds=at.seconds + elapsed,
+    progress = progress._replace(
+        evaluations=progress.evaluations + 1,
+        last_evaluation=progress.update,
+        seconds=progress.seconds + elapsed,
     )
-    row = _row("eval", at) | mean_results(results)
-    s.logger.log(row)
-    s.reporter.say(report.evaluation_line(row))
-    return state.replace(best=best), at, row[f"greedy/{score_name(s.stages[-1].env)}"]
+    row = _row("eval", progress) | mean_results(results)
+    ctx.logger.log(row)
+    ctx.reporter.info(report.evaluation_line(row))
+    score = row[f"greedy/{score_name(ctx.stages[-1].env)}"]
+    return state.replace(best=best), progress, score
 
 
 def log_absolute(
-    s: RunContext, at: Progress, results: dict[str, dict[str, np.ndarray]]
+    ctx: RunContext, progress: Progress, results: dict[str, dict[str, np.ndarray]]
 ) -> None:
-    """The row of the absolute metric."""
-    s.logger.log(_row("absolute", at) | mean_results(results))
+    """Log the row of the absolute metric."""
+    ctx.logger.log(_row("absolute", progress) | mean_results(results))
 
 
 def mean_results(results: dict[str, dict[str, np.ndarray]]) -> dict[str, list[float]]:
-    """``{mode/name: [mean over the episodes of each seed]}``."""
+    """Return ``{mode/name: [mean over the episodes of each seed]}``."""
     return {
         f"{mode}/{name}": np.asarray(episodes, np.float64).mean(-1).tolist()
         for mode, by_name in results.items()
@@ -229,42 +303,53 @@ def mean_results(results: dict[str, dict[str, np.ndarray]]) -> dict[str, list[fl
     }
 
 
-def _row(kind: str, at: Progress) -> dict[str, Any]:
-    where = {
+def _row(kind: str, progress: Progress) -> dict[str, Any]:
+    return {
         "kind": kind,
-        "update": at.update,
-        "env_steps": at.env_steps,
-        "time": at.seconds,
+        "update": progress.update,
+        "env_steps": progress.env_steps,
+        "time": progress.seconds,
+        "stage": progress.stage + 1,
     }
-    return where | {"stage": at.stage + 1}
 
 
-def belongs_before(row: dict[str, Any], at: Progress) -> bool:
-    """Whether a row of ``metrics.jsonl`` was written on the way to ``at``; what resumes there writes the others."""
-    last = {"train": at.update, "eval": at.last_evaluation}
+def belongs_before(row: dict[str, Any], progress: Progress) -> bool:
+    """Return True if a row of ``metrics.jsonl`` was written before ``progress``.
+
+    A run that resumes at ``progress`` writes all other rows again.
+    """
+    last = {"train": progress.update, "eval": progress.last_evaluation}
     return row["update"] <= last.get(row["kind"], -1)
 
 
-def save(s: RunContext, state: State, at: Progress, score: list[float] | None) -> None:
-    """Write a checkpoint. ``score`` is that of these very parameters, or None between evaluations.
+def save(
+    ctx: RunContext, state: State, progress: Progress, score: list[float] | None
+) -> None:
+    """Write a checkpoint, with its exactness among the metadata.
 
-    What is beside it says whether it is exact; one that is not stays so until its world was entered again.
+    Args:
+        ctx: Context of the run.
+        state: State to save.
+        progress: Progress of that state.
+        score: Score of these parameters; None between evaluations.
     """
-    if s.checkpoints:
-        state = state if s.config.checkpoint.exact else _as_learnt(state)
-        meta = {
-            "position": at._asdict(),
-            "score": score,
-            "versions": versions(),
-            "exact": is_whole(state.runner),
-        }
-        s.checkpoints.save(at.update, state, meta)
+    if not ctx.checkpoints:
+        return
+    if not ctx.config.checkpoint.exact:
+        state = _without_env_state(state)
+    meta = {
+        "position": progress._asdict(),
+        "score": score,
+        "versions": versions(),
+        "exact": has_env_state(state.runner),
+    }
+    ctx.checkpoints.save(progress.update, state, meta)
 
 
-def saved_as(shapes: State, meta: Meta) -> State:
-    """Of the shapes of a stage's state those that a checkpoint holds; one from before the option holds all."""
-    return shapes if meta.get("exact", True) else _as_learnt(shapes)
+def saved_shapes(shapes: State, meta: Meta) -> State:
+    """Return the shapes that a checkpoint with this metadata holds."""
+    return shapes if meta.get("exact", True) else _without_env_state(shapes)
 
 
-def _as_learnt(state: State) -> State:
+def _without_env_state(state: State) -> State:
     return state.replace(runner=drop_env_state(state.runner))

@@ -1,4 +1,4 @@
-"""What a run tells its user: the plan, the progress line, tables of results."""
+"""Terminal output of a run: progress lines, and statistics and tables of results."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from rich.console import Console
 from rich.live import Live
 
@@ -17,45 +18,59 @@ from jmarl.config import RunConfig
 
 
 LOSSES = ("loss", "policy_loss", "value_loss", "td_loss", "entropy")
-"""Metrics that the progress line shows, as many as fit."""
+"""Metrics of the progress line, which shows the first three that exist."""
 Z95 = 1.959964
+"""Quantile of the standard normal distribution for two-sided 95 % intervals."""
+
+Estimate = dict[str, float]
+"""``mean``, ``low`` and ``high`` of a 95 % confidence interval."""
+Summary = dict[str, dict[str, list[Estimate]]]
+"""One estimate for each seed, by evaluation mode and metric."""
 
 
 class Reporter(NamedTuple):
-    """``say`` a line, ``warn`` of something, ``progress`` a line that replaces the last one, ``close``."""
+    """Terminal output of a run.
 
-    say: Callable[[str], None]
+    ``info`` and ``warn`` print a line, ``progress`` replaces the last progress line, and
+    ``close`` ends the progress line.
+    """
+
+    info: Callable[[str], None]
     warn: Callable[[str], None]
     progress: Callable[[str], None]
     close: Callable[[], None]
 
 
 def open_reporter(every_s: float = 5.0) -> Reporter:
-    """A live line on a terminal; elsewhere a plain line at once and then every ``every_s`` seconds."""
+    """Open a reporter with a live progress line on a terminal, else with plain lines.
+
+    Args:
+        every_s: Least seconds between two plain progress lines.
+    """
     console = Console(highlight=False, soft_wrap=True)
-    if (
-        console.is_terminal and console.file.isatty()
-    ):  # Jupyter asks for colors, which Rich takes for a terminal
-        return _live(console)
-    last = [-math.inf]
+    # Rich detects Jupyter as a terminal, because Jupyter requests colors
+    if console.is_terminal and console.file.isatty():
+        return _live_reporter(console)
+    last = -math.inf
 
     def progress(line: str) -> None:
-        if time.monotonic() - last[0] >= every_s:
-            last[0] = time.monotonic()
+        nonlocal last
+        if time.monotonic() - last >= every_s:
+            last = time.monotonic()
             print(line, flush=True)
 
-    return Reporter(_printed, _warned, progress, lambda: None)
+    return Reporter(_print_line, _print_warning, progress, lambda: None)
 
 
-def _printed(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)
 
 
-def _warned(line: str) -> None:
+def _print_warning(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
-def _live(console: Console) -> Reporter:
+def _live_reporter(console: Console) -> Reporter:
     live = Live(console=console, refresh_per_second=4)
 
     def progress(line: str) -> None:
@@ -63,71 +78,67 @@ def _live(console: Console) -> Reporter:
             live.start()
         live.update(line)
 
-    def say(line: str) -> None:
+    def info(line: str) -> None:
         console.print(line, markup=False)
 
     def warn(line: str) -> None:
         console.print(f"warning: {line}", style="bold yellow", markup=False)
 
-    return Reporter(say, warn, progress, live.stop)
+    return Reporter(info, warn, progress, live.stop)
 
 
 def stage_text(config: RunConfig, stage: int) -> str:
-    """``stage 2 of 3, smax_10v10``; empty for the only stage of a run."""
-    worlds = config.stage_envs
-    return (
-        f"stage {stage + 1} of {len(worlds)}, {worlds[stage]}"
-        if len(worlds) > 1
-        else ""
-    )
+    """Return e.g. ``stage 2 of 3, smax_10v10``; empty if the run has one stage."""
+    envs = config.stage_envs
+    return f"stage {stage + 1} of {len(envs)}, {envs[stage]}" if len(envs) > 1 else ""
 
 
 def progress_line(
-    row: dict[str, Any], share: float, eta_s: float, stage: str = ""
+    row: dict[str, Any], fraction: float, eta_s: float, stage: str = ""
 ) -> str:
-    """One training row in words, after the ``stage`` where there is one to tell.
+    """Format a training row as one line.
 
-    Of several seeds: the mean of their env steps, the sum of their env steps/s, the median of any other figure.
+    Of several seeds it shows the mean environment steps, the summed environment steps
+    per second, and the median of any other metric.
+
+    Args:
+        row: Row of ``metrics.jsonl``.
+        fraction: Completed fraction of the run.
+        eta_s: Estimated seconds to the end.
+        stage: Text of the curriculum stage, if any.
     """
+    if any(row["episodes"]):
+        outcomes = _format_metrics(row, {"return": "return", "won": "win rate"})
+    else:
+        outcomes = ["no episode ended yet"]
+    losses = _format_metrics(row, {name: name.replace("_", " ") for name in LOSSES})
     parts = [
-        f"{share:5.1%}",
+        f"{fraction:5.1%}",
         *([stage] if stage else []),
         f"{mean_steps(row['env_steps']):,} env steps",
         f"{row['steps_per_second']:,.0f} env steps/s",
-        f"ETA {duration(eta_s)}",
-        *(
-            _figures(row, {"return": "return", "won": "win rate"})
-            if any(row["episodes"])
-            else ["no episode ended yet"]
-        ),
-        *_figures(row, {name: name.replace("_", " ") for name in LOSSES})[:3],
+        f"ETA {duration_text(eta_s)}",
+        *outcomes,
+        *losses[:3],
     ]
     return " | ".join(parts)
 
 
 def mean_steps(env_steps: list[int]) -> int:
-    """What stands for the environment steps of several seeds wherever there is room for one number."""
+    """Return the mean environment steps over the seeds, rounded."""
     return round(sum(env_steps) / len(env_steps))
 
 
 def evaluation_line(row: dict[str, Any]) -> str:
-    """One evaluation in words."""
-    names = {"won": "win rate", "return": "return"}
-    shown = [
-        " ".join(
-            [
-                mode,
-                *_figures(
-                    row, {f"{mode}/{name}": text for name, text in names.items()}
-                ),
-            ]
-        )
-        for mode in ("greedy", "sampled")
-    ]
-    return f"evaluation at {mean_steps(row['env_steps']):,} env steps | {' | '.join(shown)}"
+    """Format an evaluation row as one line."""
+    parts = [f"evaluation at {mean_steps(row['env_steps']):,} env steps"]
+    for mode in ("greedy", "sampled"):
+        names = {f"{mode}/won": "win rate", f"{mode}/return": "return"}
+        parts.append(" ".join([mode, *_format_metrics(row, names)]))
+    return " | ".join(parts)
 
 
-def _figures(row: dict[str, Any], names: dict[str, str]) -> list[str]:
+def _format_metrics(row: dict[str, Any], names: dict[str, str]) -> list[str]:
     return [
         f"{text} {_median(row[name]):.3g}"
         for name, text in names.items()
@@ -136,82 +147,90 @@ def _figures(row: dict[str, Any], names: dict[str, str]) -> list[str]:
 
 
 def _median(values: list[float]) -> float:
-    known = [v for v in values if v is not None and math.isfinite(v)]
-    return float(np.median(known)) if known else math.nan
+    finite = [v for v in values if v is not None and math.isfinite(v)]
+    return float(np.median(finite)) if finite else math.nan
 
 
-def interval(x: np.ndarray) -> tuple[float, float, float]:
-    """Mean of the episodes and its 95 % interval: Wilson's for what is 0 or 1, else the normal one.
+def confidence_interval(x: Float[np.ndarray, " N"]) -> tuple[float, float, float]:
+    """Compute the mean and its 95 % confidence interval.
 
-    Wilson (1927) does not collapse to a point when all episodes are won.
+    Binary values get the interval of Wilson (1927), which does not collapse to a point
+    when all values are equal. Other values get the normal interval.
+
+    Args:
+        x: One value per episode, ``[N]``.
+
+    Returns:
+        Mean, lower bound and upper bound.
     """
-    n, mean = len(x), float(np.mean(x))
+    n = len(x)
+    mean = float(np.mean(x))
     if np.isin(x, (0.0, 1.0)).all():
         center = (mean + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-        half = (
-            Z95
-            / (1 + Z95**2 / n)
-            * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n**2))
-        )
+        root = math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n**2))
+        half = Z95 / (1 + Z95**2 / n) * root
         return mean, max(0.0, center - half), min(1.0, center + half)
     half = Z95 * float(np.std(x, ddof=1)) / math.sqrt(n) if n > 1 else math.inf
     return mean, mean - half, mean + half
 
 
-def summarize(
-    results: dict[str, dict[str, np.ndarray]],
-) -> dict[str, dict[str, list[dict[str, float]]]]:
-    """``{mode: {name: [{mean, low, high} for each seed]}}`` of episodes ``[S, episodes]``."""
+def summarize(results: dict[str, dict[str, np.ndarray]]) -> Summary:
+    """Estimate the mean of each metric for each seed.
+
+    Args:
+        results: Values per episode, ``[S, episodes]``, by evaluation mode and metric.
+    """
     return {
         mode: {
-            name: [
-                dict(zip(("mean", "low", "high"), interval(seed), strict=True))
-                for seed in np.asarray(episodes)
-            ]
-            for name, episodes in by_name.items()
+            name: [_estimate(seed) for seed in np.asarray(values)]
+            for name, values in by_name.items()
         }
         for mode, by_name in results.items()
     }
 
 
-def table(
-    summary: dict[str, dict[str, list[dict[str, float]]]], seeds: list[int]
-) -> str:
-    """The means and intervals as text, one line for each seed and way of acting."""
+def _estimate(x: np.ndarray) -> Estimate:
+    return dict(zip(("mean", "low", "high"), confidence_interval(x), strict=True))
+
+
+def results_table(summary: Summary, seeds: list[int]) -> str:
+    """Format means and intervals, one line for each seed and evaluation mode."""
     lines = []
     for i, seed in enumerate(seeds):
         for mode, by_name in summary.items():
             cells = [
-                f"{name} {cells[i]['mean']:.3f} [{cells[i]['low']:.3f}, {cells[i]['high']:.3f}]"
-                for name, cells in by_name.items()
+                _format_estimate(name, estimates[i])
+                for name, estimates in by_name.items()
             ]
             lines.append(f"  seed {seed:<4} {mode:<8} {'   '.join(cells)}")
     return "\n".join(lines)
 
 
-def worlds_table(
-    summaries: dict[str, dict[str, dict[str, list[dict[str, float]]]]], seeds: list[int]
-) -> str:
-    """The lines of ``table`` for each of several worlds, with its label at their beginning."""
+def _format_estimate(name: str, estimate: Estimate) -> str:
+    low = estimate["low"]
+    high = estimate["high"]
+    return f"{name} {estimate['mean']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def transfer_table(summaries: dict[str, Summary], seeds: list[int]) -> str:
+    """Format the results of several environments; each line starts with the label."""
     width = max(map(len, summaries))
-    tables = {
-        label: table(summary, seeds).splitlines()
-        for label, summary in summaries.items()
-    }
     return "\n".join(
-        f"  {label:<{width}}{line}" for label, lines in tables.items() for line in lines
+        f"  {label:<{width}}{line}"
+        for label, summary in summaries.items()
+        for line in results_table(summary, seeds).splitlines()
     )
 
 
 @contextmanager
 def stopwatch() -> Iterator[Callable[[], float]]:
-    """Gives a function that says how many seconds ago the block began."""
+    """Yield a function that returns the seconds since the start of the block."""
     start = time.monotonic()
     yield lambda: time.monotonic() - start
 
 
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, ``1:02:03`` or ``2:03``; ``?`` if nobody knows."""
+def duration_text(seconds: float) -> str:
+    """Format seconds as ``1:02:03`` or ``2:03``; ``?`` if not finite."""
     if not math.isfinite(seconds):
         return "?"
     minutes, s = divmod(round(seconds), 60)
@@ -219,10 +238,10 @@ def duration(seconds: float) -> str:
     return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
 
 
-def size(number_of_bytes: float) -> str:
-    """Bytes in the unit that reads best."""
+def size_text(n: float) -> str:
+    """Format a number of bytes in B, KiB, MiB or GiB."""
     for unit in ("B", "KiB", "MiB"):
-        if number_of_bytes < 1024:
-            return f"{number_of_bytes:.3g} {unit}"
-        number_of_bytes /= 1024
-    return f"{number_of_bytes:.2f} GiB"
+        if n < 1024:
+            return f"{n:.3g} {unit}"
+        n /= 1024
+    return f"{n:.2f} GiB"

@@ -1,323 +1,369 @@
 """A run on the command line: a folder, compiled programs, the loop, and an exit code.
 
-Every number that a run reports or saves comes out of the functions behind ``jmarl.train``; the host
-decides when each is called, and writes down what they return.
+Every number that a run reports or saves comes from the functions behind ``jmarl.train``.
+The host only decides when to call each of them, and writes down the results.
 """
 
 from __future__ import annotations
 
 import pathlib
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from jmarl.config import ConfigError, RunConfig
 from jmarl.runs import folder as run_folder
-from jmarl.runs import loggers as log
-from jmarl.runs import loop
+from jmarl.runs import loggers, loop
 from jmarl.runs import progress as report
 from jmarl.runs.checkpoint import Checkpoints, Meta, Restored
-from jmarl.runs.evaluate_saved import absolute_metric, evaluate_run
-from jmarl.runs.exit_codes import PREEMPTED, stop_requests
+from jmarl.runs.compilation import CompiledRun, compile_run
+from jmarl.runs.curves import draw
+from jmarl.runs.evaluate_saved import absolute_metric
+from jmarl.runs.exit_codes import ExitCode, stop_requests
 from jmarl.runs.loop import NonFiniteError, Progress, RunContext
 from jmarl.runs.progress import Reporter
 from jmarl.runs.warm_start import apply_warm_start, load_warm_start
-from jmarl.training.anakin import device_mesh, is_whole
+from jmarl.training.anakin import device_mesh, has_env_state
+from jmarl.training.build import BuiltRun
 from jmarl.training.programs import (
+    Programs,
     State,
-    compile_programs,
     count_parameters,
     number_of_bytes,
-    programs,
     rollout_bytes,
     seed_keys,
     shardings_of,
+    stage_programs,
     state_shapes,
 )
-from jmarl.training.train import Stage, stages
+from jmarl.training.stages import build_stages
 
 
-__all__ = ["evaluate_run", "run"]
+class _Setup(NamedTuple):
+    """A run before it is compiled."""
 
-CRASHED = 1
-OUT_OF_MEMORY = 3
-NUMERICAL = 4
+    config: RunConfig
+    folder: pathlib.Path
+    stages: tuple[BuiltRun, ...]
+    programs: tuple[Programs, ...]
+    shapes: tuple[State, ...]
+    reporter: Reporter
+    stop: Callable[[], str]
 
 
-def run(config: RunConfig) -> int:
-    """Train as ``config`` says, in a folder of its own, or continue ``config.resume``.
+def run(config: RunConfig) -> ExitCode:
+    """Train a configuration in a run folder of its own, or continue ``config.resume``.
 
-    Returns the exit code: 0 finished, 3 out of memory, 4 not finite, 75 stopped by a signal and
-    resumable. Raises ``ConfigError`` for a folder that cannot be used and a checkpoint that does not fit; what is
-    wrong with the configuration alone, or with the run that ``init_from`` names, is said before there is a folder.
+    Returns:
+        ``FINISHED``, ``OUT_OF_MEMORY``, ``NON_FINITE``, or ``PREEMPTED`` if a signal
+        stopped the run.
+
+    Raises:
+        ConfigError: If the configuration, the folder, the checkpoint to resume, or the
+            run named by ``init_from`` cannot be used. An invalid configuration or
+            ``init_from`` leaves no folder behind.
     """
-    parts = stages(config)
-    given = {} if config.resume else _given(config, parts)
+    stages = build_stages(config)
+    warm_start = {} if config.resume else _load_warm_start(config, stages[-1])
     folder = run_folder.open_folder(config)
     reporter = report.open_reporter()
     with run_folder.locked(folder), stop_requests() as stop:
         try:
-            code, message = _run(config, parts, given, folder, reporter, stop)
+            programs = tuple(stage_programs(stage) for stage in stages)
+            shapes = tuple(state_shapes(config, p) for p in programs)
+            setup = _Setup(config, folder, stages, programs, shapes, reporter, stop)
+            code, message = _restore_and_train(setup, warm_start)
         except ConfigError:
             raise
         except Exception as error:
             code, message = _failure(config, error)
-            if code == CRASHED:
+            if code == ExitCode.CRASHED:
                 run_folder.write_status(
-                    folder, "failed", exit_code=code, message=message
+                    folder, "failed", exit_code=int(code), message=message
                 )
                 raise
         finally:
             reporter.close()
-        state = {0: "finished", PREEMPTED: "interrupted"}.get(code, "failed")
-        run_folder.write_status(folder, state, exit_code=code, message=message)
-    (reporter.say if code in (0, PREEMPTED) else reporter.warn)(message)
-    reporter.say(f"the run is in {folder}" if code == 0 else _hint(config, folder))
+        states = {ExitCode.FINISHED: "finished", ExitCode.PREEMPTED: "interrupted"}
+        state = states.get(code, "failed")
+        run_folder.write_status(folder, state, exit_code=int(code), message=message)
+    _report_end(config, folder, reporter, code, message)
     return code
 
 
-def _failure(config: RunConfig, error: Exception) -> tuple[int, str]:
+def _failure(config: RunConfig, error: Exception) -> tuple[ExitCode, str]:
     if isinstance(error, NonFiniteError):
-        return NUMERICAL, str(error)
-    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(
-        error
-    ):
-        return OUT_OF_MEMORY, _too_large(config, error)
-    return CRASHED, f"{type(error).__name__}: {error}"
+        return ExitCode.NON_FINITE, str(error)
+    is_runtime_error = isinstance(error, jax.errors.JaxRuntimeError)
+    if is_runtime_error and "RESOURCE_EXHAUSTED" in str(error):
+        return ExitCode.OUT_OF_MEMORY, _out_of_memory_text(config, error)
+    return ExitCode.CRASHED, f"{type(error).__name__}: {error}"
 
 
-def _given(config: RunConfig, parts: Sequence[Stage]) -> dict[str, Any]:
-    """The fields of a learner that a fresh run begins with."""
-    return (
-        load_warm_start(config, parts[-1].env, parts[-1].system)
-        if config.init_from
-        else {}
-    )
+def _load_warm_start(config: RunConfig, stage: BuiltRun) -> dict[str, Any]:
+    """Return the fields of a learner that a fresh run takes over; none by default."""
+    if not config.init_from:
+        return {}
+    return load_warm_start(stage._replace(config=config))
 
 
-def _run(
-    config: RunConfig,
-    parts: tuple[Stage, ...],
-    given: dict[str, Any],
-    folder: pathlib.Path,
-    reporter: Reporter,
-    stop: Callable[[], str],
-) -> tuple[int, str]:
-    """Set up and train; returns the exit code and the last words."""
-    plain = tuple(programs(config, part.env, part.system) for part in parts)
-    shapes = tuple(state_shapes(config, p) for p in plain)
-    checkpoints = _open_checkpoints(config, folder, reporter)
+def _restore_and_train(
+    setup: _Setup, warm_start: dict[str, Any]
+) -> tuple[ExitCode, str]:
+    """Restore a checkpoint if there is one, then train to the end of the run.
+
+    Returns the exit code and the last message to the user.
+    """
+    config, reporter = setup.config, setup.reporter
+    checkpoints = _open_checkpoints(setup)
     try:
-        restored = (
-            checkpoints.restore(partial(_shapes_of, shapes))
-            if checkpoints and config.resume
-            else None
-        )
-        at = Progress(**restored.meta["position"]) if restored else loop.start(config)
-        if _finished(config, folder, at):
-            return (
-                0,
-                f"already finished, all {at.update:,} updates; total_timesteps=<more> extends the run",
-            )
+        restored = _restore(setup, checkpoints)
+        progress = loop.initial_progress(config)
+        if restored:
+            progress = Progress(**restored.meta["position"])
+        if _is_finished(setup, progress):
+            updates = f"all {progress.update:,} updates"
+            hint = "total_timesteps=<more> extends the run"
+            return ExitCode.FINISHED, f"already finished, {updates}; {hint}"
         if config.resume and restored is None:
-            given = _given(config, parts)
-        reporter.say(_plan(config, parts, shapes))
-        reporter.say(_beginning(config, folder, at, restored))
-        _prepare(config, folder, at, restored, checkpoints, reporter)
-        with report.stopwatch() as seconds:
-            first, fresh = loop.stage_due(config, at), restored is None
-            again = (
-                restored is not None
-                and not is_whole(restored.state.runner)
-                and first == at.stage
-            )
-            ready, memory = compile_programs(
-                config, plain, shapes, fresh=fresh, again=again, first=first
-            )
-        reporter.say(
-            f"compiled in {seconds():.1f} s, which no steps/s below contains; {memory}"
-        )
-        keys = seed_keys(config)
-        logger = log.open_loggers(config.logger, folder, folder.name, reporter.warn)
-        session = RunContext(
-            config, folder, parts, ready, keys, checkpoints, logger, reporter, stop
-        )
-        if restored is None:
-            return _train(
-                session, apply_warm_start(ready[0].init(keys.init), given), at, None
-            )
-        there = shardings_of(_shapes_of(shapes, restored.meta))
-        return _train(session, jax.device_put(restored.state, there), at, at)
+            warm_start = _load_warm_start(config, setup.stages[-1])
+        reporter.info(_plan_text(setup))
+        reporter.info(_start_text(setup, progress, restored))
+        _prepare_folder(setup, progress, restored, checkpoints)
+        compiled = _compile(setup, progress, restored)
+        try:
+            ctx = _context(setup, compiled, checkpoints)
+            if restored:
+                shardings = shardings_of(_saved_shapes(setup, restored.meta))
+                state = jax.device_put(restored.state, shardings)
+                return _train(ctx, state, progress, saved=progress)
+            state = compiled.init(ctx.keys.init)
+            return _train(ctx, apply_warm_start(state, warm_start), progress, None)
+        finally:
+            compiled.close()
     finally:
         if checkpoints:
             checkpoints.close()
 
 
-def _shapes_of(shapes: Sequence[State], meta: Meta) -> State:
-    """What a checkpoint holds is in the shapes of the stage that it is of."""
-    return loop.saved_as(shapes[Progress(**meta["position"]).stage], meta)
+def _open_checkpoints(setup: _Setup) -> Checkpoints | None:
+    options = setup.config.checkpoint
+    if not (options.enabled or setup.config.resume):
+        return None
+    return Checkpoints(
+        setup.folder / "checkpoints",
+        keep=options.keep,
+        verify=options.verify,
+        warn=setup.reporter.warn,
+    )
 
 
-def _finished(config: RunConfig, folder: pathlib.Path, at: Progress) -> bool:
-    judged = not config.eval.absolute_factor or (folder / "evaluation.json").exists()
-    return (
-        judged
-        and at.update >= config.num_updates
-        and not loop.evaluation_is_due(config, at)
+def _restore(setup: _Setup, checkpoints: Checkpoints | None) -> Restored | None:
+    if not (checkpoints and setup.config.resume):
+        return None
+    return checkpoints.restore(partial(_saved_shapes, setup))
+
+
+def _saved_shapes(setup: _Setup, meta: Meta) -> State:
+    """Return the shapes of a checkpoint: those of the stage that it belongs to."""
+    stage = Progress(**meta["position"]).stage
+    return loop.saved_shapes(setup.shapes[stage], meta)
+
+
+def _is_finished(setup: _Setup, progress: Progress) -> bool:
+    config = setup.config
+    evaluated = (setup.folder / "evaluation.json").exists()
+    if config.eval.absolute_factor and not evaluated:
+        return False
+    if loop.evaluation_is_due(config, progress):
+        return False
+    return progress.update >= config.num_updates
+
+
+def _compile(
+    setup: _Setup, progress: Progress, restored: Restored | None
+) -> CompiledRun:
+    first = loop.due_stage(setup.config, progress)
+    inexact = restored is not None and not has_env_state(restored.state.runner)
+    with report.stopwatch() as seconds:
+        compiled = compile_run(
+            setup.config,
+            setup.programs,
+            setup.shapes,
+            fresh=restored is None,
+            restart=inexact and first == progress.stage,
+            first=first,
+        )
+        elapsed = seconds()
+    memory = compiled.stage(first).memory
+    setup.reporter.info(
+        f"compiled in {elapsed:.1f} s, not included in steps/s; {memory}"
+    )
+    return compiled
+
+
+def _context(
+    setup: _Setup, compiled: CompiledRun, checkpoints: Checkpoints | None
+) -> RunContext:
+    config, folder, warn = setup.config, setup.folder, setup.reporter.warn
+    return RunContext(
+        config=config,
+        folder=folder,
+        stages=setup.stages,
+        programs=compiled,
+        keys=seed_keys(config),
+        checkpoints=checkpoints,
+        logger=loggers.open_loggers(config.logger, folder, folder.name, warn),
+        reporter=setup.reporter,
+        stop=setup.stop,
     )
 
 
 def _train(
-    s: RunContext, state: State, at: Progress, saved: Progress | None
-) -> tuple[int, str]:
+    ctx: RunContext, state: State, progress: Progress, saved: Progress | None
+) -> tuple[ExitCode, str]:
     try:
-        state, at, signal = loop.train(s, state, at, saved)
+        state, progress, signal = loop.train(ctx, state, progress, saved)
         if signal:
-            return PREEMPTED, f"stopped by {signal} after update {at.update}"
-        if s.config.eval.absolute_factor:
-            table = absolute_metric(s, state, at)
+            message = f"stopped by {signal} after update {progress.update}"
+            return ExitCode.PREEMPTED, message
+        if ctx.config.eval.absolute_factor:
+            table = absolute_metric(ctx, state, progress)
             if not table:
-                return (
-                    PREEMPTED,
-                    f"stopped by {s.stop()} before the absolute metric was complete",
-                )
-            s.reporter.say(table)
+                message = f"stopped by {ctx.stop()} during the absolute metric"
+                return ExitCode.PREEMPTED, message
+            ctx.reporter.info(table)
     finally:
-        s.logger.close()
-    _draw(s.folder, s.reporter)
-    return (
-        0,
-        f"finished: {at.update:,} updates, {report.mean_steps(at.env_steps):,} env steps a seed",
-    )
+        ctx.logger.close()
+    _draw_curve(ctx)
+    steps = f"{report.mean_steps(progress.env_steps):,} environment steps per seed"
+    return ExitCode.FINISHED, f"finished: {progress.update:,} updates, {steps}"
 
 
-def _draw(folder: pathlib.Path, reporter: Reporter) -> None:
-    """A picture is no reason for a finished run to fail."""
+def _draw_curve(ctx: RunContext) -> None:
+    """Draw ``curve.png``. A failure must not fail a finished run."""
     try:
-        from jmarl.runs.curves import draw
-
-        draw(folder)
+        draw(ctx.folder)
     except Exception as error:
-        reporter.warn(f"no curve.png: {type(error).__name__}: {error}")
+        ctx.reporter.warn(f"no curve.png: {type(error).__name__}: {error}")
 
 
-def _open_checkpoints(
-    config: RunConfig, folder: pathlib.Path, reporter: Reporter
-) -> Checkpoints | None:
-    cfg = config.checkpoint
-    if not (cfg.enabled or config.resume):
-        return None
-    return Checkpoints(
-        folder / "checkpoints", keep=cfg.keep, verify=cfg.verify, warn=reporter.warn
-    )
-
-
-def _prepare(
-    config: RunConfig,
-    folder: pathlib.Path,
-    at: Progress,
+def _prepare_folder(
+    setup: _Setup,
+    progress: Progress,
     restored: Restored | None,
     checkpoints: Checkpoints | None,
-    reporter: Reporter,
 ) -> None:
-    """Describe the run in its folder, and take back what a resumed one will write again."""
-    for change in (
-        run_folder.version_changes(restored.meta["versions"]) if restored else ()
-    ):
-        reporter.warn(
-            f"the run resumes on something else and may go another way: {change}"
-        )
-    if restored and (
-        change := _new_schedule(config, run_folder.read_tree(folder)["total_timesteps"])
-    ):
-        reporter.say(change)
-    if restored and checkpoints:
-        checkpoints.discard_after(restored.step)
-    log.truncate_rows(
-        folder / "metrics.jsonl", lambda row: loop.belongs_before(row, at)
-    )
+    """Describe the run in its folder, and remove what a resumed run writes again."""
+    config, folder, reporter = setup.config, setup.folder, setup.reporter
+    if restored:
+        for change in run_folder.version_changes(restored.meta["versions"]):
+            reporter.warn(f"the resumed run may diverge from the original: {change}")
+        before = run_folder.read_tree(folder)["total_timesteps"]
+        if change := _schedule_change(config, before):
+            reporter.info(change)
+        if checkpoints:
+            checkpoints.discard_after(restored.step)
+    metrics = folder / "metrics.jsonl"
+    loggers.truncate_rows(metrics, lambda row: loop.belongs_before(row, progress))
     (folder / "evaluation.json").unlink(missing_ok=True)
     run_folder.write_config(folder, config)
     run_folder.write_versions(folder, run_folder.versions())
-    run_folder.write_status(folder, "running", update=at.update, env_steps=at.env_steps)
+    run_folder.write_status(
+        folder, "running", update=progress.update, env_steps=progress.env_steps
+    )
 
 
-def _new_schedule(config: RunConfig, before: int) -> str:
-    if before == config.total_timesteps or not getattr(
-        config.system, "anneal_lr", False
-    ):
+def _schedule_change(config: RunConfig, before: int) -> str:
+    if before == config.total_timesteps or not config.system.anneals_lr:
         return ""
     return (
-        f"total_timesteps was {before:,} and is {config.total_timesteps:,}: with system.anneal_lr=true "
-        "the learning rate now falls to zero over the new length"
+        f"total_timesteps changed from {before:,} to {config.total_timesteps:,}: with "
+        "system.anneal_lr=true the learning rate now anneals over the new length"
     )
 
 
-def _plan(config: RunConfig, parts: Sequence[Stage], shapes: Sequence[State]) -> str:
-    """What is about to happen, and how much memory it takes at least."""
+def _plan_text(setup: _Setup) -> str:
+    """Describe the run: parameters, devices, least memory, updates and stages."""
+    config, stages = setup.config, setup.stages
     devices = device_mesh().devices.ravel()
-    seeds = (
-        f"{config.num_seeds} seeds from {config.seed}"
-        if config.num_seeds > 1
-        else f"seed {config.seed}"
-    )
-    sizes = [
-        (number_of_bytes(of), rollout_bytes(config, part.env, part.system, of))
-        for part, of in zip(parts, shapes, strict=True)
-    ]
-    state, rows = max(sizes, key=sum)
-    limit = (devices[0].memory_stats() or {}).get("bytes_limit")
-    room = f" of {report.size(limit * devices.size)}" if limit else ""
-    updates, chunk, interval = (
-        config.num_updates,
-        config.updates_per_chunk,
-        config.updates_per_evaluation,
-    )
+    kind = f"{devices[0].device_kind} ({devices[0].platform})"
+    seeds = f"seed {config.seed}"
+    if config.num_seeds > 1:
+        seeds = f"{config.num_seeds} seeds from {config.seed}"
     lines = [
-        f"{config.system_name} on {parts[-1].env.name}, {seeds}",
-        f"  parameters  {count_parameters(shapes[-1]):,} a seed",
-        f"  devices     {devices.size} x {devices[0].device_kind} ({devices[0].platform})",
-        f"  memory      at least {report.size(state + rows)}{room}: "
-        f"state {report.size(state)}, experience of one update {report.size(rows)}",
-        f"  updates     {updates:,} of {config.num_envs} environments x {config.rollout_length} steps, "
-        f"{chunk} in a call, an evaluation every {interval}",
+        f"{config.system_name} on {stages[-1].env.name}, {seeds}",
+        f"  parameters  {count_parameters(setup.shapes[-1]):,} per seed",
+        f"  devices     {devices.size} x {kind}",
+        f"  memory      {_memory_text(setup)}",
+        f"  updates     {config.num_updates:,} of {config.num_envs} environments "
+        f"x {config.rollout_length} steps, {config.updates_per_chunk} per call, "
+        f"an evaluation every {config.updates_per_evaluation}",
     ]
-    worlds = [
-        f"{name} to update {end:,}"
-        for name, end in zip(config.stage_envs, config.stage_ends, strict=True)
+    if len(stages) > 1:
+        ends = zip(config.stage_envs, config.stage_ends, strict=True)
+        spans = ", ".join(f"{name} to update {end:,}" for name, end in ends)
+        lines.append(f"  stages      {spans}; evaluations use the last")
+    return "\n".join(lines)
+
+
+def _memory_text(setup: _Setup) -> str:
+    """Describe the least memory that the largest stage takes."""
+    sizes = [
+        (number_of_bytes(shapes), rollout_bytes(stage, shapes))
+        for stage, shapes in zip(setup.stages, setup.shapes, strict=True)
     ]
-    return "\n".join(
-        lines
-        + [f"  stages      {', '.join(worlds)}; evaluations on the last"]
-        * (len(worlds) > 1)
+    state, experience = max(sizes, key=sum)
+    devices = device_mesh().devices.ravel()
+    limit = (devices[0].memory_stats() or {}).get("bytes_limit")
+    available = f" of {report.size_text(limit * devices.size)}" if limit else ""
+    return (
+        f"at least {report.size_text(state + experience)}{available}: "
+        f"state {report.size_text(state)}, "
+        f"experience of one update {report.size_text(experience)}"
     )
 
 
-def _beginning(
-    config: RunConfig, folder: pathlib.Path, at: Progress, restored: Restored | None
-) -> str:
+def _start_text(setup: _Setup, progress: Progress, restored: Restored | None) -> str:
     if restored:
-        how = f"resumes after update {at.update:,} ({report.mean_steps(at.env_steps):,} env steps a seed)"
-    elif config.resume:
+        steps = f"{report.mean_steps(progress.env_steps):,} environment steps per seed"
+        how = f"resumes after update {progress.update:,} ({steps})"
+    elif setup.config.resume:
         how = "holds no checkpoint yet; starts from the beginning"
-    elif config.init_from:
-        how = f"starts with the best parameters of {config.init_from}"
+    elif setup.config.init_from:
+        how = f"starts with the best parameters of {setup.config.init_from}"
     else:
         how = "starts from the beginning"
-    return f"  run folder  {folder}: {how}"
+    return f"  run folder  {setup.folder}: {how}"
 
 
-def _hint(config: RunConfig, folder: pathlib.Path) -> str:
-    if not config.checkpoint.enabled:
-        return "it cannot be resumed, because of checkpoint.enabled=false"
-    return f"resume with: python -m jmarl.systems.{config.system_name} resume={shlex.quote(str(folder))}"
+def _report_end(
+    config: RunConfig,
+    folder: pathlib.Path,
+    reporter: Reporter,
+    code: ExitCode,
+    message: str,
+) -> None:
+    if code in (ExitCode.FINISHED, ExitCode.PREEMPTED):
+        reporter.info(message)
+    else:
+        reporter.warn(message)
+    if code == ExitCode.FINISHED:
+        reporter.info(f"run folder: {folder}")
+    elif config.checkpoint.enabled:
+        command = f"python -m jmarl.systems.{config.system_name}"
+        reporter.info(f"resume with: {command} resume={shlex.quote(str(folder))}")
+    else:
+        reporter.info("cannot be resumed, because checkpoint.enabled=false")
 
 
-def _too_large(config: RunConfig, error: Exception) -> str:
-    minibatches: Any = getattr(config.system, "minibatches", None)
-    more = f" or system.minibatches={2 * minibatches}" if minibatches else ""
+def _out_of_memory_text(config: RunConfig, error: Exception) -> str:
     first_line = str(error).partition("\n")[0]
-    return f"out of memory: {first_line}; try num_envs={max(1, config.num_envs // 2)}{more}"
+    fixes = [f"num_envs={max(1, config.num_envs // 2)}"]
+    minibatches = config.system.num_minibatches
+    if minibatches > 1:
+        fixes.append(f"system.minibatches={2 * minibatches}")
+    return f"out of memory: {first_line}; try {' or '.join(fixes)}"

@@ -1,4 +1,4 @@
-"""What a run saved, for others: its parameters, to judge them or to begin another run with them."""
+"""Load a run's parameters, for evaluation or for the warm start of another run."""
 
 from __future__ import annotations
 
@@ -13,20 +13,29 @@ from jmarl.config import ConfigError, RunConfig, check
 from jmarl.runs import folder as run_folder
 from jmarl.runs import progress as report
 from jmarl.runs.checkpoint import Checkpoints, Meta
-from jmarl.runs.loop import Progress, saved_as
-from jmarl.system import TRANSFERABLE_FIELDS, System
-from jmarl.training.compatibility import Side, check_fit
-from jmarl.training.programs import State, programs, seed_keys
-from jmarl.training.train import assemble, stages
-from jmarl.types import Env, Params
+from jmarl.runs.loop import Progress, saved_shapes
+from jmarl.training.build import BuiltRun, build_run
+from jmarl.training.compatibility import check_fit
+from jmarl.training.programs import State, seed_keys, stage_programs
+from jmarl.training.stages import build_stages
+from jmarl.types import Params
 
 
 def restore_params(
     config: RunConfig, folder: pathlib.Path, parameters: str
 ) -> tuple[Params, Int[np.ndarray, " S"]]:
-    """What a run saved, ``best`` or ``latest`` for each of its seeds, and the update that each comes from.
+    """Load the parameters of each seed of a run.
 
-    Raises ``ConfigError`` for a folder without a checkpoint.
+    Args:
+        config: Configuration of the run.
+        folder: Its run folder.
+        parameters: ``best`` or ``latest``.
+
+    Returns:
+        The parameters, with a leading seed axis, and the update of each seed's parameters.
+
+    Raises:
+        ConfigError: If the folder holds no checkpoint.
     """
     state, step = _restore("run", config, folder)
     if parameters == "best":
@@ -35,66 +44,76 @@ def restore_params(
 
 
 def _restore(key: str, config: RunConfig, folder: pathlib.Path) -> tuple[State, int]:
+    """Restore the newest valid checkpoint; ``key`` is named in errors."""
     warn = report.open_reporter().warn
 
-    def like(meta: Meta) -> State:
-        part = stages(config)[Progress(**meta["position"]).stage]
-        return saved_as(
-            jax.eval_shape(
-                programs(config, part.env, part.system).init, seed_keys(config).init
-            ),
-            meta,
-        )
+    def expected_shapes(meta: Meta) -> State:
+        stage = Progress(**meta["position"]).stage
+        programs = stage_programs(build_stages(config)[stage])
+        shapes = jax.eval_shape(programs.init, seed_keys(config).init)
+        return saved_shapes(shapes, meta)
 
     checkpoints = Checkpoints(
         folder / "checkpoints", keep=1, verify=True, warn=warn, read_only=True
     )
-    restored = checkpoints.restore(like)
+    restored = checkpoints.restore(expected_shapes)
     checkpoints.close()
     if restored is None:
         raise ConfigError(f"{key}={folder}: holds no checkpoint yet")
     for change in run_folder.version_changes(restored.meta["versions"]):
-        warn(f"not what trained these parameters: {change}")
+        warn(f"the parameters were trained with other versions: {change}")
     return restored.state, restored.step
 
 
-def load_warm_start(config: RunConfig, env: Env, system: System) -> dict[str, Any]:
-    """What a run begins with that names another one in ``init_from``: fields of a learner, as host arrays ``[S, ...]``.
+def load_warm_start(run: BuiltRun) -> dict[str, Any]:
+    """Load the fields of a learner that a run takes over from ``init_from``.
 
-    ``params`` and ``target`` are the parameters of each seed's best evaluation; the other fields of ``TRANSFERABLE_FIELDS``
-    are of the newest checkpoint. Raises ``ConfigError`` when parameters of ``system`` have other shapes, when the other
-    run has neither one seed nor as many as this one, and when it has no checkpoint.
+    ``params`` and ``target`` are the parameters of each seed's best evaluation.
+    ``value_stats`` are those of the newest checkpoint.
+
+    Returns:
+        Host arrays ``[S, ...]`` by field. A field that is None is not used by the system.
+
+    Raises:
+        ConfigError: If the other run has parameters of other shapes, no checkpoint, or
+            neither one seed nor as many as this run.
     """
-    folder = run_folder.existing("init_from", config.init_from)
-    there = run_folder.read_config(folder)
-    seeds = there.num_seeds, config.num_seeds
-    rule = f"has {seeds[0]} seeds and this run {seeds[1]}; make it num_seeds={seeds[0]}, or name a run of one seed"
-    check(seeds[0] in (1, seeds[1]), "init_from", config.init_from, rule)
-    check_fit(
-        "init_from",
-        config.init_from,
-        Side(config, env, system),
-        Side(there, *assemble(there)),
+    config = run.config
+    folder = run_folder.find_folder("init_from", config.init_from)
+    other = run_folder.read_config(folder)
+    rule = (
+        f"has {other.num_seeds} seeds and this run {config.num_seeds}; "
+        f"set num_seeds={other.num_seeds}, or name a run with one seed"
     )
-    state, _ = _restore("init_from", there, folder)
-    saved = {
-        name: getattr(state.runner.learner, name)
-        for name in TRANSFERABLE_FIELDS
-        if hasattr(state.runner.learner, name)
+    fits = other.num_seeds in (1, config.num_seeds)
+    check(fits, "init_from", config.init_from, rule)
+    check_fit("init_from", config.init_from, run, build_run(other))
+    state, _ = _restore("init_from", other, folder)
+    learner = state.runner.learner
+    return {
+        "params": state.best.params,
+        "target": state.best.params,
+        "value_stats": learner.value_stats,
     }
-    return saved | {"params": state.best.params, "target": state.best.params}
 
 
 def apply_warm_start(state: State, fields: dict[str, Any]) -> State:
-    """A run's first state with the fields, as far as its learner has them; what is of one seed goes to all."""
+    """Replace fields of a run's first learner.
+
+    Fields that the learner does not use stay None. Arrays of one seed go to all seeds.
+    """
     learner = state.runner.learner
+    used = {"params": learner.params}
+    used |= {"target": learner.target, "value_stats": learner.value_stats}
 
     def place(new: Any, old: jax.Array) -> jax.Array:
-        return jax.device_put(np.array(np.broadcast_to(new, old.shape)), old.sharding)
+        copy = np.array(np.broadcast_to(new, old.shape))
+        return jax.device_put(copy, old.sharding)
 
-    known = {name: x for name, x in fields.items() if hasattr(learner, name)}
     placed = {
-        name: jax.tree.map(place, x, getattr(learner, name))
-        for name, x in known.items()
+        name: jax.tree.map(place, value, used[name])
+        for name, value in fields.items()
+        if value is not None and used[name] is not None
     }
-    return state.replace(runner=state.runner.replace(learner=learner.replace(**placed)))
+    learner = learner.replace(**placed)
+    return state.replace(runner=state.runner.replace(learner=learner))

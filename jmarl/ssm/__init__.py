@@ -1,4 +1,8 @@
-"""Selective state space: one scan with several implementations, and the Mamba blocks on top of it."""
+"""Selective state spaces: one scan with several implementations, and the Mamba blocks around it.
+
+Modules here must not depend on reinforcement learning: from jmarl they may import only
+``jmarl.nn``.
+"""
 
 from jmarl.ssm.mamba import S6, BiMamba, CrossMamba, Mamba, MambaConfig, MambaState
 from jmarl.ssm.scan import selective_scan, selective_step

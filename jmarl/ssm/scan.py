@@ -2,12 +2,12 @@
 
     a_t = exp(dt_t A);   h_t = a_t h_{t-1} + dt_t u_t B_t;   y_t = <C_t, h_t>_N + D u_t
 
-Gu and Dao 2023, *Mamba*, section 3.2, algorithm 2: zero-order hold for A, the first-order
-(Euler) form for B. States, decays and sums are float32 or wider, whatever the inputs are: in
-bfloat16 a slow decay of exp(-1e-3) rounds to 1.
+Gu and Dao 2023, *Mamba* (arXiv:2312.00752), section 3.2, algorithm 2. A is discretized by the
+zero-order hold (eq. 4), B by the first-order (Euler) form. States, decays and sums are float32 or
+wider for every input type: in bfloat16 a slow decay of exp(-1e-3) rounds to 1.
 
-Letters: Bt batch, L length, E channels (d_inner), N states a channel. States and A are (N, E), so that a sum
-over N adds whole rows of channels.
+Letters in shapes: Bt batch, L length, E channels (d_inner), N states per channel. States and A are
+[N, E], so that a sum over N adds whole rows of channels.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ from jaxtyping import Array, Bool, Float
 from jmarl.ssm.recompute import Tokens, make_plan, recompute_scan
 
 
-class Choice(NamedTuple):
-    """An implementation for a platform, and how it cuts its work."""
+class PlatformDefaults(NamedTuple):
+    """Implementation and tile sizes of the scan on a platform."""
 
     impl: str
     tile_states: float = math.inf
     """State elements (rows x E x N) of a batch tile."""
     chunk: int = 16
-    """Longest stretch of positions that the backward pass replays at once."""
+    """Most positions that the backward pass recomputes at once."""
 
 
-CHOICES = {
-    "cpu": Choice("xla", tile_states=2**15),
-    "gpu": Choice("xla"),
-    "tpu": Choice("xla"),
+PLATFORM_DEFAULTS = {
+    "cpu": PlatformDefaults("xla", tile_states=2**15),
+    "gpu": PlatformDefaults("xla"),
+    "tpu": PlatformDefaults("xla"),
 }
-"""By platform. On a CPU the tile keeps a state within the second-level cache, and each operation
-small enough that XLA does not spread it over threads; an accelerator wants the whole batch."""
+"""Defaults by platform. On a CPU, the state of a tile fits into the second-level cache, and each
+operation is too small for XLA to spread over threads. On accelerators one tile is the whole
+batch."""
 
 
 def selective_scan(  # noqa: PLR0913 - the recurrence has six inputs
@@ -57,38 +58,39 @@ def selective_scan(  # noqa: PLR0913 - the recurrence has six inputs
 ) -> tuple[Float[Array, "*b L E"], Float[Array, "*b N E"]]:
     """Run the recurrence along L; differentiable in u, dt, A, B, C, D and h0.
 
-    Leading axes (T B, say) are one batch. The last of them stays the major one, so that a batch
-    sharded along B is computed where it lies.
+    Leading axes (for example T B) are merged into one batch. The last of them becomes the major
+    axis of the batch, so that rows sharded along it stay on their devices.
 
     Args:
-        u: input of the recurrence.
-        dt: step size, positive.
-        A: decay rate, negative.
-        B: input projection of each position.
-        C: readout of each position.
-        D: skip connection.
-        h0: state before position 0; zero when None.
-        reset: a new sequence starts *at* this position: the state is zeroed before it.
-        impl: ``ref`` (plain scan), ``assoc`` (associative scan over materialised states, the form
-            of the published MAM code), ``xla`` (recomputing, tiled), ``auto`` (by platform).
+        u: Input of the recurrence.
+        dt: Discretization step, positive.
+        A: Decay rate, negative.
+        B: Input projection of each position.
+        C: Readout of each position.
+        D: Skip connection.
+        h0: State before position 0; zero if None.
+        reset: True where a new sequence starts. The state is zeroed *before* this position.
+        impl: ``ref`` (plain scan), ``assoc`` (associative scan over materialized states, as in the
+            published MAM code), ``xla`` (tiled, recomputes states in the backward pass) or
+            ``auto`` (chosen by platform).
 
     Returns:
         Outputs in the type of ``u``, and the last state in float32 or wider.
 
     Raises:
-        ValueError: ``impl`` is none of these.
+        ValueError: If ``impl`` is unknown.
     """
     implementation = _implementation(impl)
     dtype = jnp.promote_types(u.dtype, jnp.float32)
     batch = u.shape[:-2]
-    tokens = Tokens(
-        *(_flat(jnp.asarray(x, dtype), batch) for x in (u, dt, B, C)), reset=None
-    )
+    rows = (_merge_batch(jnp.asarray(x, dtype), batch) for x in (u, dt, B, C))
+    tokens = Tokens(*rows, reset=None)
     if reset is not None:
-        tokens = tokens._replace(reset=_flat(jnp.asarray(reset), batch)[..., None])
-    state = None if h0 is None else _flat(jnp.asarray(h0, dtype), batch)
+        starts = _merge_batch(jnp.asarray(reset), batch)
+        tokens = tokens._replace(reset=starts[..., None])
+    state = None if h0 is None else _merge_batch(jnp.asarray(h0, dtype), batch)
     y, h = implementation(tokens, jnp.asarray(A, dtype), jnp.asarray(D, dtype), state)
-    return _unflat(y, batch).astype(u.dtype), _unflat(h, batch)
+    return _split_batch(y, batch).astype(u.dtype), _split_batch(h, batch)
 
 
 def selective_step(
@@ -100,18 +102,35 @@ def selective_step(
     C: Float[Array, "*b N"],
     D: Float[Array, " E"],
 ) -> tuple[Float[Array, "*b E"], Float[Array, "*b N E"]]:
-    """One position of ``selective_scan``: the output and the new state."""
+    """Run one position of ``selective_scan``.
+
+    Args:
+        h: State before the position.
+        u: Input of the recurrence.
+        dt: Discretization step, positive.
+        A: Decay rate, negative.
+        B: Input projection.
+        C: Readout.
+        D: Skip connection.
+
+    Returns:
+        The output in the type of ``u``, and the new state in the type of ``h``.
+    """
     dtype = h.dtype
     y, h = _advance(h, *(x.astype(dtype) for x in (u, dt, A, B, C, D)))
     return y.astype(u.dtype), h
 
 
 def _advance(h, u, dt, A, B, C, D):
-    h = jnp.exp(dt[..., None, :] * A) * h + (dt * u)[..., None, :] * B[..., None]
-    return (h * C[..., None]).sum(-2) + D * u, h
+    """Run one position: h [*b, N, E]; u, dt [*b, E]; B, C [*b, N]."""
+    decay = jnp.exp(dt[..., None, :] * A)  # [*b, N, E]
+    h = decay * h + (dt * u)[..., None, :] * B[..., None]
+    y = (h * C[..., None]).sum(-2) + D * u  # [*b, E]
+    return y, h
 
 
 def _reference(tokens: Tokens, A, D, h0):
+    """Scan position by position; autodiff keeps every state."""
     h0 = _zero_state(tokens, A) if h0 is None else h0
 
     def step(h, token: Tokens):
@@ -120,47 +139,63 @@ def _reference(tokens: Tokens, A, D, h0):
         y, h = _advance(h, token.u, token.dt, A, token.B, token.C, D)
         return h, y
 
-    h, y = lax.scan(step, h0, jax.tree.map(lambda x: x.swapaxes(0, 1), tokens))
+    time_major = jax.tree.map(lambda x: x.swapaxes(0, 1), tokens)  # [L, Bt, X]
+    h, y = lax.scan(step, h0, time_major)
     return y.swapaxes(0, 1), h
 
 
 def _associative(tokens: Tokens, A, D, h0):
+    """Compose all affine maps h -> a h + b in parallel (Mamba, section 3.3.2)."""
+    # [Bt, L, E, N]
     a = jnp.exp(tokens.dt[..., None] * A.T)
     b = (tokens.dt * tokens.u)[..., None] * tokens.B[:, :, None, :]
     if tokens.reset is not None:
         a = jnp.where(tokens.reset[..., None], 0.0, a)
     if h0 is not None:
         b = b.at[:, 0].add(a[:, 0] * h0.swapaxes(1, 2))
-    pair: Any = lax.associative_scan(
-        lambda x, y: (y[0] * x[0], y[0] * x[1] + y[1]), (a, b), axis=1
-    )
-    h = pair[1]
+    pair: Any = lax.associative_scan(_compose, (a, b), axis=1)
+    _, h = pair
     y = jnp.einsum("blen,bln->ble", h, tokens.C, precision=lax.Precision.HIGHEST)
     return y + D * tokens.u, h[:, -1].swapaxes(1, 2)
+
+
+def _compose(first, second):
+    """Return the affine map ``second(first(h))``, both given as (a, b)."""
+    a1, b1 = first
+    a2, b2 = second
+    return a2 * a1, a2 * b1 + b2
 
 
 def _recomputing(tokens: Tokens, A, D, h0):
     h0 = _zero_state(tokens, A) if h0 is None else h0
     batch, length, _ = tokens.u.shape
-    choice = CHOICES.get(jax.default_backend(), CHOICES["gpu"])
-    tile = max(1, int(min(batch, choice.tile_states / A.size)))
-    plan = make_plan(batch, length, tile=tile, chunk=choice.chunk)
+    defaults = _platform_defaults()
+    tile = max(1, int(min(batch, defaults.tile_states / A.size)))
+    plan = make_plan(batch, length, tile=tile, chunk=defaults.chunk)
     return recompute_scan(plan, tokens, A, D, h0)
 
 
 def _zero_state(tokens: Tokens, A):
-    return jnp.zeros((tokens.u.shape[0], *A.shape), tokens.u.dtype)
+    batch = tokens.u.shape[0]
+    return jnp.zeros((batch, *A.shape), tokens.u.dtype)
 
 
-def _flat(x, batch: tuple[int, ...]):
+def _merge_batch(x, batch: tuple[int, ...]):
+    """Merge leading axes ``batch`` into one, the last of them major: [T, B, X] to [B T, X]."""
     n = len(batch)
-    return x.transpose(*reversed(range(n)), *range(n, x.ndim)).reshape(-1, *x.shape[n:])
+    x = x.transpose(*reversed(range(n)), *range(n, x.ndim))
+    return x.reshape(-1, *x.shape[n:])
 
 
-def _unflat(x, batch: tuple[int, ...]):
+def _split_batch(x, batch: tuple[int, ...]):
+    """Undo ``_merge_batch``."""
     n = len(batch)
     x = x.reshape(*reversed(batch), *x.shape[1:])
     return x.transpose(*reversed(range(n)), *range(n, x.ndim))
+
+
+def _platform_defaults() -> PlatformDefaults:
+    return PLATFORM_DEFAULTS.get(jax.default_backend(), PLATFORM_DEFAULTS["gpu"])
 
 
 _IMPLEMENTATIONS: dict[str, Callable] = {
@@ -172,9 +207,10 @@ _IMPLEMENTATIONS: dict[str, Callable] = {
 
 def _implementation(name: str) -> Callable:
     if name == "auto":
-        name = CHOICES.get(jax.default_backend(), CHOICES["gpu"]).impl
+        name = _platform_defaults().impl
     if name not in _IMPLEMENTATIONS:
+        known = ", ".join(_IMPLEMENTATIONS)
         raise ValueError(
-            f"unknown scan {name!r}: one of auto, {', '.join(_IMPLEMENTATIONS)}"
+            f"impl={name}: unknown scan implementation; expected auto, {known}"
         )
     return _IMPLEMENTATIONS[name]

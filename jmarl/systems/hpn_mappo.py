@@ -1,18 +1,24 @@
-"""HPN-MAPPO: PPO whose actor and critic read entities through hypernetworks (Hao et al. 2022, arXiv:2203.05285).
+"""HPN-MAPPO: PPO with hypernetworks over entities (Hao et al. 2022, arXiv:2203.05285).
 
-    logits_i = HPN(own, {ally_k}, {enemy_j}, h_i),    V = w relu(global W + sum_j x_j W_in(x_j)) + b, with memory
+    logits_i = HPN(own, {ally_k}, {enemy_j}, h_i)
+    V = w relu(global W + sum_j x_j W_in(x_j)) + b, with memory
 
-The actor is ``networks/agents/hpn.py`` with its outputs as logits, unavailable actions masked; the critic, used in
-training alone, is the same network's input layer on the rows of the central state (``networks/entity_critic.py``), with
-the sizes of the actor. Both are blind to the order of entities and fit teams of any size; nobody has a one-hot, unless
-``network.agent_id`` gives the actors one. The loss is that of ``systems/kits/ppo.py``.
+The actor is ``networks/agents/hpn.py`` with its outputs as logits; unavailable actions are masked.
+The critic, used only in training, is the input layer of the same network on the rows of the central
+state (``networks/entity_critic.py``). It has the sizes of the actor.
 
-Differs from the paper: its code for MAPPO is not public, and the form of the critic is this project's reading.
+Actor and critic do not depend on the order of entities, and fit teams of any size. Agents have no
+one-hot, unless ``network.agent_id`` gives it to the actor. The loss is that of
+``systems/kits/ppo.py``.
+
+Differs from the paper: its code for MAPPO is not public, so the form of the critic is an
+interpretation.
 """
 
 from __future__ import annotations
 
 
+# This block is above the imports, so that --help does not import JAX.
 if __name__ == "__main__":
     from jmarl.cli.launch import main
 
@@ -33,7 +39,7 @@ __all__ = ["Config", "Network", "make"]
 
 
 def make(spec: Spec, config: RunConfig) -> System:
-    """HPN-MAPPO for a world."""
+    """Build HPN-MAPPO for an environment."""
     policy = Policy(HPN(spec, config.network), spec.discrete)
     critic = EntityCritic(spec, config.network)
     return actor_critic_system(policy, critic, spec, config.system, config.num_updates)

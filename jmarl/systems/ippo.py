@@ -1,15 +1,22 @@
 """IPPO: independent PPO with shared parameters (de Witt et al. 2020, arXiv:2011.09533).
 
-    L = sum_i [ - min(rho_i A_i, clip(rho_i, 1 - eps, 1 + eps) A_i) - c_H H_i + c_V l(V(o_i), G_i) ]
+    L = sum_i [ - min(rho_i A_i, clip(rho_i, 1-eps, 1+eps) A_i) - c_H H_i + c_V l(V(o_i), G_i) ]
 
-Every agent is a PPO learner on its own observation, its critic included; all of them share one actor
-and one critic. Differs from the paper: memory (``none``, ``gru``, ``ssm``) is a choice; values are
-normalized; dead agents are masked; time limits bootstrap (see ``systems/kits/ppo.py``).
+Every agent is a PPO learner whose actor and critic read its own observation. All agents share one
+actor and one critic.
+
+Differs from the paper:
+
+* Memory is a choice (``none``, ``gru``, ``ssm``).
+* Values are normalized.
+* Dead agents are masked.
+* Time limits bootstrap (see ``systems/kits/ppo.py``).
 """
 
 from __future__ import annotations
 
 
+# This block is above the imports, so that --help does not import JAX.
 if __name__ == "__main__":
     from jmarl.cli.launch import main
 
@@ -28,7 +35,7 @@ __all__ = ["Config", "Network", "make"]
 
 
 def make(spec: Spec, config: RunConfig) -> System:
-    """IPPO for a world."""
+    """Build IPPO for an environment."""
     policy = Policy(AgentNet(spec, config.network), spec.discrete)
     critic = Critic(spec, config.network, reads="obs")
     return actor_critic_system(policy, critic, spec, config.system, config.num_updates)

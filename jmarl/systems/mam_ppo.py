@@ -1,25 +1,35 @@
 """MAM: Multi-Agent Mamba with PPO (Daniel et al. 2024, arXiv:2410.19382).
 
     h_i = exp(dt_i A) h_{i-1} + dt_i B_i x_i;   y_i = C_i h_i + D x_i     over agents i
-    encoder: C, B, dt from o, in both directions;   decoder: dt, B from the actions so far, C from rep^i
+    encoder: C, B, dt from o, in both directions
+    decoder: dt, B from the actions so far, C from rep^i
 
-MAT with its attentions replaced by selective state spaces: the loss is MAT's (``systems/mat_ppo.py``),
-and acting costs the same time for every further agent.
-Differs from the paper: ``bi_mode=sum`` adds two passes over the same input, where the authors' form
-(``bi_mode=mam``) multiplies the first pass with a second one over its output; a shuffled order of
-agents is the one that acted (``systems/kits/sequence_ppo.py``); a continuous decoder hears ``tanh`` of the
-sample in acting and in learning; the convolution has no more taps than there are agents.
-``cross=attention`` and ``cross=none`` ablate CrossMamba: causal attention in its place, inside the residual and norm
-that CrossMamba has, or the action stream joins ``rep`` as it is.
-``memory`` (``system=rec_mam``) adds what the paper lacks: a causal selective state space along time for each agent, in
-front of the blocks along agents. Its state and convolution are carried like a GRU's and reset where an episode begins.
-``sum`` is the default because it trains better: greedy win rate on ``smax_3m`` after 0.28M and 0.69M
-environment steps 0.85 and 0.93, against 0.79 and 0.91 (medians of 3 seeds, ``results/learning``).
+MAM is MAT (``systems/mat_ppo.py``) with selective state spaces in place of its attentions. The loss
+is that of MAT. Acting takes the same time for every additional agent.
+
+Differs from the paper:
+
+* ``bi_mode=sum`` adds two passes over the same input. The authors' form (``bi_mode=mam``)
+  multiplies the first pass with a second one over its output.
+* A shuffled order of agents is the order in which they acted (``systems/kits/sequence_ppo.py``).
+* A continuous decoder reads ``tanh`` of the sample, both in acting and in learning.
+* The convolution has at most as many taps as there are agents.
+* ``memory`` (the system ``rec_mam``) is an addition: a causal selective state space over time for each
+  agent, before the blocks over agents. Its state and convolution are carried like those of a GRU,
+  and reset at the start of an episode.
+
+Two ablations replace CrossMamba. ``cross=attention`` uses causal attention, inside the residual and
+norm that CrossMamba has. ``cross=none`` adds the action stream to ``rep`` unchanged.
+
+``bi_mode=sum`` is the default because it trains better: greedy win rate on ``smax_3m`` after 0.28M
+and 0.69M environment steps 0.85 and 0.93, against 0.79 and 0.91 (medians of 3 seeds,
+``results/learning``).
 """
 
 from __future__ import annotations
 
 
+# This block is above the imports, so that --help does not import JAX.
 if __name__ == "__main__":
     from jmarl.cli.launch import main
 
@@ -37,16 +47,23 @@ from jmarl.networks.sequence.blocks import (
     DecoderBlock,
     EncoderBlock,
     Factory,
+    Identity,
     Residual,
-    Through,
 )
-from jmarl.networks.sequence.mamba_mixer import BothWays, Causal, Cross
-from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
+from jmarl.networks.sequence.mamba_mixer import (
+    BiMambaMixer,
+    CausalMambaMixer,
+    CrossMambaMixer,
+)
 from jmarl.networks.sequence.policy import SequencePolicy
 from jmarl.ssm import MambaConfig
 from jmarl.system import System
 from jmarl.systems.kits.sequence_ppo import SequenceConfig as Config
-from jmarl.systems.kits.sequence_ppo import check_sizes, sequence_system
+from jmarl.systems.kits.sequence_ppo import (
+    check_sizes,
+    encoder_decoder_policy,
+    sequence_system,
+)
 from jmarl.types import Spec
 
 
@@ -55,7 +72,7 @@ __all__ = ["Config", "Network", "make", "policy"]
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Sizes of encoder and decoder."""
+    """Configuration of encoder and decoder."""
 
     embed_dim: int
     n_block: int
@@ -70,53 +87,49 @@ class Network:
     agent_id: bool
 
     def __post_init__(self) -> None:
-        """Check the sizes."""
         check_sizes(self, "embed_dim", "n_block", "d_state", "d_conv", "expand")
         if self.delta_rank is not None:
             check_range("network.delta_rank", self.delta_rank, low=1)
 
 
 def policy(spec: Spec, network: Network) -> SequencePolicy:
-    """The state-space model as a sequence policy."""
-    width, depth = network.embed_dim, network.n_block
-    ssm = MambaConfig(
+    """Build the state-space model as a sequence policy."""
+    width = network.embed_dim
+    time_ssm = MambaConfig(
         d_state=network.d_state,
-        d_conv=min(network.d_conv, spec.n_agents),
+        d_conv=network.d_conv,
         expand=network.expand,
         delta_rank=network.delta_rank,
     )
-    memory = partial(SSM, width, dataclasses.replace(ssm, d_conv=network.d_conv))
-    over_time, mlp = memory if network.memory else NoMemory, partial(MLP, width)
-    both_ways, own = (
-        partial(BothWays, width, ssm, network.bi_mode),
-        partial(Causal, width, ssm),
+    d_conv = min(network.d_conv, spec.n_agents)
+    agent_ssm = dataclasses.replace(time_ssm, d_conv=d_conv)
+    both_ways = partial(BiMambaMixer, width, agent_ssm, network.bi_mode)
+    causal = partial(CausalMambaMixer, width, agent_ssm)
+    cross = cross_mixer(spec, network, agent_ssm)
+    mlp = partial(MLP, width)
+    memory = partial(SSM, width, time_ssm) if network.memory else NoMemory
+    encoder_block = partial(
+        EncoderBlock, both_ways, mlp, memory=memory, residual=network.double_residual
     )
-    residual = network.double_residual
-    encoder = Encoder(
-        width,
-        depth,
-        partial(EncoderBlock, both_ways, mlp, memory=over_time, residual=residual),
+    decoder_block = partial(
+        DecoderBlock, causal, cross, mlp, residual=network.double_residual
     )
-    block = partial(
-        DecoderBlock, own, cross_mixer(spec, network, ssm), mlp, residual=residual
-    )
-    decoder = Decoder(width, depth, spec.n_actions, spec.discrete, block)
-    return sequence_policy(spec, encoder, decoder, agent_id=network.agent_id)
+    return encoder_decoder_policy(spec, network, encoder_block, decoder_block)
 
 
 def cross_mixer(spec: Spec, network: Network, ssm: MambaConfig) -> Factory:
-    """What joins representations and actions: CrossMamba, or what an ablation puts in its place."""
+    """Return the decoder's mixer of representations and actions: CrossMamba, or an ablation."""
     attention = partial(
         Attention, network.embed_dim, n_head=1, causal=True, n_agents=spec.n_agents
     )
     mixers: dict[str, Factory] = {
-        "mamba": partial(Cross, network.embed_dim, ssm),
+        "mamba": partial(CrossMambaMixer, network.embed_dim, ssm),
         "attention": partial(Residual, attention),
-        "none": Through,
+        "none": Identity,
     }
     return mixers[network.cross]
 
 
 def make(spec: Spec, config: RunConfig) -> System:
-    """MAM for a world."""
+    """Build MAM for an environment."""
     return sequence_system(spec, policy(spec, config.network), config)

@@ -1,17 +1,27 @@
 """MAPPO: PPO with a central critic (Yu et al. 2022, arXiv:2103.01955).
 
-    L = sum_i [ - min(rho_i A_i, clip(rho_i, 1 - eps, 1 + eps) A_i) - c_H H_i + c_V l(V(s, i), G_i) ]
+    L = sum_i [ - min(rho_i A_i, clip(rho_i, 1-eps, 1+eps) A_i) - c_H H_i + c_V l(V(s, i), G_i) ]
 
-Actors see their own observations; one critic, used in training alone, reads the central state:
-alone (``critic_input: state``, run once for the team), with the agent's one-hot, or with the agent's
-own observation (the paper's agent-specific global state). Differs from the paper: memory (``none``,
-``gru``, ``ssm``) is learnt over the whole rollout instead of chunks of 10 steps; values of the dead keep
-learning unless ``mask_dead_values``; time limits bootstrap (see ``systems/kits/ppo.py``).
+Actors read their own observations. One critic, used only in training, reads the central state.
+``critic_input`` selects its input:
+
+* ``state``: the central state; the critic runs once for the team.
+* ``state_and_id``: the central state and the agent's one-hot.
+* ``state_and_obs``: the central state and the agent's own observation (the paper's agent-specific
+  global state).
+
+Differs from the paper:
+
+* Memory (``none``, ``gru``, ``ssm``) is trained over the whole rollout instead of chunks of 10
+  steps.
+* Values of dead agents continue to learn unless ``mask_dead_values`` is set.
+* Time limits bootstrap (see ``systems/kits/ppo.py``).
 """
 
 from __future__ import annotations
 
 
+# This block is above the imports, so that --help does not import JAX.
 if __name__ == "__main__":
     from jmarl.cli.launch import main
 
@@ -33,13 +43,13 @@ __all__ = ["Config", "Network", "make"]
 
 @dataclasses.dataclass(frozen=True)
 class Config(PPOConfig):
-    """PPO, and what the central critic reads."""
+    """Configuration of the PPO kit, and the input of the central critic."""
 
     critic_input: Literal["state", "state_and_id", "state_and_obs"]
 
 
 def make(spec: Spec, config: RunConfig) -> System:
-    """MAPPO for a world."""
+    """Build MAPPO for an environment."""
     policy = Policy(AgentNet(spec, config.network), spec.discrete)
     critic = Critic(spec, config.network, reads=config.system.critic_input)
     return actor_critic_system(policy, critic, spec, config.system, config.num_updates)

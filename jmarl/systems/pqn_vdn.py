@@ -1,17 +1,22 @@
-"""PQN with a sum of values: Q-learning without replay or target network (Gallici et al. 2024, arXiv:2407.04811).
+"""PQN with a sum of values: Q-learning without replay (Gallici et al. 2024, arXiv:2407.04811).
 
-    L = 1/2 (sum_i Q(o_i, u_i) - G)^2,    G_t = r_t + gamma ((1 - lambda) V_{t+1} + lambda G_{t+1}),
+    L = 1/2 (sum_i Q(o_i, u_i) - G)^2
+    G_t = r_t + gamma ((1 - lambda) V_{t+1} + lambda G_{t+1}),    V = sum_i max_u Q(o_i, u)
 
-with ``V = sum_i max_u Q(o_i, u)`` over the actions available.
+The maximum runs over available actions. LayerNorm takes the place of the target network, so
+``network.layer_norm`` must stay on. Returns are computed from the parameters of each gradient step.
 
-LayerNorm takes the place of the target network, so ``network.layer_norm`` stays on. Returns are those of the parameters
-of each gradient step. Differs from the paper: Adam for RAdam; time limits bootstrap and cut the trace (see
-``systems/kits/q_learning.py``); no steps of the last rollout are learnt again.
+Differs from the paper:
+
+* Adam in place of RAdam.
+* Time limits bootstrap and cut the trace (see ``systems/kits/q_learning.py``).
+* Steps of the previous rollout are not reused.
 """
 
 from __future__ import annotations
 
 
+# This block is above the imports, so that --help does not import JAX.
 if __name__ == "__main__":
     from jmarl.cli.launch import main
 

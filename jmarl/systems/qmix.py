@@ -1,15 +1,19 @@
-"""QMIX: values of agents mixed by a monotone network of the state (Rashid et al. 2018, arXiv:1803.11485).
+"""QMIX: the mixer is a monotonic network of the state (Rashid et al. 2018, arXiv:1803.11485).
 
     L = 1/2 (Q_tot(q_1, .., q_N; s) - G)^2,    dQ_tot / dq_i >= 0
 
-G is the TD(lambda) return of the target networks at the actions that the online agents choose. Differs from the paper:
-double Q and TD(lambda), as in the tuned form of Hu et al. 2021 (arXiv:2102.03479); sequences of the replay are whole
-rollouts (see ``systems/kits/q_learning.py``).
+G is the TD(lambda) return of the target networks, at the greedy actions of the online agents.
+
+Differs from the paper:
+
+* Double Q and TD(lambda), as in the tuned form of Hu et al. 2021 (arXiv:2102.03479).
+* Sequences of the replay buffer are whole rollouts (see ``systems/kits/q_learning.py``).
 """
 
 from __future__ import annotations
 
 
+# This block is above the imports, so that --help does not import JAX.
 if __name__ == "__main__":
     from jmarl.cli.launch import main
 

@@ -1,14 +1,17 @@
-"""QPLEX: duplex dueling, whose mixer weighs advantages of any kind (Wang et al. 2021, arXiv:2008.01062).
+"""QPLEX: duplex dueling with a mixer that weights advantages (Wang et al. 2021, arXiv:2008.01062).
 
     Q_tot = sum_i V_i + sum_i lambda_i(s, u) A_i,    A_i <= 0
+    L = 1/2 (Q_tot - G)^2
 
-Differs from the paper: double Q and TD(lambda) (see ``systems/kits/q_learning.py``). The weights of the advantages have no bound;
-published runs of it collapse late on several maps.
+The weights of the advantages are not bounded. Published runs collapse late on several maps.
+
+Differs from the paper: double Q and TD(lambda) (see ``systems/kits/q_learning.py``).
 """
 
 from __future__ import annotations
 
 
+# This block is above the imports, so that --help does not import JAX.
 if __name__ == "__main__":
     from jmarl.cli.launch import main
 

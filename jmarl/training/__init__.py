@@ -1,1 +1,4 @@
-"""Running a system: the Anakin loop, evaluation, checkpoints, loggers, configuration, command line."""
+"""Training as pure functions: the Anakin loop, evaluation, and ``jmarl.train``.
+
+Nothing here reads or writes files, prints, or depends on an algorithm.
+"""

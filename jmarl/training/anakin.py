@@ -1,33 +1,36 @@
-"""The Anakin loop: environment, policy, learning and optimizer in one compiled program.
+"""The Anakin loop: environment, policy and learning in one compiled program.
 
-``rollout`` is a scan of ``System.act`` and ``Env.step``; ``train_chunk`` is a scan of rollout
-and ``System.update``. Both know only the seam (``Env``, ``System``). Podracer architectures
-(Hessel et al. 2021, arXiv 2104.06272), section 3; differs from the paper: one program on a mesh with
-the environment axis sharded, in which only a gradient is split by hand (``learning.parallel``), instead of a
-replica for each core.
+``rollout`` is a scan over ``System.act`` and ``Env.step``. ``train_chunk`` is a scan over
+rollouts and ``System.update``. Both depend only on the interfaces ``Env`` and ``System``.
+
+Podracer architectures (Hessel et al. 2021, arXiv:2104.06272), section 3. Differs from the
+paper: one program runs on a mesh with the environment axis sharded, and only gradients are
+split by hand (``learning.parallel``), instead of one replica per core.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from jmarl.learning.optimizers import keep_schedules
 from jmarl.learning.parallel import ENV_AXIS
-from jmarl.system import TRANSFERABLE_FIELDS, Learner, System
+from jmarl.system import Learner, System
 from jmarl.types import (
     Carry,
     Env,
     EnvState,
+    Extras,
     Key,
     Metrics,
+    Params,
     Rollout,
     TimeStep,
     Transition,
@@ -35,14 +38,14 @@ from jmarl.types import (
 
 
 class Episode(struct.PyTreeNode):
-    """The episode that each environment is in: return (mean over agents) and length so far."""
+    """Return (mean over agents) and length so far of each environment's current episode."""
 
     ret: Float[Array, "*batch"]
     length: Int[Array, "*batch"]
 
 
 class Runner(struct.PyTreeNode):
-    """Everything a run is: saving and restoring this resumes it bit for bit."""
+    """Complete state of a run. Restoring it resumes the run bit for bit."""
 
     learner: Learner
     env_state: EnvState
@@ -51,88 +54,133 @@ class Runner(struct.PyTreeNode):
     episode: Episode
     key: Key
     env_steps: Int[Array, "*seeds"]
-    """Environment steps so far: rows on which the action counted. ``uint32``."""
+    """Environment steps so far, ``uint32``: rows in which the action counted."""
 
 
-ON_ENV_AXIS = ("env_state", "timestep", "carry", "episode")
-"""Fields of ``Runner`` whose leaves lead with B and are split over devices; the others are replicated.
+class Actor(NamedTuple):
+    """State of acting in B environments. Every leaf has a leading B."""
 
-A learner's ``replay`` is split too, along its second axis.
-"""
-RING = (None, None, ENV_AXIS)
-"""Seed, row and environment, of a replay."""
+    env_state: EnvState
+    timestep: TimeStep
+    carry: Carry
 
 
 def init_runner(env: Env, system: System, num_envs: int, key: Key) -> Runner:
-    """The state of a run before its first step."""
+    """Return the state of a run before its first step."""
     key, k_learner, k_env = jax.random.split(key, 3)
     env_state, timestep = env.reset(k_env, num_envs)
+    episode = Episode(ret=jnp.zeros(num_envs), length=jnp.zeros(num_envs, jnp.int32))
     return Runner(
         learner=system.init(k_learner),
         env_state=env_state,
         timestep=timestep,
         carry=system.carry(num_envs),
-        episode=Episode(ret=jnp.zeros(num_envs), length=jnp.zeros(num_envs, jnp.int32)),
+        episode=episode,
         key=key,
         env_steps=jnp.uint32(0),
     )
 
 
 def drop_env_state(runner: Runner) -> Runner:
-    """A runner without its environments and their past: what goes on in another world, in the same shapes there.
+    """Return the runner without environments and replay, for an inexact checkpoint.
 
-    A checkpoint that is not to be exact holds this.
+    All remaining leaves have the same shapes for any environment that fits the
+    parameters.
     """
-    learner = runner.learner
-    learner = learner.replace(replay=None) if hasattr(learner, "replay") else learner
     return runner.replace(
-        env_state=None, timestep=None, carry=None, episode=None, learner=learner
+        learner=runner.learner.replace(replay=None),
+        env_state=None,
+        timestep=None,
+        carry=None,
+        episode=None,
     )
 
 
-def is_whole(runner: Runner) -> bool:
-    """Whether the runner has its environments; what ``drop_env_state`` leaves has not."""
+def has_env_state(runner: Runner) -> bool:
+    """Return False for the result of ``drop_env_state``."""
     return runner.episode is not None
 
 
-def next_runner(
-    env: Env, system: System, num_envs: int, before: Runner, *, reset_optimizer: bool
+def continue_in_env(
+    env: Env,
+    system: System,
+    num_envs: int,
+    previous: Runner,
+    *,
+    reset_optimizer: bool,
 ) -> Runner:
-    """The state in which a run goes on in another world, or in its own again; it reads what ``drop_env_state`` leaves.
+    """Return a runner that continues learning in new environments.
 
-    What was learnt is handed over (``TRANSFERABLE_FIELDS``), environment steps and schedules go on, environments and replay
-    begin anew. With ``reset_optimizer`` the moments do too.
+    Parameters, target network, value statistics, learning-rate schedules and the count of
+    environment steps continue. Environments and replay are reset.
+
+    Args:
+        env: Environment to continue in.
+        system: System built for ``env``.
+        num_envs: Number of environments.
+        previous: Runner of the previous stage, or of an inexact checkpoint.
+            ``drop_env_state`` keeps everything that is read.
+        reset_optimizer: If True, reset the optimizer's moments.
     """
-    fresh, old = init_runner(env, system, num_envs, before.key), before.learner
-    kept = {
-        name: getattr(old, name) for name in TRANSFERABLE_FIELDS if hasattr(old, name)
-    }
-    if hasattr(old, "opt_state"):
-        new = fresh.learner.opt_state
-        kept["opt_state"] = (
-            keep_schedules(new, old.opt_state) if reset_optimizer else old.opt_state
-        )
-    return fresh.replace(
-        learner=fresh.learner.replace(**kept), env_steps=before.env_steps
+    fresh = init_runner(env, system, num_envs, previous.key)
+    learned = previous.learner
+    opt_state = learned.opt_state
+    if reset_optimizer:
+        opt_state = keep_schedules(fresh.learner.opt_state, opt_state)
+    learner = fresh.learner.replace(
+        params=learned.params,
+        target=learned.target,
+        value_stats=learned.value_stats,
+        opt_state=opt_state,
     )
+    return fresh.replace(learner=learner, env_steps=previous.env_steps)
 
 
-def _track(
+def act_and_step(
+    env: Env,
+    system: System,
+    params: Params,
+    actor: Actor,
+    keys: Key,
+    explore: Float[Array, ""],
+) -> tuple[Actor, Shaped[Array, "B N ..."], Extras]:
+    """Choose an action in every environment and take one step.
+
+    Args:
+        env: Environment.
+        system: System, for its ``act``.
+        params: Parameters of the policy.
+        actor: State before the step.
+        keys: Two keys, one for acting and one for the environment.
+        explore: Exploration rate; 0 is greedy.
+
+    Returns:
+        The state after the step, the actions ``[B, N, ...]``, and the extras of ``act``.
+    """
+    k_act, k_env = keys
+    action, carry, extras = system.act(
+        params, actor.carry, actor.timestep, k_act, explore
+    )
+    env_state, timestep = env.step(k_env, actor.env_state, action)
+    return Actor(env_state, timestep, carry), action, extras
+
+
+def _track_episodes(
     episode: Episode, timestep: TimeStep, outcomes: Sequence[str]
 ) -> tuple[Episode, Metrics]:
-    """Add one time step to the running episodes; what those that it ends came to, zero for the others.
+    """Add one time step to the running episodes.
 
-    Of the environment's ``info`` only the ``outcomes`` count.
+    Returns the episodes, and the results of those that ended; zero for all others. Of the
+    environment's ``info``, only the ``outcomes`` count.
     """
+    team_reward = timestep.obs.team_mean(timestep.reward)
     episode = Episode(
-        ret=jnp.where(
-            timestep.first, 0.0, episode.ret + timestep.obs.team_mean(timestep.reward)
-        ),
+        ret=jnp.where(timestep.first, 0.0, episode.ret + team_reward),
         length=jnp.where(timestep.first, 0, episode.length + 1),
     )
     ended = timestep.last
-    judged = {name: timestep.info[name] for name in outcomes}
-    finished = judged | {"return": episode.ret, "length": episode.length}
+    finished = {name: timestep.info[name] for name in outcomes}
+    finished |= {"return": episode.ret, "length": episode.length}
     results = {
         name: jnp.where(ended, x, 0).astype(jnp.float32) for name, x in finished.items()
     }
@@ -144,72 +192,68 @@ def rollout(
 ) -> tuple[Runner, Rollout, Metrics]:
     """Act for ``length`` rows with fixed parameters.
 
-    Returns the runner after it, the experience, and sums over the episodes that ended:
-    ``count``, ``return``, ``length`` and the environment's outcomes.
+    Returns:
+        The runner after the rollout, the experience, and sums over the episodes that
+        ended: ``count``, ``return``, ``length`` and the environment's outcomes.
     """
     k_refresh, k_steps = jax.random.split(key)
     explore = system.explore(runner.env_steps.astype(jnp.float32))
-    params, obs_codec = runner.learner.params, env.spec.obs_codec
+    params, codec = runner.learner.params, env.spec.obs_codec
 
-    def step(loop: tuple[EnvState, TimeStep, Carry, Episode], keys: Key) -> Any:
-        env_state, timestep, carry, episode = loop
-        encoded_obs = obs_codec.encode(env_state) if obs_codec else None
-        action, carry, extras = system.act(params, carry, timestep, keys[0], explore)
-        env_state, after = env.step(keys[1], env_state, action)
-        episode, ended = _track(episode, after, env.spec.outcomes)
+    def step(state: tuple[Actor, Episode], keys: Key) -> Any:
+        before, episode = state
+        encoded = codec.encode(before.env_state) if codec else None
+        actor, action, extras = act_and_step(env, system, params, before, keys, explore)
+        after = actor.timestep
+        episode, ended = _track_episodes(episode, after, env.spec.outcomes)
         row = Transition(
-            obs=timestep.obs,
-            first=timestep.first,
-            valid=timestep.valid,
+            obs=before.timestep.obs,
+            first=before.timestep.first,
+            valid=before.timestep.valid,
             action=action,
             reward=after.reward,
             terminated=after.terminated,
             truncated=after.truncated,
             extras=extras,
         )
-        return (env_state, after, carry, episode), (row, ended, encoded_obs)
+        return (actor, episode), (row, ended, encoded)
 
-    start = (
-        env.refresh(k_refresh, runner.env_state),
-        runner.timestep,
-        runner.carry,
-        runner.episode,
+    env_state = env.refresh(k_refresh, runner.env_state)
+    actor = Actor(env_state, runner.timestep, runner.carry)
+    keys = jax.random.split(k_steps, (length, 2))
+    (actor, episode), (rows, ended, encoded) = jax.lax.scan(
+        step, (actor, runner.episode), keys
     )
-    end, (rows, ended, encoded_obs) = jax.lax.scan(
-        step, start, jax.random.split(k_steps, (length, 2))
-    )
-    env_state, timestep, carry, episode = end
-    env_steps = runner.env_steps + rows.valid.sum(dtype=jnp.uint32)
-    after = runner.replace(
-        env_state=env_state,
-        timestep=timestep,
-        carry=carry,
-        episode=episode,
-        env_steps=env_steps,
-    )
-    if obs_codec:
-        encoded_obs = jax.tree.map(
-            lambda x, last: jnp.concatenate([x, last[None]]),
-            encoded_obs,
-            obs_codec.encode(env_state),
-        )
+    if codec:
+        encoded = _append(encoded, codec.encode(actor.env_state))
     experience = Rollout(
         steps=rows,
         carry=runner.carry,
-        last=timestep,
-        last_carry=carry,
-        encoded_obs=encoded_obs,
+        last=actor.timestep,
+        last_carry=actor.carry,
+        encoded_obs=encoded,
     )
-    return after, experience, jax.tree.map(jnp.sum, ended)
+    runner = runner.replace(
+        **actor._asdict(),
+        episode=episode,
+        env_steps=runner.env_steps + rows.valid.sum(dtype=jnp.uint32),
+    )
+    return runner, experience, jax.tree.map(jnp.sum, ended)
+
+
+def _append(rows: Any, last: Any) -> Any:
+    """Append one row to every leaf ``[T, ...]``."""
+    return jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), rows, last)
 
 
 def train_chunk(
     env: Env, system: System, rollout_length: int, updates: int, runner: Runner
 ) -> tuple[Runner, dict[str, Metrics]]:
-    """``updates`` times rollout and update.
+    """Alternate rollout and update, ``updates`` times.
 
-    Metrics: ``train``, the means over the updates of what ``System.update`` reports;
-    ``episodes``, the sums over the episodes that ended.
+    Returns:
+        The runner after the chunk, and metrics: ``train`` has the means over the updates
+        of the metrics of ``System.update``; ``episodes`` has the sums of ``rollout``.
     """
 
     def iteration(runner: Runner, _: None) -> tuple[Runner, dict[str, Metrics]]:
@@ -218,10 +262,8 @@ def train_chunk(
             env, system, runner, rollout_length, k_rollout
         )
         learner, metrics = system.update(runner.learner, experience, k_update)
-        return runner.replace(learner=learner, key=key), {
-            "train": metrics,
-            "episodes": ended,
-        }
+        runner = runner.replace(learner=learner, key=key)
+        return runner, {"train": metrics, "episodes": ended}
 
     runner, metrics = jax.lax.scan(iteration, runner, None, length=updates)
     return runner, {
@@ -231,28 +273,32 @@ def train_chunk(
 
 
 def device_mesh(devices: Sequence[Any] = ()) -> Mesh:
-    """One mesh axis over all local devices. Auto axes: explicit ones break the vmapped step."""
-    return Mesh(
-        np.asarray(devices or jax.local_devices()),
-        (ENV_AXIS,),
-        axis_types=(AxisType.Auto,),
-    )
+    """Return a mesh with one axis over the given devices, by default all local ones.
+
+    The axis type is Auto, because explicit axes break the vmapped environment step.
+    """
+    devices = devices or jax.local_devices()
+    return Mesh(np.asarray(devices), (ENV_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def runner_shardings(mesh: Mesh, runner: Runner) -> Runner:
-    """Where each leaf of a runner with a leading seed axis lies: by the field's name, never by a size."""
-    split, ring, whole = (
-        NamedSharding(mesh, PartitionSpec(*axes))
-        for axes in ((None, ENV_AXIS), RING, ())
+    """Return the sharding of each leaf of a runner with a leading seed axis S.
+
+    Leaves with an environment axis, ``[S, B, ...]``, and the replay, ``[S, rows, B, ...]``,
+    are split over devices; all others are replicated. The field decides, never a size.
+    """
+
+    def place(tree: Any, *axes: str | None) -> Any:
+        sharding = NamedSharding(mesh, PartitionSpec(*axes))
+        return jax.tree.map(lambda _: sharding, tree)
+
+    replay = place(runner.learner.replay, None, None, ENV_AXIS)
+    return Runner(
+        learner=place(runner.learner.replace(replay=None)).replace(replay=replay),
+        env_state=place(runner.env_state, None, ENV_AXIS),
+        timestep=place(runner.timestep, None, ENV_AXIS),
+        carry=place(runner.carry, None, ENV_AXIS),
+        episode=place(runner.episode, None, ENV_AXIS),
+        key=place(runner.key),
+        env_steps=place(runner.env_steps),
     )
-    places = {
-        name: jax.tree.map(
-            lambda _: split if name in ON_ENV_AXIS else whole, getattr(runner, name)
-        )
-        for name in Runner.__dataclass_fields__
-    }
-    if hasattr(runner.learner, "replay"):
-        places["learner"] = places["learner"].replace(
-            replay=jax.tree.map(lambda _: ring, runner.learner.replay)
-        )
-    return Runner(**places)

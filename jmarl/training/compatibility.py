@@ -1,116 +1,137 @@
-"""Whether parameters of one configuration fit another, and in one line why they do not."""
+"""Check that parameters of one configuration fit another."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jmarl.config import ConfigError, RunConfig
-from jmarl.runs.checkpoint import leaf_shapes
-from jmarl.system import TRANSFERABLE_FIELDS, System
-from jmarl.types import Env, Key, Params, Spec
+from jmarl.learning.trees import leaf_shapes
+from jmarl.training.build import BuiltRun
+from jmarl.types import Key, Params, Spec
 
 
-ADVICE = "systems that read entities, and mix by a sum or by attention, have none that does: spectra_qmix_plus, hpn_vdn"
+TEAM_SIZE_ADVICE = (
+    "use an agent that reads entities (network=hpn, saqa or updet) and a mixer that is a "
+    "sum or reads entities"
+)
 
 
-class Side(NamedTuple):
-    """A configuration, and what it was made into."""
+def check_fit(key: str, value: Any, ours: BuiltRun, theirs: BuiltRun) -> None:
+    """Check that two systems have parameters of the same shapes. Computes nothing.
 
-    config: RunConfig
-    env: Env
-    system: System
+    Args:
+        key: Configuration key to name in the error.
+        value: Value of that key.
+        ours: The run that receives parameters.
+        theirs: The run that provides them.
 
-
-def check_fit(key: str, value: Any, ours: Side, others: Side) -> None:
-    """Raise ``ConfigError`` with the text ``key=value: ...`` unless both systems have parameters of the same shapes.
-
-    Nothing is computed. The text names a parameter, its two shapes, what they depend on and what to choose instead.
+    Raises:
+        ConfigError: With the text ``key=value: ...``, naming an incompatible parameter,
+            its two shapes, the cause, and a fix.
     """
-    here, there = (leaf_shapes(_handed_over(side)) for side in (ours, others))
-    paths = [path for path in {**here, **there} if here.get(path) != there.get(path)]
+    our_shapes, their_shapes = (
+        leaf_shapes(_transferred(run)) for run in (ours, theirs)
+    )
+    paths = [
+        path
+        for path in {**our_shapes, **their_shapes}
+        if our_shapes.get(path) != their_shapes.get(path)
+    ]
     if not paths:
         return
-    worlds = [side.config.env["name"] for side in (ours, others)]
-    shapes = [leaves.get(paths[0], "missing") for leaves in (here, there)]
+    path = paths[0]
+    here = f"{our_shapes.get(path, 'missing')} for {ours.config.env['name']}"
+    there = f"{their_shapes.get(path, 'missing')} for {theirs.config.env['name']}"
     more = f", and {len(paths) - 1} more differ" if len(paths) > 1 else ""
-    first = f"parameter {paths[0]} is {shapes[0]} for {worlds[0]} and {shapes[1]} for {worlds[1]}{more}"
-    raise ConfigError(f"{key}={value}: {first}; {_reason(ours, others)}")
+    raise ConfigError(
+        f"{key}={value}: parameter {path} is {here} and {there}{more}; "
+        f"{_reason(ours, theirs)}"
+    )
 
 
-def _handed_over(side: Side) -> dict[str, Any]:
-    """Shapes of what a learner gives to another one; a target network has those of the parameters."""
-    learner = jax.eval_shape(side.system.init, jax.random.key(0))
-    return {
-        name: getattr(learner, name)
-        for name in TRANSFERABLE_FIELDS
-        if name != "target" and hasattr(learner, name)
-    }
+def check_acting(key: str, value: Any, ours: BuiltRun, theirs: BuiltRun) -> None:
+    """Check that our policy can act with their parameters.
 
+    Less strict than ``check_fit``: parameters used only in learning, such as a mixer's,
+    may differ.
 
-def check_acting(key: str, value: Any, ours: Side, others: Side) -> None:
-    """As ``check_fit``, but of those parameters alone that acting reads: a mixer, say, is for learning."""
-    params, theirs = (_handed_over(side)["params"] for side in (ours, others))
-    here, there = leaf_shapes(params), leaf_shapes(theirs)
+    Raises:
+        ConfigError: As ``check_fit``.
+    """
+    params, their_params = (_transferred(run)["params"] for run in (ours, theirs))
+    our_shapes, their_shapes = leaf_shapes(params), leaf_shapes(their_params)
     fitting = [
-        x if here[path] == there.get(path) else None
-        for path, x in zip(here, jax.tree.leaves(params), strict=True)
+        x if shape == their_shapes.get(path) else None
+        for (path, shape), x in zip(
+            our_shapes.items(), jax.tree.leaves(params), strict=True
+        )
     ]
 
     def act(params: Params, key: Key) -> Any:
         _, timestep = ours.env.reset(key, 1)
-        return ours.system.act(
-            params, ours.system.carry(1), timestep, key, jnp.zeros(())
-        )
+        carry = ours.system.carry(1)
+        return ours.system.act(params, carry, timestep, key, jnp.zeros(()))
 
+    available = jax.tree.unflatten(jax.tree.structure(params), fitting)
     try:
-        jax.eval_shape(
-            act,
-            jax.tree.unflatten(jax.tree.structure(params), fitting),
-            jax.random.key(0),
-        )
-    except Exception:  # whatever a network raises that misses a parameter
-        check_fit(key, value, ours, others)
+        jax.eval_shape(act, available, jax.random.key(0))
+    except Exception:  # Flax raises various errors for missing parameters
+        check_fit(key, value, ours, theirs)
         raise
 
 
-def _reason(ours: Side, others: Side) -> str:
-    here, there = _choices(ours.config), _choices(others.config)
-    changed = [key for key in {**here, **there} if here.get(key) != there.get(key)]
+def _transferred(run: BuiltRun) -> dict[str, Any]:
+    """Return the shapes of everything that is transferred, except the target network.
+
+    The target network has the shapes of the parameters.
+    """
+    learner = jax.eval_shape(run.system.init, jax.random.key(0))
+    return {"params": learner.params, "value_stats": learner.value_stats}
+
+
+def _reason(ours: BuiltRun, theirs: BuiltRun) -> str:
+    """Return the cause of a difference in shapes, and a fix."""
+    our_values = _network_values(ours.config)
+    their_values = _network_values(theirs.config)
+    changed = [
+        f"{key}={our_values.get(key)} and {their_values.get(key)}"
+        for key in {**our_values, **their_values}
+        if our_values.get(key) != their_values.get(key)
+    ]
     if changed:
-        pairs = [f"{key}={here.get(key)} and {there.get(key)}" for key in changed]
-        return f"the networks differ ({', '.join(pairs[:2])}{', ...' if len(pairs) > 2 else ''}); choose the same"
-    names = ours.config.system_name, others.config.system_name
+        more = ", ..." if len(changed) > 2 else ""
+        return f"the networks differ ({', '.join(changed[:2])}{more}); use the same"
+    names = ours.config.system_name, theirs.config.system_name
     if names[0] != names[1]:
-        return f"the systems differ ({names[0]} and {names[1]}); choose the same"
-    if _widths(ours.env.spec) != _widths(others.env.spec):
-        return "what a unit observes or does has other widths there, which no network bridges; choose worlds of one kind"
-    return f"it depends on the size of the team; {ADVICE}"
+        return f"the systems differ ({names[0]} and {names[1]}); use the same"
+    if _entity_widths(ours.env.spec) != _entity_widths(theirs.env.spec):
+        return (
+            "observations or actions of a unit have other widths there, which no network "
+            "bridges; use environments of the same kind"
+        )
+    return f"its shape depends on the size of the team; {TEAM_SIZE_ADVICE}"
 
 
-def _widths(spec: Spec) -> tuple[int, ...]:
-    """What any network of entities depends on: features of a unit and of those it sees, and actions with no target."""
-    return (
-        spec.own_width,
-        *(group.width for group in spec.groups),
-        spec.action_target.count(-1),
-    )
+def _entity_widths(spec: Spec) -> tuple[int, ...]:
+    """Return the sizes that every entity network depends on.
+
+    These are the widths of own features and of each group, and the number of actions
+    without a target.
+    """
+    group_widths = (group.width for group in spec.groups)
+    return spec.own_width, *group_widths, spec.action_target.count(-1)
 
 
-def _choices(config: RunConfig) -> dict[str, Any]:
-    """The values of ``network`` and ``system.mixer`` by key, which decide the networks of a world."""
-    parts: dict[str, Any] = {
-        "network": config.network,
-        "system.mixer": getattr(config.system, "mixer", None),
-    }
-    values = {
-        name: dataclasses.asdict(part) if part else {} for name, part in parts.items()
-    }
+def _network_values(config: RunConfig) -> dict[str, Any]:
+    """Return the values of ``network`` and ``system.mixer``, by key."""
+    parts = {"network": config.network, "system.mixer": config.system.mixer_config}
     return {
         f"{name}.{key}": value
-        for name, by_key in values.items()
-        for key, value in by_key.items()
+        for name, part in parts.items()
+        if part
+        for key, value in dataclasses.asdict(part).items()
     }

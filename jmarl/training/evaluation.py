@@ -1,7 +1,7 @@
-"""Evaluation: exactly one episode from each environment.
+"""Evaluation: exactly one episode in each environment.
 
-A fixed number of steps over-weights short episodes, because the environments that end early
-count more than once; here each environment counts once, however long its episode is.
+A fixed number of steps would over-weight short episodes, because environments that finish
+early would count more than once.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jmarl.learning.parallel import env_devices, split_envs
 from jmarl.system import System
-from jmarl.types import Carry, Env, EnvState, Key, Metrics, Params, TimeStep
+from jmarl.training.anakin import Actor, act_and_step
+from jmarl.types import Env, Key, Metrics, Params, TimeStep
 
 
 MODES = ("greedy", "sampled")
 
 
-class _Loop(NamedTuple):
+class _State(NamedTuple):
     step: Int[Array, ""]
-    env_state: EnvState
-    timestep: TimeStep
-    carry: Carry
-    over: Bool[Array, " B"]
+    actor: Actor
+    finished: Bool[Array, " B"]
     result: Metrics
 
 
@@ -37,55 +36,75 @@ def evaluate(
     episodes: int,
     explore: Float[Array, ""],
 ) -> Metrics:
-    """Play one episode in each of ``episodes`` environments, which are split over the devices of the mesh.
+    """Play one episode in each of ``episodes`` environments.
 
-    Returns ``return``, ``length`` and the environment's outcomes (``won``), each
-    ``float32[episodes]``. ``explore=0`` is greedy.
+    The environments are split over the devices of the current mesh.
+
+    Args:
+        env: Environment.
+        system: System, for its ``act``.
+        params: Parameters of the policy.
+        key: Random key of the evaluation.
+        episodes: Number of episodes.
+        explore: Exploration rate; 0 is greedy.
+
+    Returns:
+        ``return``, ``length`` and the environment's outcomes (such as ``won``), each
+        ``float32[episodes]``.
     """
     k_reset, k_steps = jax.random.split(key)
-    batch = -(-episodes // env_devices()) * env_devices()
+    devices = env_devices()
+    batch = -(-episodes // devices) * devices
     env_state, timestep = split_envs(env.reset(k_reset, batch))
     names = ("return", "length", *env.spec.outcomes)
     zeros = {name: jnp.zeros(batch) for name in names}
-    carry, over, zeros = split_envs(
-        (system.carry(batch), jnp.arange(batch) >= episodes, zeros)
-    )
-    start = _Loop(jnp.int32(0), env_state, timestep, carry, over, zeros)
+    padding = jnp.arange(batch) >= episodes
+    carry, finished, zeros = split_envs((system.carry(batch), padding, zeros))
+    actor = Actor(env_state, timestep, carry)
 
-    def running(loop: _Loop) -> Bool[Array, ""]:
-        return ~loop.over.all() & (loop.step <= env.spec.episode_limit)
+    def running(state: _State) -> Bool[Array, ""]:
+        return ~state.finished.all() & (state.step <= env.spec.episode_limit)
 
-    def step(loop: _Loop) -> _Loop:
-        k_act, k_env = jax.random.split(jax.random.fold_in(k_steps, loop.step))
-        action, carry, _ = system.act(params, loop.carry, loop.timestep, k_act, explore)
-        env_state, after = env.step(k_env, loop.env_state, action)
-        gained = {
-            "return": after.obs.team_mean(after.reward),
-            "length": jnp.ones(batch),
-        }
-        gained |= {name: after.info[name] * after.last for name in env.spec.outcomes}
+    def step(state: _State) -> _State:
+        keys = jax.random.split(jax.random.fold_in(k_steps, state.step))
+        actor, _, _ = act_and_step(env, system, params, state.actor, keys, explore)
+        gained = _step_results(env, actor.timestep)
         result = {
-            name: loop.result[name] + jnp.where(loop.over, 0.0, gained[name])
+            name: state.result[name] + jnp.where(state.finished, 0.0, gained[name])
             for name in names
         }
-        return _Loop(
-            loop.step + 1, env_state, after, carry, loop.over | after.last, result
-        )
+        finished = state.finished | actor.timestep.last
+        return _State(state.step + 1, actor, finished, result)
 
+    start = _State(jnp.int32(0), actor, finished, zeros)
     result = jax.lax.while_loop(running, step, start).result
     return {name: x[:episodes] for name, x in result.items()}
 
 
-def exploration(system: System) -> Float[Array, " 2"]:
-    """The rate of each of ``MODES``: none, and what training ends with."""
+def _step_results(env: Env, timestep: TimeStep) -> Metrics:
+    """Return the contribution of one time step to return, length and outcomes."""
+    reward = timestep.obs.team_mean(timestep.reward)
+    results = {"return": reward, "length": jnp.ones(reward.shape)}
+    for name in env.spec.outcomes:
+        results[name] = timestep.info[name] * timestep.last
+    return results
+
+
+def exploration_rates(system: System) -> Float[Array, " 2"]:
+    """Return the exploration rate of each of ``MODES``: 0, and the final rate of training."""
     return jnp.stack([jnp.zeros(()), system.explore(jnp.float32(jnp.inf))])
 
 
 def evaluate_modes(
     env: Env, system: System, params: Params, key: Key, episodes: int
 ) -> dict[str, Metrics]:
-    """The same start states played greedily, and sampled as at the end of training: ``{greedy, sampled}``."""
-    both = jax.lax.map(
-        lambda e: evaluate(env, system, params, key, episodes, e), exploration(system)
-    )
+    """Evaluate greedily and sampled from the same initial states.
+
+    Returns ``{"greedy": results, "sampled": results}`` with the results of ``evaluate``.
+    """
+
+    def one(explore: Float[Array, ""]) -> Metrics:
+        return evaluate(env, system, params, key, episodes, explore)
+
+    both = jax.lax.map(one, exploration_rates(system))
     return {mode: jax.tree.map(lambda x: x[i], both) for i, mode in enumerate(MODES)}

@@ -23,7 +23,7 @@ from benchmarks import (
     throughput,
 )
 from jmarl import load_config
-from jmarl.cli.launch import exit_code
+from jmarl.cli.process import exit_code
 from jmarl.envs import make
 
 

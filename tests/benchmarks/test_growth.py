@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks import decode, growth, policies, scaling
-from benchmarks.common import PairTiming, Timing
+from benchmarks.support.common import PairTiming, Timing
 from benchmarks.decode import cached_act
-from jmarl.cli.launch import exit_code
+from jmarl.cli.process import exit_code
 from jmarl.networks.sequence.policy import action_codec
 
 

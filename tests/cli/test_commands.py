@@ -1,4 +1,4 @@
-"""The command line: help at once, mistakes in one line with exit code 2, jobs of a sweep one after the other."""
+"""The command line: quick help, errors of one line with exit code 2, and sweeps in sequence."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from jmarl.cli import commands as cli
-from jmarl.cli.launch import PREEMPTED, cores, exit_code, launch, main
+from jmarl.cli.launch import launch
+from jmarl.cli.process import cores, exit_code
 from jmarl.config import ConfigError, RunConfig
-from jmarl.config.choices import systems
+from jmarl.config.choices import summary, systems
+from jmarl.runs.exit_codes import ExitCode
 from jmarl.runs.folder import read_config, write_config
 
 
@@ -30,7 +32,8 @@ TINY = [
 ]
 HELPS = [
     ["-m", "jmarl", "--help"],
-    *(["-m", "jmarl", verb, "--help"] for verb in cli.COMMANDS),
+    ["-m", "jmarl", "systems"],
+    *(["-m", "jmarl", command, "--help"] for command in cli.COMMANDS),
     ["-m", "jmarl", "train", "mam_ppo", "--help"],
     *(["-m", f"jmarl.systems.{system}", "--help"] for system in systems()),
 ]
@@ -52,10 +55,12 @@ def test_help_answers_before_jax_is_imported(
     )
     seconds = time.perf_counter() - began
     assert done.returncode == 0
-    assert "usage: " in done.stdout
+    of_system = "jmarl.systems" in arguments[1] or "mam_ppo" in arguments
+    assert "usage: " in done.stdout or arguments[-1] == "systems"
     imported = set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
     assert "yaml" in imported
-    assert not imported & {"jax", "hydra", "flax", "numpy"}
+    assert not imported & {"jax", "flax", "numpy"}
+    assert ("hydra" in imported) == of_system
     assert seconds < 2.5  # under a second on an idle machine; tests may share theirs
 
 
@@ -65,7 +70,7 @@ def test_help_answers_before_jax_is_imported(
 def test_a_cpu_is_split_into_devices_unless_the_environment_says_otherwise(
     given: dict[str, str],
 ) -> None:
-    code = "import jax, jmarl.cli.launch as l; l.use_cores(); print(len(jax.devices()), l.cores()); l.use_cores()"
+    code = "import jax, jmarl.cli.process as p; p.use_cores(); print(len(jax.devices()), p.cores()); p.use_cores()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=_bare() | given,
@@ -105,12 +110,12 @@ def _environment() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "error: trian: no such verb; the nearest is train"),
+        (["trian"], "error: trian: unknown command; did you mean train?"),
         (
             ["train", "mamppo"],
-            "error: mamppo: name a system first; the nearest is mam_ppo",
+            "error: mamppo: unknown system; did you mean mam_ppo?",
         ),
-        (["train"], "error: train: name a system first"),
+        (["train"], "error: train: names no system"),
         (
             ["train", "ippo", "system.gamma=1.5"],
             "error: system.gamma=1.5: must lie in [0, 1]",
@@ -120,7 +125,7 @@ def _environment() -> dict[str, str]:
         (["evaluate", "run=nowhere"], "error: run=nowhere: no run folder"),
         (
             ["evaluate", "run=x", "episode=3"],
-            "error: episode=3: unknown key; the nearest valid one is episodes",
+            "error: episode=3: unknown key; did you mean episodes?",
         ),
         (["evaluate", "run=["], "error: run=[: no run folder"),
         (["evaluate", "run=*x"], "error: run=*x: no run folder"),
@@ -141,8 +146,18 @@ def _environment() -> dict[str, str]:
         ),
         (["train", "ippo", "env=smax_2000v2000"], "error: env=smax_2000v2000: "),
         (["train", "ippo", "++resume=nowhere"], "error: resume=nowhere: no run folder"),
-        (["train", "ippo", "=3"], "error: =3: names no key"),
-        (["train", "ippo", "~total_timesteps"], "error: total_timesteps: missing"),
+        (["train", "ippo", "=3"], "error: ='3': names no key"),
+        (
+            ["train", "ippo", "~total_timesteps"],
+            "error: total_timesteps=None: expected int",
+        ),
+        (
+            ["train", "mam_ppo", "system=rec_mam"],
+            "error: system=rec_mam: cannot be overridden; "
+            "start that system with: jmarl train rec_mam",
+        ),
+        (["train", "ippo", "env=smax_3x"], "error: env=smax_3x: unknown environment"),
+        (["train", "ippo", "-m", "network=mlp,gruu"], "error: network=gruu: unknown"),
         (["systems", "x"], "error: x: jmarl systems takes no arguments"),
     ],
 )
@@ -163,15 +178,18 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert not list(tmp_path.iterdir())
 
 
-def test_lists_name_every_system_and_world(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lists_name_every_system_and_environment(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert cli.dispatch(["systems"]) == 0
-    assert [
-        line.split()[0] for line in capsys.readouterr().out.splitlines()
-    ] == systems()
+    listed = dict(line.split(None, 1) for line in _lines(capsys))
+    assert listed == {name: summary(name) for name in systems()}
     assert cli.dispatch(["envs"]) == 0
-    assert {"smax_3m", "mpe_spread"} <= {
-        line.split()[0] for line in capsys.readouterr().out.splitlines() if line
-    }
+    assert {"smax_3m", "mpe_spread"} <= {line.split()[0] for line in _lines(capsys)}
+
+
+def _lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return list(filter(None, capsys.readouterr().out.splitlines()))
 
 
 def test_the_doctor_finds_this_machine_well(capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,7 +198,7 @@ def test_the_doctor_finds_this_machine_well(capsys: pytest.CaptureFixture[str]) 
 
 
 class Recorder:
-    """Stands in for ``run``: remembers the configurations it gets and answers with given exit codes."""
+    """Substitute for ``run`` that records configurations and returns given exit codes."""
 
     def __init__(self, *codes: int) -> None:
         self.codes = iter(codes)
@@ -246,11 +264,44 @@ def test_a_failed_job_is_reported_and_a_preempted_one_ends_the_sweep(
 ) -> None:
     run = Recorder(0, 4, 0, 3)
     assert launch("ippo", [*TINY, "-m", "seed=0,1,2,3"], run) == 4
-    run = Recorder(0, PREEMPTED)
-    with pytest.raises(SystemExit) as ended:
-        launch("ippo", [*TINY, "-m", "seed=0,1,2"], run)
-    assert ended.value.code == PREEMPTED
+    run = Recorder(0, ExitCode.PREEMPTED)
+    assert launch("ippo", [*TINY, "-m", "seed=0,1,2"], run) == ExitCode.PREEMPTED
     assert len(run.configs) == 2
+
+
+def test_an_error_in_any_job_comes_before_the_first_job(in_tmp: Path) -> None:
+    run = Recorder()
+    for values in ("num_envs=8,9", "env=smax_3m,smax_3x", "seed=0,a"):
+        with pytest.raises(ConfigError):
+            launch("ippo", [*TINY, "-m", values], run)
+    assert not run.configs
+
+
+def test_a_job_prints_what_it_changes_and_what_arch_chose(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launch(
+        "ippo", [*TINY[1:], "arch=cpu", "num_envs=null", "-m", "seed=0,1"], Recorder()
+    )
+    printed = capsys.readouterr().out
+    assert "job 2: " in printed and "seed=1" in printed
+    assert "arch=cpu chose " in printed and "num_envs=64" in printed
+
+
+def test_an_option_of_hydra_may_stand_anywhere(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Recorder()
+    assert launch("rec_mam", ["seed=3", "--cfg", "job"], run) == 0
+    assert "seed: 3\n" in capsys.readouterr().out
+    assert not run.configs
+
+
+def test_interpolations_of_hydra_are_resolved_for_each_job(in_tmp: Path) -> None:
+    run = Recorder()
+    folder = "run_dir=out/${hydra:job.num}"
+    launch("ippo", [*TINY, "-m", "seed=0,1", folder], run)
+    assert [config.run_dir for config in run.configs] == ["out/0", "out/1"]
 
 
 def test_an_exception_of_a_job_comes_out_as_it_is(
@@ -290,7 +341,7 @@ def test_a_resumed_run_keeps_its_own_configuration(in_tmp: Path) -> None:
     for wrong in (["resume=kept", "system.lr=1.0"], ["resume=kept", "-m"]):
         with pytest.raises(ConfigError):
             launch("ippo", wrong, run)
-    with pytest.raises(ConfigError, match="a run of ippo, not of mappo"):
+    with pytest.raises(ConfigError, match=r"^system=mappo: cannot change .*'ippo'"):
         launch("mappo", ["resume=kept"], run)
 
 
@@ -298,7 +349,7 @@ def test_ctrl_c_is_no_traceback() -> None:
     def interrupted() -> int:
         raise KeyboardInterrupt
 
-    assert exit_code(interrupted) == 130
+    assert exit_code(interrupted) == ExitCode.INTERRUPTED == 130
 
 
 def test_a_reader_that_leaves_is_no_traceback(tmp_path: Path) -> None:
@@ -317,11 +368,11 @@ def test_a_reader_that_leaves_is_no_traceback(tmp_path: Path) -> None:
     assert process.wait(60) == 141
 
 
-def test_three_jobs_train_in_folders_of_their_own_and_can_be_judged(
+def test_three_jobs_train_in_folders_of_their_own_and_can_be_evaluated(
     in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        main("ippo", [*TINY, "-m", "seed=0,1,2"])
+        cli.main(["train", "ippo", *TINY, "-m", "seed=0,1,2"])
     assert ended.value.code == 0
     folders = sorted((in_tmp / "runs" / "ippo" / "probe_two_phase").iterdir())
     assert [read_config(folder).seed for folder in folders] == [0, 1, 2]

@@ -1,18 +1,24 @@
-"""yaml and overrides become the configuration of a run, for every system; errors come before any compilation."""
+"""YAML files and overrides become the configuration of a run, or an error of one line."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import re
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
 import pytest
 
-from jmarl.cli.help import default_choices, default_keys
-from jmarl.config import ConfigError
-from jmarl.config import hardware as arch
-from jmarl.config.choices import configs_dir, systems, variants, yaml_names
-from jmarl.config.compose import from_tree, load_config, prepare
+import jmarl.systems
+from jmarl.config import ConfigError, RunConfig, hardware, key_paths
+from jmarl.config.choices import algorithm_of, configs_dir, systems, yaml_names
+from jmarl.config.compose import from_tree, load_config, to_hydra_overrides
+from jmarl.config.reference import documented_keys, read_reference
+from jmarl.training.build import build_env
 
 
 SYSTEM = "mat_ppo"
@@ -37,25 +43,76 @@ def test_every_logger_composes(logger: str) -> None:
 
 
 @pytest.mark.parametrize("system", systems())
-def test_help_shows_the_keys_and_defaults_that_compose(system: str) -> None:
+def test_the_reference_has_the_keys_and_defaults_that_compose(system: str) -> None:
     from omegaconf import OmegaConf
 
-    shown = OmegaConf.from_dotlist(
-        [f"{key}={entry.value}" for key, entry in default_keys(system).items()]
-    )
-    tree: Any = OmegaConf.to_container(shown)
-    composed: Any = _composed(system)
-    name = composed.pop("env")["name"]
-    assert name == default_choices(system)["env"]
-    assert tree == composed
+    choices, keys = read_reference(system)
+    assert keys == documented_keys(system)
+    shown = OmegaConf.from_dotlist([f"{k}={doc.default}" for k, doc in keys.items()])
+    composed = _compose(system)
+    assert OmegaConf.to_container(shown) == composed
+    assert choices["arch"] == composed["arch"]["name"] == "auto"
+    assert choices["network"] in yaml_names("network")
 
 
-def _composed(system: str) -> Any:
+def _compose(system: str) -> Any:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
-        return OmegaConf.to_container(compose("run", overrides=prepare(system, [])))
+        composed: Any = compose("run", overrides=to_hydra_overrides(system, []))
+    tree: Any = OmegaConf.to_container(composed)
+    assert tree.pop("algorithm") == algorithm_of(system)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def meanings() -> dict[str, dict[str, str]]:
+    """Meanings of the keys of every system, and of the keys of every network."""
+    everywhere = {s: documented_keys(s) for s in systems()}
+    for network in yaml_names("network"):
+        everywhere[network] = documented_keys("qmix", [f"network={network}"])
+    return {
+        name: {key: doc.meaning for key, doc in docs.items()}
+        for name, docs in everywhere.items()
+    }
+
+
+UNDOCUMENTED = {"system_name", "curriculum.stages.env", "curriculum.stages.fraction"}
+"""The name of the command, and parts of a list, which is documented as a whole."""
+
+
+@pytest.mark.parametrize("system", systems())
+def test_every_key_of_the_schema_has_a_meaning(
+    system: str, meanings: dict[str, dict[str, str]]
+) -> None:
+    module = _import_system(system)
+    field_types = {"system": module.Config, "network": module.Network}
+    keys = set(key_paths(RunConfig, field_types=field_types)) - UNDOCUMENTED
+    keys = (keys - {"env"}) | {"env.name"}
+    known = {key: text for texts in meanings.values() for key, text in texts.items()}
+    known |= meanings[system]
+    assert [key for key in sorted(keys) if not known.get(key)] == []
+    assert [key for key, text in meanings[system].items() if not text] == []
+
+
+def _import_system(name: str) -> Any:
+    return importlib.import_module(f"jmarl.systems.{name}")
+
+
+def test_the_reference_follows_overrides() -> None:
+    docs = documented_keys("qmix", ["network=hpn", "seed=3"])
+    assert docs["network.hyper_width"].default == "64"
+    assert docs["seed"].default == "3"
+    assert "network.torso" not in docs
+
+
+def test_the_reference_reads_like_the_yaml_files() -> None:
+    docs = documented_keys("mam_ppo")
+    assert list(docs)[:2] == ["env.name", "seed"]
+    assert docs["total_timesteps"].default == "2_000_000"
+    assert docs["system.gamma"] == ("0.97", "discount")
+    assert (docs["num_envs"].default, docs["run_dir"].default) == ("null", "''")
 
 
 def test_overrides_and_choices_are_followed() -> None:
@@ -74,36 +131,35 @@ def test_overrides_and_choices_are_followed() -> None:
     assert (config.total_timesteps, config.seed) == (1_000_000, 7)
 
 
-def test_choices_and_flags_pass_and_values_are_forced() -> None:
-    given = [
-        "-m",
-        "env=smax_5v5,smax_40v40",
-        "seed=0,1",
-        "hydra.verbose=true",
-        "+x=1",
-        "~y",
-        "network=gru",
-    ]
-    expected = [
-        "-m",
-        "env=smax_5v5,smax_40v40",
-        "++seed=0,1",
-        "hydra.verbose=true",
-        "+x=1",
-        "~y",
-        "network=gru",
-    ]
-    assert prepare(SYSTEM, given) == [f"system={SYSTEM}", *expected]
-    assert prepare(SYSTEM, [f"system={SYSTEM}"]) == [f"system={SYSTEM}"]
+def test_values_are_forced_and_choices_flags_and_deletions_are_kept() -> None:
+    given = {
+        "-m": "-m",
+        "env=smax_5v5,smax_40v40": "++env.name=smax_5v5,smax_40v40",
+        "env.reset_pool=2": "++env.reset_pool=2",
+        "seed=0,1": "++seed=0,1",
+        "hydra.verbose=true": "hydra.verbose=true",
+        "+x=1": "++x=1",
+        "~y": "~y",
+        "network=gru": "network=gru",
+        "experiment=glob(rware*)": "experiment=glob(rware*)",
+    }
+    translated = to_hydra_overrides(SYSTEM, given)
+    assert translated == [f"system={SYSTEM}", *given.values()]
+
+
+def test_a_group_of_keys_can_be_replaced() -> None:
+    mixer = "+system.mixer={name: sum, mask_dead: true}"
+    replaced = load_config("qmix", ["~system.mixer", mixer]).system.mixer
+    assert replaced == load_config("vdn").system.mixer
 
 
 BAD = [
     ("system.gamma=1.5", "system.gamma=1.5: must lie in [0, 1]"),
     ("system.lr=-1", "system.lr=-1.0: must be greater than 0 and finite"),
-    ("system.lrr=3", "system.lrr=3: unknown key; the nearest valid one is system.lr"),
-    ("gama=0.9", "gama=0.9: unknown key; the nearest valid one is system.gamma"),
-    ("+gama=0.9", "gama=0.9: unknown key; the nearest valid one is system.gamma"),
-    ("enb=smax_3m", "enb='smax_3m': unknown key; the nearest valid one is env"),
+    ("system.lrr=3", "system.lrr=3: unknown key; did you mean system.lr?"),
+    ("gama=0.9", "gama=0.9: unknown key; did you mean system.gamma?"),
+    ("+gama=0.9", "gama=0.9: unknown key; did you mean system.gamma?"),
+    ("enb=smax_3m", "enb='smax_3m': unknown key; did you mean env?"),
     ("seed=a", "seed='a': expected int"),
     ("seed=-1", "seed=-1: must lie in [0, 4.29497e+09]"),
     ("num_envs=12", "num_envs=12: must be a multiple of 8"),
@@ -118,38 +174,38 @@ BAD = [
     ("arch.updates_per_chunk=0", "arch.updates_per_chunk=0: must be at least 1"),
     (
         "arch.name=cpux",
-        "arch.name='cpux': must be one of auto, cpu, gpu, tpu; the nearest is cpu",
+        "arch.name='cpux': must be one of auto, cpu, gpu, tpu; did you mean cpu?",
     ),
     (
         "logger.wandb_mode=of",
         "logger.wandb_mode='of': must be one of online, offline, disabled",
     ),
-    (
-        "env=smax_10v11x",
-        "env=smax_10v11x: unknown environment 'smax_10v11x'; nearest: smax_10v10",
-    ),
-    ("env.name=foo", "env=foo: unknown environment 'foo'"),
-    ("env.reset_pol=2", "env=smax_3m: smax_3m has no option 'reset_pol'"),
-    ("network=gruu", "network=gruu: no such choice; the nearest is gru"),
-    ("system=mappo", "system=mappo: no variant of mat_ppo; the nearest is mat_ppo"),
-    ("~network", "network=None: expected a group of keys"),
+    ("network=gruu", "network=gruu: unknown choice; did you mean gru? (choices: gru"),
+    ("arch=cpux", "arch=cpux: unknown choice; did you mean cpu?"),
+    ("system=mappo", "system=mappo: cannot be overridden; start that system with: "),
+    ("++system=mat_ppo", "++system=mat_ppo: cannot be overridden; start that system"),
+    ("algorithm=mappo", "algorithm=mappo: cannot be overridden; start that system"),
+    ("~network", "network.embed_dim: missing; give it a value"),
+    ("~arch", "arch.name: missing; give it a value"),
+    ("arch=[]", "arch=: unknown choice; did you mean"),
+    ("network=3", "network=3: unknown choice; did you mean"),
+    ("network=", "network=: unknown choice; did you mean"),
     ("env.name=3", "env.name=3: must be a name"),
     ("env.name=[1]", "env.name=[1]: must be a name"),
-    ("~env.name", "env.name=None: must be a name"),
-    ("env=smax_2000v2000", "env=smax_2000v2000: "),
+    ("~env.name", "env.name=None: must be a name; use env=<name>"),
     ("seed=4294967296", "seed=4294967296: must lie in"),
     ("arch.num_envs=abc", "arch.num_envs='abc': expected int"),
     ("arch.num_envs=0", "arch.num_envs=0: must be at least 1"),
     ("arch.num_envs=-64", "arch.num_envs=-64: must be at least 1"),
     ("arch.minibatches=abc", "arch.minibatches='abc': expected int"),
     ("arch.minibatches=0", "arch.minibatches=0: must be at least 1"),
-    ("~total_timesteps", "total_timesteps: missing; give it a value"),
-    ("~rollout_length", "rollout_length: missing; give it a value"),
+    ("~total_timesteps", "total_timesteps=None: expected int"),
+    ("~rollout_length", "rollout_length=None: expected int"),
     ("~arch.name", "arch.name: missing; give it a value"),
     ("~eval.episodes", "eval.episodes: missing; give it a value"),
-    ("=3", "=3: names no key"),
-    ("resume=x", "resume='x': continues a run as it is"),
-    ("++resume=x", "resume='x': continues a run as it is"),
+    ("=3", "='3': names no key"),
+    ("resume=x", "resume='x': keeps its configuration"),
+    ("++resume=x", "resume='x': keeps its configuration"),
     ("seed=[", "seed=[: cannot be read"),
     ("seed=${x}", "Interpolation key 'x' not found"),
 ]
@@ -166,18 +222,47 @@ def test_a_bad_override_is_one_line(override: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+BAD_ENV = [
+    (
+        "env=smax_10v11x",
+        "env=smax_10v11x: unknown environment 'smax_10v11x'; did you mean smax_10v10",
+    ),
+    ("env.name=foo", "env=foo: unknown environment 'foo'"),
+    ("env.reset_pol=2", "env=smax_3m: smax_3m has no option 'reset_pol'"),
+    ("env=smax_2000v2000", "env=smax_2000v2000: "),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), BAD_ENV)
+def test_an_environment_that_cannot_be_built_is_one_line(
+    override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_env(load_config(SYSTEM, [override]))
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_system_is_one_line() -> None:
+    message = "system=mamppo: unknown choice; did you mean mam_ppo?"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        load_config("mamppo")
+
+
 def test_the_last_seed_is_a_seed() -> None:
     assert load_config(SYSTEM, ["seed=4294967293", "num_seeds=3"]).num_seeds == 3
-    with pytest.raises(ConfigError, match="with num_seeds=4 the last seed is beyond"):
+    with pytest.raises(ConfigError, match="with num_seeds=4 the last seed exceeds"):
         load_config(SYSTEM, ["seed=4294967293", "num_seeds=4"])
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"system_name": "nothing"}, "system_name='nothing': no such system"),
-        ({"system_name": 3}, "system_name=3: no such system"),
-        ({"system_name": "ppo_kit.none"}, "system_name='ppo_kit.none': no such system"),
+        ({"system_name": "nothing"}, "system_name='nothing': unknown system; did you"),
+        ({"system_name": 3}, "system_name=3: unknown system"),
+        ({"system_name": "kits"}, "system_name='kits': unknown system"),
+        ({"system_name": "_variant"}, "system_name='_variant': unknown system"),
+        ({"system_name": "kits.none"}, "system_name='kits.none': unknown system"),
         ({"network": None}, "network=None: expected a group of keys"),
     ],
 )
@@ -189,7 +274,7 @@ def test_plain_data_of_no_system_is_one_line(
     assert str(caught.value).startswith(message)
 
 
-def test_a_world_that_cannot_be_built_is_one_line(
+def test_an_unexpected_error_of_an_environment_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from jmarl.envs import registry
@@ -199,23 +284,37 @@ def test_a_world_that_cannot_be_built_is_one_line(
 
     monkeypatch.setattr(registry, "make", broken)
     with pytest.raises(ConfigError) as caught:
-        load_config(SYSTEM)
+        build_env(load_config(SYSTEM))
     assert str(caught.value).startswith("env=smax_3m: KeyError: ")
     assert "\n" not in str(caught.value)
 
 
-def test_a_variant_belongs_to_the_module_it_builds_on(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_yaml_file_makes_a_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     shutil.copytree(configs_dir(), tmp_path / "configs")
-    text = "# @package _global_\ndefaults:\n  - mat_ppo\n  - _self_\nsystem:\n  clip: 0.05\n"
-    (tmp_path / "configs" / "system" / "mat_ppo_small_clip.yaml").write_text(text)
-    for module in ("config.choices", "config.compose", "config.hardware", "cli.help"):
-        monkeypatch.setattr(f"jmarl.{module}.configs_dir", lambda: tmp_path / "configs")
-    assert variants("mat_ppo") == ["mat_ppo", "mat_ppo_small_clip"]
-    assert load_config("mat_ppo", ["system=mat_ppo_small_clip"]).system.clip == 0.05
+    text = """\
+# @package _global_
+# MAT with a narrow clipping range.
+defaults:
+  - mat_ppo
+  - _self_
+
+algorithm: mat_ppo
+
+system:
+  clip: 0.05
+"""
+    (tmp_path / "configs" / "system" / "mat_narrow.yaml").write_text(text)
+    for module in ("choices", "compose", "hardware"):
+        folder = f"jmarl.config.{module}.configs_dir"
+        monkeypatch.setattr(folder, lambda: tmp_path / "configs")
+    config = load_config("mat_narrow")
+    assert (config.system_name, config.system.clip) == ("mat_narrow", 0.05)
+    assert type(config.system) is _import_system("mat_ppo").Config
+    assert "mat_narrow" in systems()
+    monkeypatch.delitem(sys.modules, "jmarl.systems.mat_narrow")
+    monkeypatch.delattr(jmarl.systems, "mat_narrow")
 
 
 def tree(
@@ -238,26 +337,27 @@ def tree(
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 @pytest.mark.parametrize("num_envs", [None, 8, 24, 64, 1000])
 @pytest.mark.parametrize("minibatches", [None, 1, 3, 7])
-@pytest.mark.parametrize("lanes", [8, 24])
+@pytest.mark.parametrize("shards", [8, 24])
 def test_arch_keeps_what_is_given_and_fits_the_rest(
-    platform: str, num_envs: int | None, minibatches: int | None, lanes: int
+    platform: str, num_envs: int | None, minibatches: int | None, shards: int
 ) -> None:
-    after, picked = arch.resolve(tree(num_envs, minibatches), platform, lanes)
+    after = tree(num_envs, minibatches)
+    chosen = hardware.fill_sizes(after, platform, shards)
     got = after["num_envs"], after["system"]["minibatches"]
     assert (num_envs in (None, got[0])) and (minibatches in (None, got[1]))
-    if None in (num_envs, minibatches) and (num_envs or lanes) % lanes == 0:
-        assert got[0] % (lanes * got[1]) == 0
-    assert after["arch"] == {
-        "name": platform,
-        "updates_per_chunk": after["arch"]["updates_per_chunk"],
-    }
-    assert f"arch.name={platform}" in picked
-    assert (f"num_envs={got[0]}" in picked) == (num_envs is None)
+    if None in (num_envs, minibatches) and (num_envs or shards) % shards == 0:
+        assert got[0] % (shards * got[1]) == 0
+    updates = after["arch"]["updates_per_chunk"]
+    assert after["arch"] == {"name": platform, "updates_per_chunk": updates}
+    assert after["eval"]["every"] == max(5_000, 10 * got[0])
+    assert chosen["arch.name"] == platform
+    assert chosen.get("num_envs") == (got[0] if num_envs is None else None)
 
 
 def test_an_arch_that_is_named_needs_no_such_device() -> None:
-    gpu, _ = arch.resolve(tree(None, None, "gpu"), "cpu", 8)
-    cpu, _ = arch.resolve(tree(None, None), "cpu", 8)
+    gpu, cpu = tree(None, None, "gpu"), tree(None, None)
+    hardware.fill_sizes(gpu, "cpu", 8)
+    hardware.fill_sizes(cpu, "cpu", 8)
     assert gpu["num_envs"] > cpu["num_envs"]
 
 

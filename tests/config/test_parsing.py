@@ -1,4 +1,4 @@
-"""Plain data becomes the frozen classes, or one line that says what is wrong with it."""
+"""Plain data becomes the frozen classes, or an error of one line."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from jmarl.config import (
     nearest,
     read_value,
 )
+from jmarl.config.parsing import flatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,17 +91,17 @@ def test_the_name_chooses_among_alternatives() -> None:
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        (changed(cuont=3), "cuont=3: unknown key; the nearest valid one is count"),
-        (changed(rate=3), "rate=3: unknown key; the nearest valid one is inner.rate"),
+        (changed(cuont=3), "cuont=3: unknown key; did you mean count?"),
+        (changed(rate=3), "rate=3: unknown key; did you mean inner.rate?"),
         (
             changed(inner={"rat": 1, "mode": "a"}),
-            "inner.rat=1: unknown key; the nearest valid one is inner.rate",
+            "inner.rat=1: unknown key; did you mean inner.rate?",
         ),
         (changed(inner={"rate": 1}), "inner.mode: missing; give it a value"),
         (changed(inner=3), "inner=3: expected a group of keys"),
         (
             changed(inner={"rate": 1, "mode": "b"}),
-            "inner.mode='b': must be one of a, bb; the nearest is bb",
+            "inner.mode='b': must be one of a, bb; did you mean bb?",
         ),
         (changed(count="a"), "count='a': expected int"),
         (changed(count=1.5), "count=1.5: expected int"),
@@ -115,13 +116,13 @@ def test_the_name_chooses_among_alternatives() -> None:
         (changed(options=1), "options=1: expected a group of keys"),
         (
             changed(net={"name": "dep"}),
-            "net.name='dep': must be one of flat, deep, deeper; the nearest is deep",
+            "net.name='dep': must be one of flat, deep, deeper; did you mean deep?",
         ),
         (
             changed(net={"name": "flat", "layers": [1]}),
-            "net.layers=[1]: unknown key; the nearest valid one is net.name",
+            "net.layers=[1]: unknown key; did you mean net.name?",
         ),
-        (changed(net="flat"), "net='flat': expected Flat or Deep"),
+        (changed(net="flat"), "net='flat': expected a group of keys"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(
@@ -136,6 +137,23 @@ def test_key_paths_are_the_leaves_of_all_alternatives() -> None:
     assert key_paths(Outer)[4:] == [
         "inner.rate", "inner.mode", "net.name", "net.width", "net.name", "net.layers", "options", "label"
     ]  # fmt: skip
+
+
+def test_types_of_fields_can_be_replaced() -> None:
+    types = {"net": Inner}
+    net = {"rate": 2, "mode": "bb"}
+    assert build(Outer, changed(net=net), field_types=types).net == Inner(2.0, "bb")
+    assert "net.rate" in key_paths(Outer, field_types=types)
+    with pytest.raises(ConfigError, match=r"did you mean net\.rate\?"):
+        build(Outer, changed(net={**net, "rat": 1}), field_types=types)
+
+
+def test_flatten_lists_leaves_by_dotted_key() -> None:
+    assert flatten({"a": 1, "b": {"c": [2], "d": {"e": None}}}) == {
+        "a": 1,
+        "b.c": [2],
+        "b.d.e": None,
+    }
 
 
 def test_nearest_looks_at_the_last_part_of_a_key_too() -> None:
@@ -167,7 +185,7 @@ def test_a_value_is_read_as_a_user_means_it(text: str, value: Any) -> None:
 def test_a_value_that_is_no_yaml_is_one_line(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_value("k", text)
-    assert str(caught.value) == f"k={text}: cannot be read"
+    assert str(caught.value) == f"k={text}: cannot be read; expected YAML"
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])

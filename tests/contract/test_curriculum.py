@@ -23,7 +23,7 @@ from jmarl.runs.folder import read_config, resume_config
 from jmarl.runs.loggers import read_rows
 from jmarl.runs.run import run
 from jmarl.training.anakin import drop_env_state
-from jmarl.training.compatibility import ADVICE
+from jmarl.training.compatibility import TEAM_SIZE_ADVICE
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,7 +75,7 @@ def whole(told):
 
 @pytest.mark.parametrize(
     ("function", "update", "stage"),
-    [("advance", 3, 0), ("advance", 4, 0), ("evaluate", 4, 0), ("advance", 5, 1)],
+    [("train_chunk", 3, 0), ("advance", 4, 0), ("evaluate", 4, 0), ("advance", 5, 1)],
 )
 def test_resumed_is_uninterrupted_in_every_stage_and_between(
     function, update, stage, whole, tmp_path, monkeypatch
@@ -99,13 +99,13 @@ def test_a_checkpoint_without_environments_resumes_in_its_stage_and_the_optimize
 ):
     parts = tmp_path / "parts"
     with monkeypatch.context() as patch:
-        signal_after(patch, "advance", 5)
+        signal_after(patch, "train_chunk", 5)
         assert run(config(run_dir=str(parts), checkpoint=INEXACT)) == 75
     assert evaluate_run(str(parts), episodes=4, parameters="latest") == 0
     assert "latest parameters (of update 5)" in capsys.readouterr().out
     assert run(resume_config(str(parts))) == 0
     assert (
-        "\ninexact resume: environments begin anew after update 5\n"
+        "\ninexact resume: environments are reset after update 5\n"
         in capsys.readouterr().out
     )
     steps = "runner/learner/opt_state/0/count"
@@ -125,7 +125,7 @@ def test_a_checkpoint_without_environments_lacks_nothing_at_the_end_of_a_stage(
     """The next one reads no more. What is saved before it begins has none either, whatever the run is told then."""
     parts = tmp_path / "parts"
     with monkeypatch.context() as patch:
-        signal_after(patch, "advance", 4)
+        signal_after(patch, "train_chunk", 4)
         assert run(config(run_dir=str(parts), checkpoint=INEXACT)) == 75
     with monkeypatch.context() as patch:
         signal_after(patch, "evaluate", 4)
@@ -159,7 +159,7 @@ def test_rows_name_the_stage_and_count_its_agents(whole):
 def test_the_plan_and_the_lines_of_progress_say_which_stage_is_on(told):
     _, said = told
     assert (
-        "stages      bandit_2 to update 4, bandit_3 to update 8; evaluations on the last"
+        "stages      bandit_2 to update 4, bandit_3 to update 8; evaluations use the last"
         in said
     )
     assert "| stage 1 of 2, bandit_2 | " in said
@@ -195,7 +195,7 @@ def test_a_run_from_before_stages_resumes(tmp_path, monkeypatch):
             "_asdict",
             lambda at: dict(zip(at._fields[:-1], at, strict=False)),
         )
-        signal_after(patch, "advance", 3)
+        signal_after(patch, "train_chunk", 3)
         assert run(config) == 75
     path = tmp_path / "run" / "config.yaml"
     text = path.read_text()
@@ -221,8 +221,8 @@ def test_a_longer_run_does_not_go_back_to_a_stage_that_it_has_left():
     )
     assert (
         longer.stage_at(8),
-        loop.stage_due(longer, at),
-        loop.stage_due(longer, at._replace(stage=0)),
+        loop.due_stage(longer, at),
+        loop.due_stage(longer, at._replace(stage=0)),
     ) == (0, 1, 0)
 
 
@@ -263,7 +263,7 @@ def test_replay_and_target_resume_exactly_and_what_was_learnt_arrives_bit_for_bi
     compile_once(monkeypatch)
     seen = {}
 
-    def enter(s, state, at, real=loop.enter):
+    def enter(s, state, at, real=loop.start_stage):
         before = jax.device_get(drop_env_state(state.runner).learner)
         after, now = real(s, state, at)
         if now.stage != at.stage:
@@ -276,7 +276,7 @@ def test_replay_and_target_resume_exactly_and_what_was_learnt_arrives_bit_for_bi
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "enter", enter)
+        patch.setattr(loop, "start_stage", enter)
         assert run(replayed(run_dir=str(whole))) == 0
     before, after, left = seen["before"], seen["after"], seen["left"]
     jax.tree.map(
@@ -294,7 +294,7 @@ def test_replay_and_target_resume_exactly_and_what_was_learnt_arrives_bit_for_bi
     )
     for update in (1, 2, 3):
         with monkeypatch.context() as patch:
-            signal_after(patch, "advance", update)
+            signal_after(patch, "train_chunk", update)
             assert run(replayed(run_dir=str(parts))) == 75
         assert run(resume_config(str(parts))) == 0
         assert final_leaves(parts) == final_leaves(whole)
@@ -306,7 +306,7 @@ def test_stages_that_need_other_parameters_are_refused_before_anything_compiles(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
-        run_module, "compile_programs", lambda *_, **__: pytest.fail("compiled")
+        run_module, "compile_run", lambda *_, **__: pytest.fail("compiled")
     )
     with pytest.raises(ConfigError) as error:
         run(
@@ -319,5 +319,5 @@ def test_stages_that_need_other_parameters_are_refused_before_anything_compiles(
     assert str(error.value) == (
         "curriculum.stages=cue_2: parameter params/agent/params/trunk/layers/torso/dense_0/kernel is "
         "float32[6,4] for cue_2 "
-        f"and float32[7,4] for cue_3; it depends on the size of the team; {ADVICE}"
+        f"and float32[7,4] for cue_3; its shape depends on the size of the team; {TEAM_SIZE_ADVICE}"
     )

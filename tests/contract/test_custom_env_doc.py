@@ -1,4 +1,4 @@
-"""The example in docs/environments.md works as printed, and is as short as promised."""
+"""The example in docs/environments.md runs as printed and is short."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""Every registered environment obeys one contract, and the contract catches what peers get wrong."""
+"""Every registered environment passes ``check_env``, and ``check_env`` detects common defects."""
 
 import subprocess
 import sys
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from jmarl import envs
+from jmarl.envs.catalog import JAXMARL, JUMANJI, PROBES
 from jmarl.envs.conformance import check_env
-from jmarl.envs.names import JAXMARL, JUMANJI, PROBES
 
 
 QUICK = [
@@ -27,7 +27,7 @@ OTHERS = [
     "jaxmarl_overcooked",
     "rware_small-4ag-easy",
 ]
-BATTLES = ["smax_2s3z", "smax_5m_vs_6m", "smax_5v5", "smax_10v10"]
+LARGER_BATTLES = ["smax_2s3z", "smax_5m_vs_6m", "smax_5v5", "smax_10v10"]
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -38,29 +38,29 @@ def test_conforms(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OTHERS + BATTLES)
+@pytest.mark.parametrize("name", OTHERS + LARGER_BATTLES)
 def test_others_conform(name):
     check_env(envs.make(name), jax.random.key(0), batch=3)
 
 
 @pytest.mark.slow
-def test_a_pool_of_resets_conforms():
+def test_reset_pool_conforms():
     check_env(envs.make("smax_3m", reset_pool=2), jax.random.key(0), batch=3)
 
 
-def test_listing_needs_no_jax():
+def test_listing_does_not_import_jax():
     code = "import sys; from jmarl import envs; envs.names(); assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_catalogue_lists_the_probes_there_are():
+def test_catalog_lists_every_probe():
     from jmarl.envs import probes
 
     assert set(PROBES) == set(probes.PROBES)
 
 
 def on_step(env, change):
-    """A defective twin: ``change(before, timestep, action)`` is applied to what ``step`` returns."""
+    """Return a defective copy whose ``step`` returns ``change(before, timestep, action)``."""
 
     def step(key, state, action):
         after, timestep = env.step(key, state, action)
@@ -74,110 +74,111 @@ def with_obs(timestep, **fields):
 
 
 def auto_reset(env):
-    """The peers' convention: the step that ends an episode already returns the next one's first observation."""
+    """Return a copy with same-step reset: the last row already has the next first observation."""
 
     def step(key, state, action):
         after, ended = env.step(key, state, action)
-        anew, first = env.step(key, after, action)
+        fresh, first = env.step(key, after, action)
 
         def pick(x, y):
-            return jnp.where(ended.last.reshape((-1,) + (1,) * (x.ndim - 1)), x, y)
+            mask = ended.last.reshape((-1,) + (1,) * (x.ndim - 1))
+            return jnp.where(mask, x, y)
 
         merged = ended.replace(
             obs=jax.tree.map(pick, first.obs, ended.obs), first=ended.last
         )
-        return jax.tree.map(pick, anew, after), merged
+        return jax.tree.map(pick, fresh, after), merged
 
     return env._replace(step=step)
 
 
 def action_leaks_into_reset(state, timestep, action):
-    own = jnp.where(timestep.first[:, None, None], action[..., None], timestep.obs.own)
+    first = timestep.first[:, None, None]
+    own = jnp.where(first, action[..., None], timestep.obs.own)
     return with_obs(timestep, own=own.astype(jnp.float32))
 
 
-def worlds_meet(state, timestep, action):
-    own = timestep.obs.own + jnp.where(
-        timestep.first[:, None, None], 0.0, action.mean()
-    )
-    return with_obs(timestep, own=own)
+def envs_interact(state, timestep, action):
+    first = timestep.first[:, None, None]
+    shift = jnp.where(first, 0.0, action.mean())
+    return with_obs(timestep, own=timestep.obs.own + shift)
 
 
-TWINS = {
-    "auto-reset": (auto_reset, "first|end flag"),
+def no_action_when_dead(state, timestep, action):
+    alive = timestep.obs.alive[..., None]
+    return with_obs(timestep, avail=timestep.obs.avail & alive)
+
+
+def no_action_on_the_first_row(state, timestep, action):
+    first = timestep.first[:, None, None]
+    return with_obs(timestep, avail=timestep.obs.avail & ~first)
+
+
+STEP_DEFECTS = {
     "no first": (
-        lambda e: on_step(e, lambda s, t, a: t.replace(first=jnp.zeros_like(t.first))),
+        lambda state, ts, action: ts.replace(first=jnp.zeros_like(ts.first)),
         "first must be True",
     ),
     "reward on reset": (
-        lambda e: on_step(e, lambda s, t, a: t.replace(reward=t.reward + 1)),
+        lambda state, ts, action: ts.replace(reward=ts.reward + 1),
         "reward must be zero",
     ),
     "both flags": (
-        lambda e: on_step(e, lambda s, t, a: t.replace(truncated=t.last)),
+        lambda state, ts, action: ts.replace(truncated=ts.last),
         "both True",
     ),
-    "action not ignored": (
-        lambda e: on_step(e, action_leaks_into_reset),
-        "must be ignored",
-    ),
-    "worlds meet": (lambda e: on_step(e, worlds_meet), "another"),
-    "no action when dead": (
-        lambda e: on_step(
-            e, lambda s, t, a: with_obs(t, avail=t.obs.avail & t.obs.alive[..., None])
-        ),
-        "without any action",
-    ),
-    "from nowhere": (
-        lambda e: on_step(
-            e, lambda s, t, a: with_obs(t, avail=t.obs.avail & ~t.first[:, None, None])
-        ),
+    "action not ignored": (action_leaks_into_reset, "must be ignored"),
+    "environments interact": (envs_interact, "another"),
+    "no action when dead": (no_action_when_dead, "without any action"),
+    "no action on the first row": (
+        no_action_on_the_first_row,
         "alive without any action",
     ),
     "not finite": (
-        lambda e: on_step(e, lambda s, t, a: with_obs(t, own=t.obs.own / 0)),
+        lambda state, ts, action: with_obs(ts, own=ts.obs.own / 0),
         "not finite",
     ),
     "dtype": (
-        lambda e: on_step(
-            e, lambda s, t, a: t.replace(reward=t.reward.astype(jnp.int32))
-        ),
+        lambda state, ts, action: ts.replace(reward=ts.reward.astype(jnp.int32)),
         "disagree",
     ),
-    "width": (
-        lambda e: e._replace(spec=e.spec._replace(own_width=9)),
-        "obs.own has shape",
-    ),
-    "too long": (
-        lambda e: e._replace(spec=e.spec._replace(episode_limit=3)),
-        "exceeds episode_limit",
-    ),
-    "action_target": (
-        lambda e: e._replace(spec=e.spec._replace(action_target=(-1,))),
-        "action_target has length",
-    ),
-    "outcomes": (
-        lambda e: e._replace(spec=e.spec._replace(outcomes=("won",))),
-        "lacks the outcomes",
-    ),
+}
+SPEC_DEFECTS = {
+    "width": ({"own_width": 9}, "obs.own has shape"),
+    "too long": ({"episode_limit": 3}, "exceeds episode_limit"),
+    "action_target": ({"action_target": (-1,)}, "action_target has length"),
+    "outcomes": ({"outcomes": ("won",)}, "lacks the outcomes"),
 }
 
 
-@pytest.mark.parametrize("name", TWINS)
-def test_contract_catches(name):
-    twin, message = TWINS[name]
+def assert_violates(env, message):
     with pytest.raises(AssertionError, match=message):
-        check_env(twin(envs.make("probe_death")), jax.random.key(1), batch=2)
+        check_env(env, jax.random.key(1), batch=2)
 
 
-def test_contract_catches_rows_behind_a_false_mask():
+@pytest.mark.parametrize("name", STEP_DEFECTS)
+def test_check_env_detects_a_defective_step(name):
+    change, message = STEP_DEFECTS[name]
+    assert_violates(on_step(envs.make("probe_death"), change), message)
+
+
+@pytest.mark.parametrize("name", SPEC_DEFECTS)
+def test_check_env_detects_a_wrong_spec(name):
+    changes, message = SPEC_DEFECTS[name]
+    env = envs.make("probe_death")
+    assert_violates(env._replace(spec=env.spec._replace(**changes)), message)
+
+
+def test_check_env_detects_auto_reset():
+    assert_violates(auto_reset(envs.make("probe_death")), "first")
+
+
+def test_check_env_detects_features_of_masked_rows():
     env = envs.make("mpe_spread")
 
     def reset(key, batch):
         state, timestep = env.reset(key, batch)
-        return state, with_obs(
-            timestep, mask=tuple(jnp.zeros_like(m) for m in timestep.obs.mask)
-        )
+        mask = tuple(jnp.zeros_like(m) for m in timestep.obs.mask)
+        return state, with_obs(timestep, mask=mask)
 
-    with pytest.raises(AssertionError, match="'allies' whose mask is False"):
-        check_env(env._replace(reset=reset), jax.random.key(1), batch=2)
+    assert_violates(env._replace(reset=reset), "'allies' whose mask is False")

@@ -17,8 +17,8 @@ from jmarl.runs.folder import read_config, resume_config
 from jmarl.runs.loggers import read_rows
 from jmarl.runs.run import run
 from jmarl.runs.warm_start import load_warm_start, restore_params
-from jmarl.training.anakin import is_whole
-from jmarl.training.train import assemble
+from jmarl.training.anakin import has_env_state
+from jmarl.training.build import build_run
 
 
 REPLAYED = (
@@ -80,9 +80,9 @@ def replayed(tmp_path_factory):
         read_config(folder), folder, "latest"
     )
     began = dataclasses.replace(read_config(folder), num_seeds=2, init_from=str(folder))
-    seen["elsewhere"] = load_warm_start(began, *assemble(began))
+    seen["elsewhere"] = load_warm_start(build_run(began))
 
-    def enter(s, state, at, real=loop.enter):
+    def enter(s, state, at, real=loop.start_stage):
         before = jax.device_get(state)
         after, now = real(s, state, at)
         seen.update(
@@ -94,7 +94,7 @@ def replayed(tmp_path_factory):
         return after, now
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "enter", enter)
+        patch.setattr(loop, "start_stage", enter)
         code, seen["said"] = quietly(
             resume_config(str(folder), ["checkpoint.exact=true"])
         )
@@ -127,7 +127,7 @@ def test_it_holds_no_replay_and_no_environment_and_is_smaller(replayed):
 def test_what_was_learnt_arrives_bit_for_bit_and_the_rest_begins_anew(replayed):
     _, seen = replayed
     before, after = seen["before"].runner, seen["after"].runner
-    assert is_whole(after) and not is_whole(before)
+    assert has_env_state(after) and not has_env_state(before)
     for name in ("params", "target", "opt_state"):
         jax.tree.map(
             np.testing.assert_array_equal,
@@ -163,7 +163,7 @@ def test_steps_exploration_and_learning_rate_go_on(replayed):
 def test_it_says_so(replayed):
     folder, seen = replayed
     assert (
-        "\ninexact resume: environments and replay begin anew after update 3\n"
+        "\ninexact resume: environments and replay are reset after update 3\n"
         in seen["said"]
     )
     assert read_config(folder).checkpoint.exact
@@ -191,6 +191,6 @@ def test_a_run_from_before_the_option_is_exact(replayed):
     path.write_text(text.replace("  exact: true\n", ""))
     assert path.read_text() != text and read_config(replayed[0]).checkpoint.exact
     whole = replayed[1]["after"]
-    assert loop.saved_as(whole, {}) is whole and not is_whole(
-        loop.saved_as(whole, {"exact": False}).runner
+    assert loop.saved_shapes(whole, {}) is whole and not has_env_state(
+        loop.saved_shapes(whole, {"exact": False}).runner
     )

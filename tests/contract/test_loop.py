@@ -11,9 +11,10 @@ from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
 import jmarl
-from benchmarks.common import flops
+from benchmarks.support.common import flops
 from jmarl.envs.batched import SingleEnv, Step, batched, flat_obs, flat_spec
 from jmarl.learning.parallel import env_devices
+from jmarl.runs.compilation import compile_run
 from jmarl.system import System
 from jmarl.systems import ippo
 from jmarl.training.anakin import (
@@ -23,10 +24,10 @@ from jmarl.training.anakin import (
     runner_shardings,
     train_chunk,
 )
+from jmarl.training.build import BuiltRun, build_run
 from jmarl.training.evaluation import evaluate
-from jmarl.training.programs import compile_programs, state_shapes
-from jmarl.training.programs import programs as run_programs
-from jmarl.training.train import assemble, programs
+from jmarl.training.programs import stage_programs, state_shapes
+from jmarl.training.train import seed_programs
 
 
 TINY = (
@@ -44,7 +45,7 @@ def config(*overrides, env="probe_two_phase"):
 
 @functools.cache
 def rolled(length=6):
-    env, system = assemble(config())
+    _, env, system = build_run(config())
     runner = init_runner(env, system, 8, jax.random.key(0))
     return runner, *jax.jit(lambda r, k: rollout(env, system, r, length, k))(
         runner, jax.random.key(1)
@@ -105,7 +106,7 @@ def test_an_info_that_is_no_outcome_is_not_reported():
 
 
 def test_evaluation_takes_one_episode_from_each_environment():
-    env, system = assemble(config())
+    _, env, system = build_run(config())
     params = system.init(jax.random.key(0)).params
     result = evaluate(env, system, params, jax.random.key(1), 8, jnp.zeros(()))
     np.testing.assert_array_equal(result["return"], np.full(8, 2.0))
@@ -218,7 +219,7 @@ def one_and_four(request):
     system = importlib.import_module(f"jmarl.systems.{request.param}").make(
         env.spec, cfg
     )
-    init, chunk, _ = programs(cfg, env, system)
+    init, chunk, _ = seed_programs(BuiltRun(cfg, env, system))
     results = []
     for devices in (jax.devices()[:1], jax.devices()):
         mesh = device_mesh(devices)
@@ -273,8 +274,8 @@ def test_four_devices_share_an_evaluation_that_they_do_not_divide():
 
 def test_programs_are_compiled_for_all_devices():
     cfg = config("total_timesteps=96", "num_envs=16")
-    env, system = assemble(cfg)
-    plain, seen = run_programs(cfg, env, system), {}
+    _, env, system = build_run(cfg)
+    plain, seen = stage_programs(BuiltRun(cfg, env, system)), {}
 
     def spy(name):
         def call(*args):
@@ -284,7 +285,7 @@ def test_programs_are_compiled_for_all_devices():
         return call
 
     spied = plain._replace(chunk=spy("chunk"), evaluate=spy("evaluate"))
-    compile_programs(cfg, [spied], [state_shapes(cfg, plain)], fresh=False)
+    compile_run(cfg, [spied], [state_shapes(cfg, plain)], fresh=False)
     assert seen == {"chunk": 4, "evaluate": 4}
 
 
@@ -298,8 +299,8 @@ def test_runner_stays_where_it_was_put(one_and_four):
 
 def test_vmapped_seeds_equal_seeds_alone():
     cfg = config()
-    env, system = assemble(cfg)
-    init, _, _ = programs(cfg, env, system)
+    _, env, system = build_run(cfg)
+    init, _, _ = seed_programs(BuiltRun(cfg, env, system))
     chunk = functools.partial(train_chunk, env, system, cfg.rollout_length, 2)
     keys = jax.random.split(jax.random.key(3), 2)
     _, together = jax.jit(jax.vmap(lambda k: chunk(init(k))))(keys)
@@ -323,8 +324,8 @@ def test_train_is_one_pure_function_that_vmaps_over_seeds():
 
 def test_runner_is_donated():
     cfg = config()
-    env, system = assemble(cfg)
-    init, chunk, _ = programs(cfg, env, system)
+    _, env, system = build_run(cfg)
+    init, chunk, _ = seed_programs(BuiltRun(cfg, env, system))
     runner = jax.vmap(init)(jax.random.split(jax.random.key(0), 1))
     old = jax.tree.leaves(runner.learner.params)[0]
     jax.jit(jax.vmap(chunk), donate_argnums=0)(runner)

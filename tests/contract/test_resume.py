@@ -81,24 +81,24 @@ def check_same(resumed: pathlib.Path, whole: pathlib.Path) -> None:
 def interrupt_after(monkeypatch, update: int) -> None:
     """Send this process a SIGTERM as soon as ``update`` is done."""
 
-    def advance(s, state, at, real=loop.advance):
+    def advance(s, state, at, real=loop.train_chunk):
         state, at = real(s, state, at)
         if at.update == update:
             os.kill(os.getpid(), signal.SIGTERM)
         return state, at
 
-    monkeypatch.setattr(loop, "advance", advance)
+    monkeypatch.setattr(loop, "train_chunk", advance)
 
 
 def compile_once(monkeypatch) -> None:
     """Compilation takes nearly all the time here; the runs of other processes below do not share it."""
     compiled = []
 
-    def compile_programs(*args, real=run_module.compile_programs, **options):
+    def compile_run(*args, real=run_module.compile_run, **options):
         compiled[:] = compiled or [real(*args, **options)]
         return compiled[0]
 
-    monkeypatch.setattr(run_module, "compile_programs", compile_programs)
+    monkeypatch.setattr(run_module, "compile_run", compile_run)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

@@ -14,7 +14,8 @@ from jmarl.networks.actor_critic import AgentNet
 from jmarl.networks.mixers import make_mixer
 from jmarl.systems.kits import q_learning as value
 from jmarl.training.anakin import device_mesh, init_runner, rollout
-from jmarl.training.train import assemble, programs
+from jmarl.training.build import build_run
+from jmarl.training.train import seed_programs
 
 
 SMALL = {
@@ -34,9 +35,9 @@ SMALL = {
     "hpn": ("network.memory_width=8", "network.hyper_width=8"),
     "mat": ("network.embed_dim=8",),
     "mam": ("network.embed_dim=8", "network.d_state=4"),
-    "rec_mam": ("system=rec_mam", "network.embed_dim=8", "network.d_state=4"),
+    "rec_mam": ("network.embed_dim=8", "network.d_state=4"),
     "sable": ("network.embed_dim=8",),
-    "rec_sable": ("system=rec_sable", "network.embed_dim=8"),
+    "rec_sable": ("network.embed_dim=8",),
 }
 PPO = [
     ("ippo", "mlp"),
@@ -45,9 +46,9 @@ PPO = [
     ("hpn_mappo", "hpn"),
     ("mat_ppo", "mat"),
     ("mam_ppo", "mam"),
-    ("mam_ppo", "rec_mam"),
+    ("rec_mam", "rec_mam"),
     ("sable", "sable"),
-    ("sable", "rec_sable"),
+    ("rec_sable", "rec_sable"),
 ]
 VALUE = [
     ("vdn", "gru"),
@@ -80,7 +81,7 @@ def learned(name, size):
     ]
     # Large steps, because some gradients are tiny behind heads that start near zero.
     cfg = jmarl.load_config(name, [*words, "system.lr=0.1", *SMALL[size]])
-    env, system = assemble(cfg)
+    _, env, system = build_run(cfg)
 
     def run(key):
         runner = init_runner(env, system, 8, key)
@@ -206,7 +207,7 @@ def test_a_world_may_lack_features_or_entities(devices, name, size, env):
         "arch.updates_per_chunk=1",
     ]
     cfg = jmarl.load_config(name, [*words, *SMALL[size]])
-    init, chunk, evaluation = programs(cfg, *assemble(cfg))
+    init, chunk, evaluation = seed_programs(build_run(cfg))
     runner = jax.eval_shape(init, jax.random.key(0))
     with jax.set_mesh(device_mesh(jax.devices()[:devices])):
         after, metrics = jax.eval_shape(chunk, runner)
@@ -227,7 +228,7 @@ def test_what_an_absent_agent_did_changes_nothing_that_is_learnt(name, size):
         *SMALL[size],
     ]
     cfg = jmarl.load_config(name, words)
-    env, system = assemble(cfg)
+    _, env, system = build_run(cfg)
     runner = init_runner(env, system, 16, jax.random.key(0))
     _, experience, _ = jax.jit(lambda r: rollout(env, system, r, 8, jax.random.key(1)))(
         runner
@@ -252,4 +253,4 @@ def test_a_system_that_reads_agents_in_a_row_refuses_teams_of_several_sizes(name
     with pytest.raises(
         ConfigError, match=r"^env=smax_1v2\+2v1: its teams have several sizes"
     ):
-        assemble(jmarl.load_config(name, ["env=smax_1v2+2v1"]))
+        build_run(jmarl.load_config(name, ["env=smax_1v2+2v1"]))

@@ -1,4 +1,4 @@
-"""``batched`` equals a plain loop over single worlds, ends episodes by its clock, and wastes no resets."""
+"""``batched`` equals a loop over environments, limits episodes, and skips unneeded resets."""
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,8 @@ from jmarl.envs.batched import SingleEnv, Step, batched, flat_obs, flat_spec
 from jmarl.envs.probes import cue
 
 
-def walk(limit=5, terminated=True, truncated=False, info=True):
-    """Two agents on a line; the episode ends by chance, or never by itself."""
+def walk(limit=5, terminated=True, truncated=False):
+    """Return an environment of two agents on a line; ``terminated`` episodes end at random."""
     spec = flat_spec(2, 2, 3, limit, outcomes=("lucky",))
 
     def observe(state):
@@ -37,25 +37,23 @@ def walk(limit=5, terminated=True, truncated=False, info=True):
     return SingleEnv("walk", spec, reset, step)
 
 
-def loop(world, key, batch, actions):
-    """The slow twin: one world at a time, in Python, with explicit resets."""
-    rows, limit = [], world.spec.episode_limit
-    worlds = [world.reset(k)[0] for k in jax.random.split(key, batch)]
+def loop(env, key, batch, actions):
+    """Step one environment at a time in Python, with explicit resets."""
+    rows, limit = [], env.spec.episode_limit
+    states = [env.reset(k)[0] for k in jax.random.split(key, batch)]
     count, over = [0] * batch, [False] * batch
     for t, action in enumerate(actions):
         step_key, reset_key = jax.random.split(jax.random.key(t))
-        step_keys, reset_keys = (
-            jax.random.split(step_key, batch),
-            jax.random.split(reset_key, batch),
-        )
+        step_keys = jax.random.split(step_key, batch)
+        reset_keys = jax.random.split(reset_key, batch)
         row = []
         for b in range(batch):
             if over[b]:
-                worlds[b], obs = world.reset(reset_keys[b])
+                states[b], obs = env.reset(reset_keys[b])
                 count[b], over[b] = 0, False
                 row.append((obs.own, 0.0, False, False, True, False))
                 continue
-            worlds[b], out = world.step(step_keys[b], worlds[b], action[b])
+            states[b], out = env.step(step_keys[b], states[b], action[b])
             count[b] += 1
             cut = count[b] >= limit and not out.terminated
             over[b] = bool(out.terminated) or cut
@@ -69,19 +67,22 @@ def loop(world, key, batch, actions):
 def play(env, key, batch, actions):
     state, first = jax.jit(env.reset, static_argnums=1)(key, batch)
     keys = jax.vmap(jax.random.key)(jnp.arange(len(actions)))
-    _, rows = jax.jit(
-        lambda s: jax.lax.scan(lambda s, x: env.step(x[0], s, x[1]), s, (keys, actions))
-    )(state)
-    return first, rows
+
+    @jax.jit
+    def run(state):
+        step = lambda state, x: env.step(x[0], state, x[1])  # noqa: E731
+        return jax.lax.scan(step, state, (keys, actions))[1]
+
+    return first, run(state)
 
 
 def test_equals_a_loop_with_explicit_resets():
-    world, batch = walk(), 3
+    env, batch = walk(), 3
     actions = jax.random.randint(jax.random.key(7), (14, batch, 2), 0, 3)
     own, reward, terminated, truncated, first, lucky = loop(
-        world, jax.random.key(1), batch, actions
+        env, jax.random.key(1), batch, actions
     )
-    _, rows = play(batched(world), jax.random.key(1), batch, actions)
+    _, rows = play(batched(env), jax.random.key(1), batch, actions)
     np.testing.assert_allclose(rows.obs.own, own, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
         rows.reward,
@@ -99,11 +100,15 @@ def test_equals_a_loop_with_explicit_resets():
 @pytest.mark.parametrize(
     ("terminated", "expected"), [(False, (False, True)), (True, (True, False))]
 )
-def test_clock_truncates_unless_the_world_terminates_at_that_step(terminated, expected):
-    world = walk(limit=1)
-    step = lambda k, s, a: (s, world.step(k, s, a)[1]._replace(terminated=terminated))  # noqa: E731
+def test_limit_truncates_unless_the_environment_terminates(terminated, expected):
+    env = walk(limit=1)
+
+    def step(key, state, action):
+        _, out = env.step(key, state, action)
+        return state, out._replace(terminated=terminated)
+
     _, rows = play(
-        batched(world._replace(step=step)),
+        batched(env._replace(step=step)),
         jax.random.key(0),
         2,
         jnp.zeros((1, 2, 2), jnp.int32),
@@ -111,7 +116,7 @@ def test_clock_truncates_unless_the_world_terminates_at_that_step(terminated, ex
     assert (rows.terminated[0, 0], rows.truncated[0, 0]) == expected
 
 
-def test_the_worlds_own_truncation_ends_the_episode():
+def test_truncation_by_the_environment_ends_the_episode():
     _, rows = play(
         batched(walk(9, False, True)),
         jax.random.key(0),
@@ -130,7 +135,7 @@ def primitives(jaxpr, into_cond):
                 yield from primitives(sub, into_cond)
 
 
-def test_a_reset_is_computed_only_when_some_world_needs_one():
+def test_reset_is_computed_only_when_needed():
     env = batched(walk())
     state, _ = env.reset(jax.random.key(0), 2)
     jaxpr = jax.make_jaxpr(env.step)(
@@ -140,7 +145,7 @@ def test_a_reset_is_computed_only_when_some_world_needs_one():
     assert "erf_inv" not in set(primitives(jaxpr, into_cond=False))
 
 
-def test_sharded_worlds_step_alike():
+def test_sharded_environments_step_identically():
     env, batch = cue(), 8
     state, _ = env.reset(jax.random.key(0), batch)
     action = jnp.zeros((batch, 2), jnp.int32)
@@ -148,25 +153,23 @@ def test_sharded_worlds_step_alike():
     placed = jax.device_put((state, action), NamedSharding(mesh, PartitionSpec("env")))
     step = jax.jit(env.step)
     for t in range(6):
-        state, here = step(jax.random.key(t), state, action)
-        there_state, there = step(jax.random.key(t), *placed)
-        placed = (there_state, placed[1])
-        jax.tree.map(np.testing.assert_array_equal, here, there)
+        state, expected = step(jax.random.key(t), state, action)
+        placed_state, actual = step(jax.random.key(t), *placed)
+        placed = (placed_state, placed[1])
+        jax.tree.map(np.testing.assert_array_equal, expected, actual)
 
 
 def test_flat_obs_defaults():
     spec = flat_spec(2, 3, 4, 10)
     obs = flat_obs(spec, jnp.arange(6.0).reshape(2, 3))
-    assert (
-        spec.global_width == 6 and spec.n_slots == 0 and spec.action_target == (-1,) * 4
-    )
+    assert spec.global_width == 6
+    assert spec.n_slots == 0
+    assert spec.action_target == (-1,) * 4
     np.testing.assert_array_equal(obs.state.features, jnp.arange(6.0))
-    assert (
-        obs.avail.all()
-        and obs.avail.shape == (2, 4)
-        and obs.alive.all()
-        and not obs.joined.any()
-    )
+    assert obs.avail.all()
+    assert obs.avail.shape == (2, 4)
+    assert obs.alive.all()
+    assert not obs.joined.any()
     narrow = flat_obs(
         flat_spec(2, 3, 4, 10, global_width=1), jnp.zeros((2, 3)), state=jnp.ones(1)
     )
@@ -174,6 +177,6 @@ def test_flat_obs_defaults():
 
 
 @pytest.mark.parametrize("limit", [0, -1, 2.5, True, "5"])
-def test_an_episode_limit_is_a_whole_number_of_at_least_one(limit):
+def test_episode_limit_must_be_an_integer_of_at_least_one(limit):
     with pytest.raises(ConfigError, match=r"^env\.episode_limit="):
         batched(walk(limit))

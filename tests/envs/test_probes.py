@@ -1,4 +1,4 @@
-"""The probes have the values their docstrings state, by summing rewards of played episodes."""
+"""Returns of played episodes equal the values that the docstrings of the probes state."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ GAMMA = 0.9
 
 
 def play(env, policy, steps, batch=16, key=0):
-    """Rows of a rollout under ``policy(t, timestep) -> action[B, N]``; row 0 is the reset."""
+    """Return time steps (row 0 is the reset) and actions of ``policy(t, timestep) -> [B, N]``."""
     state, timestep = env.reset(jax.random.key(key), batch)
     step, rows, actions = jax.jit(env.step), [timestep], []
     for t in range(steps):
@@ -24,7 +24,7 @@ def play(env, policy, steps, batch=16, key=0):
 
 
 def returns(rows, bootstrap=0.0):
-    """Discounted sums of reward from each row to the last, by the plain recursion."""
+    """Return the discounted sum of rewards from each row to the last."""
     value = np.full(rows.reward.shape[1:], bootstrap)
     out = []
     for t in reversed(range(len(rows.reward) - 1)):
@@ -39,20 +39,20 @@ def constant_action(action, n_agents=2):
     return lambda t, timestep: jnp.full((timestep.first.shape[0], n_agents), action)
 
 
-def test_two_phase_is_worth_1_9_then_1():
+def test_two_phase_values_are_1_9_and_1():
     rows, _ = play(make("probe_two_phase"), constant_action(0), 2)
     np.testing.assert_allclose(returns(rows)[:, 0, 0], [1.9, 1.0])
     assert rows.terminated[2].all()
 
 
-def test_two_phase_truncated_is_a_fixed_point_of_ten():
+def test_two_phase_truncated_has_value_ten():
     rows, _ = play(make("probe_two_phase_truncated"), constant_action(0), 2)
     np.testing.assert_allclose(returns(rows, bootstrap=10.0), 10.0)
     assert rows.truncated[2].all() and not rows.terminated.any()
     np.testing.assert_array_equal(rows.obs.own[2], rows.obs.own[0])
 
 
-def test_observation_pays_what_is_seen():
+def test_observation_pays_the_observed_sign():
     rows, _ = play(make("probe_observation"), constant_action(0), 1)
     np.testing.assert_array_equal(rows.reward[1], rows.obs.own[0, ..., -1])
     assert set(np.unique(rows.reward[1])) == {-1.0, 1.0}
@@ -97,8 +97,8 @@ def test_delayed_pays_the_first_action_at_the_end():
     np.testing.assert_array_equal(rows.obs.own[1, ..., -1], actions[0])
 
 
-def report(resets):
-    """Report the sign seen at the first step; ``resets(timestep) -> bool[B, N]`` also wipes the memory."""
+def reporting_policy(resets):
+    """Build a policy that reports the sign; ``first`` or ``resets(timestep)`` reset its memory."""
     memory = [jnp.zeros((16, 2))]
 
     def policy(t, timestep):
@@ -112,7 +112,9 @@ def report(resets):
 @pytest.mark.parametrize(("name", "length"), [("probe_cue", 4), ("probe_death", 5)])
 def test_memory_reports_the_cue(name, length):
     rows, _ = play(
-        make(name), report(lambda timestep: jnp.zeros((16, 2), bool)), 2 * length + 1
+        make(name),
+        reporting_policy(lambda timestep: jnp.zeros((16, 2), bool)),
+        2 * length + 1,
     )
     np.testing.assert_array_equal(rows.reward[[length, 2 * length + 1]], 1.0)
     assert rows.terminated[length].all() and not rows.obs.joined.any()
@@ -124,11 +126,13 @@ def test_memory_reports_the_cue(name, length):
     reason="memory reset by a unit's death (JaxMARL's recurrent baselines)",
 )
 def test_memory_reset_by_death_reports_the_cue():
-    rows, _ = play(make("probe_death"), report(lambda timestep: ~timestep.obs.alive), 5)
+    rows, _ = play(
+        make("probe_death"), reporting_policy(lambda timestep: ~timestep.obs.alive), 5
+    )
     np.testing.assert_array_equal(rows.reward[5], 1.0)
 
 
-def test_the_dead_can_only_wait():
+def test_dead_agents_have_only_the_no_op():
     rows, _ = play(make("probe_death"), constant_action(0), 5)
     dead = ~rows.obs.alive
     assert dead[1:4, :, 1].all() and not dead[:, :, 0].any() and not dead[[0, 4]].any()
@@ -146,7 +150,7 @@ def test_the_dead_can_only_wait():
         (
             "probe_cue",
             dict(lenght=3),
-            "unknown option; the nearest valid one is length",
+            r"unknown option; did you mean length\?",
         ),
         (
             "probe_matrix",
@@ -155,11 +159,11 @@ def test_the_dead_can_only_wait():
         ),
     ],
 )
-def test_wrong_options_are_told(name, option, rule):
+def test_wrong_options_raise(name, option, rule):
     with pytest.raises(ConfigError, match=f"^env.{next(iter(option))}=.*: {rule}$"):
         make(name, **option)
 
 
-def test_a_list_is_a_payoff():
-    """As a configuration gives it."""
+def test_payoff_may_be_a_list():
+    """YAML configurations have no tuples."""
     assert make("probe_matrix", payoff=[[1, 0], [0, 1]]).spec.n_actions == 2

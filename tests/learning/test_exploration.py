@@ -1,4 +1,4 @@
-"""Epsilon-greedy: what is available, greedy at 0, uniform at 1."""
+"""Epsilon-greedy: available actions only, greedy at 0, uniform at 1."""
 
 from __future__ import annotations
 
@@ -15,34 +15,31 @@ Q = jnp.array([3.0, -1.0, 9.0, 2.0])
 AVAIL = jnp.array([True, True, False, True])
 
 
-def drawn(epsilon):
-    rows = jnp.broadcast_to(Q, (ROWS, 4)), jnp.broadcast_to(AVAIL, (ROWS, 4))
-    return (
-        np.bincount(
-            epsilon_greedy(jax.random.key(0), *rows, jnp.float32(epsilon)), minlength=4
-        )
-        / ROWS
-    )
+def action_frequencies(epsilon):
+    q = jnp.broadcast_to(Q, (ROWS, 4))
+    avail = jnp.broadcast_to(AVAIL, (ROWS, 4))
+    actions = epsilon_greedy(jax.random.key(0), q, avail, jnp.float32(epsilon))
+    return np.bincount(actions, minlength=4) / ROWS
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
-def test_draws_what_it_says_and_nothing_unavailable(epsilon):
-    share = drawn(epsilon)
-    assert share[2] == 0
+def test_action_frequencies_match_epsilon_and_exclude_unavailable_actions(epsilon):
+    frequencies = action_frequencies(epsilon)
+    assert frequencies[2] == 0
     np.testing.assert_allclose(
-        share,
+        frequencies,
         [1 - epsilon * 2 / 3, epsilon / 3, 0, epsilon / 3],
         atol=0.03 * (epsilon > 0),
     )
 
 
 @pytest.mark.parametrize("q", [Q, -Q, jnp.full(4, jnp.finfo(jnp.float32).min)])
-def test_greedy_takes_only_what_is_available(q):
-    """However low their values are."""
+def test_greedy_takes_only_available_actions(q):
+    """Even if their values are very low."""
     assert bool(AVAIL[greedy(q, AVAIL)])
 
 
-def test_agents_draw_for_themselves():
+def test_agents_draw_independently():
     action = epsilon_greedy(
         jax.random.key(0),
         jnp.zeros((64, 8, 5)),
@@ -53,7 +50,7 @@ def test_agents_draw_for_themselves():
     assert (action != action[:1]).any()
 
 
-def test_the_rate_falls_linearly_and_stays():
+def test_linear_decay_falls_and_stays_constant():
     rate = linear_decay(1.0, 0.1, 100)
     np.testing.assert_allclose(
         [rate(jnp.float32(n)) for n in (0, 50, 100, 1e9, jnp.inf)],

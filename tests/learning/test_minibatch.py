@@ -1,4 +1,4 @@
-"""Minibatches: every environment once an epoch, with its own carry, computed where it lies."""
+"""Minibatches: each environment once per epoch, with its carry, on its own device."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jmarl.config import ConfigError
 from jmarl.learning.minibatch import (
     check_batch,
-    draw,
-    gather,
+    minibatch_indices,
     num_env_shards,
     scan_minibatches,
+    take_envs,
 )
 
 
@@ -34,12 +34,12 @@ def batch():
 def test_each_environment_is_drawn_once_an_epoch_and_keeps_its_carry(minibatches):
     steps, carry = batch()
 
-    def look(count, steps, carry):
+    def record(count, steps, carry):
         return count + 1, (steps["env"], steps["time"], carry[0])
 
     count, (env, time, memory) = jax.jit(
         lambda key: scan_minibatches(
-            look, 0, key, steps, carry, epochs=3, minibatches=minibatches
+            record, 0, key, steps, carry, epochs=3, minibatches=minibatches
         )
     )(jax.random.key(0))
     assert count == 3 * minibatches
@@ -52,15 +52,15 @@ def test_each_environment_is_drawn_once_an_epoch_and_keeps_its_carry(minibatches
     assert not np.array_equal(env[0], env[1])
 
 
-def test_lanes_are_shuffled_apart_and_stay_whole():
-    order = draw(jax.random.key(1), 8 * num_env_shards(), 2)
+def test_shards_are_shuffled_independently_and_stay_whole():
+    order = minibatch_indices(jax.random.key(1), 8 * num_env_shards(), 2)
     assert order.shape == (2, num_env_shards(), 4)
-    lanes = np.asarray(order).swapaxes(0, 1).reshape(num_env_shards(), -1)
-    assert (np.sort(lanes, axis=1) == np.arange(8)).all()
-    assert len({tuple(lane) for lane in lanes}) > 1
+    shards = np.asarray(order).swapaxes(0, 1).reshape(num_env_shards(), -1)
+    assert (np.sort(shards, axis=1) == np.arange(8)).all()
+    assert len({tuple(shard) for shard in shards}) > 1
 
 
-def test_a_batch_that_does_not_divide_names_the_rule_and_the_nearest():
+def test_check_batch_error_names_the_rule_and_the_nearest_value():
     check_batch(num_env_shards() * 6, 3)
     with pytest.raises(
         ConfigError,
@@ -70,13 +70,14 @@ def test_a_batch_that_does_not_divide_names_the_rule_and_the_nearest():
 
 
 def plain_take(tree, index, axis):
-    """What one would write first: a take along the sharded axis. Every device computes everything."""
-    lanes, size = index.shape
-    flat = (index + jnp.arange(lanes)[:, None] * (B // lanes)).reshape(lanes * size)
+    """Take along the sharded axis, so that every device computes every minibatch."""
+    shards, size = index.shape
+    start = jnp.arange(shards)[:, None] * (B // shards)
+    flat = (index + start).reshape(shards * size)
     return jax.tree.map(lambda x: jnp.take(x, flat, axis=axis), tree)
 
 
-def descend(pick, params, steps, target, key):
+def train_epoch(pick, params, steps, target, key):
     def minibatch(params, index):
         x, y = pick((steps, target), index, 1)
         loss, grads = jax.value_and_grad(
@@ -84,7 +85,7 @@ def descend(pick, params, steps, target, key):
         )(params)
         return params - 0.1 * grads, loss
 
-    return jax.lax.scan(minibatch, params, draw(key, B, 2))
+    return jax.lax.scan(minibatch, params, minibatch_indices(key, B, 2))
 
 
 def compiled(pick, devices):
@@ -98,23 +99,26 @@ def compiled(pick, devices):
         jax.device_put(jax.random.normal(keys[1], (T, B, F)), split),
         jax.device_put(jax.random.normal(keys[2], (T, B, F)), split),
     )
-    run = jax.jit(lambda *a: descend(pick, *a, jax.random.key(7)), out_shardings=whole)
-    program = run.lower(*arrays).compile()
+
+    def run(*args):
+        return train_epoch(pick, *args, jax.random.key(7))
+
+    program = jax.jit(run, out_shardings=whole).lower(*arrays).compile()
     return program.cost_analysis()["flops"], program(*arrays)
 
 
 TWIN = pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="defective twin: indices across devices"
+    strict=True, raises=AssertionError, reason="defective twin: global indices"
 )
 
 
-@pytest.mark.parametrize("pick", [gather, pytest.param(plain_take, marks=TWIN)])
+@pytest.mark.parametrize("pick", [take_envs, pytest.param(plain_take, marks=TWIN)])
 def test_four_devices_share_the_work_and_agree_with_one(pick):
     devices = jax.devices()
     if len(devices) < 4:
         pytest.skip("needs four devices")
-    alone, (w1, loss1) = compiled(pick, devices[:1])
-    shared, (w4, loss4) = compiled(pick, devices[:4])
+    flops_of_one, (w1, loss1) = compiled(pick, devices[:1])
+    flops_of_four, (w4, loss4) = compiled(pick, devices[:4])
     np.testing.assert_allclose(loss4, loss1, atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(w4, w1, atol=1e-5, rtol=1e-5)
-    assert shared <= 0.3 * alone
+    assert flops_of_four <= 0.3 * flops_of_one

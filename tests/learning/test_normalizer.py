@@ -1,4 +1,4 @@
-"""Value statistics: known moments, weights from the mask alone, an exact inverse."""
+"""Value statistics: known moments, masked targets, exact inverse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jmarl.learning.normalizer import (
 )
 
 
-def test_before_any_update_it_is_the_identity():
+def test_initial_statistics_are_the_identity():
     x = jnp.array([-3.0, 5.0])
     assert (normalize(init_stats(), x) == x).all()
     assert (denormalize(init_stats(), x) == x).all()
@@ -32,9 +32,9 @@ def test_the_first_update_gives_the_moments_of_its_targets():
 
 
 def test_two_updates_are_weighted_by_the_decay():
-    stats, yes = init_stats(), jnp.ones(2, bool)
+    stats, mask = init_stats(), jnp.ones(2, bool)
     for target in ([1.0, 3.0], [5.0, 5.0]):
-        stats = update_stats(stats, jnp.array(target), yes, decay=0.5)
+        stats = update_stats(stats, jnp.array(target), mask, decay=0.5)
     mean = (0.5 * 2.0 + 5.0) / 1.5
     square = (0.5 * 5.0 + 25.0) / 1.5
     np.testing.assert_allclose(
@@ -43,17 +43,15 @@ def test_two_updates_are_weighted_by_the_decay():
 
 
 def test_masked_targets_have_no_weight():
-    target, mask = (
-        jnp.array([1.0, jnp.inf, 3.0, jnp.nan]),
-        jnp.array([True, False, True, False]),
-    )
+    target = jnp.array([1.0, jnp.inf, 3.0, jnp.nan])
+    mask = jnp.array([True, False, True, False])
     stats = update_stats(init_stats(), target, mask, decay=0.9)
     np.testing.assert_allclose(mean_std(stats), [2.0, 1.0], rtol=1e-5)
-    nothing = update_stats(stats, target, jnp.zeros(4, bool), decay=0.9)
-    np.testing.assert_allclose(mean_std(nothing), mean_std(stats))
+    unchanged = update_stats(stats, target, jnp.zeros(4, bool), decay=0.9)
+    np.testing.assert_allclose(mean_std(unchanged), mean_std(stats))
 
 
-def test_a_decay_of_one_switches_it_off():
+def test_a_decay_of_one_switches_normalization_off():
     stats = update_stats(
         init_stats(), jnp.array([4.0, 8.0]), jnp.ones(2, bool), decay=1.0
     )
@@ -70,7 +68,7 @@ def test_denormalize_inverts_normalize(offset):
     assert abs(float(normalize(stats, x).mean())) < 0.05
 
 
-def test_one_target_that_is_no_number_does_not_spoil_the_statistics():
+def test_non_finite_targets_are_ignored():
     stats = update_stats(
         init_stats(),
         jnp.array([1.0, jnp.nan, 3.0, jnp.inf]),

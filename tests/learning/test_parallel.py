@@ -1,4 +1,4 @@
-"""Learning on several devices: the gradient of one device, with one exchange and every device at its own work."""
+"""Gradients on four devices: equal to those of one device, with a single reduction."""
 
 import re
 
@@ -26,13 +26,11 @@ WHOLE, ENVS, STEPS = (
 
 
 def case(kind):
-    """A recurrent network, the loss of its outputs at the rows of a mask, and where its arguments lie."""
+    """Return the masked loss of a recurrent network, its arguments, and their shardings."""
     net = make_memory(kind, F)
     keys = jax.random.split(jax.random.key(0), 4)
-    x, first = (
-        jax.random.normal(keys[0], (T, B, N, F)),
-        jax.random.bernoulli(keys[1], 0.2, (T, B)),
-    )
+    x = jax.random.normal(keys[0], (T, B, N, F))
+    first = jax.random.bernoulli(keys[1], 0.2, (T, B))
     mask = jax.random.bernoulli(keys[2], 0.7, (T, B, N))
     carry = net.initial(B, N)
     params = net.init(keys[3], carry, x, first)
@@ -48,28 +46,27 @@ def case(kind):
     return loss, args, (WHOLE, ENVS, STEPS, STEPS, STEPS)
 
 
-def compiled(function, args, places, mesh):
-    def put(tree, at):
-        return jax.device_put(
-            tree, jax.tree.map(lambda _: NamedSharding(mesh, at), tree)
-        )
+def compiled(function, args, specs, mesh):
+    def put(tree, spec):
+        sharding = NamedSharding(mesh, spec)
+        return jax.device_put(tree, jax.tree.map(lambda _: sharding, tree))
 
-    args = [put(tree, at) for tree, at in zip(args, places, strict=True)]
+    args = [put(tree, spec) for tree, spec in zip(args, specs, strict=True)]
     with jax.set_mesh(mesh):
         return jax.jit(function).lower(*args).compile(), args
 
 
 @pytest.fixture(scope="module", params=["gru", "ssm"])
 def on_four(request):
-    loss, args, places = case(request.param)
-    program, placed = compiled(gradient(loss), args, places, device_mesh())
-    return loss, args, program, placed
+    loss, args, specs = case(request.param)
+    program, sharded_args = compiled(gradient(loss), args, specs, device_mesh())
+    return loss, args, program, sharded_args
 
 
 def test_four_devices_have_the_gradient_of_one(on_four):
-    loss, args, program, placed = on_four
+    loss, args, program, sharded_args = on_four
     (total, aux), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(*args)
-    got, shares, got_grads = program(*placed)
+    got, shares, got_grads = program(*sharded_args)
     np.testing.assert_allclose(got, total, rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
@@ -81,19 +78,16 @@ def test_four_devices_have_the_gradient_of_one(on_four):
     np.testing.assert_allclose(shares["share"].sum(), 1.0, rtol=1e-5)
 
 
-def exchanges(text):
-    """Names of the instructions that talk to other devices, and of those among them that a loop repeats."""
+def collectives(text):
+    """Return the collective instructions of a program, and the names of those inside loops."""
     words = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
-    found = re.findall(rf"= .*?\b({words})(?:-start)?\(.*?op_name=\"([^\"]*)\"", text)
-    return [word for word, _ in found], [name for _, name in found if "while" in name]
-
-
-def split(loss):
-    return gradient(loss)
+    matches = re.findall(rf"= .*?\b({words})(?:-start)?\(.*?op_name=\"([^\"]*)\"", text)
+    in_loops = [name for _, name in matches if "while" in name]
+    return [word for word, _ in matches], in_loops
 
 
 def partitioned(loss):
-    """The defective twin: leave it to the partitioner."""
+    """Leave the gradient to the partitioner (defective)."""
     return jax.value_and_grad(loss, has_aux=True)
 
 
@@ -103,12 +97,11 @@ TWIN = pytest.mark.xfail(
 
 
 @pytest.mark.parametrize("kind", ["gru", "ssm"])
-@pytest.mark.parametrize("how", [split, pytest.param(partitioned, marks=TWIN)])
-def test_gradients_are_added_once_and_not_in_every_time_step(how, kind):
-    loss, args, places = case(kind)
-    words, in_loops = exchanges(
-        compiled(how(loss), args, places, device_mesh())[0].as_text()
-    )
+@pytest.mark.parametrize("how", [gradient, pytest.param(partitioned, marks=TWIN)])
+def test_gradients_are_reduced_once_and_not_in_every_time_step(how, kind):
+    loss, args, specs = case(kind)
+    program, _ = compiled(how(loss), args, specs, device_mesh())
+    words, in_loops = collectives(program.as_text())
     assert not in_loops
     assert words == ["all-reduce"]
 
@@ -130,7 +123,7 @@ def test_without_a_mesh_it_is_the_plain_gradient():
     [jnp.array([True, False, True, True]), jnp.zeros(4, bool)],
     ids=["some", "none"],
 )
-def test_weights_make_sums_means(mask):
+def test_mean_weights_turn_sums_into_means(mask):
     weights = mean_weights(mask)
     np.testing.assert_allclose(weights.sum(), float(mask.any()))
     assert (weights[~mask] == 0).all()

@@ -1,4 +1,4 @@
-"""Replay: what is sampled was stored, in order, with its own memory, from its own environment; the oldest goes."""
+"""Replay buffer: samples are stored sequences with their memory; the oldest are replaced."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jmarl.config import ConfigError
 from jmarl.learning.minibatch import num_env_shards
 from jmarl.learning.parallel import ENV_AXIS
-from jmarl.learning.replay import check_sequences, empty_replay, insert, sample
+from jmarl.learning.replay import check_batch_size, empty_replay, insert, sample
 from jmarl.training.anakin import device_mesh
 
 
@@ -21,7 +21,7 @@ T, B, CAPACITY = 3, 16, 4
 
 
 def chunk(number):
-    """Rows of a stream of each environment that never ends: row t of environment b is ``(t, b)``."""
+    """Return a chunk of endless streams; row t of environment b is ``(t, b)``."""
     time = jnp.broadcast_to(number * T + jnp.arange(T + 1)[:, None], (T + 1, B))
     env = jnp.broadcast_to(jnp.arange(B), (T + 1, B))
     return {"time": time, "wide": jnp.stack([time, env], -1).astype(jnp.float32)}, (
@@ -42,21 +42,22 @@ def filled(chunks):
     )
 
 
-def drawn(chunks, draws=64, batch=8):
+def samples(chunks, draws=64, batch=8):
     replay = filled(chunks)
     keys = jax.random.split(jax.random.key(chunks), draws)
     rows, carry = jax.jit(
         jax.vmap(lambda key: sample(replay, jnp.int32(chunks), key, batch))
     )(keys)
-    # [T + 1, draws * batch]
-    return jax.tree.map(
-        lambda x: np.moveaxis(x, 1, 0).reshape(T + 1, draws * batch, *x.shape[3:]), rows
-    ), carry
+
+    def flat(x):
+        return np.moveaxis(x, 1, 0).reshape(T + 1, draws * batch, *x.shape[3:])
+
+    return jax.tree.map(flat, rows), carry
 
 
 @pytest.mark.parametrize("chunks", [1, 2, CAPACITY, CAPACITY + 1, 3 * CAPACITY])
-def test_what_is_sampled_was_stored(chunks):
-    rows, (carry,) = drawn(chunks)
+def test_samples_are_stored_sequences_with_their_memory(chunks):
+    rows, (carry,) = samples(chunks)
     start, env = rows["time"][0], rows["wide"][0, :, 1]
     assert (rows["time"] == start + np.arange(T + 1)[:, None]).all()
     assert (rows["wide"][..., 0] == rows["time"]).all()
@@ -66,21 +67,21 @@ def test_what_is_sampled_was_stored(chunks):
 
 
 @pytest.mark.parametrize("chunks", [1, CAPACITY, CAPACITY + 1, 3 * CAPACITY])
-def test_all_that_is_held_is_sampled_and_nothing_older(chunks):
-    rows, _ = drawn(chunks)
+def test_all_held_chunks_are_sampled_and_no_older_ones(chunks):
+    rows, _ = samples(chunks)
     assert set((rows["time"][0] // T).tolist()) == set(
         range(max(0, chunks - CAPACITY), chunks)
     )
     assert set(rows["wide"][0, :, 1].tolist()) == set(range(B))
 
 
-def test_each_lane_gives_equally_many():
-    rows, _ = drawn(2, draws=1, batch=2 * num_env_shards())
-    lane = rows["wide"][0, :, 1] // (B // num_env_shards())
-    assert (np.bincount(lane.astype(int)) == 2).all()
+def test_each_shard_gives_equally_many_sequences():
+    rows, _ = samples(2, draws=1, batch=2 * num_env_shards())
+    shard = rows["wide"][0, :, 1] // (B // num_env_shards())
+    assert (np.bincount(shard.astype(int)) == 2).all()
 
 
-def test_seeds_have_rings_of_their_own():
+def test_vmapped_buffers_are_independent():
     replay = filled(3)
     both = jax.tree.map(lambda x: jnp.stack([x, x * 0]), replay)
     rows, carry = chunk(3)
@@ -97,7 +98,7 @@ def test_seeds_have_rings_of_their_own():
 
 
 def test_no_row_leaves_its_device():
-    """Compiled for four devices, insertion and sampling talk to none but for the loss of a sample."""
+    """Compiled for four devices, insertion and sampling need no collective."""
     mesh = device_mesh()
     split, envs = (
         NamedSharding(mesh, PartitionSpec(*axes))
@@ -122,10 +123,10 @@ def test_no_row_leaves_its_device():
     jax.tree.map(np.testing.assert_array_equal, program(replay, rows, carry, key), one)
 
 
-def test_a_batch_that_does_not_divide_names_the_nearest():
-    check_sequences(3 * num_env_shards())
+def test_check_batch_size_error_names_the_nearest_value():
+    check_batch_size(3 * num_env_shards())
     with pytest.raises(
         ConfigError,
         match=f"system.batch_size=30: must be a multiple of {num_env_shards()} .* nearest is 32",
     ):
-        check_sequences(30)
+        check_batch_size(30)

@@ -1,4 +1,4 @@
-"""lambda_return: its recursion, its two kinds of ends, and the two peer defects it rules out."""
+"""Lambda-returns: recursion, both kinds of episode ends, and two known defects of peers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jmarl.learning.returns import align, lambda_return
 
 
 def brute_force(reward, terminated, valid, value, gamma, lam):
-    """The weighted sum of n-step returns, written out for each row (Sutton and Barto, eq. 12.19)."""
+    """Compute the weighted sum of n-step returns of each row (Sutton and Barto, eq. 12.19)."""
     T = len(reward)
     out = np.array(value[:T], np.float64)
     for t in range(T):
@@ -33,7 +33,7 @@ def brute_force(reward, terminated, valid, value, gamma, lam):
 
 
 def episodes(rng, T):
-    """Random flags of next-step reset: after an end comes one row that is not valid."""
+    """Return random flags of next-step reset: one invalid row follows each episode."""
     terminated, valid = np.zeros(T, bool), np.ones(T + 1, bool)
     for t in range(T):
         if valid[t] and rng.random() < 0.4:
@@ -60,16 +60,16 @@ def test_equals_the_sum_of_n_step_returns(lam):
             )
 
 
-def test_gae_is_the_return_less_the_value():
+def test_gae_is_the_return_minus_the_value():
     """Schulman et al. 2016, eq. 16, on one unbroken episode."""
     rng = np.random.default_rng(1)
     reward, value = rng.normal(size=5), rng.normal(size=6)
     delta = reward + 0.9 * value[1:] - value[:-1]
     gae = [sum((0.9 * 0.8) ** k * delta[t + k] for k in range(5 - t)) for t in range(5)]
-    nothing = jnp.zeros(5, bool)
+    never = jnp.zeros(5, bool)
     got = lambda_return(
         jnp.asarray(reward),
-        nothing,
+        never,
         jnp.ones(6, bool),
         jnp.asarray(value),
         gamma=0.9,
@@ -78,7 +78,7 @@ def test_gae_is_the_return_less_the_value():
     np.testing.assert_allclose(got - value[:-1], gae, rtol=1e-5)
 
 
-def test_an_ended_row_is_worth_its_value_and_hides_what_follows():
+def test_an_invalid_row_returns_its_value_and_cuts_the_trace():
     reward, value = jnp.array([1.0, 77.0, 5.0]), jnp.array([0.0, 3.0, 0.0, 9.0])
     valid = jnp.array([True, False, True, True])
     limit = lambda_return(
@@ -103,18 +103,18 @@ REWARD = jnp.where(ENDED, 0.0, 1.0)
 
 
 def one_step_late(reward, terminated, valid, value, *, gamma, lam):
-    """The defect of JaxMARL's Q-learners: each target is masked by the flag of the row before."""
+    """Mask each target by the flag of the previous row, as JaxMARL's Q-learners do (defective)."""
     late = jnp.concatenate([jnp.zeros(1, bool), terminated[:-1]])
     return lambda_return(reward, late, valid, value, gamma=gamma, lam=lam)
 
 
 def limit_as_end(reward, terminated, valid, value, *, gamma, lam):
-    """The defect of Mava's MAT and JaxMARL's SMAX: whatever ends an episode is a termination."""
+    """Treat every end as a termination, as Mava's MAT and JaxMARL's SMAX do (defective)."""
     return lambda_return(reward, ~valid[1:], valid, value, gamma=gamma, lam=lam)
 
 
 def fixed_point(fn, terminated, gamma=0.9):
-    """Values of the two phases that reproduce themselves as returns."""
+    """Return the values of the two phases that equal their own returns."""
     valid = jnp.concatenate([~ENDED, jnp.array([True])])
     phases = jnp.concatenate([PHASE, jnp.array([0])])
 
@@ -131,14 +131,14 @@ TWIN = pytest.mark.xfail(strict=True, raises=AssertionError, reason="defective t
 
 
 @pytest.mark.parametrize("fn", [lambda_return, pytest.param(one_step_late, marks=TWIN)])
-def test_two_phases_that_terminate_are_worth_1_9_and_1(fn):
+def test_two_phases_that_terminate_have_values_1_9_and_1(fn):
     np.testing.assert_allclose(
         fixed_point(fn, (PHASE == 1) & ~ENDED), [1.9, 1.0], atol=1e-4
     )
 
 
 @pytest.mark.parametrize("fn", [lambda_return, pytest.param(limit_as_end, marks=TWIN)])
-def test_two_phases_cut_by_a_limit_are_worth_all_that_would_follow(fn):
+def test_two_phases_cut_by_a_time_limit_have_the_values_of_an_endless_episode(fn):
     np.testing.assert_allclose(
         fixed_point(fn, jnp.zeros_like(ENDED)), [10.0, 10.0], atol=1e-3
     )

@@ -1,6 +1,8 @@
-"""Flat vectors: a fixed order, masked rows silent, the agent's one-hot on request."""
+"""Flat vectors: a fixed order, no effect of masked rows, an optional one-hot of the agent."""
 
 from __future__ import annotations
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -16,33 +18,30 @@ SPEC = Spec(2, 3, 4, GROUPS, global_width=5, episode_limit=7, action_target=(-1,
 
 
 def filled(*batch):
-    """Every number different, every row visible."""
-    obs = empty_obs(SPEC, *batch)
-    leaves, tree = jax.tree.flatten(obs)
-    ends = np.cumsum([0, *(leaf.size for leaf in leaves)])
-    floats = [
-        leaf | True
-        if leaf.dtype == bool
-        else jnp.arange(a, a + leaf.size, dtype=leaf.dtype).reshape(leaf.shape)
-        for leaf, a in zip(leaves, ends, strict=False)
-    ]
-    return jax.tree.unflatten(tree, floats)
+    """Build observations in which every number is different and every row is visible."""
+    counter = itertools.count()
+
+    def fill(x):
+        if x.dtype == bool:
+            return jnp.ones_like(x)
+        numbers = [next(counter) for _ in range(x.size)]
+        return jnp.array(numbers, x.dtype).reshape(x.shape)
+
+    return jax.tree.map(fill, empty_obs(SPEC, *batch))
 
 
-def test_own_then_groups_in_the_order_of_the_spec():
+def test_own_features_precede_groups_in_the_order_of_the_spec():
     obs = filled()
     flat = flatten(obs, SPEC)
     assert flat.shape == (2, 4 + 2 * 3 + 1 * 2)
-    np.testing.assert_array_equal(
-        flat[1],
-        jnp.concatenate([obs.own[1], obs.rows[0][1].ravel(), obs.rows[1][1].ravel()]),
-    )
+    parts = [obs.own[1], obs.rows[0][1].ravel(), obs.rows[1][1].ravel()]
+    np.testing.assert_array_equal(flat[1], jnp.concatenate(parts))
     state = jnp.concatenate(state_parts(obs.state), axis=-1)
     parts = [obs.state.features, obs.state.rows[0].ravel(), obs.state.rows[1].ravel()]
     np.testing.assert_array_equal(state, jnp.concatenate(parts))
 
 
-def test_a_batch_is_flattened_row_by_row():
+def test_a_batch_is_flattened_elementwise():
     obs = filled(4, 3)
     assert flatten(obs, SPEC).shape == (4, 3, 2, 12)
     one = jax.tree.map(lambda x: x[2, 1], obs)
@@ -52,10 +51,9 @@ def test_a_batch_is_flattened_row_by_row():
 
 
 def flatten_all(obs, spec):
-    """The defect: every row goes in, padding too."""
-    return jnp.concatenate(
-        [obs.own, *(rows.reshape(*rows.shape[:-2], -1) for rows in obs.rows)], axis=-1
-    )
+    """Flatten every row, including padding: a defect."""
+    rows = [x.reshape(*x.shape[:-2], -1) for x in obs.rows]
+    return jnp.concatenate([obs.own, *rows], axis=-1)
 
 
 UNMASKED = pytest.mark.xfail(
@@ -66,7 +64,7 @@ UNMASKED = pytest.mark.xfail(
 @pytest.mark.parametrize(
     "flatten", [flatten, pytest.param(flatten_all, marks=UNMASKED)]
 )
-def test_what_a_masked_row_holds_changes_nothing(flatten):
+def test_content_of_masked_rows_changes_nothing(flatten):
     obs = filled()
     hidden = obs.replace(mask=(obs.mask[0].at[0, 1].set(False), obs.mask[1]))
     other = hidden.replace(rows=(hidden.rows[0].at[0, 1].set(jnp.nan), hidden.rows[1]))
@@ -74,12 +72,12 @@ def test_what_a_masked_row_holds_changes_nothing(flatten):
     assert (flatten(hidden, SPEC)[0, 7:10] == 0).all()
 
 
-def test_the_one_hot_tells_agents_apart():
+def test_one_hot_identifies_agents():
     flat = flatten(filled(), SPEC, agent_id=True)
     np.testing.assert_array_equal(flat[:, -2:], jnp.eye(2))
 
 
-def test_the_kind_of_an_action_is_its_rank_among_those_of_its_target():
-    """Two of its own, two things to do to slot 0 (attack and heal, say), one to slot 1."""
+def test_kind_of_an_action_is_its_rank_among_actions_with_the_same_target():
+    """Check two own actions, two on slot 0 (for example attack and heal) and one on slot 1."""
     spec = SPEC._replace(n_actions=6, action_target=(-1, 0, 0, -1, 1, -1))
     assert spec.action_kind == (0, 0, 1, 1, 0, 2)

@@ -1,4 +1,4 @@
-"""Sequence policies with memory over time: acting row after row and learning on all rows are the same function."""
+"""Sequence policies with memory: acting row by row equals learning on all rows at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flax import linen as nn
 from jmarl import load_config
 from jmarl.envs.batched import flat_obs, flat_spec
 from jmarl.networks.sequence import retention
-from jmarl.networks.sequence.blocks import MLP, DecoderBlock, Through
+from jmarl.networks.sequence.blocks import MLP, DecoderBlock, Identity
 from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
 from jmarl.networks.sequence.policy import action_codec
 from jmarl.networks.sequence.retention import CHUNK_TOKENS, count_steps, decays, retain
@@ -27,8 +27,8 @@ from jmarl.types import TimeStep, Transition
 
 T, B, N, A, WIDTH = 6, 3, 3, 3, 8
 SMALL = (f"network.embed_dim={WIDTH}", "network.n_block=2")
-MAM = load_config("mam_ppo", ["system=rec_mam", *SMALL, "network.d_state=3"]).network
-SABLE = load_config("sable", ["system=rec_sable", *SMALL, "network.n_head=2"]).network
+MAM = load_config("rec_mam", [*SMALL, "network.d_state=3"]).network
+SABLE = load_config("rec_sable", [*SMALL, "network.n_head=2"]).network
 FAMILIES = {"rec_mam": (mam_ppo, MAM), "rec_sable": (sable, SABLE)}
 families = pytest.mark.parametrize("family", FAMILIES)
 cases = pytest.mark.parametrize(
@@ -37,14 +37,14 @@ cases = pytest.mark.parametrize(
 )
 
 
-def world(kind="discrete"):
+def make_spec(kind="discrete"):
     return flat_spec(
         N, own_width=5, n_actions=A, episode_limit=10, discrete=kind == "discrete"
     )
 
 
 def rows(spec, seed=1):
-    """T rows of observations; episodes begin within them, at different rows."""
+    """Return T rows of observations, with episodes that start at different rows."""
     rng = np.random.default_rng(seed)
     avail = rng.random((T, B, N, A)) < 0.7
     avail[..., 0] = True
@@ -66,8 +66,8 @@ def rows(spec, seed=1):
     )
 
 
-def far(tree, seed):
-    """Random numbers in the shapes of a tree, integers for integers."""
+def random_like(tree, seed):
+    """Return random numbers in the shapes and types of a tree."""
     rng = np.random.default_rng(seed)
 
     def leaf(x):
@@ -79,13 +79,13 @@ def far(tree, seed):
 
 
 @functools.cache
-def played(family, kind):
-    """Acting on T rows from a memory that is not empty, and learning on them at once."""
+def acted_and_learned(family, kind):
+    """Act on T rows from a random memory, then evaluate all of them at once."""
     module, network = FAMILIES[family]
-    spec = world(kind)
+    spec = make_spec(kind)
     policy, steps = module.policy(spec, network), rows(spec)
-    params = far(jax.eval_shape(policy.init, jax.random.key(0)), 0)
-    carry = far(jax.eval_shape(lambda: policy.carry(B)), 1)
+    params = random_like(jax.eval_shape(policy.init, jax.random.key(0)), 0)
+    carry = random_like(jax.eval_shape(lambda: policy.carry(B)), 1)
     functions = sequence_functions(policy, action_codec(spec), shuffle_agents=True)
 
     def act(carry, inputs):
@@ -96,10 +96,9 @@ def played(family, kind):
     @jax.jit
     def run():
         with jax.default_matmul_precision("highest"):
-            last, (action, extras) = jax.lax.scan(
-                act, carry, (steps, jax.random.split(jax.random.key(2), T))
-            )
-            kept = (
+            keys = jax.random.split(jax.random.key(2), T)
+            last, (action, extras) = jax.lax.scan(act, carry, (steps, keys))
+            transitions = Transition(
                 steps.obs,
                 steps.first,
                 steps.valid,
@@ -107,59 +106,57 @@ def played(family, kind):
                 steps.reward,
                 steps.terminated,
                 steps.truncated,
-            )
-            return (
-                last,
                 extras,
-                functions.evaluate(params, carry, Transition(*kept, extras)),
             )
+            return last, extras, functions.evaluate(params, carry, transitions)
 
     return policy, params, carry, steps, *run()
 
 
 @cases
-def test_learning_gives_what_acting_gave(family, kind):
-    *_, extras, (logp, _, value) = played(family, kind)
+def test_learning_equals_acting(family, kind):
+    *_, extras, (logp, _, value) = acted_and_learned(family, kind)
     np.testing.assert_allclose(logp, extras.logp, atol=1e-4)
     np.testing.assert_allclose(value, extras.value, atol=1e-4)
 
 
 @families
 def test_memory_is_carried_and_reset(family):
-    """The last row depends on the first one in the episode that lasts, and not over the start of another."""
-    policy, params, carry, steps, *_ = played(family, "discrete")
+    """The last row depends on row 0 only if no episode starts in between."""
+    policy, params, carry, steps, *_ = acted_and_learned(family, "discrete")
 
     def last_value(own):
         obs = steps.obs.replace(own=steps.obs.own.at[0].set(own))
         return policy.encode(params, carry.enc, obs, steps.first)[2][-1].sum(-1)
 
-    influence = np.abs(jax.jit(jax.jacrev(last_value))(steps.obs.own[0])).max(
-        axis=(2, 3)
-    )
-    assert (influence[2, 2] > 0).all()  # no episode begins in environment 2
+    jacobian = jax.jit(jax.jacrev(last_value))(steps.obs.own[0])
+    influence = np.abs(jacobian).max(axis=(2, 3))
+    assert (influence[2, 2] > 0).all()  # no episode starts in environment 2
     assert (influence[:, :2] == 0).all()
 
 
-def sees_no_later_row(policy):
-    spec = world()
-    params = far(jax.eval_shape(policy.init, jax.random.key(0)), 0)
+def assert_no_dependence_on_later_rows(policy):
+    spec = make_spec()
+    params = random_like(jax.eval_shape(policy.init, jax.random.key(0)), 0)
     steps = rows(spec)
-    quiet = jnp.zeros_like(steps.first)
+    no_starts = jnp.zeros_like(steps.first)
 
     def values(own):
-        return policy.encode(
-            params, policy.carry(B).enc, steps.obs.replace(own=own), quiet
-        )[2].sum((1, 2))
+        obs = steps.obs.replace(own=own)
+        _, _, value = policy.encode(params, policy.carry(B).enc, obs, no_starts)
+        return value.sum((1, 2))
 
-    influence = np.abs(jax.jit(jax.jacrev(values))(steps.obs.own)).max(axis=(2, 3, 4))
-    assert (influence[np.triu(np.ones((T, T), bool), k=1)] == 0).all()
-    assert (influence[np.tril(np.ones((T, T), bool))] > 0).all()
+    jacobian = jax.jit(jax.jacrev(values))(steps.obs.own)
+    influence = np.abs(jacobian).max(axis=(2, 3, 4))
+    later = np.triu(np.ones((T, T), bool), k=1)
+    assert (influence[later] == 0).all()
+    assert (influence[~later] > 0).all()
 
 
 @families
-def test_no_row_hears_of_a_later_one(family):
+def test_no_row_depends_on_later_rows(family):
     module, network = FAMILIES[family]
-    sees_no_later_row(module.policy(world(), network))
+    assert_no_dependence_on_later_rows(module.policy(make_spec(), network))
 
 
 @pytest.mark.xfail(
@@ -167,7 +164,7 @@ def test_no_row_hears_of_a_later_one(family):
     raises=AssertionError,
     reason="both directions over time and agents flattened together",
 )
-def test_a_scan_over_time_and_agents_in_both_directions():
+def test_bidirectional_scan_over_time_and_agents():
     from jmarl.ssm import BiMamba
 
     class Flat(nn.Module):
@@ -181,26 +178,27 @@ def test_a_scan_over_time_and_agents_in_both_directions():
             mixed = BiMamba(WIDTH, MambaConfig(d_state=3))(flat)
             return carry, mixed.reshape(x.swapaxes(0, 1).shape).swapaxes(0, 1)
 
-    through = partial(DecoderBlock, Through, Through, partial(MLP, WIDTH))
-    decoder = Decoder(WIDTH, 1, A, True, through)
-    sees_no_later_row(
-        sequence_policy(world(), Encoder(WIDTH, 1, Flat), decoder, agent_id=True)
+    block = partial(DecoderBlock, Identity, Identity, partial(MLP, WIDTH))
+    decoder = Decoder(WIDTH, 1, A, True, block)
+    assert_no_dependence_on_later_rows(
+        sequence_policy(make_spec(), Encoder(WIDTH, 1, Flat), decoder, agent_id=True)
     )
 
 
 def recurrent(matrix, q, k, v, first, kappa, causal):
-    """The slow twin of ``retain``: one agent after the other, as the formula has it."""
+    """Compute retention agent by agent, as a reference for ``retain``."""
     out = np.zeros(q.shape)
     matrix = np.array(matrix, np.float64)
     for t in range(q.shape[0]):
         matrix = np.where(
             first[t][:, None, None, None], 0.0, kappa[None, :, None, None] * matrix
         )
-        said = np.einsum("bihd,bihe->bihde", k[t], v[t])
+        products = np.einsum("bihd,bihe->bihde", k[t], v[t])
         for i in range(q.shape[2]):
-            heard = said[:, : i + 1] if causal else said
-            out[t, :, i] = np.einsum("bhd,bhde->bhe", q[t, :, i], matrix + heard.sum(1))
-        matrix = matrix + said.sum(1)
+            read = products[:, : i + 1] if causal else products
+            total = matrix + read.sum(1)
+            out[t, :, i] = np.einsum("bhd,bhde->bhe", q[t, :, i], total)
+        matrix = matrix + products.sum(1)
     return matrix, out
 
 
@@ -210,7 +208,7 @@ def recurrent(matrix, q, k, v, first, kappa, causal):
     [(1, 3), (6, 3), (34, 5), (3, CHUNK_TOKENS), (4, 2 * CHUNK_TOKENS + 1)],
 )
 def test_chunks_equal_the_recurrence(length, agents, causal):
-    """With episodes that begin inside of chunks, at their first and last rows, and never."""
+    """Episodes start inside of chunks, at their first and last rows, and never."""
     heads, width, batch = 2, 3, 4
     rng = np.random.default_rng(0)
     q, k, v = rng.standard_normal((3, length, batch, agents, heads, width)).astype(
@@ -234,15 +232,15 @@ def test_chunks_equal_the_recurrence(length, agents, causal):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_large_teams_have_the_gradient_of_small_ones(causal, monkeypatch):
-    """Row by row, by pieces that do not divide the team, and all tokens with all."""
+def test_gradients_of_large_and_small_teams_are_equal(causal, monkeypatch):
+    """Row by row, with chunks that do not divide the team, equals all tokens at once."""
     rng = np.random.default_rng(3)
     q, k, v = rng.standard_normal((3, 4, 2, 5, 2, 3)).astype(np.float32)
     first = jnp.asarray(rng.random((4, 2)) < 0.3)
     weight = rng.standard_normal(q.shape).astype(np.float32)
 
-    def gradient(largest):
-        monkeypatch.setattr(retention, "CHUNK_TOKENS", largest)
+    def gradient(chunk_tokens):
+        monkeypatch.setattr(retention, "CHUNK_TOKENS", chunk_tokens)
         run = partial(
             retain, first=first, kappa=decays(2, 0.8).astype(np.float32), causal=causal
         )
@@ -259,24 +257,24 @@ def test_large_teams_have_the_gradient_of_small_ones(causal, monkeypatch):
         )
 
 
-def test_a_long_chunk_is_finite_with_its_gradient():
-    """The published code computes powers of the decay for pairs that do not see each other, and patches the NaN."""
+def test_long_chunk_has_finite_value_and_gradient():
+    """The published code takes powers of the decay for masked pairs, and replaces the NaN."""
     length = CHUNK_TOKENS
     x = jnp.ones((length, 1, 1, 1, 2))
     kappa = np.full(1, 1e-3, np.float32)
     first = jnp.zeros((length, 1), bool)
 
     def loss(x):
-        return retain(jnp.ones((1, 1, 2, 2)), x, x, x, first, kappa, causal=True)[
-            1
-        ].sum()
+        matrix = jnp.ones((1, 1, 2, 2))
+        _, y = retain(matrix, x, x, x, first, kappa, causal=True)
+        return y.sum()
 
     value, grad = jax.jit(jax.value_and_grad(loss))(x)
     assert np.isfinite(value)
     assert np.isfinite(grad).all()
 
 
-def test_steps_are_counted_from_the_start_of_the_episode():
+def test_steps_count_from_episode_start():
     first = jnp.array(
         [[False, True], [False, False], [True, False], [False, True], [False, False]]
     )
@@ -285,11 +283,11 @@ def test_steps_are_counted_from_the_start_of_the_episode():
     np.testing.assert_array_equal(after, [3, 2])
 
 
-def test_decays_are_those_of_the_paper():
+def test_decays_equal_the_paper():
     np.testing.assert_allclose(decays(2, 1.0), [1 - 1 / 32, 1 - 1 / 512])
     np.testing.assert_allclose(decays(1, 0.8), [0.8 * 31 / 32])
 
 
-def test_heads_divide_the_width():
+def test_heads_must_divide_width():
     with pytest.raises(ValueError, match=r"network\.n_head=3: must divide"):
         dataclasses.replace(SABLE, n_head=3)

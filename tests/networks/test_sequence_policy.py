@@ -1,4 +1,4 @@
-"""Sequence policies: acting one agent at a time and learning in parallel are the same function."""
+"""Sequence policies: acting one agent at a time equals learning in parallel."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ WEIGHT = jnp.asarray(
 
 
 class Case(NamedTuple):
-    """A policy far from its initial parameters, where heads are so small that a wrong order hides."""
+    """A policy with large random parameters; initial heads are too small to reveal wrong orders."""
 
     spec: Any
     policy: Any
@@ -75,7 +75,7 @@ class Case(NamedTuple):
     """``(params, steps) -> ((loss, (logp, entropy, value)), gradient)``."""
 
 
-def world(kind="discrete", n_agents=N):
+def make_spec(kind="discrete", n_agents=N):
     return flat_spec(
         n_agents,
         own_width=5,
@@ -85,7 +85,7 @@ def world(kind="discrete", n_agents=N):
     )
 
 
-def far_from_init(policy):
+def random_params(policy):
     leaves, tree = jax.tree.flatten(jax.eval_shape(policy.init, jax.random.key(0)))
     rng = np.random.default_rng(0)
     return tree.unflatten(
@@ -98,15 +98,14 @@ def learner(policy, codec):
 
     def loss(params, steps):
         out = evaluate(params, policy.carry(B), steps)
-        return sum(
-            jnp.vdot(w[:, :, : x.shape[2]], x) for w, x in zip(WEIGHT, out, strict=True)
-        ), out
+        pairs = zip(WEIGHT, out, strict=True)
+        return sum(jnp.vdot(w[:, :, : x.shape[2]], x) for w, x in pairs), out
 
-    return highest(jax.value_and_grad(loss, has_aux=True))
+    return jit_precise(jax.value_and_grad(loss, has_aux=True))
 
 
-def highest(function):
-    """Jitted at the highest matmul precision; compiling costs more than running here, so with little optimization."""
+def jit_precise(function):
+    """Jit at the highest matmul precision, with little optimization to compile faster."""
 
     def call(*args):
         with jax.default_matmul_precision("highest"):
@@ -117,18 +116,15 @@ def highest(function):
 
 @functools.cache
 def build(family, kind, n_agents=N):
-    spec = world(kind, n_agents)
+    spec = make_spec(kind, n_agents)
     module, network = FAMILIES[family]
-    policy, codec, step = (
-        module.policy(spec, network),
-        action_codec(spec),
-        time_step(spec),
-    )
+    policy = module.policy(spec, network)
+    codec, step = action_codec(spec), time_step(spec)
     act = sequence_functions(policy, codec, shuffle_agents=True).act
-    run = highest(
+    run = jit_precise(
         lambda params, key, explore: act(params, policy.carry(B), step, key, explore)
     )
-    return Case(spec, policy, far_from_init(policy), run, learner(policy, codec))
+    return Case(spec, policy, random_params(policy), run, learner(policy, codec))
 
 
 def time_step(spec):
@@ -153,7 +149,7 @@ def play(case, *, explore=1.0, seed=2):
 
 
 def as_rollout(spec, action, extras):
-    """The row acted on, T times."""
+    """Repeat the row acted on T times."""
     step = time_step(spec)
     row = Transition(
         step.obs,
@@ -169,7 +165,7 @@ def as_rollout(spec, action, extras):
 
 
 def ratio_error(case, learn=None, relabel=lambda extras: extras):
-    """Largest |ratio - 1| between acting and learning, of unchanged parameters."""
+    """Return the largest |ratio - 1| between acting and learning with the same parameters."""
     action, extras = play(case)
     (_, (logp, _, value)), _ = (learn or case.learn)(
         case.params, as_rollout(case.spec, action, relabel(extras))
@@ -179,7 +175,7 @@ def ratio_error(case, learn=None, relabel=lambda extras: extras):
 
 
 @cases
-def test_learning_gives_the_log_probabilities_of_acting(family, kind):
+def test_learning_gives_log_probabilities_of_acting(family, kind):
     assert ratio_error(build(family, kind)) < 1e-4
 
 
@@ -204,9 +200,9 @@ def test_learning_in_another_order_than_acting(family):
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="MAM's code: a raw context in learning, a squashed one in acting",
+    reason="MAM's code: raw tokens in learning, squashed tokens in acting",
 )
-def test_learning_with_a_context_that_is_not_squashed():
+def test_learning_with_unsquashed_tokens():
     case = build("mat", "continuous")
     raw = action_codec(case.spec)._replace(
         token=lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(1, 0)])
@@ -224,9 +220,9 @@ def test_every_parameter_has_a_finite_gradient(family, kind):
         assert np.abs(leaf).max() > 1e-6, name
 
 
-def hears_only_the_past(policy):
-    """``d out[i] / d token[j]`` is zero for j > i and only there; token j says what agent j - 1 did."""
-    params, rng = far_from_init(policy), np.random.default_rng(3)
+def assert_causal(policy):
+    """Check that ``d out[i] / d token[j]`` is zero exactly for j > i; token j is of agent j - 1."""
+    params, rng = random_params(policy), np.random.default_rng(3)
     tokens = jnp.asarray(rng.random((1, 1, N, A + 1)), jnp.float32)
     rep = jnp.asarray(rng.standard_normal((1, 1, N, WIDTH)), jnp.float32)
     carry, first = policy.carry(1).dec, jnp.zeros((1, 1), bool)
@@ -240,31 +236,27 @@ def hears_only_the_past(policy):
 
 @families
 def test_decoder_is_causal(family):
-    hears_only_the_past(build(family, "discrete").policy)
+    assert_causal(build(family, "discrete").policy)
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="attention mask dropped")
 def test_decoder_without_its_mask():
-    attend = partial(Attention, WIDTH, 2, n_agents=N)
-    mlp, blind = partial(MLP, WIDTH), partial(attend, causal=False)
-    decoder = Decoder(
-        WIDTH,
-        1,
-        A,
-        True,
-        partial(DecoderBlock, blind, partial(attend, causal=True), mlp),
-    )
-    encoder = Encoder(WIDTH, 1, partial(EncoderBlock, blind, mlp))
-    hears_only_the_past(sequence_policy(world(), encoder, decoder, agent_id=True))
+    attention = partial(Attention, WIDTH, 2, n_agents=N)
+    unmasked = partial(attention, causal=False)
+    causal = partial(attention, causal=True)
+    mlp = partial(MLP, WIDTH)
+    decoder = Decoder(WIDTH, 1, A, True, partial(DecoderBlock, unmasked, causal, mlp))
+    encoder = Encoder(WIDTH, 1, partial(EncoderBlock, unmasked, mlp))
+    assert_causal(sequence_policy(make_spec(), encoder, decoder, agent_id=True))
 
 
 @families
-def test_greedy_is_the_chain_of_argmaxes_of_the_whole_decoder(family):
+def test_greedy_equals_sequential_argmax_of_parallel_decoder(family):
     case = build(family, "discrete")
     step, codec = time_step(case.spec), action_codec(case.spec)
     obs, first = jax.tree.map(lambda x: x[None], (step.obs, step.first))
 
-    @highest
+    @jit_precise
     def best(action):
         carry = case.policy.carry(B)
         _, rep, _ = case.policy.encode(case.params, carry.enc, obs, first)
@@ -278,7 +270,7 @@ def test_greedy_is_the_chain_of_argmaxes_of_the_whole_decoder(family):
     np.testing.assert_array_equal(play(case, explore=0.0)[0], chain)
 
 
-def plays_greedily(play):
+def assert_greedy(play):
     first, second = play(explore=0.0, seed=2), play(explore=0.0, seed=3)
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1].order, np.tile(np.arange(N), (B, 1)))
@@ -287,16 +279,16 @@ def plays_greedily(play):
 
 @cases
 def test_greedy_does_not_depend_on_the_key(family, kind):
-    plays_greedily(partial(play, build(family, kind)))
+    assert_greedy(partial(play, build(family, kind)))
 
 
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="Mava's MAT and Sable: evaluation samples although it is asked to be greedy",
+    reason="Mava's MAT and Sable: greedy evaluation samples",
 )
 def test_greedy_that_samples():
-    plays_greedily(lambda explore, seed: play(build("mat", "discrete"), seed=seed))
+    assert_greedy(lambda explore, seed: play(build("mat", "discrete"), seed=seed))
 
 
 def test_unavailable_actions_are_never_chosen():
@@ -309,14 +301,14 @@ def test_unavailable_actions_are_never_chosen():
 
 
 @pytest.mark.parametrize("family", ["mat", "sable"])
-def test_a_set_encoder_does_not_know_the_order_of_agents(family):
-    spec = world()
+def test_set_encoder_is_equivariant_to_agent_order(family):
+    spec = make_spec()
     module, network = FAMILIES[family]
     policy = module.policy(spec, dataclasses.replace(network, agent_id=False))
-    params, step = far_from_init(policy), time_step(spec)
+    params, step = random_params(policy), time_step(spec)
     order = jnp.asarray([[2, 0, 3, 1]] * B)
     moved = step.obs.replace(own=arrange(step.obs.own, order))
-    encode = highest(
+    encode = jit_precise(
         lambda obs: policy.encode(
             params,
             policy.carry(B).enc,
@@ -324,8 +316,9 @@ def test_a_set_encoder_does_not_know_the_order_of_agents(family):
             step.first[None],
         )
     )
-    for there, here in zip(encode(moved)[1:], encode(step.obs)[1:], strict=True):
-        np.testing.assert_allclose(there[0], arrange(here[0], order), atol=1e-5)
+    pairs = zip(encode(moved)[1:], encode(step.obs)[1:], strict=True)
+    for permuted, original in pairs:
+        np.testing.assert_allclose(permuted[0], arrange(original[0], order), atol=1e-5)
 
 
 def test_orders_are_permutations_and_restore_undoes_arrange():
@@ -339,7 +332,7 @@ def test_orders_are_permutations_and_restore_undoes_arrange():
     np.testing.assert_array_equal(arrange(x, None), x)
 
 
-def test_shuffled_agents_need_names():
+def test_shuffled_agents_need_agent_id():
     class Run:
         network = dataclasses.replace(MAT, agent_id=False)
         system = type("System", (), {"shuffle_agents": True})
@@ -347,4 +340,4 @@ def test_shuffled_agents_need_names():
     with pytest.raises(
         ConfigError, match=r"system\.shuffle_agents=True: needs network\.agent_id=true"
     ):
-        sequence_system(world(), build("mat", "discrete").policy, cast(Any, Run))
+        sequence_system(make_spec(), build("mat", "discrete").policy, cast(Any, Run))

@@ -1,3 +1,5 @@
+"""Orthogonal kernels: orthonormality, distribution and batching over seeds."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +15,8 @@ def test_columns_or_rows_are_orthonormal(shape):
     np.testing.assert_allclose(gram, np.eye(min(shape)), atol=2e-6)
 
 
-def test_no_direction_is_preferred():
-    """Haar: every entry has mean 0 and variance 1/n."""
+def test_entries_have_haar_moments():
+    """Check that every entry of a Haar matrix has mean 0 and variance 1/n."""
     kernels = jax.vmap(lambda k: orthogonal()(k, (4, 4)))(
         jax.random.split(jax.random.key(1), 4000)
     )
@@ -22,14 +24,14 @@ def test_no_direction_is_preferred():
     np.testing.assert_allclose((kernels**2).mean(0), np.full((4, 4), 0.25), atol=0.03)
 
 
-def test_seeds_batch_without_a_lapack_call():
-    """Two batched LAPACK QRs at once hang a CPU of two cores in jaxlib 0.10."""
+def test_vmap_over_seeds_calls_no_lapack():
+    """Two batched LAPACK QR decompositions at once deadlock a CPU of two cores in jaxlib 0.10."""
     init = jax.vmap(lambda k: orthogonal()(k, (8, 8)))
     text = jax.jit(init).lower(jax.random.split(jax.random.key(0), 3)).as_text()
     assert "lapack" not in text
     assert jnp.isfinite(init(jax.random.split(jax.random.key(0), 3))).all()
 
 
-def test_a_kernel_of_nothing_is_empty():
-    """A world without global features, read by a layer of its own."""
+def test_empty_shape_gives_empty_kernel():
+    """An environment without global features has such a layer."""
     assert orthogonal()(jax.random.key(0), (0, 4)).shape == (0, 4)

@@ -1,4 +1,4 @@
-"""The norms are Flax's in value, gradient and parameters, on one row and on many, whatever their offset."""
+"""LayerNorm and RMSNorm equal Flax's in values, gradients and parameters."""
 
 import flax.linen as nn
 import jax
@@ -14,7 +14,7 @@ PAIRS = [(LayerNorm, nn.LayerNorm(use_fast_variance=False)), (RMSNorm, nn.RMSNor
 
 @pytest.mark.parametrize(("ours", "flax"), PAIRS)
 @pytest.mark.parametrize("shape", [(7,), (3, 5, 32)])
-def test_values_and_gradients_are_those_of_flax(ours, flax, shape):
+def test_values_and_gradients_equal_flax(ours, flax, shape):
     keys = jax.random.split(jax.random.key(0), 4)
     x = 3.0 + 2.0 * jax.random.normal(keys[0], shape)
     params = flax.init(keys[1], x)
@@ -24,26 +24,27 @@ def test_values_and_gradients_are_those_of_flax(ours, flax, shape):
     )
     weight = jax.random.normal(keys[3], shape)
 
-    def value(module):
-        return jax.value_and_grad(
-            lambda p, x: jnp.sum(weight * module.apply(p, x) ** 2), argnums=(0, 1)
-        )(params, x)
+    def value_and_gradients(module):
+        def loss(params, x):
+            return jnp.sum(weight * module.apply(params, x) ** 2)
 
-    for got, want in zip(
-        jax.tree.leaves(value(ours())), jax.tree.leaves(value(flax)), strict=True
-    ):
-        np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-4)
+        return jax.value_and_grad(loss, argnums=(0, 1))(params, x)
+
+    actual = jax.tree.leaves(value_and_gradients(ours()))
+    expected = jax.tree.leaves(value_and_gradients(flax))
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("fn", [standardize, unit_rms])
-def test_scale_of_the_input_does_not_matter_and_a_constant_row_stays_finite(fn):
+def test_invariant_to_scale_and_finite_on_constant_rows(fn):
     x = jax.random.normal(jax.random.key(0), (4, 64))
     np.testing.assert_allclose(fn(50.0 * x), fn(x), atol=1e-4)
     grad = jax.grad(lambda x: fn(x).sum())(jnp.zeros((2, 8)))
     assert jnp.isfinite(grad).all() and jnp.isfinite(fn(jnp.zeros((2, 8)))).all()
 
 
-def test_row_mean_is_the_mean():
+def test_row_mean_equals_mean():
     x = jax.random.normal(jax.random.key(1), (6, 33)) + 100.0
     np.testing.assert_allclose(
         row_mean(x)[:, 0], np.asarray(x, np.float64).mean(-1), rtol=1e-6

@@ -1,4 +1,4 @@
-"""PPO on tiny worlds whose values are known: IPPO and MAPPO, with and without memory."""
+"""PPO on probes with known values: IPPO and MAPPO, with and without memory."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def make(module, env, *, memory="none", updates, **changes):
 
 
 def train(module, probe, *, updates, memory="none", **changes):
-    """The last rollout of training: its rows, their values in units of reward, the mean return."""
+    """Train; return the transitions, values and mean return of the last rollout."""
     env = make_probe(probe)
     system = make(module, env, memory=memory, updates=updates, **changes)
 
@@ -63,36 +63,32 @@ def train(module, probe, *, updates, memory="none", **changes):
         runner, experience, episodes = rollout(env, system, runner, ROWS, key)
         values = denormalize(runner.learner.value_stats, experience.steps.extras.value)
         learner, _ = system.update(runner.learner, experience, key)
-        return runner.replace(learner=learner), (
-            experience.steps,
-            values,
-            episodes["return"] / episodes["count"],
-        )
+        mean_return = episodes["return"] / episodes["count"]
+        return runner.replace(learner=learner), (experience.steps, values, mean_return)
 
     @jax.jit
     def run(key):
-        return jax.lax.scan(
-            iteration,
-            init_runner(env, system, ENVS, key),
-            jax.random.split(key, updates),
-        )[1]
+        runner = init_runner(env, system, ENVS, key)
+        keys = jax.random.split(key, updates)
+        _, results = jax.lax.scan(iteration, runner, keys)
+        return results
 
     return jax.tree.map(lambda x: x[-1], run(jax.random.key(0)))
 
 
-def test_a_reward_that_is_seen_is_the_value():
+def test_value_equals_an_observed_reward():
     steps, values, _ = train(ippo, "probe_observation", updates=60)
-    seen = steps.obs.own[..., -1]
-    np.testing.assert_allclose(values[steps.valid], seen[steps.valid], atol=0.05)
+    sign = steps.obs.own[..., -1]
+    np.testing.assert_allclose(values[steps.valid], sign[steps.valid], atol=0.05)
 
 
-def test_two_phases_are_worth_1_9_and_1():
+def test_two_phase_values_are_1_9_and_1():
     steps, values, _ = train(mappo, "probe_two_phase", updates=60)
     known = jnp.array([1.9, 1.0])[steps.obs.own[..., :2].argmax(-1)]
     np.testing.assert_allclose(values[steps.valid], known[steps.valid], atol=0.05)
 
 
-def test_a_time_limit_takes_nothing_from_the_value():
+def test_time_limit_does_not_reduce_the_value():
     steps, values, _ = train(
         ippo, "probe_two_phase_truncated", updates=150, gae_lambda=1.0
     )
@@ -100,11 +96,11 @@ def test_a_time_limit_takes_nothing_from_the_value():
 
 
 @pytest.mark.parametrize("memory", ["gru", pytest.param("ssm", marks=pytest.mark.slow)])
-def test_memory_carries_the_cue_past_a_death(memory):
+def test_memory_survives_a_death(memory):
     """Without memory, or with one that a death resets, the return is at most 3/4."""
     assert train(mappo, "probe_death", updates=100, memory=memory)[2] > 0.85
 
 
 def test_continuous_actions_reach_their_target():
-    """A free choice around the target costs 0.2; staying at 0, 0.21."""
+    """Initial noise around the target would cost 0.2, and the constant action 0 costs 0.21."""
     assert train(mappo, "probe_target", updates=100, entropy_coef=0.0)[2] > -0.05

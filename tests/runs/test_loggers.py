@@ -1,4 +1,4 @@
-"""Loggers: every row arrives, and none of them can stop or stall a run."""
+"""Loggers: every row is written, and no logger can stop or delay a run."""
 
 import json
 import math
@@ -23,8 +23,8 @@ def row(update=1, **metrics):
     }
 
 
-def test_rows_keep_every_seed_and_hold_no_nan(tmp_path):
-    logger = log.jsonl(tmp_path / "metrics.jsonl")
+def test_rows_contain_every_seed_and_no_nan(tmp_path):
+    logger = log.jsonl_logger(tmp_path / "metrics.jsonl")
     logger.log(row(loss=[0.5, math.nan], nested={"a": math.inf}))
     logger.close()
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -32,18 +32,18 @@ def test_rows_keep_every_seed_and_hold_no_nan(tmp_path):
     assert json.loads(line)["nested"] == {"a": None}
 
 
-def test_rows_are_on_disk_before_the_logger_is_closed(tmp_path):
-    log.jsonl(tmp_path / "metrics.jsonl").log(row())
+def test_rows_are_flushed_before_close(tmp_path):
+    log.jsonl_logger(tmp_path / "metrics.jsonl").log(row())
     assert len(log.read_rows(tmp_path / "metrics.jsonl")) == 1
 
 
-def test_a_line_that_was_cut_off_is_left_out(tmp_path):
+def test_an_incomplete_last_line_is_ignored(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps(row(1)) + "\n" + json.dumps(row(2))[:20])
     assert [r["update"] for r in log.read_rows(path)] == [1]
 
 
-def test_truncation_keeps_what_it_is_told_to(tmp_path):
+def test_truncation_keeps_the_selected_rows(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(row(i)) + "\n" for i in range(5)))
     log.truncate_rows(path, lambda r: r["update"] < 3)
@@ -60,23 +60,25 @@ def test_seeds_are_separate_scalars():
     }
 
 
-def failing(at=0):
+def failing_logger(successes=0):
     seen = []
 
     def write(r):
         seen.append(r)
-        if len(seen) > at:
+        if len(seen) > successes:
             raise ConnectionError("server gone")
 
     return Logger(write, lambda: None)
 
 
-@pytest.mark.parametrize("at", [0, 2])
-def test_a_failing_logger_is_named_once_and_the_others_go_on(tmp_path, at):
+@pytest.mark.parametrize("successes", [0, 2])
+def test_a_failing_logger_warns_once_and_the_others_continue(tmp_path, successes):
     warnings = []
-    good = log.guarded("good", lambda: log.jsonl(tmp_path / "m.jsonl"), warnings.append)
-    bad = log.guarded("bad", lambda: failing(at), warnings.append)
-    both = log.together({"bad": bad, "good": good})
+    good = log.guarded_logger(
+        "good", lambda: log.jsonl_logger(tmp_path / "m.jsonl"), warnings.append
+    )
+    bad = log.guarded_logger("bad", lambda: failing_logger(successes), warnings.append)
+    both = log.combined_logger([bad, good])
     for i in range(5):
         both.log(row(i))
     both.close()
@@ -87,7 +89,7 @@ def test_a_failing_logger_is_named_once_and_the_others_go_on(tmp_path, at):
 
 
 def survives(logger):
-    """Whether the run goes on after it logs a row."""
+    """Return True if logging a row raises no exception."""
     try:
         logger.log(row())
     except ConnectionError:
@@ -98,32 +100,32 @@ def survives(logger):
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="defective twin: a logger that is called directly stops the run",
+    reason="defective twin: an unguarded logger stops the run",
 )
 def test_a_failing_logger_without_guard():
-    assert survives(failing())
+    assert survives(failing_logger())
 
 
-def test_a_logger_that_cannot_start_is_harmless():
+def test_a_logger_that_cannot_start_warns():
     warnings = []
 
     def make():
         raise OSError("no such server")
 
-    logger = log.guarded("remote", make, warnings.append)
+    logger = log.guarded_logger("remote", make, warnings.append)
     logger.log(row())
     logger.close()
     assert len(warnings) == 1
 
 
-def test_a_slow_logger_costs_no_time_and_loses_rows_with_one_warning():
+def test_a_slow_logger_does_not_block_and_drops_rows_with_one_warning():
     warnings, hold, arrived = [], threading.Event(), []
 
     def make():
         hold.wait(10)
         return Logger(arrived.append, lambda: None)
 
-    logger = log.threaded("slow", make, warnings.append, size=3)
+    logger = log.threaded_logger("slow", make, warnings.append, size=3)
     start = time.monotonic()
     for i in range(10):
         logger.log(row(i))
@@ -134,9 +136,9 @@ def test_a_slow_logger_costs_no_time_and_loses_rows_with_one_warning():
     assert [r["update"] for r in arrived] == [0, 1, 2]
 
 
-def test_a_logger_that_hangs_for_good_does_not_hold_up_the_end():
+def test_closing_does_not_wait_for_a_hanging_logger():
     hold = threading.Event()
-    logger = log.threaded(
+    logger = log.threaded_logger(
         "hung",
         lambda: Logger(lambda r: hold.wait(60), lambda: None),
         print,
@@ -151,9 +153,9 @@ def test_a_logger_that_hangs_for_good_does_not_hold_up_the_end():
     hold.set()
 
 
-def test_threaded_rows_arrive_in_order_and_before_close_returns():
+def test_threaded_rows_are_in_order_and_written_before_close_returns():
     arrived = []
-    logger = log.threaded(
+    logger = log.threaded_logger(
         "fast", lambda: Logger(arrived.append, lambda: arrived.append("closed")), print
     )
     for i in range(20):
@@ -166,7 +168,7 @@ def test_threaded_rows_arrive_in_order_and_before_close_returns():
 
 
 def test_wandb_falls_back_to_offline(monkeypatch):
-    """A client whose server does not answer, as ``wandb.init`` reports it."""
+    """The client raises as ``wandb.init`` does for an unreachable server."""
     modes, logged, warnings = [], [], []
 
     class Client:
@@ -187,7 +189,7 @@ def test_wandb_falls_back_to_offline(monkeypatch):
             )
 
     monkeypatch.setitem(__import__("sys").modules, "wandb", Client)
-    logger = log.wandb("folder", "project", "online", "name", warnings.append)
+    logger = log.wandb_logger("folder", "project", "online", "name", warnings.append)
     logger.log(row(loss=[1.0, 2.0]))
     logger.close()
     assert modes == ["online", "offline"]
@@ -206,7 +208,7 @@ def test_tensorboard_writes_events(tmp_path):
     assert len(log.read_rows(tmp_path / "metrics.jsonl")) == 1
 
 
-def test_progress_is_plain_lines_where_there_is_no_terminal(monkeypatch, capsys):
+def test_progress_lines_are_plain_without_a_terminal(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     reporter = report.open_reporter(every_s=0.0)
     for line in ("one", "two"):

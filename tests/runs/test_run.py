@@ -17,11 +17,13 @@ from jmarl.config import ConfigError
 from jmarl.runs import loop
 from jmarl.runs import run as run_module
 from jmarl.runs.checkpoint import Checkpoints
+from jmarl.runs.evaluate_saved import evaluate_run
 from jmarl.runs.folder import resume_config
 from jmarl.runs.loggers import read_rows
-from jmarl.runs.run import evaluate_run, run
+from jmarl.runs.run import run
 from jmarl.training import programs
-from jmarl.training.train import assemble, train
+from jmarl.training.build import BuiltRun, build_run
+from jmarl.training.train import train
 
 
 toy.install()
@@ -33,9 +35,10 @@ def rows(folder, kind=None):
 
 def newest(folder, config):
     """The newest checkpoint of a run."""
-    env, system = assemble(config)
+    _, env, system = build_run(config)
     like = jax.eval_shape(
-        programs.programs(config, env, system).init, programs.seed_keys(config).init
+        programs.stage_programs(BuiltRun(config, env, system)).init,
+        programs.seed_keys(config).init,
     )
     checkpoints = Checkpoints(
         folder / "checkpoints", keep=9, verify=True, warn=pytest.fail, read_only=True
@@ -124,9 +127,9 @@ def test_the_command_line_and_the_pure_function_train_the_same(finished):
 def evaluated_again(folder, config, number):
     """The row that evaluation ``number`` gives for the parameters of the newest checkpoint."""
     restored = newest(folder, config)
-    env, system = assemble(config)
-    plain = programs.programs(config, env, system)
-    keys = programs.seed_keys(config).at(number)
+    _, env, system = build_run(config)
+    plain = programs.stage_programs(BuiltRun(config, env, system))
+    keys = programs.seed_keys(config).of_evaluation(number)
     params = restored.state.runner.learner.params
     return loop.mean_results(
         jax.device_get(jax.jit(plain.evaluate)(restored.state.best, params, keys, 0)[1])
@@ -158,7 +161,7 @@ def test_the_evaluated_parameters_are_the_saved_ones(tmp_path):
 def test_the_evaluated_parameters_are_one_chunk_old(tmp_path, monkeypatch):
     before = {}
 
-    def advance(s, state, at, real=loop.advance):
+    def advance(s, state, at, real=loop.train_chunk):
         before["params"] = jax.tree.map(np.array, state.runner.learner.params)
         return real(s, state, at)
 
@@ -170,7 +173,7 @@ def test_the_evaluated_parameters_are_one_chunk_old(tmp_path, monkeypatch):
         )
         return after.replace(runner=state.runner), at, score
 
-    monkeypatch.setattr(loop, "advance", advance)
+    monkeypatch.setattr(loop, "train_chunk", advance)
     monkeypatch.setattr(loop, "evaluate", evaluate)
     config = toy.config(run_dir=str(tmp_path / "run"), **MANY)
     assert run(config) == 0
@@ -231,8 +234,8 @@ def test_throughput_is_without_compilation(tmp_path, monkeypatch):
 def test_throughput_with_compilation(monkeypatch):
     slow_to_compile(monkeypatch)
     config = toy.config()
-    env, system = assemble(config)
-    plain = programs.programs(config, env, system)
+    _, env, system = build_run(config)
+    plain = programs.stage_programs(BuiltRun(config, env, system))
     state = jax.jit(plain.init)(programs.seed_keys(config).init)
     start = time.monotonic()
     jax.block_until_ready(jax.jit(plain.chunk)(state.runner))
@@ -306,7 +309,7 @@ def test_running_out_of_memory_says_what_to_try(tmp_path, monkeypatch, capsys):
             "RESOURCE_EXHAUSTED: Out of memory allocating 1.4T"
         )
 
-    monkeypatch.setattr(loop, "advance", advance)
+    monkeypatch.setattr(loop, "train_chunk", advance)
     assert run(toy.config(run_dir=str(tmp_path / "run"))) == 3
     assert "try num_envs=4" in capsys.readouterr().err
 
@@ -315,7 +318,7 @@ def test_a_crash_leaves_its_reason_and_its_traceback(tmp_path, monkeypatch):
     def advance(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(loop, "advance", advance)
+    monkeypatch.setattr(loop, "train_chunk", advance)
     with pytest.raises(RuntimeError, match="a bug"):
         run(toy.config(run_dir=str(tmp_path / "run")))
     status = json.loads((tmp_path / "run" / "status.json").read_text())
@@ -325,13 +328,13 @@ def test_a_crash_leaves_its_reason_and_its_traceback(tmp_path, monkeypatch):
 def signal_after(monkeypatch, update):
     """Send this process a SIGTERM as soon as ``update`` is done."""
 
-    def advance(s, state, at, real=loop.advance):
+    def advance(s, state, at, real=loop.train_chunk):
         state, at = real(s, state, at)
         if at.update == update:
             os.kill(os.getpid(), signal.SIGTERM)
         return state, at
 
-    monkeypatch.setattr(loop, "advance", advance)
+    monkeypatch.setattr(loop, "train_chunk", advance)
 
 
 @pytest.mark.parametrize("update", [3, 4])
@@ -359,10 +362,10 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch, capsys, upd
 
 
 def no_compilation(monkeypatch):
-    def compile_programs(*_, **__):
+    def compile_run(*_, **__):
         pytest.fail("compiled")
 
-    monkeypatch.setattr(run_module, "compile_programs", compile_programs)
+    monkeypatch.setattr(run_module, "compile_run", compile_run)
 
 
 def test_a_finished_run_that_has_no_absolute_metric_compiles_nothing_on_resume(
@@ -394,13 +397,10 @@ def test_a_signal_during_the_absolute_metric_ends_it_and_it_is_begun_anew(
     def absolute_metric(s, state, at, real=run_module.absolute_metric):
         def evaluate(*args):
             os.kill(os.getpid(), signal.SIGTERM)
-            return s.programs[-1].evaluate(*args)
+            return s.programs.evaluate(*args)
 
-        return real(
-            s._replace(programs=(s.programs[-1]._replace(evaluate=evaluate),)),
-            state,
-            at,
-        )
+        programs = s.programs._replace(evaluate=evaluate)
+        return real(s._replace(programs=programs), state, at)
 
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "absolute_metric", absolute_metric)
@@ -418,20 +418,22 @@ def test_the_seed_of_an_evaluation_has_keys_of_its_own(finished, seed):
 
 
 def test_a_longer_run_has_another_schedule_and_says_so():
-    config = toy.config(system=types.SimpleNamespace(anneal_lr=True))
-    assert run_module._new_schedule(config, 512) == ""
-    assert "total_timesteps was 100 and is 512" in run_module._new_schedule(config, 100)
+    config = toy.config(system=types.SimpleNamespace(anneals_lr=True))
+    assert run_module._schedule_change(config, 512) == ""
+    assert "total_timesteps changed from 100 to 512" in run_module._schedule_change(
+        config, 100
+    )
 
 
 def test_a_signal_during_compilation_ends_the_run_right_after_it(
     tmp_path, monkeypatch, capsys
 ):
-    def compile_programs(*args, real=run_module.compile_programs, **options):
+    def compile_run(*args, real=run_module.compile_run, **options):
         os.kill(os.getpid(), signal.SIGUSR1)
         return real(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "compile_programs", compile_programs)
+        patch.setattr(run_module, "compile_run", compile_run)
         assert run(toy.config(run_dir=str(tmp_path / "run"))) == 75
     assert rows(tmp_path / "run") == []
     assert run(resume_config(str(tmp_path / "run"))) == 0

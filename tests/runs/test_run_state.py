@@ -16,13 +16,13 @@ from jmarl.config import ConfigError
 from jmarl.runs import folder as run_folder
 from jmarl.runs import loop
 from jmarl.runs import progress as report
-from jmarl.runs.exit_codes import STOPPING, stop_requests
+from jmarl.runs.exit_codes import STOP_SIGNALS, stop_requests
 from jmarl.training import programs
 
 
 def schedule(config, at=None):
     """Updates at which evaluations and checkpoints happen, by the loop's own rules."""
-    at = at or loop.start(config)
+    at = at or loop.initial_progress(config)
     evaluated, saved = [], []
     while True:
         if loop.evaluation_is_due(config, at):
@@ -181,7 +181,7 @@ def test_resuming_as_another_run_is_refused_by_name(tmp_path, override):
         ("{system_name: toy, system: {}, network: {}}", "missing; give it a value"),
         (
             "{system_name: none, system: {}, network: {}}",
-            "system_name='none': no such system",
+            "system_name='none': unknown system",
         ),
     ],
 )
@@ -259,7 +259,7 @@ def test_a_reader_never_sees_half_a_status(tmp_path):
     assert states == {"running"}
 
 
-@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_is_a_request_and_the_handlers_found_are_put_back(number):
     before = signal.getsignal(number)
     with stop_requests() as stop:
@@ -299,13 +299,15 @@ def test_an_interval_covers_the_truth_as_often_as_it_says():
     ):
         covered = [
             low <= truth <= high
-            for _, low, high in (report.interval(draw() * 1.0) for _ in range(400))
+            for _, low, high in (
+                report.confidence_interval(draw() * 1.0) for _ in range(400)
+            )
         ]
         assert 0.91 < np.mean(covered) < 0.98
 
 
 def test_an_interval_of_episodes_all_won_is_not_a_point():
-    mean, low, high = report.interval(np.ones(64))
+    mean, low, high = report.confidence_interval(np.ones(64))
     assert mean == 1.0 == high and 0.9 < low < 0.97
 
 
@@ -314,4 +316,4 @@ def test_an_interval_of_episodes_all_won_is_not_a_point():
     [(5, "0:05"), (65, "1:05"), (3723, "1:02:03"), (float("nan"), "?")],
 )
 def test_durations(seconds, text):
-    assert report.duration(seconds) == text
+    assert report.duration_text(seconds) == text

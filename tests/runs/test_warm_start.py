@@ -21,9 +21,10 @@ from jmarl.runs.evaluate_saved import evaluate_run, transfer_run
 from jmarl.runs.run import run
 from jmarl.runs.warm_start import apply_warm_start, load_warm_start
 from jmarl.training import programs
-from jmarl.training.anakin import drop_env_state, init_runner, next_runner
-from jmarl.training.compatibility import ADVICE, Side, check_acting, check_fit
-from jmarl.training.train import assemble, train
+from jmarl.training.anakin import continue_in_env, drop_env_state, init_runner
+from jmarl.training.build import BuiltRun, build_run
+from jmarl.training.compatibility import TEAM_SIZE_ADVICE, check_acting, check_fit
+from jmarl.training.train import train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,12 +83,12 @@ BAD = [
     (
         (0.5, 0.5),
         {"env": {"name": "other"}},
-        "curriculum.stages='team_1': the last stage must be the world of the run",
+        "curriculum.stages='team_1': the last stage must be the environment of the run",
     ),
     (
         (0.1, 0.9),
         {},
-        "eval.every=128: gives 4 evaluations, and each of 2 stages ends with one; total_timesteps must be at least 640",
+        "eval.every=128: gives 4 evaluations, but each of 2 stages must end with one; total_timesteps must be at least 640",
     ),
 ]
 
@@ -133,7 +134,7 @@ def test_a_curriculum_is_a_choice_or_a_list():
             [*words, f"curriculum.stages={pair.replace('5v5', '5x5')}"],
         )
     with pytest.raises(
-        ConfigError, match=r"^curriculum=5v5: no such choice; the nearest is 5v5_20v20"
+        ConfigError, match=r"^curriculum=5v5: unknown choice; did you mean 5v5_20v20"
     ):
         jmarl.load_config("spectra_qmix_plus", [*words, "curriculum=5v5"])
 
@@ -197,12 +198,12 @@ def counted(tree, start):
     ("system", "reset"), [("vdn", True), ("ippo", True), ("ippo", False)]
 )
 def test_the_next_stage_has_what_was_learnt_and_all_else_anew(system, reset):
-    small, large = (assemble(config(system, f"cue_{n}")) for n in (2, 3))
+    small, large = (build_run(config(system, f"cue_{n}"))[1:] for n in (2, 3))
     before = init_runner(*small, 8, jax.random.key(0))
     before = before.replace(
         learner=counted(before.learner, 1), env_steps=jnp.uint32(77_000)
     )
-    after = next_runner(*large, 8, drop_env_state(before), reset_optimizer=reset)
+    after = continue_in_env(*large, 8, drop_env_state(before), reset_optimizer=reset)
     fresh = init_runner(*large, 8, before.key)
     handed = {"vdn": ("params", "target"), "ippo": ("params", "value_stats")}[system]
     same = jax.tree_util.Partial(jax.tree.map, np.testing.assert_array_equal)
@@ -244,20 +245,22 @@ def test_a_mixer_that_depends_on_the_size_is_named_with_what_does_not():
         )
     text = str(error.value)
     assert text.startswith("curriculum.stages=cue_2: parameter params/mixer/params/")
-    assert text.endswith(f"it depends on the size of the team; {ADVICE}")
+    assert text.endswith(
+        f"its shape depends on the size of the team; {TEAM_SIZE_ADVICE}"
+    )
 
 
 def saved(folder, config, start=1):
     """A run folder whose checkpoint holds other numbers in every leaf."""
     folder.mkdir()
     run_folder.write_config(folder, config)
-    plain = programs.programs(config, *assemble(config))
+    plain = programs.stage_programs(build_run(config))
     state = counted(plain.init(programs.seed_keys(config).init), start)
     checkpoints = Checkpoints(
         folder / "checkpoints", keep=1, verify=True, warn=pytest.fail
     )
     meta = {
-        "position": loop.start(config)._asdict(),
+        "position": loop.initial_progress(config)._asdict(),
         "score": None,
         "versions": run_folder.versions(),
     }
@@ -270,10 +273,10 @@ def saved(folder, config, start=1):
 def test_a_run_begins_with_the_parameters_of_another(system, seeds, ours, tmp_path):
     source = saved(tmp_path / "source", config(system, "cue_2", num_seeds=seeds))
     new = config(system, "cue_3", num_seeds=ours, init_from=str(tmp_path / "source"))
-    env, made = assemble(new)
-    plain = programs.programs(new, env, made)
+    _, env, made = build_run(new)
+    plain = programs.stage_programs(BuiltRun(new, env, made))
     fresh = plain.init(programs.seed_keys(new).init)
-    learner = apply_warm_start(fresh, load_warm_start(new, env, made)).runner.learner
+    learner = apply_warm_start(fresh, load_warm_start(BuiltRun(new, env, made))).runner.learner
     expected = {"params": source.best.params}
     expected |= {"target": source.best.params} if system == "vdn" else {}
     expected |= (
@@ -344,18 +347,18 @@ def test_a_run_that_begins_so_says_so_and_reads_the_source_until_it_has_a_checkp
         (
             {"num_seeds": 3},
             {"num_seeds": 2},
-            "has 3 seeds and this run 2; make it num_seeds=3, or name a run of one",
+            "has 3 seeds and this run 2; set num_seeds=3, or name a run with one seed",
         ),
         (
             {},
             {"env": {"name": "bandit_of_4"}},
-            "parameter params/logits is float32[4] for bandit_of_4 and float32[3] for bandit_2; what a unit observes",
+            "parameter params/logits is float32[4] for bandit_of_4 and float32[3] for bandit_2; observations or actions of a unit",
         ),
         (
             {},
             {"network": toy.Network(width=2)},
             "parameter params/bias is float32[2] for bandit_3 and float32[1] for bandit_2; "
-            "the networks differ (network.width=2 and 1); choose the same",
+            "the networks differ (network.width=2 and 1); use the same",
         ),
         (None, {}, "no run folder (it has no config.yaml)"),
     ],
@@ -364,7 +367,7 @@ def test_parameters_that_cannot_begin_a_run_are_refused(
     theirs, ours, message, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
-        run_module, "compile_programs", lambda *_, **__: pytest.fail("compiled")
+        run_module, "compile_run", lambda *_, **__: pytest.fail("compiled")
     )
     if theirs is not None:
         saved(
@@ -392,7 +395,7 @@ def test_a_run_that_has_saved_nothing_yet_gives_no_parameters(tmp_path):
     with pytest.raises(
         ConfigError, match=f"^init_from={tmp_path}: holds no checkpoint yet"
     ):
-        load_warm_start(new, *assemble(new))
+        load_warm_start(build_run(new))
 
 
 def test_the_pure_function_reads_no_folder():
@@ -417,15 +420,15 @@ def test_one_table_of_worlds_agrees_with_an_evaluation(tmp_path, capsys):
     assert evaluate_run(str(tmp_path / "run"), episodes=32, json=files[1]) == 0
     table, alone = (json.loads(open(file).read()) for file in files)
     assert table["trained_on"] == ["bandit_2"]
-    assert table["worlds"]["bandit_2"] == alone
-    assert table["worlds"]["bandit_3"]["results"]["greedy"]["return"][1]["mean"] == 1.0
+    assert table["envs"]["bandit_2"] == alone
+    assert table["envs"]["bandit_3"]["results"]["greedy"]["return"][1]["mean"] == 1.0
 
 
 def test_a_mixer_that_binds_learning_to_a_team_does_not_bind_acting():
     """The agents' parameters fit both sizes, and those of QMIX's mixer only their own."""
     sizes = ["network.embed_dim=8", "num_envs=8", "total_timesteps=512"]
     here, there = (
-        Side(config, *assemble(config))
+        build_run(config)
         for config in (
             jmarl.load_config("spectra_qmix", [f"env=smax_{name}", *sizes])
             for name in ("2v2", "3v3")
@@ -444,7 +447,7 @@ def test_a_mixer_that_binds_learning_to_a_team_does_not_bind_acting():
             "envs=bandit_of_4: parameter params/logits is float32[4] for bandit_of_4 and float32[3] for bandit_2",
         ),
         ("bandit_3,bandit_x", "envs=bandit_x: unknown environment"),
-        (",", "envs=',': must name a world"),
+        (",", "envs=',': must name an environment"),
     ],
 )
 def test_a_world_that_needs_other_parameters_is_refused_before_any_is_played(

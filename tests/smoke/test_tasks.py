@@ -41,7 +41,7 @@ def test_a_task_trains_and_evaluates(task):
     assert metrics["eval"]["greedy"]["return"].shape == (2, 2)
 
 
-def test_the_protocol_is_the_papers():
+def test_the_protocol_is_that_of_the_paper():
     config = jmarl.load_config("mam_ppo", ["experiment=rware_tiny-2ag"])
     assert config.env["name"] == "rware_tiny-2ag"
     assert (config.total_timesteps, config.num_seeds, config.eval.episodes) == (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jmarl.cli import commands as cli
-from jmarl.cli.launch import exit_code
+from jmarl.cli.process import exit_code
 
 
 TINY = (

@@ -1,4 +1,4 @@
-"""The laws of the Mamba blocks: stepping is the parallel form, causal, sealed at resets, initialized as specified."""
+"""Mamba blocks: steps equal the whole sequence, causality, resets and initial values."""
 
 from dataclasses import replace
 
@@ -12,6 +12,7 @@ from jmarl.ssm import S6, BiMamba, CrossMamba, Mamba, MambaConfig, MambaState
 
 D = 8
 SMALL = MambaConfig(d_state=4, d_conv=3, delta_rank=2, impl="ref")
+LOWER_TRIANGLE = np.tril(np.ones((6, 6), bool))
 
 
 def normal(*shape, seed=0):
@@ -19,12 +20,12 @@ def normal(*shape, seed=0):
 
 
 def scaled(params, factor=1.5):
-    """Weights away from their initial scale, where a wrong form no longer hides in small numbers."""
+    """Scale weights, so that errors are not hidden by small initial values."""
     return jax.tree.map(lambda p: p * factor if p.ndim > 1 else p, params)
 
 
 def apply(module, *args, **options):
-    """``module.apply``, compiled: an eager call compiles every operation on its own."""
+    """Compile ``module.apply``; an eager call compiles each operation separately."""
     return jax.jit(lambda args, options: module.apply(*args, **options))(args, options)
 
 
@@ -50,7 +51,7 @@ def random_state(module, batch=(3,)):
 
 
 def stepped(module, params, args, state, first=None):
-    """Run the step form along the sequence; the context of a cross block is computed beforehand."""
+    """Run position by position; the context of a cross block is computed before."""
     context = jax.jit(lambda x: module.apply(params, x, method="context"))
     xs = args[:1] + tuple(context(x) for x in args[1:])
 
@@ -68,7 +69,7 @@ def stepped(module, params, args, state, first=None):
     "taps, length, with_first", [(3, 6, True), (5, 3, True), (1, 4, False)]
 )
 @pytest.mark.parametrize("cls", [Mamba, CrossMamba])
-def test_stepping_equals_the_parallel_form(cls, taps, length, with_first):
+def test_steps_equal_whole_sequence(cls, taps, length, with_first):
     config = replace(SMALL, d_conv=taps)
     module, params, args = build(cls, config, length)
     state = random_state(module)
@@ -82,7 +83,7 @@ def test_stepping_equals_the_parallel_form(cls, taps, length, with_first):
     assert_close((y_steps, last_steps), (y, last))
 
 
-def test_a_sequence_may_be_split_and_its_state_handed_on():
+def test_split_sequence_with_carried_state_equals_whole():
     module, params, (x,) = build(Mamba, length=7)
     first = jnp.zeros((3, 7), bool).at[:, 4].set(True)
     y, last = apply(module, params, x, first=first)
@@ -91,8 +92,8 @@ def test_a_sequence_may_be_split_and_its_state_handed_on():
     assert_close((jnp.concatenate([y1, y2], 1), end), (y, last))
 
 
-def reach(function, x):
-    """Which output positions depend on which input positions."""
+def dependence(function, x):
+    """Return a matrix: True where an output position depends on an input position."""
     weight = normal(*x.shape, seed=9)
     jacobian = jax.jit(jax.jacrev(lambda x: (function(x) * weight).sum(-1)))(x)
     return np.abs(jacobian).max(-1) > 0
@@ -100,33 +101,30 @@ def reach(function, x):
 
 def test_causal():
     module, params, (x,) = build(Mamba, batch=())
-    assert (
-        reach(lambda x: module.apply(params, x)[0], x) == np.tril(np.ones((6, 6), bool))
-    ).all()
+    actual = dependence(lambda x: module.apply(params, x)[0], x)
+    np.testing.assert_array_equal(actual, LOWER_TRIANGLE)
 
 
-def test_cross_reads_the_second_sequence_at_its_own_position_only():
+def test_cross_reads_second_sequence_at_own_position_only():
     module, params, (x, x2) = build(CrossMamba, batch=())
-    assert (
-        reach(lambda x: module.apply(params, x, x2)[0], x)
-        == np.tril(np.ones((6, 6), bool))
-    ).all()
-    assert (
-        reach(lambda x2: module.apply(params, x, x2)[0], x2) == np.eye(6, dtype=bool)
-    ).all()
+    on_first = dependence(lambda x: module.apply(params, x, x2)[0], x)
+    np.testing.assert_array_equal(on_first, LOWER_TRIANGLE)
+    on_second = dependence(lambda x2: module.apply(params, x, x2)[0], x2)
+    np.testing.assert_array_equal(on_second, np.eye(6, dtype=bool))
 
 
 @pytest.mark.parametrize("cls", [Mamba, CrossMamba])
-def test_nothing_leaks_across_a_reset(cls):
-    """Neither through the state nor through the taps of the convolution."""
+def test_reset_blocks_dependence(cls):
+    """A reset clears the state and the taps of the convolution."""
     module, params, (x, *rest) = build(cls, batch=())
     first = jnp.arange(6) == 3
-    dependence = reach(lambda x: module.apply(params, x, *rest, first=first)[0], x)
-    same = (np.arange(6)[:, None] >= 3) == (np.arange(6)[None] >= 3)
-    assert (dependence == (np.tril(np.ones((6, 6), bool)) & same)).all()
+    actual = dependence(lambda x: module.apply(params, x, *rest, first=first)[0], x)
+    after_reset = np.arange(6) >= 3
+    same_sequence = after_reset[:, None] == after_reset[None]
+    np.testing.assert_array_equal(actual, LOWER_TRIANGLE & same_sequence)
 
 
-def test_a_reset_at_the_start_forgets_the_given_state():
+def test_reset_at_start_ignores_given_state():
     module, params, (x,) = build(Mamba)
     first = jnp.zeros((3, 6), bool).at[:, 0].set(True)
     assert_close(
@@ -136,35 +134,41 @@ def test_a_reset_at_the_start_forgets_the_given_state():
 
 
 @pytest.mark.parametrize("mode", ["sum", "mam"])
-def test_bidirectional_sees_everything_with_the_weights_of_one_direction(mode):
+def test_bidirectional_depends_on_all_positions_with_weights_of_one_direction(mode):
     module, params, (x,) = build(BiMamba, batch=(), bi_mode=mode)
-    assert reach(lambda x: module.apply(params, x), x).all()
-    count = lambda p: sum(leaf.size for leaf in jax.tree.leaves(p))  # noqa: E731
-    one_way = jax.eval_shape(Mamba(D, SMALL).init, jax.random.key(0), x)
-    assert count(params) == count(one_way)
+    assert dependence(lambda x: module.apply(params, x), x).all()
+    one_direction = jax.eval_shape(Mamba(D, SMALL).init, jax.random.key(0), x)
+    assert parameter_count(params) == parameter_count(one_direction)
 
 
 @pytest.mark.parametrize("mode", ["sum", "mam"])
 def test_bidirectional_forms(mode):
-    """sum: S(u) + flip S(flip u). mam: f flip(S(flip f)), the second pass over the output of the first."""
+    """sum: S(u) + flip(S(flip(u))). mam: f * flip(S(flip(f))) with f = S(u)."""
     module, params, (x,) = build(BiMamba, bi_mode=mode)
 
     @jax.jit
-    def by_hand(params, x):
+    def expected(params, x):
         bound = module.bind(params)
         u = bound.norm_in(x)
-        f, _ = bound.block(u)
-        back, _ = bound.block(jnp.flip(u if mode == "sum" else f, 1))
-        return bound.norm_out(
-            x + (f + jnp.flip(back, 1) if mode == "sum" else f * jnp.flip(back, 1))
-        )
+        forward, _ = bound.block(u)
+        second_input = u if mode == "sum" else forward
+        backward, _ = bound.block(jnp.flip(second_input, 1))
+        backward = jnp.flip(backward, 1)
+        y = forward + backward if mode == "sum" else forward * backward
+        return bound.norm_out(x + y)
 
-    assert_close(apply(module, params, x), by_hand(params, x))
+    assert_close(apply(module, params, x), expected(params, x))
 
 
-def test_an_unknown_bi_mode_is_named():
-    with pytest.raises(ValueError, match="vim"):
+def test_unknown_bi_mode_raises():
+    with pytest.raises(
+        ValueError, match="bi_mode=vim: unknown form; expected sum or mam"
+    ):
         build(BiMamba, bi_mode="vim")
+
+
+def parameter_count(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 @pytest.mark.parametrize("cross", [False, True])
@@ -175,7 +179,7 @@ def test_parameter_count(cross):
     params = jax.eval_shape(S6(d, cross=cross).init, jax.random.key(0), x, C)
     projection = E * (R + N) if cross else E * (R + 2 * N)
     expected = 2 * d * E + (K + 1) * E + projection + R * E + E + E * N + E + E * d
-    assert sum(p.size for p in jax.tree.leaves(params)) == expected
+    assert parameter_count(params) == expected
 
 
 def test_initial_values():

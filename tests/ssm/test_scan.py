@@ -1,4 +1,4 @@
-"""The laws of the selective scan: one function, however it is computed, cut, batched or placed."""
+"""The selective scan: equal results for every implementation, tiling, batching and sharding."""
 
 import functools
 
@@ -14,19 +14,33 @@ from jmarl.ssm.recompute import make_plan
 
 E, N = 8, 4
 NAMES = ("u", "dt", "A", "B", "C", "D", "h0")
+PER_POSITION = ("u", "dt", "B", "C")
+
+
+def run_scan(values, **options):
+    return selective_scan(**{**values, **options})
 
 
 def inputs(batch=(5,), length=7, seed=0, dtype=np.float32):
     rng = np.random.default_rng(seed)
-    normal = lambda *shape: rng.standard_normal(shape).astype(dtype)  # noqa: E731
-    dt = np.exp(rng.uniform(np.log(1e-3), np.log(0.5), (*batch, length, E))).astype(
-        dtype
-    )
+
+    def normal(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    log_dt = rng.uniform(np.log(1e-3), np.log(0.5), (*batch, length, E))
+    dt = np.exp(log_dt).astype(dtype)
     A = -np.exp(normal(N, E))
-    B, C = normal(*batch, length, N), normal(*batch, length, N)
+    B = normal(*batch, length, N)
+    C = normal(*batch, length, N)
     return {
-        "u": normal(*batch, length, E), "dt": dt, "A": A, "B": B, "C": C, "D": normal(E), "h0": normal(*batch, N, E)
-    }  # fmt: skip
+        "u": normal(*batch, length, E),
+        "dt": dt,
+        "A": A,
+        "B": B,
+        "C": C,
+        "D": normal(E),
+        "h0": normal(*batch, N, E),
+    }
 
 
 def resets(batch=(5,), length=7, seed=1):
@@ -35,22 +49,19 @@ def resets(batch=(5,), length=7, seed=1):
 
 def weights(values, seed=2):
     rng = np.random.default_rng(seed)
-    draw = lambda shape: rng.standard_normal(shape).astype(values["u"].dtype)  # noqa: E731
-    return draw(values["u"].shape), draw(values["h0"].shape)
+    like = (values["u"], values["h0"])
+    return tuple(rng.standard_normal(x.shape).astype(x.dtype) for x in like)
 
 
 def value_and_gradients(values, weight, reset=None, impl="ref"):
-    """(y, h_last) and the gradients of a random projection of both, by name."""
+    """Return (y, h_last) and the gradients of a weighted sum of both, by name."""
 
     @jax.jit
     def call(values, weight):
-        def run(v):
-            return selective_scan(
-                *(v[n] for n in NAMES[:6]), h0=v["h0"], reset=reset, impl=impl
-            )
-
+        run = functools.partial(run_scan, reset=reset, impl=impl)
         out, vjp = jax.vjp(run, values)
-        return out, vjp(weight)[0]
+        (gradients,) = vjp(weight)
+        return out, gradients
 
     return jax.tree.map(np.asarray, call(values, weight))
 
@@ -65,20 +76,20 @@ def error(x, reference):
     return np.abs(x - reference).max() / np.abs(reference).max()
 
 
-def small_cuts(monkeypatch, tile=4, chunk=3):
-    monkeypatch.setitem(
-        scan.CHOICES, "cpu", scan.Choice("xla", tile_states=tile * E * N, chunk=chunk)
-    )
+def small_tiles(monkeypatch, tile=4, chunk=3):
+    tile_states = tile * E * N
+    defaults = scan.PlatformDefaults("xla", tile_states=tile_states, chunk=chunk)
+    monkeypatch.setitem(scan.PLATFORM_DEFAULTS, "cpu", defaults)
 
 
 @pytest.mark.parametrize(
     "batch, length, with_reset", [(5, 1, False), (11, 10, False), (11, 10, True)]
 )
 @pytest.mark.parametrize("impl", ["ref", "assoc", "xla"])
-def test_every_implementation_equals_the_float64_reference(
+def test_implementations_equal_float64_reference(
     impl, batch, length, with_reset, monkeypatch
 ):
-    small_cuts(monkeypatch)
+    small_tiles(monkeypatch)
     values = inputs((batch,), length)
     weight = weights(values)
     reset = resets((batch,), length) if with_reset else None
@@ -87,120 +98,105 @@ def test_every_implementation_equals_the_float64_reference(
     assert y64.dtype == np.float64
     assert error(y, y64) < 2e-6
     assert error(h, h64) < 2e-6
-    assert {
-        name: error(gradients[name], gradients64[name]) < 5e-6 for name in NAMES
-    } == dict.fromkeys(NAMES, True)
+    errors = {name: error(gradients[name], gradients64[name]) for name in NAMES}
+    assert max(errors.values()) < 5e-6, errors
 
 
-def test_the_hand_written_gradient_is_exact_in_float64(monkeypatch):
-    small_cuts(monkeypatch)
+def test_custom_gradient_equals_autodiff_in_float64(monkeypatch):
+    small_tiles(monkeypatch)
     values = inputs((6,), 8)
     weight, reset = weights(values), resets((6,), 8)
-    _, ours = exact(values, weight, reset, "xla")
+    _, custom = exact(values, weight, reset, "xla")
     _, autodiff = exact(values, weight, reset, "ref")
-    assert max(error(ours[name], autodiff[name]) for name in NAMES) < 1e-13
+    assert max(error(custom[name], autodiff[name]) for name in NAMES) < 1e-13
 
 
 @pytest.mark.parametrize("tile, chunk", [(1, 1), (3, 4), (64, 2)])
-def test_the_result_does_not_depend_on_the_cuts(tile, chunk, monkeypatch):
+def test_result_does_not_depend_on_tiles_and_chunks(tile, chunk, monkeypatch):
     values = inputs((9,), 11)
     weight, reset = weights(values), resets((9,), 11)
     whole = value_and_gradients(values, weight, reset, "xla")
-    small_cuts(monkeypatch, tile, chunk)
+    small_tiles(monkeypatch, tile, chunk)
     cut = value_and_gradients(values, weight, reset, "xla")
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-5), whole, cut
-    )
+    assert_close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
+    jax.tree.map(assert_close, whole, cut)
 
 
 @pytest.mark.parametrize("impl", ["ref", "assoc", "xla"])
-def test_a_sequence_may_be_split_and_its_state_handed_on(impl):
+def test_split_sequence_with_carried_state_equals_whole(impl):
     values, reset = inputs(length=9), resets(length=9)
 
-    def part(s):
-        return {
-            n: values[n][:, s] if n in ("u", "dt", "B", "C") else values[n]
-            for n in NAMES[:6]
-        }
+    def part(positions):
+        cut = {name: values[name][:, positions] for name in PER_POSITION}
+        return {**values, **cut}
 
-    y, h = selective_scan(**part(slice(None)), h0=values["h0"], reset=reset, impl=impl)
-    y1, h1 = selective_scan(
-        **part(slice(0, 4)), h0=values["h0"], reset=reset[:, :4], impl=impl
-    )
-    y2, h2 = selective_scan(
-        **part(slice(4, None)), h0=h1, reset=reset[:, 4:], impl=impl
-    )
+    y, h = run_scan(values, reset=reset, impl=impl)
+    y1, h1 = run_scan(part(slice(0, 4)), reset=reset[:, :4], impl=impl)
+    second = part(slice(4, None))
+    y2, h2 = run_scan(second, h0=h1, reset=reset[:, 4:], impl=impl)
     np.testing.assert_allclose(jnp.concatenate([y1, y2], 1), y, atol=2e-6)
     np.testing.assert_allclose(h2, h, atol=2e-6)
 
 
-def test_stepping_equals_the_scan():
+def test_steps_equal_scan():
     values, reset = inputs(), resets()
-    y, last = selective_scan(
-        *(values[n] for n in NAMES[:6]), h0=values["h0"], reset=reset, impl="ref"
-    )
+    y, last = run_scan(values, reset=reset, impl="ref")
     h = values["h0"]
     for t in range(y.shape[1]):
         h = jnp.where(reset[:, t, None, None], 0.0, h)
-        u, dt, B, C = (values[n][:, t] for n in ("u", "dt", "B", "C"))
+        u, dt, B, C = (values[name][:, t] for name in PER_POSITION)
         y_t, h = selective_step(h, u, dt, values["A"], B, C, values["D"])
         np.testing.assert_allclose(y_t, y[:, t], atol=1e-6)
     np.testing.assert_allclose(h, last, atol=1e-6)
 
 
 @pytest.mark.parametrize("impl", ["ref", "assoc", "xla"])
-def test_causal_and_sealed_at_a_reset(impl):
+def test_causal_and_blocked_at_reset(impl):
     values = {name: jnp.asarray(x) for name, x in inputs((1,), 6).items()}
     reset = jnp.zeros((1, 6), bool).at[0, 3].set(True)
 
     def outputs(u, h0):
-        others = (values[n] for n in NAMES[1:6])
-        return selective_scan(u, *others, h0=h0, reset=reset, impl=impl)[0][0].sum(-1)
+        y, _ = run_scan(values, u=u, h0=h0, reset=reset, impl=impl)
+        return y[0].sum(-1)
 
-    by_input, by_state = jax.jit(jax.jacrev(outputs, argnums=(0, 1)))(
-        values["u"], values["h0"]
-    )
-    reaches = np.abs(by_input[:, 0]).max(-1) > 0
-    same_sequence = (np.arange(6)[:, None] >= 3) == (np.arange(6)[None] >= 3)
-    assert (reaches == (np.tril(np.ones((6, 6), bool)) & same_sequence)).all()
-    assert ((np.abs(by_state[:, 0]).max((1, 2)) > 0) == (np.arange(6) < 3)).all()
+    jacobians = jax.jit(jax.jacrev(outputs, argnums=(0, 1)))
+    by_input, by_state = jacobians(values["u"], values["h0"])
+    on_input = np.abs(by_input[:, 0]).max(-1) > 0
+    on_state = np.abs(by_state[:, 0]).max((1, 2)) > 0
+    after_reset = np.arange(6) >= 3
+    same_sequence = after_reset[:, None] == after_reset[None]
+    lower_triangle = np.tril(np.ones((6, 6), bool))
+    np.testing.assert_array_equal(on_input, lower_triangle & same_sequence)
+    np.testing.assert_array_equal(on_state, ~after_reset)
 
 
-def test_vmap_over_seeds_is_a_loop_over_seeds(monkeypatch):
-    small_cuts(monkeypatch)
+def loss_gradients(values, impl):
+    def loss(values):
+        y, _ = run_scan(values, impl=impl)
+        return (y**2).sum()
+
+    return jax.grad(loss)(values)
+
+
+def test_vmap_over_seeds_equals_loop(monkeypatch):
+    small_tiles(monkeypatch)
     seeds = [inputs((6,), 5, seed) for seed in range(3)]
     together = jax.tree.map(lambda *x: jnp.stack(x), *seeds)
 
-    @jax.jit
-    def gradients(values):
-        def loss(v):
-            return (
-                selective_scan(*(v[n] for n in NAMES[:6]), h0=v["h0"], impl="xla")[0]
-                ** 2
-            ).sum()
-
-        return jax.grad(loss)(values)
-
+    gradients = jax.jit(functools.partial(loss_gradients, impl="xla"))
+    assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     vmapped = jax.vmap(gradients)(together)
     for i, values in enumerate(seeds):
-        single = gradients(values)
-        jax.tree.map(
-            lambda x, y: np.testing.assert_allclose(x[i], y, rtol=1e-4, atol=1e-5),
-            vmapped,
-            single,
-        )
+        of_seed = jax.tree.map(lambda x: x[i], vmapped)
+        jax.tree.map(assert_close, of_seed, gradients(values))
 
 
 def test_leading_axes_are_one_batch():
     values, reset = inputs((2, 3), 4), resets((2, 3), 4)
-    y, h = selective_scan(
-        *(values[n] for n in NAMES[:6]), h0=values["h0"], reset=reset, impl="xla"
-    )
+    y, h = run_scan(values, reset=reset, impl="xla")
     for i in range(2):
-        row = {n: values[n] if n in ("A", "D") else values[n][i] for n in NAMES}
-        y_i, h_i = selective_scan(
-            *(row[n] for n in NAMES[:6]), h0=row["h0"], reset=reset[i], impl="ref"
-        )
+        row = {n: x if n in ("A", "D") else x[i] for n, x in values.items()}
+        y_i, h_i = run_scan(row, reset=reset[i], impl="ref")
         np.testing.assert_allclose(y[i], y_i, atol=2e-6)
         np.testing.assert_allclose(h[i], h_i, atol=2e-6)
 
@@ -208,7 +204,7 @@ def test_leading_axes_are_one_batch():
 def test_bfloat16_inputs_keep_a_float32_state():
     values = inputs()
     low = {n: jnp.asarray(x, jnp.bfloat16) for n, x in values.items()}
-    y, h = selective_scan(*(low[n] for n in NAMES[:6]))
+    y, h = run_scan(low, h0=None)
     assert y.dtype == jnp.bfloat16
     assert h.dtype == jnp.float32
 
@@ -222,49 +218,41 @@ def test_extreme_steps_stay_finite():
 
 
 def sizes_outside_scans(jaxpr):
-    """Element counts of all intermediate arrays, scan bodies apart."""
+    """Yield the element counts of all intermediate arrays outside of scan bodies."""
     for eqn in jaxpr.eqns:
         yield from (v.aval.size for v in eqn.outvars)
         if eqn.primitive.name not in ("scan", "while"):
-            for sub in jax.tree.leaves(
-                eqn.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
-            ):
-                if hasattr(sub, "eqns") or hasattr(sub, "jaxpr"):
-                    yield from sizes_outside_scans(getattr(sub, "jaxpr", sub))
+            leaves = jax.tree.leaves(eqn.params, is_leaf=is_jaxpr)
+            for sub in filter(is_jaxpr, leaves):
+                yield from sizes_outside_scans(getattr(sub, "jaxpr", sub))
+
+
+def is_jaxpr(x):
+    return hasattr(x, "eqns") or hasattr(x, "jaxpr")
 
 
 @pytest.mark.parametrize("impl, expected", [("xla", False), ("assoc", True)])
 def test_no_array_over_batch_length_channels_and_states(impl, expected, monkeypatch):
-    small_cuts(monkeypatch, tile=4, chunk=4)
+    small_tiles(monkeypatch, tile=4, chunk=4)
     values = inputs((8,), 12)
-    jaxpr = jax.make_jaxpr(functools.partial(_loss_gradients, impl=impl))(values).jaxpr
+    gradients = functools.partial(loss_gradients, impl=impl)
+    jaxpr = jax.make_jaxpr(gradients)(values).jaxpr
     assert (max(sizes_outside_scans(jaxpr)) >= 8 * 12 * E * N) == expected
-
-
-def _loss_gradients(values, impl):
-    def loss(v):
-        return (
-            selective_scan(*(v[n] for n in NAMES[:6]), h0=v["h0"], impl=impl)[0] ** 2
-        ).sum()
-
-    return jax.grad(loss)(values)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_lowers_for_accelerators(platform):
-    call = jax.jit(functools.partial(_loss_gradients, impl="xla"))
-    assert (
-        "stablehlo.while"
-        in call.trace(inputs()).lower(lowering_platforms=(platform,)).as_text()
-    )
+    traced = jax.jit(functools.partial(loss_gradients, impl="xla")).trace(inputs())
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert "stablehlo.while" in text
 
 
 @pytest.mark.parametrize("shape, spec", [((64,), ("b",)), ((3, 32), (None, "b"))])
-def test_a_sharded_batch_stays_on_its_devices(shape, spec, monkeypatch):
-    """Nothing is exchanged but the gradients of A and D, and those once, not at each position."""
+def test_sharded_batch_stays_on_its_devices(shape, spec, monkeypatch):
+    """Devices exchange only the gradients of A and D, once and not at each position."""
     if jax.device_count() < 4:
         pytest.skip("needs four devices")
-    small_cuts(monkeypatch, tile=16)
+    small_tiles(monkeypatch, tile=16)
     mesh = jax.make_mesh((4,), ("b",), axis_types=(AxisType.Auto,))
 
     def place(x, *axes):
@@ -274,16 +262,10 @@ def test_a_sharded_batch_stays_on_its_devices(shape, spec, monkeypatch):
         n: place(x, *(() if n in ("A", "D") else spec))
         for n, x in inputs(shape, 5).items()
     }
-    text = (
-        jax.jit(functools.partial(_loss_gradients, impl="xla"))
-        .lower(values)
-        .compile()
-        .as_text()
-    )
-    assert not any(
-        f" {kind}(" in text
-        for kind in ("all-gather", "all-to-all", "collective-permute")
-    )
+    gradients = jax.jit(functools.partial(loss_gradients, impl="xla"))
+    text = gradients.lower(values).compile().as_text()
+    for kind in ("all-gather", "all-to-all", "collective-permute"):
+        assert f" {kind}(" not in text
     entry = text[text.index("\nENTRY ") :]
     assert text.count(" all-reduce(") == entry.count(" all-reduce(") == 1
 
@@ -299,6 +281,6 @@ def test_tiles_cover_the_batch(batch, tile, expected):
     assert (plan.chunk, plan.chunks) == (10, 2)
 
 
-def test_an_unknown_implementation_is_named():
-    with pytest.raises(ValueError, match="pallas"):
-        selective_scan(*(inputs()[n] for n in NAMES[:6]), impl="pallas")
+def test_unknown_implementation_raises():
+    with pytest.raises(ValueError, match="impl=pallas: unknown scan implementation"):
+        run_scan(inputs(), impl="pallas")

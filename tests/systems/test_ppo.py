@@ -1,9 +1,10 @@
-"""The PPO kit: what its masks hide, what its ratios start from, and its loss against plain numpy."""
+"""PPO kit: masks, ratios of the first minibatch, and the loss compared with NumPy."""
 
 from __future__ import annotations
 
 import dataclasses
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,9 @@ from jmarl.systems import mappo
 from jmarl.systems.kits.ppo import (
     PPOConfig,
     clipped_loss,
+    loss_weights,
     make_batch,
     value_loss,
-    weigh,
 )
 from jmarl.training.anakin import init_runner, rollout
 
@@ -67,16 +68,16 @@ def system(env, memory):
     return mappo.make(env.spec, run)
 
 
-WORLDS = [
+CASES = [
     ("probe_death", "gru"),
     ("probe_target", "none"),
     pytest.param(("probe_cue", "ssm"), marks=pytest.mark.slow),
 ]
 
 
-@pytest.fixture(scope="module", params=WORLDS, ids=str)
+@pytest.fixture(scope="module", params=CASES, ids=str)
 def trained(request):
-    """A system after one update, a rollout of it, and its compiled update."""
+    """Return a learner after one update, a rollout of it, and its compiled update."""
     probe, memory = request.param
     env = make_probe(probe)
     sys = system(env, memory)
@@ -86,11 +87,11 @@ def trained(request):
     runner, experience = act(runner, jax.random.key(1))
     learner, _ = update(runner.learner, experience, jax.random.key(2))
     runner, experience = act(runner.replace(learner=learner), jax.random.key(3))
-    return (
-        learner,
-        experience,
-        lambda rollout, start=learner: update(start, rollout, jax.random.key(4)),
-    )
+
+    def next_update(rollout, start=learner):
+        return update(start, rollout, jax.random.key(4))
+
+    return learner, experience, next_update
 
 
 def same(a, b):
@@ -98,7 +99,7 @@ def same(a, b):
 
 
 def scramble(x, mask):
-    """Anything at all where ``mask``."""
+    """Replace the masked entries by arbitrary values."""
     mask = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
     if x.dtype == bool:
         return jnp.where(mask, ~x, x)
@@ -125,8 +126,8 @@ def test_an_update_changes_every_part_and_is_deterministic(trained):
     assert all(jnp.isfinite(x) for x in jax.tree.leaves(metrics))
 
 
-def test_what_an_ended_row_holds_changes_nothing(trained):
-    """Its action, log-probability and reward never count, nor its observation but through the stored value."""
+def test_invalid_rows_do_not_affect_the_update(trained):
+    """Their observations count only through the stored value."""
     _, experience, update = trained
     steps = experience.steps
     ended = ~steps.valid
@@ -145,7 +146,7 @@ def test_what_an_ended_row_holds_changes_nothing(trained):
     same(update(experience), update(experience.replace(steps=garbage)))
 
 
-def test_what_the_dead_did_changes_nothing(trained):
+def test_actions_of_dead_agents_do_not_affect_the_update(trained):
     _, experience, update = trained
     extras, dead = experience.steps.extras, ~experience.steps.obs.alive
     garbage = extras.replace(
@@ -167,7 +168,7 @@ def test_a_gradient_that_is_not_finite_is_skipped(trained):
     assert metrics["skipped_steps"] == 2 * 2 * 2
     recovered = after.replace(value_stats=learner.value_stats)
     assert update(experience, recovered)[1]["skipped_steps"] == 0, (
-        "skips of the phase before are not its own"
+        "counts skips of the previous phase"
     )
 
 
@@ -188,8 +189,8 @@ def batch_of(experience, **changes):
     )
 
 
-def test_the_teams_reward_reaches_an_agent_through_its_death(death):
-    """At lambda 1 the first row of a dead agent's episode has the return of the living."""
+def test_dead_agents_receive_the_team_reward(death):
+    """At lambda 1 an agent that dies later has the return of the living in its first row."""
     batch, *_ = batch_of(death, gae_lambda=1.0, value_decay=1.0)
     steps = death.steps
     assert not steps.obs.alive[1:4, :, 1].any()
@@ -199,11 +200,12 @@ def test_the_teams_reward_reaches_an_agent_through_its_death(death):
     np.testing.assert_allclose(batch.target[0, :, 1], batch.target[0, :, 0], atol=1e-6)
 
 
-def test_advantages_are_normalized_over_the_living_on_valid_rows(death):
+def test_advantages_are_normalized_over_living_agents_on_valid_rows(death):
     batch, *_ = batch_of(death)
-    counted = np.asarray(batch.advantage)[np.asarray(batch.acts)]
-    assert 0 < counted.size < batch.advantage.size
-    np.testing.assert_allclose([counted.mean(), counted.std()], [0.0, 1.0], atol=1e-3)
+    advantage = np.asarray(batch.advantage)[np.asarray(batch.policy_mask)]
+    moments = [advantage.mean(), advantage.std()]
+    assert 0 < advantage.size < batch.advantage.size
+    np.testing.assert_allclose(moments, [0.0, 1.0], atol=1e-3)
 
 
 def test_a_joint_advantage_is_one_for_the_team(death):
@@ -215,97 +217,108 @@ def test_a_joint_advantage_is_one_for_the_team(death):
 
 
 def with_an_absent_agent(experience):
-    """One agent more, that no episode has; its value is not even a number."""
+    """Add an agent that is absent from every episode; its value is NaN."""
 
-    def more(x, value, axis=-1):
+    def pad(x, value, axis=-1):
         widths = [(0, 0)] * x.ndim
         widths[axis] = (0, 1)
         return jnp.pad(x, widths, constant_values=value)
 
-    def seen(obs):
+    def pad_obs(obs):
         return obs.replace(
-            alive=more(obs.alive, False), avail=more(obs.avail, False, axis=-2)
+            alive=pad(obs.alive, False), avail=pad(obs.avail, False, axis=-2)
         )
 
     steps = experience.steps
     steps = steps.replace(
-        obs=seen(steps.obs),
-        reward=more(steps.reward, 7.0),
-        extras=steps.extras.replace(value=more(steps.extras.value, jnp.nan)),
+        obs=pad_obs(steps.obs),
+        reward=pad(steps.reward, 7.0),
+        extras=steps.extras.replace(value=pad(steps.extras.value, jnp.nan)),
     )
-    return experience.replace(
-        steps=steps, last=experience.last.replace(obs=seen(experience.last.obs))
-    )
+    last = experience.last.replace(obs=pad_obs(experience.last.obs))
+    return experience.replace(steps=steps, last=last)
 
 
 @pytest.mark.parametrize("advantage", ["per_agent", "joint"])
-def test_an_agent_that_is_absent_is_in_no_statistic(death, advantage):
+def test_absent_agents_are_in_no_statistic(death, advantage):
     batch, stats, metrics = batch_of(death, advantage=advantage)
-    more, stats_of_more, metrics_of_more = batch_of(
+    padded, padded_stats, padded_metrics = batch_of(
         with_an_absent_agent(death), advantage=advantage
     )
     n = batch.target.shape[-1]
-    both = (batch.advantage, batch.target, stats, metrics)
-    others = (
-        more.advantage[..., :n],
-        more.target[..., :n],
-        stats_of_more,
-        metrics_of_more,
-    )
+    present = padded.advantage[..., :n], padded.target[..., :n]
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        others,
-        both,
+        (*present, padded_stats, padded_metrics),
+        (batch.advantage, batch.target, stats, metrics),
     )
-    assert not any(w[..., n].any() for w in weigh(more, CFG))
+    assert not any(w[..., n].any() for w in loss_weights(padded, CFG))
 
 
-def test_the_loss_is_that_of_the_formula():
+class LossCase(NamedTuple):
+    """Random inputs of the loss, and the mean errors that NumPy computes from them."""
+
+    evaluate: Any
+    batch: Any
+    policy_loss: float
+    entropy: float
+    clip_fraction: float
+    value_loss: float
+    value_loss_of_living: float
+
+
+@pytest.fixture(scope="module")
+def loss_case():
     rng = np.random.default_rng(0)
     T, B, N = 4, 3, 2
     logp, old, adv, entropy, value, old_value, target = (
         rng.normal(size=(7, T, B, N)) * 0.5
     )
     valid, alive = rng.random((T, B)) < 0.7, rng.random((T, B, N)) < 0.7
+    mask = valid[..., None] & alive
+    obs = SimpleNamespace(alive=jnp.asarray(alive), present=jnp.ones((T, B, N), bool))
+    extras = SimpleNamespace(logp=jnp.asarray(old), value=jnp.asarray(old_value))
     steps = SimpleNamespace(
-        valid=jnp.asarray(valid),
-        reward=jnp.zeros((T, B, N)),
-        obs=SimpleNamespace(
-            alive=jnp.asarray(alive), present=jnp.ones((T, B, N), bool)
-        ),
-        extras=SimpleNamespace(logp=jnp.asarray(old), value=jnp.asarray(old_value)),
+        valid=jnp.asarray(valid), reward=jnp.zeros((T, B, N)), obs=obs, extras=extras
     )
-    acts = valid[..., None] & alive
     batch = SimpleNamespace(
         steps=steps,
-        acts=jnp.asarray(acts),
+        policy_mask=jnp.asarray(mask),
         advantage=jnp.asarray(adv),
         target=jnp.asarray(target),
     )
-    cfg = dataclasses.replace(CFG, huber_delta=0.0, value_clip=0.1)
-    got, (metrics, _) = clipped_loss(lambda *_: (logp, entropy, value), cfg)(
-        None, None, batch, weigh(batch, cfg)
+    ratio = np.exp(logp - old)
+    gain = np.minimum(ratio * adv, np.clip(ratio, 0.8, 1.2) * adv)
+    near = old_value + np.clip(value - old_value, -0.1, 0.1)
+    error = 0.5 * np.maximum((value - target) ** 2, (near - target) ** 2)
+    return LossCase(
+        evaluate=lambda *_: (logp, entropy, value),
+        batch=batch,
+        policy_loss=-gain[mask].mean(),
+        entropy=entropy[mask].mean(),
+        clip_fraction=(np.abs(ratio - 1) > 0.2)[mask].mean(),
+        value_loss=error[valid].mean(),
+        value_loss_of_living=error[mask].mean(),
     )
 
-    ratio = np.exp(logp - old)
-    gain = np.minimum(ratio * adv, np.clip(ratio, 0.8, 1.2) * adv)[acts].mean()
-    near = old_value + np.clip(value - old_value, -0.1, 0.1)
-    error = 0.5 * np.maximum((value - target) ** 2, (near - target) ** 2)[valid].mean()
-    np.testing.assert_allclose(
-        got, -gain - 0.01 * entropy[acts].mean() + 0.5 * error, rtol=1e-5
+
+@pytest.mark.parametrize("mask_dead_values", [False, True])
+def test_clipped_loss_matches_numpy(loss_case, mask_dead_values):
+    cfg = dataclasses.replace(
+        CFG, huber_delta=0.0, value_clip=0.1, mask_dead_values=mask_dead_values
     )
+    weights = loss_weights(loss_case.batch, cfg)
+    loss = clipped_loss(loss_case.evaluate, cfg)
+    got, (metrics, _) = loss(None, None, loss_case.batch, weights)
+
+    value_error = loss_case.value_loss
+    if mask_dead_values:
+        value_error = loss_case.value_loss_of_living
+    expected = loss_case.policy_loss - 0.01 * loss_case.entropy + 0.5 * value_error
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics["value_loss"], value_error, rtol=1e-5)
     np.testing.assert_allclose(
-        metrics["clip_fraction"], (np.abs(ratio - 1) > 0.2)[acts].mean(), rtol=1e-5
-    )
-    cfg = dataclasses.replace(cfg, mask_dead_values=True)
-    masked = clipped_loss(lambda *_: (logp, entropy, value), cfg)
-    alive_error = (
-        0.5 * np.maximum((value - target) ** 2, (near - target) ** 2)[acts].mean()
-    )
-    np.testing.assert_allclose(
-        masked(None, None, batch, weigh(batch, cfg))[1][0]["value_loss"],
-        alive_error,
-        rtol=1e-5,
+        metrics["clip_fraction"], loss_case.clip_fraction, rtol=1e-5
     )
 
 
@@ -320,7 +333,7 @@ def test_the_loss_is_that_of_the_formula():
     ],
 )
 def test_value_loss(delta, clip, value, expected):
-    """Target 0, old value 2: known values of the square, Huber and clipped errors."""
+    """Known square, Huber and clipped errors for target 0 and old value 2."""
     cfg = dataclasses.replace(CFG, huber_delta=delta, value_clip=clip)
     np.testing.assert_allclose(
         value_loss(jnp.array(value), jnp.array(2.0), jnp.array(0.0), cfg), expected
@@ -330,13 +343,13 @@ def test_value_loss(delta, clip, value, expected):
 @pytest.mark.parametrize(
     ("key", "value"), [("gamma", 1.5), ("lr", 0.0), ("clip", -0.1), ("epochs", 0)]
 )
-def test_an_impossible_value_is_one_line_with_key_and_value(key, value):
+def test_config_error_is_one_line_with_key_and_value(key, value):
     with pytest.raises(ConfigError, match=rf"system\.{key}={value}: must") as error:
         PPOConfig(**{**COMMON, key: value})
     assert "\n" not in str(error.value)
 
 
-def test_the_learning_rate_falls_in_stairs_to_zero():
+def test_the_learning_rate_falls_to_zero_and_is_constant_within_a_phase():
     tx = optimizer(0.1, 1e9, anneal=True, steps_per_update=2, num_updates=4)
     params = jnp.zeros(())
     state, moves = tx.init(params), []
@@ -348,7 +361,7 @@ def test_the_learning_rate_falls_in_stairs_to_zero():
     )
 
 
-def test_parts_are_clipped_and_skipped_apart():
+def test_parts_are_clipped_and_skipped_separately():
     tx = by_part(optax.apply_if_finite(optax.clip_by_global_norm(1.0), 5), ("a", "b"))
     grads = {"a": {"w": jnp.full(4, 50.0)}, "b": {"w": jnp.full(4, 0.1)}}
     state = tx.init(grads)

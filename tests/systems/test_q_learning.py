@@ -1,4 +1,4 @@
-"""The value kit: returns of sequences that cross episodes, double Q, target networks, what the team is paid."""
+"""Q-learning kit: targets across episodes, double Q, target networks, replay formats."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from jmarl.envs.probes import make as make_probe
 from jmarl.learning.parallel import gradient, mean_weights
 from jmarl.networks.mixers import SumConfig, make_mixer
 from jmarl.systems import vdn
-from jmarl.systems.kits import q_learning as value
-from jmarl.systems.kits import q_learning_config as value_config
+from jmarl.systems.kits import q_learning as kit
+from jmarl.systems.kits.q_learning_config import PQNConfig, ReplayConfig
 from jmarl.training.anakin import device_mesh, init_runner, rollout
-from jmarl.training.train import assemble
+from jmarl.training.build import build_run
 
 
 TWIN = pytest.mark.xfail(strict=True, raises=AssertionError, reason="defective twin")
@@ -37,7 +37,7 @@ SHARED = dict(
     explore_steps=100,
     mixer=SUM,
 )
-REPLAY = value_config.ReplayConfig(
+REPLAY = ReplayConfig(
     **SHARED,
     returns="td_lambda",
     replay_size=1024,
@@ -47,10 +47,11 @@ REPLAY = value_config.ReplayConfig(
     target_every=3,
     target_rate=1.0,
 )
+PQN = PQNConfig(**SHARED, epochs=1, minibatches=1)
 
 
 def sequences(rng, T=13, B=16):
-    """Rows of next-step reset: after an end comes a row that is not valid, then a first one."""
+    """Return random rows of next-step reset: one invalid row follows each episode."""
     valid, terminated = np.ones((T + 1, B), bool), np.zeros((T + 1, B), bool)
     for b in range(B):
         for t in range(T):
@@ -59,7 +60,7 @@ def sequences(rng, T=13, B=16):
                 terminated[t, b] = rng.random() < 0.5
     first = np.concatenate([np.ones((1, B), bool), ~valid[:-1]])
     reward = rng.normal(size=(T + 1, B)) * valid
-    return value.Steps(
+    return kit.Steps(
         obs=None,
         first=first,
         valid=valid,
@@ -69,57 +70,54 @@ def sequences(rng, T=13, B=16):
     )
 
 
-def slow_return(steps, b, t, best, taken, correct):
-    """The target of row t, by recursion over what follows it: ``Q_t + sum of discounted errors`` if ``correct``."""
-    following = 0.0 if steps.terminated[t, b] else best[t + 1, b]
-    delta = steps.reward[t, b] + GAMMA * following - taken[t, b]
-    last = t + 2 == len(best) or not steps.valid[t + 1, b]
+def recursive_target(steps, b, t, value, q_taken, correct):
+    """Compute the target of row t; ``correct`` selects Q(lambda) instead of TD(lambda)."""
+    bootstrap = 0.0 if steps.terminated[t, b] else value[t + 1, b]
+    delta = steps.reward[t, b] + GAMMA * bootstrap - q_taken[t, b]
+    last = t + 2 == len(value) or not steps.valid[t + 1, b]
     if last:
-        return taken[t, b] + delta
-    later = slow_return(steps, b, t + 1, best, taken, correct)
-    baseline = taken if correct else best
-    return taken[t, b] + delta + GAMMA * LAMBDA * (later - baseline[t + 1, b])
+        return q_taken[t, b] + delta
+    following = recursive_target(steps, b, t + 1, value, q_taken, correct)
+    baseline = q_taken if correct else value
+    return q_taken[t, b] + delta + GAMMA * LAMBDA * (following - baseline[t + 1, b])
 
 
 @pytest.mark.parametrize("correct", [False, True], ids=["td", "q"])
-def test_returns_equal_the_slow_twin(correct):
+def test_targets_match_the_recursive_reference(correct):
     rng = np.random.default_rng(0)
     steps = sequences(rng)
-    best, taken = rng.normal(size=(2, *steps.valid.shape))
+    v, q_taken = rng.normal(size=(2, *steps.valid.shape))
     steps = jax.tree.map(jnp.asarray, steps)
-    args = jnp.asarray(best), jnp.asarray(taken)
-    got = (
-        value.q_lambda(steps, *args, REPLAY)
-        if correct
-        else value.td_lambda(steps, args[0], REPLAY)
-    )
+    if correct:
+        got = kit.q_lambda(steps, jnp.asarray(v), jnp.asarray(q_taken), REPLAY)
+    else:
+        got = kit.td_lambda(steps, jnp.asarray(v), REPLAY)
     for t, b in zip(*np.nonzero(steps.valid[:-1]), strict=True):
-        np.testing.assert_allclose(
-            got[t, b], slow_return(steps, b, t, best, taken, correct), atol=1e-5
-        )
+        expected = recursive_target(steps, b, t, v, q_taken, correct)
+        np.testing.assert_allclose(got[t, b], expected, atol=1e-5)
 
 
-def pymarl2(steps, best, taken, cfg):
-    """The defective twin: the correction is added to the reward, and stays in the target."""
-    return value.td_lambda(steps.replace(reward=steps.reward + best - taken), best, cfg)
+def pymarl2(steps, v, q_taken, cfg):
+    """Leave the correction of the reward in the target, as PyMARL2 does (defective)."""
+    return kit.td_lambda(steps.replace(reward=steps.reward + v - q_taken), v, cfg)
 
 
-@pytest.mark.parametrize("fn", [value.q_lambda, pytest.param(pymarl2, marks=TWIN)])
+@pytest.mark.parametrize("fn", [kit.q_lambda, pytest.param(pymarl2, marks=TWIN)])
 def test_q_lambda_at_zero_is_the_one_step_target(fn):
     rng = np.random.default_rng(1)
     steps = jax.tree.map(jnp.asarray, sequences(rng))
-    best, taken = jnp.asarray(rng.normal(size=(2, *steps.valid.shape)))
+    v, q_taken = jnp.asarray(rng.normal(size=(2, *steps.valid.shape)))
     cfg = dataclasses.replace(REPLAY, td_lambda=0.0)
     valid = np.asarray(steps.valid[:-1])
     np.testing.assert_allclose(
-        fn(steps, best, taken, cfg)[valid],
-        value.td_lambda(steps, best, cfg)[valid],
+        fn(steps, v, q_taken, cfg)[valid],
+        kit.td_lambda(steps, v, cfg)[valid],
         atol=1e-5,
     )
 
 
 class Table(nn.Module):
-    """Values that are parameters: the same on every row."""
+    """Agent network whose action values are parameters, the same on every row."""
 
     n_actions: int
 
@@ -133,51 +131,50 @@ class Table(nn.Module):
 
 
 def one_transition(spec, avail):
-    """A row that pays nothing, and the row after it, with actions available there."""
-    steps = value.empty_steps(spec, 2, 8)
+    """Return two rows without reward, with the given available actions."""
+    steps = kit.empty_steps(spec, 2, 8)
     obs = steps.obs.replace(
         avail=jnp.broadcast_to(jnp.asarray(avail), steps.obs.avail.shape)
     )
     return steps.replace(obs=obs, valid=jnp.ones_like(steps.valid))
 
 
-def goal(net, online, target, steps):
-    """The mean target of the loss, from the metrics it reports."""
-    params, frozen = (
-        {"agent": {"params": {"q": jnp.asarray(q)}}, "mixer": {}}
-        for q in (online, target)
-    )
+def table_params(q):
+    return {"agent": {"params": {"q": jnp.asarray(q)}}, "mixer": {}}
+
+
+def mean_target(net, online, target, steps):
+    """Return the mean target of the loss, from the metrics that it reports."""
+    loss = kit.double_q_loss(net, REPLAY)
     weight = mean_weights(steps.valid[:-1])
-    _, (sums, _) = value.double_q_loss(net, REPLAY)(params, frozen, (), steps, weight)
+    _, (sums, _) = loss(table_params(online), table_params(target), (), steps, weight)
     return float(sums["target_mean"])
 
 
-def as_it_is(net):
+def unchanged(net):
     return net
 
 
-def the_targets_own_maximum(net):
-    """Plain Q-learning: the target network chooses too."""
+def single_q(net):
+    """Let the target network select its own greedy actions (defective)."""
 
     def mix(self, params, q, action, steps):
-        return value.QNetwork.mix(
-            self, params, q, value.greedy(q, steps.obs.avail), steps
-        )
+        return kit.QNetwork.mix(self, params, q, kit.greedy(q, steps.obs.avail), steps)
 
     return type("Single", (type(net),), {"mix": mix})(*net)
 
 
-def maximum_of_all(net):
-    """Whatever is best, available or not: the online network's values of what is not are read as they are."""
+def unmasked(net):
+    """Select greedy actions among all actions, available or not (defective)."""
 
     def unroll(self, params, carry, steps):
         open_steps = steps.replace(
             obs=steps.obs.replace(avail=jnp.ones_like(steps.obs.avail))
         )
-        return value.QNetwork.unroll(self, params, carry, open_steps)
+        return kit.QNetwork.unroll(self, params, carry, open_steps)
 
     def mix(self, params, q, action, steps):
-        return value.QNetwork.mix(self, params, q, jnp.argmax(q, -1), steps)
+        return kit.QNetwork.mix(self, params, q, jnp.argmax(q, -1), steps)
 
     return type("Unmasked", (type(net),), {"unroll": unroll, "mix": mix})(*net)
 
@@ -185,35 +182,35 @@ def maximum_of_all(net):
 @pytest.mark.parametrize(
     "how",
     [
-        as_it_is,
-        pytest.param(the_targets_own_maximum, marks=TWIN),
-        pytest.param(maximum_of_all, marks=TWIN),
+        unchanged,
+        pytest.param(single_q, marks=TWIN),
+        pytest.param(unmasked, marks=TWIN),
     ],
 )
-def test_the_online_network_chooses_among_the_available_and_the_target_values(how):
-    """Two agents. Online prefers 3, which is not available, then 1; the target's best is 0, its value of 1 is 20."""
+def test_the_online_network_selects_available_actions_and_the_target_evaluates_them(
+    how,
+):
+    """Online prefers action 3 (unavailable), then 1; the target prefers 0 and values 1 at 20."""
     spec = make_probe("probe_bandit", n_actions=4).spec
-    net = how(value.QNetwork(Table(4), make_mixer(spec, SUM), spec))
+    net = how(kit.QNetwork(Table(4), make_mixer(spec, SUM), spec))
     steps = one_transition(spec, [True, True, True, False])
-    got = goal(net, [1.0, 5.0, 2.0, 9.0], [30.0, 20.0, 10.0, 40.0], steps)
+    got = mean_target(net, [1.0, 5.0, 2.0, 9.0], [30.0, 20.0, 10.0, 40.0], steps)
     np.testing.assert_allclose(got, GAMMA * 2 * 20.0, rtol=1e-6)
 
 
-@pytest.mark.parametrize("how", [as_it_is, pytest.param(maximum_of_all, marks=TWIN)])
-def test_without_replay_the_value_is_of_what_is_available(how):
+@pytest.mark.parametrize("how", [unchanged, pytest.param(unmasked, marks=TWIN)])
+def test_without_replay_values_use_available_actions_only(how):
     spec = make_probe("probe_bandit", n_actions=4).spec
-    net = how(value.QNetwork(Table(4), make_mixer(spec, SUM), spec))
+    net = how(kit.QNetwork(Table(4), make_mixer(spec, SUM), spec))
     steps = one_transition(spec, [True, True, True, False])
-    params = {"agent": {"params": {"q": jnp.array([1.0, 5.0, 2.0, 9.0])}}, "mixer": {}}
-    loss = value.pqn_loss(
-        net, value_config.PQNConfig(**SHARED, epochs=1, minibatches=1)
-    )
+    params = table_params([1.0, 5.0, 2.0, 9.0])
+    loss = kit.pqn_loss(net, PQN)
     _, (sums, _) = loss(params, (), steps, mean_weights(steps.valid[:-1]))
     np.testing.assert_allclose(float(sums["target_mean"]), GAMMA * 2 * 5.0, rtol=1e-6)
 
 
-class Recollection(nn.Module):
-    """Values that are memory, which never changes, times a parameter."""
+class ConstantMemory(nn.Module):
+    """Agent network whose action values are a constant memory times a parameter."""
 
     @nn.compact
     def __call__(self, carry, obs, first):
@@ -221,87 +218,87 @@ class Recollection(nn.Module):
         return carry, jnp.broadcast_to(scale * carry[None, ..., None], obs.avail.shape)
 
 
-def a_cold_target(net):
-    """The defect: the target network begins each sequence with an empty memory."""
+def target_without_memory(net):
+    """Start the target network with an empty memory (defective)."""
 
     def unroll(self, params, carry, steps):
-        warm = params["agent"]["params"]["scale"] == ONLINE
-        return value.QNetwork.unroll(self, params, jnp.where(warm, carry, 0.0), steps)
+        online = params["agent"]["params"]["scale"] == ONLINE
+        carry = jnp.where(online, carry, 0.0)
+        return kit.QNetwork.unroll(self, params, carry, steps)
 
-    return type("Cold", (type(net),), {"unroll": unroll})(*net)
+    return type("WithoutMemory", (type(net),), {"unroll": unroll})(*net)
 
 
 ONLINE, TARGET, MEMORY = 2.0, 5.0, 3.0
 
 
-@pytest.mark.parametrize("how", [as_it_is, pytest.param(a_cold_target, marks=TWIN)])
-def test_both_networks_unroll_from_the_memory_that_was_stored(how):
+@pytest.mark.parametrize(
+    "how", [unchanged, pytest.param(target_without_memory, marks=TWIN)]
+)
+def test_both_networks_unroll_from_the_stored_memory(how):
     spec = make_probe("probe_bandit").spec
-    net = how(value.QNetwork(Recollection(), make_mixer(spec, SUM), spec))
+    net = how(kit.QNetwork(ConstantMemory(), make_mixer(spec, SUM), spec))
     steps = one_transition(spec, [True] * 3)
-    params, frozen = (
+    params, target = (
         {"agent": {"params": {"scale": jnp.float32(x)}}, "mixer": {}}
         for x in (ONLINE, TARGET)
     )
     carry = jnp.full((8, spec.n_agents), MEMORY)
-    _, (sums, _) = value.double_q_loss(net, REPLAY)(
-        params, frozen, carry, steps, mean_weights(steps.valid[:-1])
-    )
-    np.testing.assert_allclose(
-        float(sums["q_mean"]), spec.n_agents * ONLINE * MEMORY, rtol=1e-6
-    )
-    np.testing.assert_allclose(
-        float(sums["target_mean"]), GAMMA * spec.n_agents * TARGET * MEMORY, rtol=1e-6
-    )
+    loss = kit.double_q_loss(net, REPLAY)
+    weight = mean_weights(steps.valid[:-1])
+    _, (sums, _) = loss(params, target, carry, steps, weight)
+    q_mean = spec.n_agents * ONLINE * MEMORY
+    target_mean = GAMMA * spec.n_agents * TARGET * MEMORY
+    np.testing.assert_allclose(float(sums["q_mean"]), q_mean, rtol=1e-6)
+    np.testing.assert_allclose(float(sums["target_mean"]), target_mean, rtol=1e-6)
 
 
-def test_rows_that_do_not_count_teach_nothing():
+def test_invalid_rows_have_no_gradient():
     spec = make_probe("probe_bandit").spec
-    net = value.QNetwork(Table(3), make_mixer(spec, SUM), spec)
+    net = kit.QNetwork(Table(3), make_mixer(spec, SUM), spec)
     steps = one_transition(spec, [True] * 3)
-    params = {"agent": {"params": {"q": jnp.ones(3)}}, "mixer": {}}
-    loss = value.pqn_loss(
-        net, value_config.PQNConfig(**SHARED, epochs=1, minibatches=1)
-    )
+    loss = kit.pqn_loss(net, PQN)
 
-    def of(paid, valid):
+    def loss_gradient(reward, valid):
         rows = steps.replace(
             valid=steps.valid.at[0, 0].set(valid),
-            reward=steps.reward.at[0, 0].set(paid),
+            reward=steps.reward.at[0, 0].set(reward),
         )
-        return jax.grad(lambda p: loss(p, (), rows, mean_weights(rows.valid[:-1]))[0])(
-            params
-        )["agent"]["params"]["q"]
+        weight = mean_weights(rows.valid[:-1])
+        grads = jax.grad(lambda p: loss(p, (), rows, weight)[0])(
+            table_params([1.0] * 3)
+        )
+        return grads["agent"]["params"]["q"]
 
-    np.testing.assert_array_equal(of(1e6, False), of(0.0, False))
-    assert (of(1e6, True) != of(0.0, True)).any()
+    np.testing.assert_array_equal(loss_gradient(1e6, False), loss_gradient(0.0, False))
+    assert (loss_gradient(1e6, True) != loss_gradient(0.0, True)).any()
 
 
 @pytest.mark.parametrize(("every", "rate"), [(3, 1.0), (1, 0.25), (2, 0.5)])
-def test_the_target_follows(every, rate):
+def test_update_target_params(every, rate):
     cfg = dataclasses.replace(REPLAY, target_every=every, target_rate=rate)
     target, expected = jnp.zeros(2), np.zeros(2)
     for number in range(1, 7):
         params = jnp.array([number, -0.1 * number])
-        target = value.follow(target, params, jnp.int32(number), cfg)
+        target = kit.update_target_params(target, params, jnp.int32(number), cfg)
         if number % every == 0:
             expected = expected + rate * (np.asarray(params) - expected)
         np.testing.assert_allclose(target, expected, rtol=1e-6)
         assert rate < 1 or number % every or (target == params).all()
 
 
-def test_stored_rows_come_back():
+def test_decompress_inverts_compress():
     spec = make_probe("probe_cue").spec
-    steps = value.empty_steps(spec, 3, 8)
+    steps = kit.empty_steps(spec, 3, 8)
     noise = jax.random.normal(jax.random.key(0), steps.obs.own.shape)
     steps = steps.replace(obs=steps.obs.replace(own=noise), reward=steps.reward + 0.123)
     jax.tree.map(
         np.testing.assert_array_equal,
-        value.restore(value.store(steps, None, REPLAY), spec),
+        kit.decompress(kit.compress(steps, None, REPLAY), spec),
         steps,
     )
     small = dataclasses.replace(REPLAY, replay_dtype="bfloat16")
-    back = value.restore(value.store(steps, None, small), spec)
+    back = kit.decompress(kit.compress(steps, None, small), spec)
     assert jax.tree.map(lambda x: x.dtype, back) == jax.tree.map(
         lambda x: x.dtype, steps
     )
@@ -309,76 +306,70 @@ def test_stored_rows_come_back():
     np.testing.assert_array_equal(back.reward, steps.reward)
 
 
-def test_a_replay_of_sketches_teaches_what_one_of_observations_does():
-    words = [
+def test_encoded_and_plain_replay_give_the_same_update():
+    overrides = [
         "env=smax_2v2",
         "num_envs=8",
         "rollout_length=5",
         "network.torso=[8]",
         "network.memory_width=8",
-    ]
-    sizes = [
         "network.head=[8]",
         "system.batch_size=8",
         "system.replay_size=120",
         "system.gradient_steps=2",
     ]
-    config = jmarl.load_config("vdn", [*words, *sizes])
-    env, _ = assemble(config)
-    taught = []
-    for world in (env, env._replace(spec=env.spec._replace(obs_codec=None))):
-        system = vdn.make(world.spec, config)
+    config = jmarl.load_config("vdn", overrides)
+    _, env, _ = build_run(config)
+    learners = []
+    for variant in (env, env._replace(spec=env.spec._replace(obs_codec=None))):
+        system = vdn.make(variant.spec, config)
 
         @jax.jit
         def learn(key):
-            runner = init_runner(world, system, 8, key)
-            runner, experience, _ = rollout(world, system, runner, 5, key)
+            runner = init_runner(variant, system, 8, key)
+            runner, experience, _ = rollout(variant, system, runner, 5, key)
             return system.update(runner.learner, experience, key)[0]
 
-        taught.append(learn(jax.random.key(0)))
-    sketches, observations = taught
+        learners.append(learn(jax.random.key(0)))
+    encoded, plain = learners
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-        sketches.params,
-        observations.params,
+        encoded.params,
+        plain.params,
     )
     size = [
         sum(x.nbytes for x in jax.tree.leaves(learner.replay.rows))
-        for learner in taught
+        for learner in learners
     ]
     assert size[0] < size[1]
 
 
-def test_a_continuous_world_is_refused():
+def test_continuous_actions_raise_config_error():
     spec = make_probe("probe_target").spec
-    config = SimpleNamespace(
-        system=value_config.PQNConfig(**SHARED, epochs=1, minibatches=1), num_updates=1
-    )
-    with pytest.raises(ConfigError, match="continuous"):
-        value.pqn_system(Table(1), make_mixer(spec, SUM), spec, config)
+    config = SimpleNamespace(env={"name": "probe_target"}, system=PQN, num_updates=1)
+    message = "^env=probe_target: has continuous actions"
+    with pytest.raises(ConfigError, match=message):
+        kit.pqn_system(Table(1), make_mixer(spec, SUM), spec, config)
 
 
 def test_four_devices_have_the_gradient_of_one():
-    """The target network is held fixed outside of what is differentiated, and reaches every device."""
+    """The target network is not differentiated, and reaches every device."""
     spec = make_probe("probe_bandit").spec
-    net = value.QNetwork(Table(3), make_mixer(spec, SUM), spec)
+    net = kit.QNetwork(Table(3), make_mixer(spec, SUM), spec)
     steps = one_transition(spec, [True] * 3)
     steps = steps.replace(
         reward=jnp.arange(16.0).reshape(2, 8), valid=steps.valid.at[0, :3].set(False)
     )
-    params, target = (
-        {"agent": {"params": {"q": jnp.array(q)}}, "mixer": {}}
-        for q in ([1.0, 2, 3], [3.0, 1, 2])
-    )
+    params, target = table_params([1.0, 2, 3]), table_params([3.0, 1, 2])
 
-    def found(params, target):
-        loss = value.double_q_loss(net, REPLAY)
-        of = gradient(lambda params, *args: loss(params, target, *args))
-        return of(params, (), steps, mean_weights(steps.valid[:-1]))
+    def loss_gradient(params, target):
+        loss = kit.double_q_loss(net, REPLAY)
+        differentiated = gradient(lambda params, *args: loss(params, target, *args))
+        return differentiated(params, (), steps, mean_weights(steps.valid[:-1]))
 
-    one = jax.jit(found)(params, target)
+    one = jax.jit(loss_gradient)(params, target)
     with jax.set_mesh(device_mesh()):
-        four = jax.jit(found)(params, target)
+        four = jax.jit(loss_gradient)(params, target)
     np.testing.assert_allclose(one[0], four[0], rtol=1e-6)
     np.testing.assert_allclose(
         one[1][0]["q_mean"].sum(), four[1][0]["q_mean"].sum(), rtol=1e-6

@@ -1,12 +1,17 @@
-"""Level-based foraging and the robotic warehouse of Jumanji, under the names of Papoudakis et al. 2021.
+"""Adapter of Jumanji's level-based foraging and robotic warehouse.
 
-``lbf_[Ss-]GxG-Pp-Ff[-coop]``: a grid of G x G, P players, F food items; players see S cells far (all of the grid by
-default); ``coop``: each item needs all of them. ``rware_SIZE-Nag[-easy|-hard]``: tiny, small, medium or large
-floors, N robots, and as many requested shelves at a time (twice, half).
+Names follow Papoudakis et al. 2021:
 
-Differs from Jumanji: a warehouse that runs out of time is cut, not terminated, so learning bootstraps there; two robots
-that collide still end it. The rewards of a foraging team are summed and given to each player, as the papers do, so a
-return lies in [0, 1]; ``individual_rewards`` leaves them apart.
+* ``lbf_[Ss-]GxG-Pp-Ff[-coop]``: a grid of G x G cells, P players and F food items. Players
+  observe S cells in each direction, by default the whole grid. With ``coop``, all players must
+  lift each item together.
+* ``rware_SIZE-Nag[-easy|-hard]``: a tiny, small, medium or large floor and N robots. N shelves
+  are requested at a time, twice as many if easy, half as many if hard.
+
+Differs from Jumanji: a warehouse episode at the time limit is truncated, not terminated, so
+learning bootstraps. A collision of two robots still terminates it. The rewards of a foraging team
+are summed and given to each player, as in the papers, so a return lies in [0, 1]. The option
+``individual_rewards`` keeps them separate.
 """
 
 from __future__ import annotations
@@ -23,53 +28,67 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from jmarl.config import ConfigError, check
-from jmarl.envs.batched import SingleEnv, Step, batched, count, flat_obs, flat_spec
-from jmarl.envs.names import LBF, RWARE
+from jmarl.envs.batched import SingleEnv, Step, batched, flat_obs, flat_spec
+from jmarl.envs.catalog import LBF, RWARE
+from jmarl.envs.options import parse_count, parse_flag
 from jmarl.types import EntityObs, Env, Key
 
 
 FLOORS = {"tiny": (1, 3), "small": (2, 3), "medium": (2, 5), "large": (3, 5)}
 """Rows and columns of shelf clusters."""
+LBF_EPISODE_LIMIT = 100
+RWARE_EPISODE_LIMIT = 500
 
 
 def make(
     name: str, *, episode_limit: int | None = None, individual_rewards: bool = False
 ) -> Env:
-    """Build ``lbf_...`` or ``rware_...``; an episode takes at most 100 or 500 steps, or ``episode_limit``.
+    """Build a foraging or warehouse environment.
 
-    Raises ``ConfigError`` for an option of a wrong type, a size that Jumanji refuses, or where it is not installed.
+    Args:
+        name: ``lbf_...`` or ``rware_...``.
+        episode_limit: Largest number of actions in an episode. None: 100 for foraging, 500 for
+            a warehouse.
+        individual_rewards: Give each agent its own reward instead of the team's sum.
+
+    Returns:
+        A batch of environments as pure functions.
+
+    Raises:
+        ConfigError: If an option has a wrong type, Jumanji does not support the size, or
+            Jumanji is not installed.
     """
-    check(
-        isinstance(individual_rewards, bool),
-        "env.individual_rewards",
-        individual_rewards,
-        "expected bool",
-    )
-    limit = (
-        (100 if name.startswith("lbf") else 500)
-        if episode_limit is None
-        else count("episode_limit", episode_limit)
-    )
-    # Jumanji looks at arrays as it builds a world, which it could not while a function of the caller's is traced
+    individual_rewards = parse_flag("individual_rewards", individual_rewards)
+    foraging = name.startswith("lbf")
+    if episode_limit is None:
+        episode_limit = LBF_EPISODE_LIMIT if foraging else RWARE_EPISODE_LIMIT
+    else:
+        episode_limit = parse_count("episode_limit", episode_limit)
+    # Jumanji reads array values when it builds an environment, so they must not be tracers.
     with jax.ensure_compile_time_eval():
-        source = _lbf(name, limit) if name.startswith("lbf") else _rware(name, limit)
-    return batched(_world(name, source, limit, individual_rewards=individual_rewards))
+        make_source = _make_foraging if foraging else _make_warehouse
+        source = make_source(name, episode_limit)
+    return batched(
+        _single_env(name, source, episode_limit, individual_rewards=individual_rewards)
+    )
 
 
-class Source(NamedTuple):
-    """A world of Jumanji, and whether a transition ``(state, action, time step after)`` ended it for good."""
+class JumanjiEnv(NamedTuple):
+    """An environment of Jumanji, with a test for terminal states."""
 
     env: Any
     terminated: Callable[[Any, jax.Array, Any], Bool[Array, ""]]
+    """``terminated(state, action, next_time_step)``, False at a time limit."""
 
 
-def _world(
-    name: str, source: Source, limit: int, *, individual_rewards: bool
+def _single_env(
+    name: str, source: JumanjiEnv, episode_limit: int, *, individual_rewards: bool
 ) -> SingleEnv:
     env = source.env
     _, shape = jax.eval_shape(env.reset, jax.random.key(0))
-    own, avail = shape.observation.agents_view, shape.observation.action_mask
-    spec = flat_spec(env.num_agents, own.shape[-1], avail.shape[-1], limit)
+    own_width = shape.observation.agents_view.shape[-1]
+    n_actions = shape.observation.action_mask.shape[-1]
+    spec = flat_spec(env.num_agents, own_width, n_actions, episode_limit)
 
     def observe(observation: Any) -> EntityObs:
         return flat_obs(spec, observation.agents_view, avail=observation.action_mask)
@@ -82,25 +101,21 @@ def _world(
         after, timestep = env.step(state, action)
         reward = timestep.reward if individual_rewards else timestep.reward.sum()
         terminated = source.terminated(state, action, timestep)
-        return after, Step(
-            observe(timestep.observation),
-            reward,
-            terminated,
-            timestep.last() & ~terminated,
-        )
+        obs = observe(timestep.observation)
+        truncated = timestep.last() & ~terminated
+        return after, Step(obs, reward, terminated, truncated)
 
     return SingleEnv(name, spec, reset, step)
 
 
-def _lbf(name: str, limit: int) -> Source:
-    found = re.fullmatch(LBF, name)
-    assert found is not None
-    sight, rows, columns, players, food, coop = found.groups()
-    check(
-        rows == columns, "env", name, "must have a square grid, such as lbf_10x10-3p-3f"
-    )
-    package = _jumanji("lbf")
-    with _refusals(name):
+def _make_foraging(name: str, episode_limit: int) -> JumanjiEnv:
+    match = re.fullmatch(LBF, name)
+    assert match is not None
+    sight, rows, columns, players, food, coop = match.groups()
+    rule = "must have a square grid, such as lbf_10x10-3p-3f"
+    check(rows == columns, "env", name, rule)
+    package = _import_jumanji("lbf", name)
+    with _one_line_errors(name):
         generator = package.generator.RandomGenerator(
             grid_size=int(rows),
             fov=int(sight or rows),
@@ -108,62 +123,59 @@ def _lbf(name: str, limit: int) -> Source:
             num_food=int(food),
             force_coop=coop is not None,
         )
-    env = package.env.LevelBasedForaging(generator, time_limit=limit)
+    env = package.env.LevelBasedForaging(generator, time_limit=episode_limit)
 
     def terminated(state: Any, action: jax.Array, after: Any) -> Bool[Array, ""]:
         return after.last() & (after.discount == 0).all()
 
-    return Source(env, terminated)
+    return JumanjiEnv(env, terminated)
 
 
-def _rware(name: str, limit: int) -> Source:
-    found = re.fullmatch(RWARE, name)
-    assert found is not None
-    floor, agents, _, level = found.groups()
-    package, number = _jumanji("robot_warehouse"), int(agents)
-    with _refusals(name):
+def _make_warehouse(name: str, episode_limit: int) -> JumanjiEnv:
+    match = re.fullmatch(RWARE, name)
+    assert match is not None
+    floor, robots, _, level = match.groups()
+    shelf_rows, shelf_columns = FLOORS[floor]
+    n_robots = int(robots)
+    requests = {"easy": 2 * n_robots, None: n_robots, "hard": max(1, n_robots // 2)}
+    package = _import_jumanji("robot_warehouse", name)
+    with _one_line_errors(name):
         generator = package.generator.RandomGenerator(
-            shelf_rows=FLOORS[floor][0],
-            shelf_columns=FLOORS[floor][1],
+            shelf_rows=shelf_rows,
+            shelf_columns=shelf_columns,
             column_height=8,
-            num_agents=number,
+            num_agents=n_robots,
             sensor_range=1,
-            request_queue_size={
-                "easy": 2 * number,
-                None: number,
-                "hard": max(1, number // 2),
-            }[level],
+            request_queue_size=requests[level],
         )
-    env = package.env.RobotWarehouse(generator, time_limit=limit)
+    env = package.env.RobotWarehouse(generator, time_limit=episode_limit)
 
     def terminated(state: Any, action: jax.Array, after: Any) -> Bool[Array, ""]:
-        # asked again at an early time; the compiler computes what both have in common once
-        return env.step(
-            state.replace(step_count=jnp.full_like(state.step_count, -1)), action
-        )[1].last()
+        # Repeat the step far from the time limit; the compiler merges the common parts.
+        early = state.replace(step_count=jnp.full_like(state.step_count, -1))
+        _, timestep = env.step(early, action)
+        return timestep.last()
 
-    return Source(env, terminated)
+    return JumanjiEnv(env, terminated)
 
 
-def _jumanji(package: str) -> SimpleNamespace:
-    """The modules of one of Jumanji's worlds, imported on first use."""
-    place = f"jumanji.environments.routing.{package}"
+def _import_jumanji(package: str, name: str) -> SimpleNamespace:
+    """Import the modules of a Jumanji environment on first use."""
+    path = f"jumanji.environments.routing.{package}"
     try:
-        return SimpleNamespace(
-            **{
-                part: importlib.import_module(f"{place}.{part}")
-                for part in ("env", "generator")
-            }
-        )
+        env = importlib.import_module(f"{path}.env")
+        generator = importlib.import_module(f"{path}.generator")
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"env: needs {error.name}, which is not installed; pip install 'jmarl[envs]'"
+            f"env={name}: package {error.name} is not installed; "
+            "run pip install 'jmarl[envs]'"
         ) from None
+    return SimpleNamespace(env=env, generator=generator)
 
 
 @contextlib.contextmanager
-def _refusals(name: str) -> Iterator[None]:
-    """Jumanji's own checks of sizes, as one line."""
+def _one_line_errors(name: str) -> Iterator[None]:
+    """Convert the errors of Jumanji's size checks to one line."""
     try:
         yield
     except (AssertionError, ValueError) as error:

@@ -1,1 +1,4 @@
-"""Battle: two teams of units on an open map, exact to SMAX of JaxMARL 0.2.0 with its options at their defaults."""
+"""Battle simulator of ``smax_*``: scenarios, physics, enemy policy, observations and rendering.
+
+It may import neither learning code nor JaxMARL, and its module ``rules`` may not import JAX.
+"""

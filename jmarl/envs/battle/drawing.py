@@ -1,4 +1,4 @@
-"""What a battle looks like."""
+"""Rendering of a battle as a scene of discs and lines."""
 
 from __future__ import annotations
 
@@ -6,51 +6,69 @@ from typing import Any
 
 import numpy as np
 
-from jmarl.envs.battle.rules import MAP_SIZE, N_OWN_ACTIONS, UNITS
-from jmarl.envs.battle.rules import scenario as scenario_of
+from jmarl.envs.battle.rules import MAP_SIZE, N_OWN_ACTIONS, UNITS, get_scenario
 from jmarl.envs.battle.state import ABSENT
 from jmarl.envs.scene import Disc, Line, Scene
 
 
-ALLY, ENEMY = "tab:blue", "tab:red"
+ALLY_COLOR = "tab:blue"
+ENEMY_COLOR = "tab:red"
 
 
 def scene(name: str, state: Any) -> Scene:
-    """The scene of one world: ``state`` is a ``State`` of NumPy arrays without the batch axis.
+    """Return the scene of one environment.
 
-    Allies are blue and enemies red; the dead are empty rings, the absent are not drawn. A line leads from a unit to the
-    one that it attacked.
+    Allies are blue and enemies red. A dead unit is an empty ring; an absent unit is not drawn.
+    A line connects each unit with the target of its last attack.
+
+    Args:
+        name: environment name, for example ``smax_3m``.
+        state: ``State`` of NumPy arrays without the batch axis.
     """
-    rules = scenario_of(name)
-    n = rules.n_allies
-    units = [int(unit) for unit in np.flatnonzero(np.asarray(state.kind) != ABSENT)]
+    n_allies = get_scenario(name).n_allies
+    units = np.flatnonzero(np.asarray(state.kind) != ABSENT).tolist()
+    discs = {unit: _disc(state, unit, n_allies) for unit in units}
     alive = np.asarray(state.health) > 0
-    full = np.asarray(UNITS.health)[state.kind]
-    discs = {
-        unit: Disc(
-            *map(float, state.position[unit]),
-            radius=float(np.asarray(UNITS.radius)[state.kind[unit]]),
-            color=ALLY if unit < n else ENEMY,
-            label=UNITS.letters[int(state.kind[unit])],
-            left=float(state.health[unit] / full[unit]),
-        )
-        for unit in units
-    }
+    attacking = (np.asarray(state.attack) > 0) & alive
     lines = []
-    for unit in np.flatnonzero((np.asarray(state.attack) > 0) & alive).tolist():
-        rank = int(state.attack[unit]) - N_OWN_ACTIONS
-        # enemies number the allies from the last one backwards
-        ends = discs[unit], discs[n + rank if unit < n else n - 1 - rank]
-        lines.append(
-            Line(ends[0].x, ends[0].y, ends[1].x, ends[1].y, discs[unit].color)
-        )
-    caption = f"step {int(state.steps)}   allies {alive[:n].sum()}   enemies {alive[n:].sum()}"
-    if state.ended:
-        caption += f"   {_verdict(bool(alive[:n].any()), bool(alive[n:].any()))}"
+    for unit in np.flatnonzero(attacking).tolist():
+        target = _target(int(state.attack[unit]), unit, n_allies)
+        start, end = discs[unit], discs[target]
+        lines.append(Line(start.x, start.y, end.x, end.y, start.color))
+    caption = _caption(state, alive[:n_allies], alive[n_allies:])
     return Scene(MAP_SIZE, MAP_SIZE, tuple(discs.values()), tuple(lines), caption)
 
 
-def _verdict(allies: bool, enemies: bool) -> str:
+def _disc(state: Any, unit: int, n_allies: int) -> Disc:
+    kind = int(state.kind[unit])
+    x, y = state.position[unit]
+    return Disc(
+        x=float(x),
+        y=float(y),
+        radius=float(UNITS.radius[kind]),
+        color=ALLY_COLOR if unit < n_allies else ENEMY_COLOR,
+        label=UNITS.letters[kind],
+        fill=float(state.health[unit] / UNITS.health[kind]),
+    )
+
+
+def _target(attack: int, unit: int, n_allies: int) -> int:
+    """Return the index of the attacked unit."""
+    rank = attack - N_OWN_ACTIONS
+    # Enemies number the allies from the last one backwards.
+    return n_allies + rank if unit < n_allies else n_allies - 1 - rank
+
+
+def _caption(state: Any, allies: np.ndarray, enemies: np.ndarray) -> str:
+    """Return the caption, given which allies and enemies are alive."""
+    steps = int(state.steps)
+    caption = f"step {steps}   allies {allies.sum()}   enemies {enemies.sum()}"
+    if state.ended:
+        caption += f"   {_outcome(bool(allies.any()), bool(enemies.any()))}"
+    return caption
+
+
+def _outcome(allies: bool, enemies: bool) -> str:
     if allies == enemies:
-        return "time is up" if allies else "nobody is left"
+        return "time is up" if allies else "no unit is alive"
     return "allies win" if allies else "enemies win"

@@ -1,14 +1,13 @@
-"""The environment: SMAX's transitions for a batch of worlds, which reset one step late.
+"""Battle environment: transitions of SMAX for a batch of environments, with next-step reset.
 
-``make`` gives the ``Env``. ``advance`` and ``begin`` are the same transitions with one key for each world; they
-consume it as ``HeuristicEnemySMAX.step_env`` and ``.reset`` of JaxMARL 0.2.0 do, so that the two can be compared.
+Exact to ``HeuristicEnemySMAX`` of JaxMARL 0.2.0 if all options have their defaults.
 """
 
 from __future__ import annotations
 
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from jaxtyping import Key as Keys
 from jmarl import config as settings
 from jmarl.envs.batched import select
 from jmarl.envs.battle import opponent, physics, spawn
-from jmarl.envs.battle.keys import descend
+from jmarl.envs.battle.keys import Path, derive_keys
 from jmarl.envs.battle.observe import episode_limit, observe, spec
 from jmarl.envs.battle.rules import (
     N_OWN_ACTIONS,
@@ -29,28 +28,58 @@ from jmarl.envs.battle.rules import (
     WIN_BONUS,
     BattleConfig,
     Scenario,
+    get_scenario,
 )
-from jmarl.envs.battle.rules import scenario as scenario_of
-from jmarl.envs.battle.state import Bodies, Pool, Spawn, State, bodies, present, trait
+from jmarl.envs.battle.state import (
+    Bodies,
+    Pool,
+    Spawn,
+    State,
+    present,
+    to_bodies,
+    trait,
+)
 from jmarl.types import Env, Key, TimeStep
 
 
-def make(name: str, **options: Any) -> Env:
-    """Build ``smax_<scenario>``; ``options`` are the fields of ``BattleConfig``.
+# Paths of SMAX's keys below the key of a step; see ``keys.derive_keys``.
+PHYSICS: Path = (0, 0)
+ENEMY_POLICY: Path = (0, 1)
+RESET: Path = (1,)
 
-    Raises ``ValueError`` for an unknown scenario or option, ``ConfigError`` for a value of a wrong type or range.
+
+class Outcome(NamedTuple):
+    """Consequences of one step of each environment."""
+
+    reward: Float[Array, "B"]
+    """Reward of the team."""
+    terminated: Bool[Array, "B"]
+    truncated: Bool[Array, "B"]
+
+
+def make(name: str, **options: Any) -> Env:
+    """Build the environment ``smax_<scenario>``.
+
+    Args:
+        name: environment name, for example ``smax_3m`` or ``smax_5v5``.
+        **options: fields of ``BattleConfig``.
+
+    Raises:
+        ValueError: the scenario or an option is unknown.
+        ConfigError: the value of an option has a wrong type or range.
     """
     known = [field.name for field in fields(BattleConfig)]
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(
-            f"{name} has no option {unknown[0]!r}; there are {', '.join(known)}"
+            f"{name} has no option {unknown[0]!r}; expected one of {', '.join(known)}"
         )
-    return build(name, scenario_of(name), settings.build(BattleConfig, options, "env"))
+    scenario = get_scenario(name)
+    return build(name, scenario, settings.build(BattleConfig, options, "env"))
 
 
 def build(name: str, scenario: Scenario, config: BattleConfig) -> Env:
-    """The environment of a scenario that need not be among the named ones."""
+    """Build the environment of any scenario, named in ``rules`` or not."""
     return Env(
         name=name,
         spec=spec(scenario, config),
@@ -63,22 +92,15 @@ def build(name: str, scenario: Scenario, config: BattleConfig) -> Env:
 def reset(
     scenario: Scenario, config: BattleConfig, key: Key, batch: int
 ) -> tuple[State, TimeStep]:
-    """Begin ``batch`` episodes."""
+    """Start the first episode of ``batch`` environments."""
     key, pool_key = jax.random.split(key)
-    state = begin(scenario, config, jax.random.split(key, batch))
+    state = initial_state(scenario, config, jax.random.split(key, batch))
     if config.reset_pool:
         state = state.replace(pool=draw_pool(scenario, config, pool_key, batch))
-    # Arrays of their own for all flags: a buffer that stands in a time step twice cannot be donated.
+    # Each flag needs its own array: a buffer that occurs twice in a time step cannot be donated.
     zeros = partial(jnp.zeros, batch)
-    return state, _timestep(
-        scenario,
-        config,
-        state,
-        reward=zeros(),
-        terminated=zeros(bool),
-        truncated=zeros(bool),
-        first=~zeros(bool),
-    )
+    outcome = Outcome(zeros(), zeros(bool), zeros(bool))
+    return state, _timestep(scenario, config, state, outcome, first=~zeros(bool))
 
 
 def step(
@@ -88,103 +110,153 @@ def step(
     state: State,
     action: Int[Array, "B N"],
 ) -> tuple[State, TimeStep]:
-    """Advance each world by a step, or begin its next episode if the last step ended one."""
-    ended, pool = state.ended, state.pool
-    leaves = descend(jax.random.split(key, ended.shape[0]), [(0, 0), (0, 1), (1,)])
+    """Advance each environment by one step; reset it instead if its last step ended an episode."""
+    ended = state.ended
+    pool = state.pool
+    env_keys = jax.random.split(key, ended.shape[0])
+    keys = derive_keys(env_keys, [PHYSICS, ENEMY_POLICY, RESET])  # [3, B]
     state = state.replace(pool=None)
-    moved, outcome = _transition(scenario, config, leaves, state, action)
+    moved, outcome = transition(scenario, config, keys, state, action)
     if pool is None:
         fresh = lax.cond(
-            jnp.any(ended), lambda: begin(scenario, config, leaves[2]), lambda: state
+            jnp.any(ended),
+            lambda: initial_state(scenario, config, keys[2]),
+            lambda: state,
         )
     else:
-        fresh, pool = (
-            _fresh(scenario, _next_start(pool)),
-            pool.replace(used=pool.used + ended),
-        )
+        fresh = state_from_spawn(scenario, _next_spawn(pool))
+        pool = pool.replace(used=pool.used + ended)
     state = select(ended, fresh, moved).replace(pool=pool)
-    reward, terminated, truncated = select(
-        ended, jax.tree.map(jnp.zeros_like, outcome), outcome
-    )
-    return state, _timestep(
-        scenario,
-        config,
-        state,
-        reward=reward,
-        terminated=terminated,
-        truncated=truncated,
-        first=ended,
-    )
+    no_outcome = jax.tree.map(jnp.zeros_like, outcome)
+    outcome = select(ended, no_outcome, outcome)
+    return state, _timestep(scenario, config, state, outcome, first=ended)
 
 
 def refresh(scenario: Scenario, config: BattleConfig, key: Key, state: State) -> State:
-    """Draw the pool of starts anew, if there is one."""
+    """Draw a new pool of starts if there is a pool."""
     if state.pool is None:
         return state
     return state.replace(pool=draw_pool(scenario, config, key, state.ended.shape[0]))
 
 
-def begin(scenario: Scenario, config: BattleConfig, keys: Keys[Array, "B"]) -> State:
-    """New episodes, one for each key, as ``HeuristicEnemySMAX.reset`` draws them."""
-    return _fresh(scenario, spawn.draw(scenario, config, keys))
+def initial_state(
+    scenario: Scenario, config: BattleConfig, keys: Keys[Array, "B"]
+) -> State:
+    """Return the first state of one episode per key, as drawn by ``HeuristicEnemySMAX.reset``."""
+    return state_from_spawn(scenario, spawn.draw_spawns(scenario, config, keys))
 
 
-def advance(
-    scenario: Scenario,
-    config: BattleConfig,
-    keys: Keys[Array, "B"],
-    state: State,
-    action: Int[Array, "B N"],
-) -> tuple[State, tuple[Float[Array, "B"], Bool[Array, "B"], Bool[Array, "B"]]]:
-    """One step of every world, ended or not: the new state, and (team reward, terminated, truncated).
+def state_from_spawn(scenario: Scenario, start: Spawn) -> State:
+    """Return the first state of an episode with a given start."""
+    batch, units = start.kind.shape
+    exists = present(scenario, start.kind)
+    full = trait(UNITS.health, start.kind)
+    return State(
+        position=start.position,
+        health=jnp.where(exists, full, 0.0),
+        cooldown=jnp.zeros((batch, units)),
+        kind=start.kind,
+        heading=jnp.zeros((batch, units, 2)),
+        attack=jnp.zeros((batch, units), jnp.int32),
+        destination=jnp.zeros((batch, scenario.n_enemies, 2)),
+        last_target=jnp.full((batch, scenario.n_enemies), -1, jnp.int32),
+        steps=jnp.zeros(batch, jnp.int32),
+        ended=jnp.zeros(batch, bool),
+        pool=None,
+    )
 
-    ``keys`` is one key for each world, consumed as ``HeuristicEnemySMAX.step_env`` does.
-    """
-    return _transition(scenario, config, descend(keys, [(0,), (1,)]), state, action)
 
-
-def _transition(
+def transition(
     scenario: Scenario,
     config: BattleConfig,
     keys: Keys[Array, "L B"],
     state: State,
     action: Int[Array, "B N"],
-) -> tuple[State, tuple[Float[Array, "B"], Bool[Array, "B"], Bool[Array, "B"]]]:
-    """``keys[0]`` is for the physics, ``keys[1]`` for the enemy."""
+) -> tuple[State, Outcome]:
+    """Advance every environment by one step, whether its episode has ended or not.
+
+    Args:
+        scenario: teams and limits.
+        config: options.
+        keys: ``keys[0]`` for the physics and ``keys[1]`` for the enemy policy, one key per
+            environment. With the keys at ``(0,)`` and ``(1,)`` below a key, the random draws equal
+            those of ``HeuristicEnemySMAX.step_env`` with that key.
+        state: current state.
+        action: actions of the allies.
+
+    Returns:
+        The next state and the outcome of the step.
+    """
     n = scenario.n_allies
-    before, kind = bodies(state), state.kind.T
-    memory = opponent.Memory(state.goal[..., 0].T, state.goal[..., 1].T, state.quarry.T)
-    allies, enemies = (
-        Bodies(*(a[part] for a in before)) for part in (slice(None, n), slice(n, None))
-    )
-    reply, memory = opponent.decide(keys[1], allies, enemies, kind[n:], memory)
-    actions = jnp.concatenate([action.T, reply])
+    before = to_bodies(state)
+    kind = state.kind.T
+    memory = _enemy_memory(state)
+    allies = Bodies(*(x[:n] for x in before))
+    enemies = Bodies(*(x[n:] for x in before))
+    reply, memory = opponent.choose_actions(keys[1], allies, enemies, kind[n:], memory)
+    actions = jnp.concatenate([action.T, reply])  # [U, B]
     orders = _orders(scenario, actions)
-    after = physics.fight(keys[0], before, kind, orders)
-    state = state.replace(
-        position=jnp.stack([after.x.T, after.y.T], axis=-1),
+    after = physics.simulate(keys[0], before, kind, orders)
+    state = _advanced(state, after, orders, actions, memory)
+    outcome = _outcome(scenario, config, state, (before, after), kind)
+    return state.replace(ended=outcome.terminated | outcome.truncated), outcome
+
+
+def _enemy_memory(state: State) -> opponent.Memory:
+    return opponent.Memory(
+        destination_x=state.destination[..., 0].T,
+        destination_y=state.destination[..., 1].T,
+        last_target=state.last_target.T,
+    )
+
+
+def _advanced(
+    state: State,
+    after: Bodies,
+    orders: physics.Orders,
+    actions: Int[Array, "U B"],
+    memory: opponent.Memory,
+) -> State:
+    """Write the results of a step back into the batch-first state."""
+    return state.replace(
+        position=_points(after.x, after.y),
         health=after.health.T,
         cooldown=after.cooldown.T,
-        heading=jnp.stack([orders.heading_x.T, orders.heading_y.T], axis=-1),
+        heading=_points(orders.heading_x, orders.heading_y),
         attack=jnp.where(actions >= N_OWN_ACTIONS, actions, 0).T,
-        goal=jnp.stack([memory.goal_x.T, memory.goal_y.T], axis=-1),
-        quarry=memory.quarry.T,
+        destination=_points(memory.destination_x, memory.destination_y),
+        last_target=memory.last_target.T,
         steps=state.steps + 1,
     )
-    terminated = ~(
-        jnp.any(after.health[:n] > 0, axis=0) & jnp.any(after.health[n:] > 0, axis=0)
-    )
+
+
+def _points(x: Float[Array, "U B"], y: Float[Array, "U B"]) -> Float[Array, "B U 2"]:
+    return jnp.stack([x.T, y.T], axis=-1)
+
+
+def _outcome(
+    scenario: Scenario,
+    config: BattleConfig,
+    state: State,
+    bodies: tuple[Bodies, Bodies],
+    kind: Int[Array, "U B"],
+) -> Outcome:
+    """Return the outcome of the step that led to ``state``, from the bodies before and after."""
+    before, after = bodies
+    n = scenario.n_allies
+    allies_left = jnp.any(after.health[:n] > 0, axis=0)
+    enemies_left = jnp.any(after.health[n:] > 0, axis=0)
+    terminated = ~(allies_left & enemies_left)
     truncated = ~terminated & (state.steps >= episode_limit(scenario, config))
-    count = (
-        present(scenario, kind[n:]).sum(axis=0)
-        if scenario.choices
-        else scenario.n_enemies
-    )
-    reward = damage_reward(
-        before.health[n:], after.health[n:], trait(UNITS.health, kind[n:]), count
-    )
-    reward = reward + WIN_BONUS * won(scenario, state)
-    return state.replace(ended=terminated | truncated), (reward, terminated, truncated)
+    count = scenario.n_enemies
+    if scenario.choices:
+        count = present(scenario, kind[n:]).sum(axis=0)
+    enemies_before = before.health[n:]
+    enemies_after = after.health[n:]
+    full = trait(UNITS.health, kind[n:])
+    reward = damage_reward(enemies_before, enemies_after, full, count)
+    reward = reward + WIN_BONUS * allies_won(scenario, state)
+    return Outcome(reward, terminated, truncated)
 
 
 def damage_reward(
@@ -193,70 +265,51 @@ def damage_reward(
     full: Float[Array, "M B"],
     count: Int[Array, "B"] | int,
 ) -> Float[Array, "B"]:
-    """Mean loss of the health fractions of ``count`` enemies over a step, never negative.
+    """Return the mean fraction of health that ``count`` enemies lost in a step, at least 0.
 
-    SMAX and SMAC take the absolute value, which would pay for an enemy that is healed.
+    Differs from SMAX and SMAC: they take the absolute value, which would reward healing an enemy.
     """
-    return jnp.maximum(jnp.sum((before - after) / full, axis=0), 0.0) / count
+    lost = jnp.sum((before - after) / full, axis=0)
+    return jnp.maximum(lost, 0.0) / count
 
 
-def won(scenario: Scenario, state: State) -> Bool[Array, "B"]:
-    """All enemies are dead, and an ally is alive."""
+def allies_won(scenario: Scenario, state: State) -> Bool[Array, "B"]:
+    """Return whether all enemies are dead and an ally is alive."""
+    n = scenario.n_allies
     alive = state.alive
-    return jnp.any(alive[:, : scenario.n_allies], axis=1) & ~jnp.any(
-        alive[:, scenario.n_allies :], axis=1
-    )
+    allies_left = jnp.any(alive[:, :n], axis=1)
+    enemies_left = jnp.any(alive[:, n:], axis=1)
+    return allies_left & ~enemies_left
 
 
 def draw_pool(scenario: Scenario, config: BattleConfig, key: Key, batch: int) -> Pool:
-    """``config.reset_pool`` starts for each of ``batch`` environments."""
-    starts = spawn.draw(
-        scenario, config, jax.random.split(key, batch * config.reset_pool)
-    )
-    pooled = jax.tree.map(
-        lambda x: x.reshape(batch, config.reset_pool, *x.shape[1:]), starts
-    )
+    """Draw ``config.reset_pool`` starts for each of ``batch`` environments."""
+    size = config.reset_pool
+    keys = jax.random.split(key, batch * size)
+    starts = spawn.draw_spawns(scenario, config, keys)
+    pooled = jax.tree.map(lambda x: x.reshape(batch, size, *x.shape[1:]), starts)
     return Pool(pooled, jnp.zeros(batch, jnp.int32))
 
 
-def _next_start(pool: Pool) -> Spawn:
+def _next_spawn(pool: Pool) -> Spawn:
     rank = pool.used % pool.spawn.kind.shape[1]
-    return jax.tree.map(
-        lambda starts: jax.vmap(lambda of_world, i: of_world[i])(starts, rank),
-        pool.spawn,
-    )
-
-
-def _fresh(scenario: Scenario, start: Spawn) -> State:
-    batch, units = start.kind.shape
-    return State(
-        position=start.position,
-        health=jnp.where(
-            present(scenario, start.kind), trait(UNITS.health, start.kind), 0.0
-        ),
-        cooldown=jnp.zeros((batch, units)),
-        kind=start.kind,
-        heading=jnp.zeros((batch, units, 2)),
-        attack=jnp.zeros((batch, units), jnp.int32),
-        goal=jnp.zeros((batch, scenario.n_enemies, 2)),
-        quarry=jnp.full((batch, scenario.n_enemies), -1, jnp.int32),
-        steps=jnp.zeros(batch, jnp.int32),
-        ended=jnp.zeros(batch, bool),
-        pool=None,
-    )
+    take = jax.vmap(lambda starts, i: starts[i])
+    return jax.tree.map(lambda starts: take(starts, rank), pool.spawn)
 
 
 def _orders(scenario: Scenario, actions: Int[Array, "U B"]) -> physics.Orders:
-    """Headings and targets. Enemies number the allies from the last one backwards."""
+    """Convert actions to headings and targets."""
     n = scenario.n_allies
     rank = actions - N_OWN_ACTIONS
+    # Enemies number the allies from the last one backwards.
     index = jnp.concatenate([rank[:n] + n, n - 1 - rank[n:]])
-    heading = jnp.asarray(_headings())[:, jnp.minimum(actions, STOP)]
+    heading = jnp.asarray(_headings())[:, jnp.minimum(actions, STOP)]  # [2, U, B]
     return physics.Orders(heading[0], heading[1], jnp.where(rank >= 0, index, -1))
 
 
 def _headings() -> np.ndarray:
-    """Steps north, east, south, west and nowhere. SMAX rotates diagonals, and so falls short of 1 by a bit."""
+    """Return the x and y of a move north, east, south, west and of a stop, ``[2, 5]``."""
+    # SMAX rotates diagonals, so a move is shorter than 1 by a rounding error.
     diagonal = np.float32(1 / np.sqrt(2))
     unit = diagonal * diagonal * 2
     return np.asarray([[0, unit, 0, -unit, 0], [unit, 0, -unit, 0, 0]], np.float32)
@@ -266,17 +319,15 @@ def _timestep(
     scenario: Scenario,
     config: BattleConfig,
     state: State,
+    outcome: Outcome,
     *,
-    reward: Array,
-    terminated: Array,
-    truncated: Array,
-    first: Array,
+    first: Bool[Array, "B"],
 ) -> TimeStep:
     return TimeStep(
         obs=observe(scenario, config, state),
-        reward=jnp.repeat(reward[:, None], scenario.n_allies, axis=1),
-        terminated=terminated,
-        truncated=truncated,
+        reward=jnp.repeat(outcome.reward[:, None], scenario.n_allies, axis=1),
+        terminated=outcome.terminated,
+        truncated=outcome.truncated,
         first=first,
-        info={"won": won(scenario, state)},
+        info={"won": allies_won(scenario, state)},
     )

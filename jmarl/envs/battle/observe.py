@@ -1,4 +1,4 @@
-"""What the allies see. Observations are built once a step, for the agents alone."""
+"""Observations of the allies and the central state, built once per step."""
 
 from __future__ import annotations
 
@@ -16,34 +16,33 @@ from jmarl.envs.battle.rules import (
     BattleConfig,
     Scenario,
 )
-from jmarl.envs.battle.state import Visible, distance, present, trait
+from jmarl.envs.battle.state import ObservableState, distance, present, trait
 from jmarl.types import CentralState, EntityObs, Group, Spec
 
 
 OWN_WIDTH = 4 + UNITS.count
-"""Health fraction, x and y over the map's side, cooldown ratio, type."""
+"""Width of own features: health fraction, x and y over the map size, cooldown ratio, type."""
 
 
 class ObsCodec(NamedTuple):
-    """Observations from the visible part of the state: ``types.ObsCodec``."""
+    """Codec of observations: ``types.ObsCodec`` for battles."""
 
     scenario: Scenario
     config: BattleConfig
 
-    def encode(self, state: Visible) -> Visible:
-        """The fields that ``observe`` reads."""
-        return Visible(
-            **{name: getattr(state, name) for name in Visible.__dataclass_fields__}
-        )
+    def encode(self, state: ObservableState) -> ObservableState:
+        """Return the fields of a state that determine the observations."""
+        names = ObservableState.__dataclass_fields__
+        return ObservableState(**{name: getattr(state, name) for name in names})
 
-    def decode(self, encoded_obs: Visible) -> EntityObs:
-        """The observations of that state."""
+    def decode(self, encoded_obs: ObservableState) -> EntityObs:
+        """Return the observations of an encoded state."""
         return observe(self.scenario, self.config, encoded_obs)
 
-    def empty(self, *batch: int) -> Visible:
-        """Zeros in the shape of a encoded_obs."""
+    def empty(self, *batch: int) -> ObservableState:
+        """Return zeros with the shapes of encoded observations."""
         units = (*batch, self.scenario.n_units)
-        return Visible(
+        return ObservableState(
             position=jnp.zeros((*units, 2)),
             health=jnp.zeros(units),
             cooldown=jnp.zeros(units),
@@ -55,10 +54,12 @@ class ObsCodec(NamedTuple):
 
 
 def spec(scenario: Scenario, config: BattleConfig) -> Spec:
-    """Shapes and action targets: action 5 + j shoots at the j-th enemy."""
-    n_allies, n_enemies = scenario.n_allies, scenario.n_enemies
+    """Return the shapes and action targets of a battle; action 5 + j attacks the j-th enemy."""
+    n_allies = scenario.n_allies
+    n_enemies = scenario.n_enemies
     width = 6 + config.last_targeted + UNITS.count
-    targets = tuple(range(n_allies - 1, n_allies - 1 + n_enemies))
+    # Entity slots of an observer: N - 1 allies, then M enemies.
+    enemy_slots = tuple(range(n_allies - 1, n_allies - 1 + n_enemies))
     return Spec(
         n_agents=n_allies,
         n_actions=N_OWN_ACTIONS + n_enemies,
@@ -69,7 +70,7 @@ def spec(scenario: Scenario, config: BattleConfig) -> Spec:
         ),
         global_width=1,
         episode_limit=episode_limit(scenario, config),
-        action_target=(-1,) * N_OWN_ACTIONS + targets,
+        action_target=(-1,) * N_OWN_ACTIONS + enemy_slots,
         n_unit_classes=UNITS.count,
         outcomes=("won",),
         obs_codec=ObsCodec(scenario, config),
@@ -78,130 +79,148 @@ def spec(scenario: Scenario, config: BattleConfig) -> Spec:
 
 
 def episode_limit(scenario: Scenario, config: BattleConfig) -> int:
-    """The most steps that an episode can have."""
-    limit = (
-        scenario.smac_limit
-        if config.smac_limit and scenario.smac_limit
-        else scenario.limit
-    )
+    """Return the maximum number of steps in an episode."""
+    limit = scenario.limit
+    if config.smac_limit and scenario.smac_limit:
+        limit = scenario.smac_limit
     return limit if config.exact_limit else limit + 1
 
 
-def observe(scenario: Scenario, config: BattleConfig, state: Visible) -> EntityObs:
-    """The entity observations of all allies, and the central state."""
+def observe(
+    scenario: Scenario, config: BattleConfig, state: ObservableState
+) -> EntityObs:
+    """Return the entity observations of all allies and the central state."""
     n = scenario.n_allies
-    alive, there = state.alive, present(scenario, state.kind)
-    own = _own_rows(state)
-    seen, in_reach = _sights(scenario, state)
-    rows = _rows(scenario, config, state, seen)
-    batch = alive.shape[0]
+    alive = state.alive
+    exists = present(scenario, state.kind)
+    own = _own_rows(state)  # [B, U, F]
+    seen, in_range = _visibility(scenario, state)  # [B, N, U] each
+    rows = _entity_rows(scenario, config, state, seen)
+    limit = episode_limit(scenario, config)
     return EntityObs(
         own=own[:, :n],
         rows=rows,
-        mask=_split(scenario, seen),
-        avail=_available(alive[:, :n], there[:, :n], in_reach[:, :, n:]),
+        mask=_split_groups(scenario, seen),
+        avail=_available_actions(alive[:, :n], exists[:, :n], in_range[:, :, n:]),
         alive=alive[:, :n],
-        joined=jnp.zeros((batch, n), bool),
-        unit_class=jnp.where(there, state.kind, 0)[:, :n],
+        joined=jnp.zeros((alive.shape[0], n), bool),
+        unit_class=jnp.where(exists, state.kind, 0)[:, :n],
         state=CentralState(
-            features=(state.steps / episode_limit(scenario, config))[:, None],
+            features=(state.steps / limit)[:, None],
             rows=(own[:, :n], own[:, n:]),
             mask=(alive[:, :n], alive[:, n:]),
         ),
     )
 
 
-def _own_rows(state: Visible) -> Float[Array, "B U F"]:
-    """A unit's own features, from no viewer's point of view; zero for the dead."""
-    condition, position, charge, kind = _features(state)
-    rows = jnp.concatenate([condition, position / MAP_SIZE, charge, kind], axis=-1)
+def _own_rows(state: ObservableState) -> Float[Array, "B U F"]:
+    """Return each unit's own features in absolute coordinates; zero for dead units."""
+    health, position, cooldown, kind = _features(state)
+    rows = jnp.concatenate([health, position / MAP_SIZE, cooldown, kind], axis=-1)
     return jnp.where(state.alive[..., None], rows, 0.0)
 
 
-def _features(state: Visible) -> tuple[Array, Array, Array, Array]:
-    """Health fraction, position, cooldown ratio, one-hot type; each [B, U, ...]."""
+def _features(state: ObservableState) -> tuple[Array, Array, Array, Array]:
+    """Return health fraction, position, cooldown ratio and one-hot type, ``[B, U, ...]`` each."""
     health = state.health / trait(UNITS.health, state.kind)
-    charge = jnp.clip(state.cooldown / trait(UNITS.cooldown, state.kind), 0.0, 1.0)
+    ratio = state.cooldown / trait(UNITS.cooldown, state.kind)
+    cooldown = jnp.clip(ratio, 0.0, 1.0)
     return (
         health[..., None],
         state.position,
-        charge[..., None],
+        cooldown[..., None],
         jax.nn.one_hot(state.kind, UNITS.count),
     )
 
 
-def _sights(
-    scenario: Scenario, state: Visible
+def _visibility(
+    scenario: Scenario, state: ObservableState
 ) -> tuple[Bool[Array, "B N U"], Bool[Array, "B N U"]]:
-    """Which units each ally sees, and which it could shoot at: alive both, and nearer than its sight or its reach."""
-    n = scenario.n_allies
-    x, y, alive = state.position[..., 0], state.position[..., 1], state.alive
-    kind = state.kind[:, :n, None]
-    apart = distance(x[:, None] - x[:, :n, None], y[:, None] - y[:, :n, None])
-    both = alive[:, None] & alive[:, :n, None]
-    return both & (apart < trait(UNITS.sight, kind)), both & (
-        apart < trait(UNITS.reach, kind)
-    )
+    """Return the masks of units within the sight range and attack range of each ally.
 
-
-def _rows(
-    scenario: Scenario, config: BattleConfig, state: Visible, seen: Bool[Array, "B N U"]
-) -> tuple[Float[Array, "B N N-1 F"], Float[Array, "B N M F"]]:
-    """Rows of the other allies and of the enemies.
-
-    Only the position depends on the viewer, so one row for each *seen* unit is built, and the
-    viewer's origin and scale are applied to the two columns that need them.
+    Both units must be alive.
     """
     n = scenario.n_allies
-    condition, position, charge, kind = _features(state)
-    targeted = (_last_targeted(scenario, state),) if config.last_targeted else ()
-    unit = jnp.concatenate(
-        [condition, position, state.heading, *targeted, charge, kind], axis=-1
-    )
+    x = state.position[..., 0]
+    y = state.position[..., 1]
+    alive = state.alive
+    kind = state.kind[:, :n, None]
+    dx = x[:, None] - x[:, :n, None]  # [B, N, U]
+    dy = y[:, None] - y[:, :n, None]
+    apart = distance(dx, dy)
+    both_alive = alive[:, None] & alive[:, :n, None]
+    seen = both_alive & (apart < trait(UNITS.sight_range, kind))
+    in_range = both_alive & (apart < trait(UNITS.attack_range, kind))
+    return seen, in_range
+
+
+def _entity_rows(
+    scenario: Scenario,
+    config: BattleConfig,
+    state: ObservableState,
+    seen: Bool[Array, "B N U"],
+) -> tuple[Float[Array, "B N N-1 F"], Float[Array, "B N M F"]]:
+    """Return the rows of the other allies and of the enemies.
+
+    Only the position depends on the observer. Thus one row is built for each seen unit, and the
+    observer's origin and scale are applied to the two position columns.
+    """
+    n = scenario.n_allies
+    health, position, cooldown, kind = _features(state)
+    columns = [health, position, state.heading]
+    if config.last_targeted:
+        columns.append(_last_targeted(scenario, state))
+    unit = jnp.concatenate([*columns, cooldown, kind], axis=-1)  # [B, U, F]
     origin = jnp.zeros_like(unit[:, :n]).at[..., 1:3].set(position[:, :n])
-    scale = (
-        jnp.ones_like(unit[:, :n])
-        .at[..., 1:3]
-        .set(trait(UNITS.sight, state.kind[:, :n])[..., None])
-    )
+    ones = jnp.ones_like(unit[:, :n])
+    sight = trait(UNITS.sight_range, state.kind[:, :n])
+    scale = ones.at[..., 1:3].set(sight[..., None])
 
     def relative(mask: Array, rows: Array) -> Array:
-        return jnp.where(
-            mask[..., None], (rows - origin[:, :, None]) / scale[:, :, None], 0.0
-        )
+        mask = mask[..., None]  # [B, N, E, 1]
+        scaled = (rows - origin[:, :, None]) / scale[:, :, None]
+        return jnp.where(mask, scaled, 0.0)
 
-    allies, enemies = unit[:, None, :n], unit[:, None, n:]
-    mates = jnp.where(
-        _before(n)[None, :, :, None], allies[:, :, : n - 1], allies[:, :, 1:]
-    )
-    mask = _split(scenario, seen)
-    return relative(mask[0], mates), relative(mask[1], enemies)
+    allies = unit[:, None, :n]
+    enemies = unit[:, None, n:]
+    before = _before_observer(n)[None, :, :, None]
+    other_allies = jnp.where(before, allies[:, :, : n - 1], allies[:, :, 1:])
+    ally_mask, enemy_mask = _split_groups(scenario, seen)
+    return relative(ally_mask, other_allies), relative(enemy_mask, enemies)
 
 
-def _split(
+def _split_groups(
     scenario: Scenario, units: Bool[Array, "B N U"]
 ) -> tuple[Bool[Array, "B N N-1"], Bool[Array, "B N M"]]:
-    """Slots of an observer: the other allies in order, then the enemies."""
+    """Split a mask over units into an observer's slots: other allies in order, then enemies."""
     n = scenario.n_allies
-    return jnp.where(_before(n)[None], units[:, :, : n - 1], units[:, :, 1:n]), units[
-        :, :, n:
-    ]
+    before = _before_observer(n)[None]
+    allies = jnp.where(before, units[:, :, : n - 1], units[:, :, 1:n])
+    return allies, units[:, :, n:]
 
 
-def _before(n: int) -> Bool[Array, "{n} {n}-1"]:
-    """Whether slot e of ally i is the ally e itself; from the observer on it is the next one."""
+def _before_observer(n: int) -> Bool[Array, "{n} {n}-1"]:
+    """Return whether slot e of ally i holds ally e; later slots hold ally e + 1."""
     return jnp.arange(n - 1)[None] < jnp.arange(n)[:, None]
 
 
-def _last_targeted(scenario: Scenario, state: Visible) -> Float[Array, "B U 1"]:
+def _last_targeted(scenario: Scenario, state: ObservableState) -> Float[Array, "B U 1"]:
+    """Return each unit's last attack over the largest index of its actions."""
     n_actions = [N_OWN_ACTIONS + scenario.n_enemies] * scenario.n_allies
     n_actions += [N_OWN_ACTIONS + scenario.n_allies] * scenario.n_enemies
-    return (state.attack / (jnp.asarray(n_actions)[None] - 1))[..., None]
+    last_action = jnp.asarray(n_actions)[None] - 1
+    return (state.attack / last_action)[..., None]
 
 
-def _available(
-    alive: Bool[Array, "B N"], there: Bool[Array, "B N"], in_reach: Bool[Array, "B N M"]
+def _available_actions(
+    alive: Bool[Array, "B N"],
+    exists: Bool[Array, "B N"],
+    in_range: Bool[Array, "B N M"],
 ) -> Bool[Array, "B N A"]:
-    """The absent may do nothing; the dead may stop; the living may also walk, and shoot at whom they reach."""
-    walk = jnp.repeat(alive[..., None], STOP, axis=-1)
-    return jnp.concatenate([walk, there[..., None], in_reach], axis=-1)
+    """Return the availability of moves, stop and attacks.
+
+    An absent agent has no action, a dead agent can only stop, and an alive agent can also move
+    and attack enemies in range.
+    """
+    move = jnp.repeat(alive[..., None], STOP, axis=-1)
+    return jnp.concatenate([move, exists[..., None], in_range], axis=-1)

@@ -1,9 +1,11 @@
-"""The enemy's policy: SMAX's heuristic, decided for all enemies at once from one table of distances.
+"""Enemy policy: the heuristic of SMAX for all enemies at once, from one table of distances.
 
-An enemy keeps shooting at its last target while that is in reach, else shoots at the closest ally in reach, else
-walks towards an ally in sight, drawn at random, else towards its own start rotated by half a turn about the center.
-It counts allies from the last one backwards, and reads relative positions that were divided and multiplied by its
-sight range, which decides ties of rounding as SMAX does.
+An enemy attacks its last target while that is in range, else the closest ally in range. If no
+ally is in range, it walks towards a random ally in sight. If no ally is in sight, it walks
+towards its own start rotated by 180 degrees about the center of the map.
+
+Allies are counted from the last one backwards. Relative positions are divided and multiplied by
+the sight range, so that rounding resolves ties as in SMAX.
 """
 
 from __future__ import annotations
@@ -13,95 +15,113 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jmarl.envs.battle.keys import bits, descend, uniform
+from jmarl.envs.battle.keys import Path, bits_to_uniform, derive_keys, random_bits
 from jmarl.envs.battle.rules import MAP_SIZE, N_OWN_ACTIONS, UNITS
 from jmarl.envs.battle.state import Bodies, distance, trait
 
 
-CENTRE = MAP_SIZE / 2
+CENTER = MAP_SIZE / 2
 
 
 class Memory(NamedTuple):
-    """What each enemy remembers: its walking goal, and its last target (-1: none)."""
+    """Memory of each enemy: destination of its walk and last target (-1 if there is none)."""
 
-    goal_x: Float[Array, "M B"]
-    goal_y: Float[Array, "M B"]
-    quarry: Int[Array, "M B"]
+    destination_x: Float[Array, "M B"]
+    destination_y: Float[Array, "M B"]
+    last_target: Int[Array, "M B"]
 
 
 class View(NamedTuple):
-    """Allies, the last one first, as each enemy sees them; zero where unseen."""
+    """Allies relative to each enemy, the last ally first; zero for unseen allies."""
 
     dx: Float[Array, "M N B"]
     dy: Float[Array, "M N B"]
     seen: Bool[Array, "M N B"]
-    in_reach: Bool[Array, "M N B"]
+    in_range: Bool[Array, "M N B"]
 
 
-def decide(
+def choose_actions(
     keys: Key[Array, "B"],
     allies: Bodies,
     enemies: Bodies,
     kind: Int[Array, "M B"],
     memory: Memory,
 ) -> tuple[Int[Array, "M B"], Memory]:
-    """The action of every enemy, in its own numbering: 0 to 3 walk, 5 + j shoots at the j-th ally from the end."""
+    """Return the actions of all enemies and their new memory.
+
+    Actions 0 to 3 move; action 5 + j attacks the j-th ally from the end.
+    """
     alive = enemies.health > 0
-    view = _look(allies, enemies, kind)
-    target, can_shoot, quarry = _aim(view, memory.quarry)
-    here = jnp.where(alive, enemies.x, 0.0), jnp.where(alive, enemies.y, 0.0)
-    fresh = (memory.goal_x == 0) & (memory.goal_y == 0) & (memory.quarry == -1)
-    goal = [
-        jnp.where(fresh, -(at - CENTRE) + CENTRE, known)
-        for at, known in zip(here, (memory.goal_x, memory.goal_y), strict=True)
-    ]
-    walk = _walk(keys, view, here, goal)
-    action = jnp.where(can_shoot, target + N_OWN_ACTIONS, walk)
-    return action, Memory(goal[0], goal[1], quarry)
+    view = _view(allies, enemies, kind)
+    target, can_attack, last_target = _choose_target(view, memory.last_target)
+    x = jnp.where(alive, enemies.x, 0.0)
+    y = jnp.where(alive, enemies.y, 0.0)
+    no_destination = (memory.destination_x == 0) & (memory.destination_y == 0)
+    is_new = no_destination & (memory.last_target == -1)
+    destination_x = jnp.where(is_new, -(x - CENTER) + CENTER, memory.destination_x)
+    destination_y = jnp.where(is_new, -(y - CENTER) + CENTER, memory.destination_y)
+    move = _choose_move(keys, view, (x, y), (destination_x, destination_y))
+    action = jnp.where(can_attack, target + N_OWN_ACTIONS, move)
+    return action, Memory(destination_x, destination_y, last_target)
 
 
-def _look(allies: Bodies, enemies: Bodies, kind: Int[Array, "M B"]) -> View:
-    sight, reach = trait(UNITS.sight, kind)[:, None], trait(UNITS.reach, kind)[:, None]
-    dx = allies.x[::-1][None] - enemies.x[:, None]
+def _view(allies: Bodies, enemies: Bodies, kind: Int[Array, "M B"]) -> View:
+    sight_range = trait(UNITS.sight_range, kind)[:, None]  # [M, 1, B]
+    attack_range = trait(UNITS.attack_range, kind)[:, None]
+    dx = allies.x[::-1][None] - enemies.x[:, None]  # [M, N, B]
     dy = allies.y[::-1][None] - enemies.y[:, None]
-    both = (allies.health[::-1][None] > 0) & (enemies.health[:, None] > 0)
-    seen = both & (distance(dx, dy) < sight)
-    dx = jnp.where(seen, dx / sight * sight, 0.0)
-    dy = jnp.where(seen, dy / sight * sight, 0.0)
-    return View(dx, dy, seen, seen & (distance(dx, dy) < reach))
+    ally_alive = allies.health[::-1][None] > 0
+    both_alive = ally_alive & (enemies.health[:, None] > 0)
+    seen = both_alive & (distance(dx, dy) < sight_range)
+    dx = jnp.where(seen, dx / sight_range * sight_range, 0.0)
+    dy = jnp.where(seen, dy / sight_range * sight_range, 0.0)
+    return View(dx, dy, seen, seen & (distance(dx, dy) < attack_range))
 
 
-def _aim(
-    view: View, quarry: Int[Array, "M B"]
+def _choose_target(
+    view: View, last_target: Int[Array, "M B"]
 ) -> tuple[Int[Array, "M B"], Bool[Array, "M B"], Int[Array, "M B"]]:
-    """Whom to shoot at, whether anybody is in reach, and the target to remember."""
-    order = jnp.arange(view.seen.shape[1])[:, None]
-    keeps = jnp.any(view.in_reach & (order == quarry[:, None]), axis=1)
-    apart = jnp.where(view.in_reach, distance(view.dx, view.dy), jnp.inf)
-    target = jnp.where(keeps, quarry, jnp.argmin(apart, axis=1))
-    can_shoot = jnp.any(view.in_reach, axis=1)
-    return target, can_shoot, jnp.where(can_shoot, target, -1)
+    """Return the target, whether any ally is in range, and the new last target."""
+    rank = jnp.arange(view.seen.shape[1])[:, None]  # [N, 1]
+    is_last_target = rank == last_target[:, None]  # [M, N, B]
+    keep = jnp.any(view.in_range & is_last_target, axis=1)
+    apart = jnp.where(view.in_range, distance(view.dx, view.dy), jnp.inf)
+    target = jnp.where(keep, last_target, jnp.argmin(apart, axis=1))
+    can_attack = jnp.any(view.in_range, axis=1)
+    return target, can_attack, jnp.where(can_attack, target, -1)
 
 
-def _walk(
-    keys: Key[Array, "B"], view: View, here: tuple[Array, Array], goal: list[Array]
+def _choose_move(
+    keys: Key[Array, "B"],
+    view: View,
+    position: tuple[Array, Array],
+    destination: tuple[Array, Array],
 ) -> Int[Array, "M B"]:
-    """North, east, south or west, whichever leads most nearly to the ally that was drawn, or else to the goal."""
+    """Return the move that leads most directly to a random seen ally or to the destination.
+
+    Moves are north, east, south and west.
+    """
+    # Draw an ally in sight by inverting the cumulative distribution.
     count = jnp.maximum(jnp.sum(view.seen, axis=1, keepdims=True), 1)
-    share = jnp.cumsum(view.seen / count, axis=1)
-    threshold = share[:, -1] * (1 - _draws(keys, view.seen.shape[0]))
-    drawn = jnp.sum(share < threshold[:, None], axis=1)
+    cumulative = jnp.cumsum(view.seen / count, axis=1)  # [M, N, B]
+    total = cumulative[:, -1]
+    threshold = total * (1 - _uniform_draws(keys, view.seen.shape[0]))
+    drawn = jnp.sum(cumulative < threshold[:, None], axis=1)
     can_see = jnp.any(view.seen, axis=1)
     is_drawn = jnp.arange(view.seen.shape[1])[:, None] == drawn[:, None]
-    ways = []
-    for apart, at, to in zip((view.dx, view.dy), here, goal, strict=True):
-        chased = jnp.sum(jnp.where(is_drawn, apart, 0.0), axis=1) + at
-        ways.append(jnp.where(can_see, chased, to) - at)
-    return jnp.argmax(jnp.stack([ways[1], ways[0], -ways[1], -ways[0]]), axis=0)
+
+    def direction(offset: Array, here: Array, there: Array) -> Float[Array, "M B"]:
+        # SMAX adds the own position and subtracts it again.
+        ally = jnp.sum(jnp.where(is_drawn, offset, 0.0), axis=1) + here
+        return jnp.where(can_see, ally, there) - here
+
+    dx = direction(view.dx, position[0], destination[0])
+    dy = direction(view.dy, position[1], destination[1])
+    return jnp.argmax(jnp.stack([dy, dx, -dy, -dx]), axis=0)
 
 
-def _draws(keys: Key[Array, "B"], count: int) -> Float[Array, "M B"]:
-    """A uniform draw for each enemy of each world, as SMAX makes it: from the first child of the enemy's own key."""
-    return uniform(
-        bits(descend(keys, [(enemy, 0) for enemy in range(count)]), 1)[..., 0]
-    )
+def _uniform_draws(keys: Key[Array, "B"], count: int) -> Float[Array, "M B"]:
+    """Return a uniform draw per enemy from the first child of the enemy's key, as in SMAX."""
+    paths: list[Path] = [(enemy, 0) for enemy in range(count)]
+    words = random_bits(derive_keys(keys, paths), 1)
+    return bits_to_uniform(words[..., 0])

@@ -1,7 +1,7 @@
-"""What bodies do to each other in one environment step: eight sub-steps of moving, shooting, dying, pushing apart.
+"""Physics of one environment step: eight sub-steps of moving, attacking, dying and pushing apart.
 
-Everything is batch-last (``state.Bodies``). Random draws come from one key for each world and reproduce
-SMAX's own, but only the ones that are used are made.
+All arrays are batch-last (``state.Bodies``). The random draws reproduce those of SMAX from one key
+per environment, restricted to the draws in use.
 """
 
 from __future__ import annotations
@@ -13,92 +13,104 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jmarl.envs.battle.keys import bits, fold, uniform
+from jmarl.envs.battle.keys import bits_to_uniform, fold_in, random_bits
 from jmarl.envs.battle.rules import DT, MAP_SIZE, SUBSTEPS, UNITS
 from jmarl.envs.battle.state import Bodies, distance, trait
 
 
-TOUCH = 1e-6
-"""Added to a distance before it divides."""
-BY_UNIT = lax.ScatterDimensionNumbers(
+EPSILON = 1e-6
+"""Constant added to a distance in a denominator."""
+SCATTER_OVER_UNITS = lax.ScatterDimensionNumbers(
     update_window_dims=(),
     inserted_window_dims=(0,),
     scatter_dims_to_operand_dims=(0,),
     operand_batching_dims=(1,),
     scatter_indices_batching_dims=(1,),
 )
-"""A scatter over units within each world. Naming the world a batch axis keeps it local to a device."""
+"""Scatter over units within each environment. The batch axis keeps it local to a device."""
 
 
 class Orders(NamedTuple):
-    """What the units do throughout one environment step."""
+    """Headings and targets of all units during one environment step."""
 
     heading_x: Float[Array, "U B"]
     heading_y: Float[Array, "U B"]
     target: Int[Array, "U B"]
-    """Index of the unit that is shot at; -1: nobody."""
+    """Index of the attacked unit; -1 if there is none."""
 
 
 class Traits(NamedTuple):
-    """The columns of the unit table that the physics needs, looked up for each unit."""
+    """Columns of the unit table that the physics needs, for each unit."""
 
     speed: Float[Array, "U B"]
     damage: Float[Array, "U B"]
-    reach: Float[Array, "U B"]
+    attack_range: Float[Array, "U B"]
     radius: Float[Array, "U B"]
     cooldown: Float[Array, "U B"]
 
 
 class Shots(NamedTuple):
-    """The last shot of each unit within this environment step."""
+    """Last shot of each unit in this environment step."""
 
     fired: Bool[Array, "U B"]
     key: Key[Array, "U B"]
-    """Of the sub-step in which the shot fell."""
-    left: Float[Array, "U B"]
-    """Sub-steps that were still to come."""
+    """Key of the sub-step of the shot."""
+    remaining: Float[Array, "U B"]
+    """Number of sub-steps after the shot."""
 
 
-def traits(kind: Int[Array, "U B"]) -> Traits:
-    """Look the physics' columns up for units of these types."""
+class _Carry(NamedTuple):
+    keys: Key[Array, "B"]
+    bodies: Bodies
+    shots: Shots
+
+
+def _traits(kind: Int[Array, "U B"]) -> Traits:
     return Traits(*(trait(getattr(UNITS, name), kind) for name in Traits._fields))
 
 
-def fight(
+def simulate(
     keys: Key[Array, "B"], bodies: Bodies, kind: Int[Array, "U B"], orders: Orders
 ) -> Bodies:
-    """Advance every world by one environment step of ``SUBSTEPS`` sub-steps; ``keys`` is one key for each world."""
-    unit = traits(kind)
+    """Advance every environment by one environment step of ``SUBSTEPS`` sub-steps."""
+    units = _traits(kind)
     shape = bodies.x.shape
     no_shots = Shots(
-        jnp.zeros(shape, bool), jnp.broadcast_to(keys, shape), jnp.zeros(shape)
+        fired=jnp.zeros(shape, bool),
+        key=jnp.broadcast_to(keys, shape),
+        remaining=jnp.zeros(shape),
     )
 
-    def substep(
-        carry: tuple[Array, Bodies, Shots], left: Array
-    ) -> tuple[tuple[Array, Bodies, Shots], None]:
-        keys, bodies, shots = carry
-        pair = jax.vmap(jax.random.split, out_axes=1)(keys)
-        fires = _fires(bodies, unit, orders.target) & ~shots.fired
-        fired = shots.fired | fires
-        moved = _move(bodies, unit.speed, orders)
-        bodies = _drown(
-            moved._replace(
-                health=_health_after(bodies.health, unit.damage, orders.target, fires),
-                cooldown=bodies.cooldown - jnp.where(fired, 0.0, DT),
-            )
-        )
-        x, y = push_apart(bodies.x, bodies.y, bodies.health > 0, unit.radius)
-        shots = Shots(
-            fired,
-            jnp.where(fires, pair[1], shots.key),
-            jnp.where(fires, left, shots.left),
-        )
-        return (pair[0], bodies._replace(x=x, y=y), shots), None
+    def substep(carry: _Carry, remaining: Array) -> tuple[_Carry, None]:
+        return _substep(carry, remaining, units, orders), None
 
     remaining = jnp.arange(SUBSTEPS - 1, -1, -1, dtype=jnp.float32)
-    (_, bodies, shots), _ = lax.scan(substep, (keys, bodies, no_shots), remaining)
-    return bodies._replace(cooldown=_reload(bodies.cooldown, unit.cooldown, shots))
+    end, _ = lax.scan(substep, _Carry(keys, bodies, no_shots), remaining)
+    cooldown = _reload(end.bodies.cooldown, units.cooldown, end.shots)
+    return end.bodies._replace(cooldown=cooldown)
+
+
+def _substep(
+    carry: _Carry, remaining: Float[Array, ""], units: Traits, orders: Orders
+) -> _Carry:
+    """Advance every environment by one sub-step, after which ``remaining`` sub-steps follow."""
+    bodies = carry.bodies
+    shots = carry.shots
+    keys = jax.vmap(jax.random.split, out_axes=1)(carry.keys)  # [2, B]
+    fires = _can_hit(bodies, units, orders.target) & ~shots.fired
+    fired = shots.fired | fires
+    moved = _move(bodies, units.speed, orders)
+    health = _apply_damage(bodies.health, units.damage, orders.target, fires)
+    # A weapon that fired is reloaded at the end of the environment step.
+    cooldown = bodies.cooldown - jnp.where(fired, 0.0, DT)
+    bodies = _kill_out_of_bounds(moved._replace(health=health, cooldown=cooldown))
+    x, y = push_apart(bodies.x, bodies.y, bodies.health > 0, units.radius)
+    shots = Shots(
+        fired=fired,
+        key=jnp.where(fires, keys[1], shots.key),
+        remaining=jnp.where(fires, remaining, shots.remaining),
+    )
+    return _Carry(keys[0], bodies._replace(x=x, y=y), shots)
 
 
 def push_apart(
@@ -107,11 +119,14 @@ def push_apart(
     alive: Bool[Array, "U B"],
     radius: Float[Array, "U B"],
 ) -> tuple[Float[Array, "U B"], Float[Array, "U B"]]:
-    """Move living bodies that overlap apart, each by half the overlap, all pairs at once."""
-    # A sum of radii that is negative never overlaps, so the dead need no mask over pairs.
+    """Move overlapping units apart, each by half the overlap, all pairs at once.
+
+    Only units that are alive push and are pushed.
+    """
+    # A negative sum of radii never overlaps, so dead units need no mask over pairs.
     radius = jnp.where(alive, radius, -2 * MAP_SIZE)
     push_x, push_y = lax.platform_dependent(
-        x, y, radius, cpu=_pushes_in_turn, default=_pushes_at_once
+        x, y, radius, cpu=_pushes_in_sequence, default=_pushes_at_once
     )
     return x + push_x / 2, y + push_y / 2
 
@@ -119,93 +134,101 @@ def push_apart(
 def _push(
     x: Array, y: Array, radius: Array, other: tuple[Array, Array, Array]
 ) -> tuple[Array, Array]:
-    """Push of ``other`` on the units; zero on itself, because the difference of positions is."""
-    dx, dy = x - other[0], y - other[1]
-    overlap = jax.nn.relu((radius + other[2]) / (distance(dx, dy) + TOUCH) - 1.0)
+    """Return the push of ``other`` on the units, which is zero on itself."""
+    other_x, other_y, other_radius = other
+    dx = x - other_x
+    dy = y - other_y
+    ratio = (radius + other_radius) / (distance(dx, dy) + EPSILON)
+    overlap = jax.nn.relu(ratio - 1.0)
     return dx * overlap, dy * overlap
 
 
-def _pushes_in_turn(x: Array, y: Array, radius: Array) -> tuple[Array, Array]:
-    """One pusher after another: U small element-wise passes, which is what a CPU vectorizes best."""
+def _pushes_in_sequence(x: Array, y: Array, radius: Array) -> tuple[Array, Array]:
+    """Add the pushes of one unit after another, in U element-wise passes that suit a CPU."""
 
     def add(
         total: tuple[Array, Array], other: tuple[Array, Array, Array]
     ) -> tuple[tuple[Array, Array], None]:
-        push = _push(x, y, radius, other)
-        return (total[0] + push[0], total[1] + push[1]), None
+        push_x, push_y = _push(x, y, radius, other)
+        return (total[0] + push_x, total[1] + push_y), None
 
-    return lax.scan(add, (jnp.zeros_like(x), jnp.zeros_like(y)), (x, y, radius))[0]
+    zeros = (jnp.zeros_like(x), jnp.zeros_like(y))
+    total, _ = lax.scan(add, zeros, (x, y, radius))
+    return total
 
 
 def _pushes_at_once(x: Array, y: Array, radius: Array) -> tuple[Array, Array]:
-    """All pairs in one fused reduction, for an accelerator."""
-    push_x, push_y = _push(
-        x[:, None], y[:, None], radius[:, None], (x[None], y[None], radius[None])
-    )
+    """Add the pushes of all pairs in one fused reduction, which suits an accelerator."""
+    # [U, 1, B] against [1, U, B]
+    pushed = (x[:, None], y[:, None], radius[:, None])
+    pushing = (x[None], y[None], radius[None])
+    push_x, push_y = _push(*pushed, pushing)
     return push_x.sum(axis=1), push_y.sum(axis=1)
 
 
-def _fires(
-    bodies: Bodies, unit: Traits, target: Int[Array, "U B"]
+def _can_hit(
+    bodies: Bodies, units: Traits, target: Int[Array, "U B"]
 ) -> Bool[Array, "U B"]:
-    """Who hits: alive, weapon ready, and a living target within reach."""
-    at = jnp.maximum(target, 0)
-    there = [
-        jnp.take_along_axis(a, at, axis=0, mode="clip")
-        for a in (bodies.x, bodies.y, bodies.health)
-    ]
-    near = distance(bodies.x - there[0], bodies.y - there[1]) < unit.reach
-    return (
-        near
-        & (target >= 0)
-        & (there[2] > 0)
-        & (bodies.health > 0)
-        & (bodies.cooldown <= 0)
-    )
+    """Return whether a unit is alive, its weapon ready, and its target alive and in range."""
+    index = jnp.maximum(target, 0)
+
+    def of_target(values: Float[Array, "U B"]) -> Float[Array, "U B"]:
+        return jnp.take_along_axis(values, index, axis=0, mode="clip")
+
+    target_x = of_target(bodies.x)
+    target_y = of_target(bodies.y)
+    target_health = of_target(bodies.health)
+    apart = distance(bodies.x - target_x, bodies.y - target_y)
+    in_range = apart < units.attack_range
+    has_target = in_range & (target >= 0) & (target_health > 0)
+    return has_target & (bodies.health > 0) & (bodies.cooldown <= 0)
 
 
-def _health_after(
+def _apply_damage(
     health: Float[Array, "U B"],
     damage: Float[Array, "U B"],
     target: Int[Array, "U B"],
     fires: Bool[Array, "U B"],
 ) -> Float[Array, "U B"]:
-    """All hits of a sub-step land at once, so two units can kill each other."""
-    harm = jnp.where(fires, damage, 0.0)
-    return jnp.maximum(
-        lax.scatter_add(health, jnp.maximum(target, 0)[..., None], -harm, BY_UNIT), 0.0
-    )
+    """Return the health after all hits of a sub-step.
+
+    All hits land at the same time, so two units can kill each other.
+    """
+    dealt = jnp.where(fires, damage, 0.0)
+    index = jnp.maximum(target, 0)[..., None]
+    health = lax.scatter_add(health, index, -dealt, SCATTER_OVER_UNITS)
+    return jnp.maximum(health, 0.0)
 
 
 def _move(bodies: Bodies, speed: Float[Array, "U B"], orders: Orders) -> Bodies:
-    """The living walk, but not off the map."""
+    """Move the units that are alive, within the map."""
     x = jnp.clip(bodies.x + orders.heading_x * speed * DT, 0.0, MAP_SIZE)
     y = jnp.clip(bodies.y + orders.heading_y * speed * DT, 0.0, MAP_SIZE)
     alive = bodies.health > 0
-    return bodies._replace(
-        x=jnp.where(alive, x, bodies.x), y=jnp.where(alive, y, bodies.y)
-    )
+    x = jnp.where(alive, x, bodies.x)
+    y = jnp.where(alive, y, bodies.y)
+    return bodies._replace(x=x, y=y)
 
 
-def _drown(bodies: Bodies) -> Bodies:
-    """A unit on the border of the map dies."""
-    low, high = jnp.minimum(bodies.x, bodies.y), jnp.maximum(bodies.x, bodies.y)
-    return bodies._replace(
-        health=jnp.where((low <= 0.0) | (high >= MAP_SIZE), 0.0, bodies.health)
-    )
+def _kill_out_of_bounds(bodies: Bodies) -> Bodies:
+    """Set the health of units on the border of the map or beyond to zero."""
+    low = jnp.minimum(bodies.x, bodies.y)
+    high = jnp.maximum(bodies.x, bodies.y)
+    outside = (low <= 0.0) | (high >= MAP_SIZE)
+    return bodies._replace(health=jnp.where(outside, 0.0, bodies.health))
 
 
 def _reload(
     waited: Float[Array, "U B"], cooldown: Float[Array, "U B"], shots: Shots
 ) -> Float[Array, "U B"]:
-    """Cooldowns at the end of the step.
+    """Return the cooldowns at the end of the step.
 
-    A weapon fires once in an environment step at most, since every cooldown is longer than
-    that, so one draw for each unit stands for SMAX's one for each unit and sub-step. The order
-    of the additions is SMAX's, for the sake of the last bit.
+    A weapon fires at most once in an environment step, because every cooldown is longer than the
+    step. Thus one draw per unit replaces SMAX's draw per unit and sub-step.
     """
-    unit_keys = fold(shots.key, jnp.arange(waited.shape[0], dtype=jnp.uint32))
-    loaded = waited + (
-        (cooldown + (uniform(bits(unit_keys, 1)[..., 0]) * (3 * DT) - DT)) - waited
-    )
-    return jnp.where(shots.fired, loaded - shots.left * DT, waited)
+    units = jnp.arange(waited.shape[0], dtype=jnp.uint32)
+    words = random_bits(fold_in(shots.key, units), 1)[..., 0]
+    deviation = bits_to_uniform(words) * (3 * DT) - DT
+    # The order of the additions is SMAX's, so that the results have the same bits.
+    loaded = waited + ((cooldown + deviation) - waited)
+    return jnp.where(shots.fired, loaded - shots.remaining * DT, waited)

@@ -1,7 +1,10 @@
-"""The rules of a battle as data: unit types, scenarios, options. NumPy alone: listing names needs no JAX.
+"""Rules of a battle as data: unit types, scenarios and options.
 
-Numbers are those of SMAX in JaxMARL 0.2.0 (Rutherford et al. 2023, arXiv 2311.10090). They are not StarCraft II's:
-the marine hits harder, the zealot half as hard, marauder and stalker shoot more slowly, and shields are health.
+This module imports NumPy but not JAX, so that environments can be listed quickly.
+
+The numbers are those of SMAX in JaxMARL 0.2.0 (Rutherford et al. 2023, arXiv 2311.10090).
+They differ from StarCraft II: the marine hits harder and the zealot half as hard, the marauder
+and the stalker shoot more slowly, and shields count as health.
 """
 
 from __future__ import annotations
@@ -18,35 +21,40 @@ from jmarl.config import check_range
 MAP_SIZE = 32.0
 """Side of the square map, in distance units."""
 SUBSTEPS = 8
+"""Sub-steps of the physics in one environment step."""
 DT = 1.0 / 16.0
-"""Seconds in one sub-step of the physics; an environment step is ``SUBSTEPS`` of them."""
+"""Seconds in one sub-step of the physics."""
 N_OWN_ACTIONS = 5
-"""North, east, south, west, stop; then one attack for each enemy."""
+"""Actions without a target: north, east, south, west, stop. One attack per enemy follows them."""
 STOP = 4
+"""Index of the stop action."""
 WIN_BONUS = 1.0
-MAX_TEAM = 1280
+"""Reward added to the step in which the allies win."""
+MAX_TEAM_SIZE = 1280
 
 
 class UnitTypes(NamedTuple):
-    """One array entry for each unit type, in the order of the one-hot."""
+    """Table of unit types: one entry per type, in the order of the one-hot encoding."""
 
     names: tuple[str, ...]
     letters: str
     speed: np.ndarray
-    """Distance a second."""
+    """Distance per second."""
     damage: np.ndarray
-    """Health a hit."""
-    reach: np.ndarray
-    """Attack range, distance between centers."""
-    sight: np.ndarray
+    """Health per hit."""
+    attack_range: np.ndarray
+    """Distance between centers."""
+    sight_range: np.ndarray
+    """Distance between centers."""
     radius: np.ndarray
     health: np.ndarray
+    """Health at the start of an episode."""
     cooldown: np.ndarray
     """Seconds between hits, before the random deviation of -DT to 2 DT."""
 
     @property
     def count(self) -> int:
-        """How many types there are."""
+        """Number of unit types."""
         return len(self.names)
 
 
@@ -59,8 +67,8 @@ UNITS = UnitTypes(
     letters="mMsZzh",
     speed=_column(3.15, 2.25, 4.13, 3.15, 4.13, 3.15),
     damage=_column(9.0, 10.0, 13.0, 8.0, 5.0, 12.0),
-    reach=_column(5.0, 6.0, 6.0, 2.0, 2.0, 5.0),
-    sight=_column(9.0, 10.0, 10.0, 9.0, 8.0, 9.0),
+    attack_range=_column(5.0, 6.0, 6.0, 2.0, 2.0, 5.0),
+    sight_range=_column(9.0, 10.0, 10.0, 9.0, 8.0, 9.0),
     radius=_column(0.375, 0.5625, 0.625, 0.5, 0.375, 0.625),
     health=_column(45.0, 125.0, 160.0, 150.0, 35.0, 80.0),
     cooldown=_column(0.61, 1.07, 1.87, 0.86, 0.5, 0.59),
@@ -69,57 +77,62 @@ UNITS = UnitTypes(
 
 @dataclass(frozen=True)
 class Scenario:
-    """Who meets whom.
+    """Composition of both teams and step limits of a battle.
 
-    ``allies`` and ``enemies`` are type ids. Where ``drawn``, they only say how many units there
-    are: types and start positions are drawn anew each episode, in the manner of SMACv2.
-    ``limit`` is the step limit of SMAX, ``smac_limit`` that of SMAC's or SMACv2's map of the same
-    name (0: there is none). Where there are ``choices``, each episode is one of them, with equal chances: ``allies``
-    and ``enemies`` only say how many units the largest has, and the limits are the longest.
+    Attributes:
+        allies: unit type ids of the allies. Only their number counts if ``randomized``.
+        enemies: unit type ids of the enemies. Only their number counts if ``randomized``.
+        randomized: draw unit types and start positions in each episode, as SMACv2 does.
+        limit: step limit of SMAX.
+        smac_limit: step limit of the SMAC or SMACv2 map with the same name, 0 if there is none.
+        choices: scenarios among which each episode is drawn with equal probability. If there
+            are any, the team sizes and the limits of this scenario are the maxima over them.
     """
 
     allies: tuple[int, ...]
     enemies: tuple[int, ...]
-    drawn: bool = False
+    randomized: bool = False
     limit: int = 100
     smac_limit: int = 0
     choices: tuple[Scenario, ...] = ()
 
     @property
     def n_allies(self) -> int:
-        """N, the agents."""
+        """Number of allies N, which are the agents."""
         return len(self.allies)
 
     @property
     def n_enemies(self) -> int:
-        """M."""
+        """Number of enemies M."""
         return len(self.enemies)
 
     @property
     def n_units(self) -> int:
-        """U = N + M."""
+        """Number of units U = N + M."""
         return len(self.allies) + len(self.enemies)
 
 
 @dataclass(frozen=True)
 class BattleConfig:
-    """Options of a battle. With the defaults it is SMAX, oddities included; each is mended by its own option.
+    """Options of a battle.
+
+    The defaults reproduce SMAX of JaxMARL. Each option changes one of its peculiarities.
 
     Attributes:
-        reset_pool: episodes drawn ahead for each environment by ``reset`` and ``refresh`` (0: each
-            episode is drawn when it begins). Between two refreshes an environment that begins more
-            than that many episodes meets the same starts again, so it is for training only.
-        last_targeted: show the last target's index among the features of a seen unit. An index
-            breaks permutation invariance and transfer between team sizes.
-        exact_limit: end an episode at ``limit`` steps; SMAX looks at the step counter before it
-            counts the step, and so ends at ``limit + 1``.
-        smac_limit: take the limit of SMAC's map of the same name in place of SMAX's 100.
-        clip_spawns: keep drawn starts on the map; SMAX puts 1.4 % of the units of its 5 v 5 beyond
-            the border, where they die in the first step.
-        draw_extra_enemies: draw the types of the enemies that outnumber the allies; in SMAX they are
-            marines, because the drawn types are discarded.
-        smacv2_surround: where one team surrounds the other, draw as SMACv2 does: allies in the
-            center, the enemies on one to four distinct diagonals. SMAX lets either team be in the
+        reset_pool: number of episode starts that ``reset`` and ``refresh`` draw ahead for each
+            environment; 0 draws every start when its episode begins. An environment that begins
+            more episodes between two refreshes repeats the starts, so use a pool only in training.
+        last_targeted: include the index of the last target in the features of a seen unit. An
+            index breaks permutation invariance and transfer between team sizes.
+        exact_limit: end an episode at ``limit`` steps. SMAX compares the step counter before it
+            increments it, and thus ends at ``limit + 1``.
+        smac_limit: use the limit of the SMAC map with the same name instead of SMAX's 100.
+        clip_spawns: keep drawn starts on the map. SMAX places 1.4 % of the units of its 5 v 5
+            beyond the border, where they die in the first step.
+        draw_extra_enemies: draw the types of the enemies that outnumber the allies. In SMAX they
+            are marines, because the drawn types are discarded.
+        smacv2_surround: if one team surrounds the other, draw as SMACv2 does: allies in the
+            center, enemies on one to four distinct diagonals. SMAX places either team in the
             center and always draws a place on all four diagonals.
     """
 
@@ -135,22 +148,25 @@ class BattleConfig:
         check_range("env.reset_pool", self.reset_pool, 0)
 
 
-def team(composition: str) -> tuple[int, ...]:
-    """Type ids of a composition in SMAX's shorthand: ``team("2s3Z")`` is two stalkers, three zealots."""
-    parts = re.findall(r"(\d+)([a-zA-Z])", composition)
-    return tuple(
-        UNITS.letters.index(letter)
-        for count, letter in parts
-        for _ in range(int(count))
-    )
+def parse_team(composition: str) -> tuple[int, ...]:
+    """Return the type ids of a composition in SMAX's shorthand.
+
+    For example, ``parse_team("2s3Z")`` returns two stalkers and three zealots.
+    """
+    types: list[int] = []
+    for count, letter in re.findall(r"(\d+)([a-zA-Z])", composition):
+        types += int(count) * [UNITS.letters.index(letter)]
+    return tuple(types)
 
 
 def _fixed(allies: str, enemies: str, smac_limit: int) -> Scenario:
-    return Scenario(team(allies), team(enemies), smac_limit=smac_limit)
+    return Scenario(parse_team(allies), parse_team(enemies), smac_limit=smac_limit)
 
 
-def _drawn(n_allies: int, n_enemies: int) -> Scenario:
-    return Scenario((0,) * n_allies, (0,) * n_enemies, drawn=True, smac_limit=200)
+def _randomized(n_allies: int, n_enemies: int) -> Scenario:
+    allies = (0,) * n_allies
+    enemies = (0,) * n_enemies
+    return Scenario(allies, enemies, randomized=True, smac_limit=200)
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -165,73 +181,86 @@ SCENARIOS: dict[str, Scenario] = {
     "3s5z_vs_3s6z": _fixed("3s5Z", "3s6Z", 170),
     "3s_vs_5z": _fixed("3s", "5Z", 250),
     "6h_vs_8z": _fixed("6h", "8Z", 150),
-    "smacv2_5_units": _drawn(5, 5),
-    "smacv2_10_units": _drawn(10, 10),
-    "smacv2_20_units": _drawn(20, 20),
+    "smacv2_5_units": _randomized(5, 5),
+    "smacv2_10_units": _randomized(10, 10),
+    "smacv2_20_units": _randomized(20, 20),
 }
-_ALIASES = ("5v5", "10v10", "20v20", "5v5+10v10+20v20")
+_GENERATED_EXAMPLES = ("5v5", "10v10", "20v20", "5v5+10v10+20v20")
 _PREFIX = "smax_"
-_SIZES = re.compile(r"([1-9]\d*)v([1-9]\d*)")
+_TEAM_SIZES = re.compile(r"([1-9]\d*)v([1-9]\d*)")
 
 
-def scenario(name: str) -> Scenario:
-    """The scenario called ``name``, with or without ``smax_``; ``NvM`` is generated for teams of 1 to 1280.
+def get_scenario(name: str) -> Scenario:
+    """Return the scenario with a given name.
 
-    Several names joined by ``+`` are the choices among which each episode is drawn.
+    Args:
+        name: a key of ``SCENARIOS``, or ``NvM`` for randomized teams of 1 to 1280 units, or
+            several of these joined by ``+``, among which each episode is drawn. The prefix
+            ``smax_`` is optional.
 
-    Raises ``ValueError`` for a name that is none, saying what there is.
+    Raises:
+        ValueError: the name is unknown or a team is too large.
     """
     short = name.removeprefix(_PREFIX)
     if short in SCENARIOS:
         return SCENARIOS[short]
     if "+" in short:
-        return _mixed(tuple(map(scenario, short.split("+"))))
-    sizes = _SIZES.fullmatch(short)
+        return _mixed(tuple(map(get_scenario, short.split("+"))))
+    sizes = _TEAM_SIZES.fullmatch(short)
     if sizes is None:
         raise ValueError(
-            f"no battle scenario {name!r}; there are NvM (5v5, 40v40) and {', '.join(SCENARIOS)}"
+            f"{name}: unknown battle scenario; expected NvM (for example 5v5 or 40v40) "
+            f"or one of {', '.join(SCENARIOS)}"
         )
-    n_allies, n_enemies = int(sizes[1]), int(sizes[2])
-    if max(n_allies, n_enemies) > MAX_TEAM:
-        raise ValueError(f"{name}: a team has at most {MAX_TEAM} units")
-    return _drawn(n_allies, n_enemies)
+    n_allies = int(sizes[1])
+    n_enemies = int(sizes[2])
+    if max(n_allies, n_enemies) > MAX_TEAM_SIZE:
+        raise ValueError(f"{name}: a team must have at most {MAX_TEAM_SIZE} units")
+    return _randomized(n_allies, n_enemies)
 
 
 def _mixed(choices: tuple[Scenario, ...]) -> Scenario:
-    most = _drawn(max(c.n_allies for c in choices), max(c.n_enemies for c in choices))
-    limits = {
-        "limit": max(c.limit for c in choices),
-        "smac_limit": max(c.smac_limit for c in choices),
-    }
-    return replace(most, choices=choices, **limits)
+    n_allies = max(choice.n_allies for choice in choices)
+    n_enemies = max(choice.n_enemies for choice in choices)
+    return replace(
+        _randomized(n_allies, n_enemies),
+        choices=choices,
+        limit=max(choice.limit for choice in choices),
+        smac_limit=max(choice.smac_limit for choice in choices),
+    )
 
 
 def matches(name: str) -> bool:
-    """Whether ``name`` is ``smax_`` and a scenario, ``NvM`` (whose sizes ``scenario`` checks), or some with ``+``."""
+    """Return whether ``name`` has the form of a battle: ``smax_`` and scenarios joined by ``+``.
+
+    The sizes in ``NvM`` are checked later, by ``get_scenario``.
+    """
     parts = name.removeprefix(_PREFIX).split("+")
     return name.startswith(_PREFIX) and all(
-        part in SCENARIOS or _SIZES.fullmatch(part) for part in parts
+        part in SCENARIOS or _TEAM_SIZES.fullmatch(part) for part in parts
     )
 
 
 def names() -> list[tuple[str, str]]:
-    """Listed environments with a line each; ``smax_NvM`` may be asked for with any other sizes."""
-    return [
-        (_PREFIX + short, describe(scenario(short)))
-        for short in (*SCENARIOS, *_ALIASES)
-    ]
+    """Return the names and one-line descriptions of the listed battles.
+
+    Other sizes of ``smax_NvM`` can be built without being listed.
+    """
+    listed = (*SCENARIOS, *_GENERATED_EXAMPLES)
+    return [(_PREFIX + short, describe(get_scenario(short))) for short in listed]
 
 
-def describe(rules: Scenario) -> str:
-    """One line on who meets whom."""
-    if rules.choices:
-        return "drawn for each episode: " + ", or ".join(map(describe, rules.choices))
-    if rules.drawn:
-        return f"{rules.n_allies} v {rules.n_enemies} units of drawn types, drawn starts (SMACv2 style)"
-    return f"{_roster(rules.allies)} v {_roster(rules.enemies)}"
+def describe(scenario: Scenario) -> str:
+    """Return a one-line description of both teams."""
+    if scenario.choices:
+        choices = map(describe, scenario.choices)
+        return "drawn for each episode: " + ", or ".join(choices)
+    if scenario.randomized:
+        sizes = f"{scenario.n_allies} v {scenario.n_enemies}"
+        return f"{sizes} units of drawn types, drawn starts (SMACv2 style)"
+    return f"{_roster(scenario.allies)} v {_roster(scenario.enemies)}"
 
 
 def _roster(types: tuple[int, ...]) -> str:
-    return ", ".join(
-        f"{types.count(kind)} {UNITS.names[kind]}" for kind in dict.fromkeys(types)
-    )
+    distinct = dict.fromkeys(types)
+    return ", ".join(f"{types.count(kind)} {UNITS.names[kind]}" for kind in distinct)

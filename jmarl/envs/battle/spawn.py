@@ -1,144 +1,183 @@
-"""How an episode begins: where the units stand, and of which types they are, by SMAX's own draws.
+"""Starts of episodes: positions and types of the units, by the random draws of SMAX.
 
-Positions are pushed apart once. Fixed scenarios put the teams at x = 8 and x = 24, drawn ones (SMACv2 style, Ellis et
-al. 2023, arXiv 2212.07489, section 4.1) have one team surround the other or mirror it, with equal chances.
+Positions are pushed apart once. Fixed scenarios place the teams at x = 8 and x = 24. Randomized
+scenarios (SMACv2 style, Ellis et al. 2023, arXiv 2212.07489, section 4.1) let one team surround
+the other or mirror it, with equal probability.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from jmarl.envs.batched import select
-from jmarl.envs.battle.keys import Path, bits, descend, uniform
+from jmarl.envs.battle.keys import Path, bits_to_uniform, derive_keys, random_bits
 from jmarl.envs.battle.physics import push_apart
 from jmarl.envs.battle.rules import MAP_SIZE, UNITS, BattleConfig, Scenario
 from jmarl.envs.battle.state import ABSENT, Spawn, trait
 
 
-NOISE = 2.0
-"""Half the side of the square over which a group of units is strewn."""
-CENTRE = np.full(2, MAP_SIZE / 2, np.float32)
+SPREAD = 2.0
+"""Half the side of the square in which a group of units is scattered."""
+CENTER = np.full(2, MAP_SIZE / 2, np.float32)
 CORNERS = np.asarray(
     [[0, 0], [0, MAP_SIZE], [MAP_SIZE, 0], [MAP_SIZE, MAP_SIZE]], np.float32
 )
 SMACV2_OFFSET = 2.0
 """Distance from the center, along each axis, at which SMACv2's diagonals begin."""
 
-# Where SMAX's keys lie below the key of a reset; see ``keys.descend``.
-ALLY_NOISE, ENEMY_NOISE = (1, 1), (1, 2)
-EXTRA_KIND, KIND = (1, 0, 0, 1, 0), (1, 0, 0, 1, 1)
-CHOICE = (2,)
-"""Of a scenario's choices; a reset of SMAX splits its key in two."""
-PLACEMENT = (1, 0, 1)
-SURROUNDS = (*PLACEMENT, 0)
-SURROUND = (*PLACEMENT, 1)
-MIRROR_EXTRA, MIRROR = (*PLACEMENT, 2, 0), (*PLACEMENT, 2, 1)
-ALLIES_INSIDE = (*SURROUND, 0, 1)
-INSIDE_NOISE, GROUP, PLACE, OUTSIDE_NOISE = (1,), (0, 1), (0, 0, 1), (0, 0, 0, 1)
-"""Below the key of whichever team is inside."""
+# Paths of SMAX's keys below the key of a reset; see ``keys.derive_keys``.
+ALLY_NOISE: Path = (1, 1)
+ENEMY_NOISE: Path = (1, 2)
+KINDS: Path = (1, 0, 0, 1, 1)
+EXTRA_KINDS: Path = (1, 0, 0, 1, 0)
+IS_SURROUND: Path = (1, 0, 1, 0)
+SURROUND: Path = (1, 0, 1, 1)
+MIRROR: Path = (1, 0, 1, 2, 1)
+MIRROR_EXTRA: Path = (1, 0, 1, 2, 0)
+ALLIES_INSIDE: Path = (*SURROUND, 0, 1)
+ALLIES_SURROUNDED: Path = (*SURROUND, 1)
+ENEMIES_SURROUNDED: Path = (*SURROUND, 2)
+# Below the key of either surround.
+INSIDE_NOISE: Path = (1,)
+OUTSIDE_NOISE: Path = (0, 0, 0, 1)
+DIAGONAL_POINTS: Path = (0, 0, 1)
+GROUPS: Path = (0, 1)
+CHOICE: Path = (2,)
+"""Path of the draw among a scenario's choices; SMAX uses only children 0 and 1 of the key."""
 
 
-def draw(scenario: Scenario, config: BattleConfig, keys: Key[Array, "B"]) -> Spawn:
-    """One start for each key, drawn as ``HeuristicEnemySMAX.reset`` does; leaves [B, ...].
+def draw_spawns(
+    scenario: Scenario, config: BattleConfig, keys: Key[Array, "B"]
+) -> Spawn:
+    """Draw one start per key as ``HeuristicEnemySMAX.reset`` does; leaves ``[B, ...]``.
 
-    Where a scenario has choices, the start is that of one of them from the same key.
+    If the scenario has choices, the start is that of one choice with the same key.
     """
     if scenario.choices:
-        return _one_of(scenario, config, keys)
-    spawn = (_drawn if scenario.drawn else _fixed)(scenario, config, keys)
-    position, radius = spawn.position, trait(UNITS.radius, spawn.kind)
-    everybody = jnp.ones(spawn.kind.shape, bool)
-    x, y = push_apart(position[..., 0].T, position[..., 1].T, everybody.T, radius.T)
+        return _draw_choice(scenario, config, keys)
+    draw = _draw_randomized if scenario.randomized else _draw_fixed
+    spawn = draw(scenario, config, keys)
+    position = spawn.position
+    radius = trait(UNITS.radius, spawn.kind)
+    everyone = jnp.ones(spawn.kind.shape, bool)
+    x, y = push_apart(position[..., 0].T, position[..., 1].T, everyone.T, radius.T)
     position = jnp.stack([x.T, y.T], axis=-1)
     if config.clip_spawns:
         position = jnp.clip(position, radius[..., None], MAP_SIZE - radius[..., None])
     return spawn.replace(position=position)
 
 
-def _one_of(scenario: Scenario, config: BattleConfig, keys: Key[Array, "B"]) -> Spawn:
-    starts = [
-        _padded(choice, scenario, draw(choice, config, keys))
-        for choice in scenario.choices
-    ]
-    drawn = jnp.floor(uniform(bits(descend(keys, [CHOICE]), 1)[0, :, 0]) * len(starts))
+def _draw_choice(
+    scenario: Scenario, config: BattleConfig, keys: Key[Array, "B"]
+) -> Spawn:
+    starts = []
+    for choice in scenario.choices:
+        start = draw_spawns(choice, config, keys)
+        starts.append(_pad_teams(choice, scenario, start))
+    words = random_bits(derive_keys(keys, [CHOICE]), 1)
+    drawn = jnp.floor(bits_to_uniform(words[0, :, 0]) * len(starts))  # [B]
     start = starts[0]
     for rank, other in enumerate(starts[1:], start=1):
         start = select(drawn == rank, other, start)
     return start
 
 
-def _padded(choice: Scenario, scenario: Scenario, start: Spawn) -> Spawn:
-    """With absent units after those of either team."""
+def _pad_teams(choice: Scenario, scenario: Scenario, start: Spawn) -> Spawn:
+    """Append absent units to both teams, up to the team sizes of ``scenario``."""
     n = choice.n_allies
-    more = (0, scenario.n_allies - n), (0, scenario.n_enemies - choice.n_enemies)
+    more_allies = scenario.n_allies - n
+    more_enemies = scenario.n_enemies - choice.n_enemies
 
-    def pad(x: Array, value: float) -> Array:
-        teams = zip((x[:, :n], x[:, n:]), more, strict=True)
-        rest = ((0, 0),) * (x.ndim - 2)
-        return jnp.concatenate(
-            [jnp.pad(t, ((0, 0), m, *rest), constant_values=value) for t, m in teams],
-            axis=1,
-        )
+    def append(team: Array, count: int, value: float) -> Array:
+        widths = [(0, 0)] * team.ndim
+        widths[1] = (0, count)
+        return jnp.pad(team, widths, constant_values=value)
+
+    def pad(units: Array, value: float) -> Array:
+        allies = units[:, :n]
+        enemies = units[:, n:]
+        allies = append(allies, more_allies, value)
+        enemies = append(enemies, more_enemies, value)
+        return jnp.concatenate([allies, enemies], axis=1)
 
     return Spawn(pad(start.position, 0.0), pad(start.kind, ABSENT))
 
 
-def _fixed(scenario: Scenario, config: BattleConfig, keys: Key[Array, "B"]) -> Spawn:
-    """Two squares that face each other across the map."""
-    allies, enemies = _places(
-        bits(descend(keys, [ALLY_NOISE, ENEMY_NOISE]), 2 * _larger(scenario))
+def _draw_fixed(
+    scenario: Scenario, config: BattleConfig, keys: Key[Array, "B"]
+) -> Spawn:
+    """Draw positions in two squares that face each other across the map."""
+    leaves = derive_keys(keys, [ALLY_NOISE, ENEMY_NOISE])
+    allies, enemies = _uniform_points(
+        random_bits(leaves, 2 * _larger_team_size(scenario))
     )
     middle = MAP_SIZE / 2
-    position = _teams(
-        scenario,
-        jnp.asarray([[[MAP_SIZE / 4, middle]]]) + _spread(allies),
-        jnp.asarray([[[MAP_SIZE / 4 * 3, middle]]]) + _spread(enemies),
-    )
+    allies = jnp.asarray([[[MAP_SIZE / 4, middle]]]) + _scatter(allies)
+    enemies = jnp.asarray([[[MAP_SIZE / 4 * 3, middle]]]) + _scatter(enemies)
+    position = _join_teams(scenario, allies, enemies)
     kind = jnp.asarray([scenario.allies + scenario.enemies], jnp.int32)
-    return Spawn(position, jnp.broadcast_to(kind, (keys.shape[0], scenario.n_units)))
+    kind = jnp.broadcast_to(kind, (keys.shape[0], scenario.n_units))
+    return Spawn(position, kind)
 
 
-def _drawn(scenario: Scenario, config: BattleConfig, keys: Key[Array, "B"]) -> Spawn:
-    within: list[Path] = [INSIDE_NOISE, OUTSIDE_NOISE, PLACE, GROUP]
-    paths = [SURROUNDS, ALLIES_INSIDE, MIRROR, MIRROR_EXTRA, KIND, EXTRA_KIND]
-    paths += [(*SURROUND, team, *path) for team in (1, 2) for path in within]
-    leaves = descend(keys, paths)
-    decisions = bits(leaves[:2], 1)[..., 0]
-    surrounds, allies_inside = uniform(decisions[0]) < 0.5, (decisions[1] & 1) == 1
-    inside = jnp.where(allies_inside, leaves[6:10], leaves[10:14])
-    choices = bits(
-        jnp.concatenate([leaves[4:6], inside[3:]]), UNITS.count * _larger(scenario)
-    )
-    places = _places(
-        bits(
-            jnp.concatenate([leaves[2:4], inside[:3]]),
-            2 * max(_larger(scenario), len(CORNERS)),
-        )
-    )
+def _draw_randomized(
+    scenario: Scenario, config: BattleConfig, keys: Key[Array, "B"]
+) -> Spawn:
+    """Draw types, and the positions of a surround or of a mirror image."""
+    larger = _larger_team_size(scenario)
+    leaves = derive_keys(keys, _randomized_paths())  # [14, B]
+    decisions = random_bits(leaves[:2], 1)[..., 0]
+    is_surround = bits_to_uniform(decisions[0]) < 0.5
+    allies_inside = (decisions[1] & 1) == 1
+    surround_keys = jnp.where(allies_inside, leaves[6:10], leaves[10:14])  # [4, B]
+    option_keys = jnp.concatenate([leaves[4:6], surround_keys[3:]])
+    options = random_bits(option_keys, UNITS.count * larger)  # [3, B, w]
+    point_keys = jnp.concatenate([leaves[2:4], surround_keys[:3]])
+    points = _uniform_points(random_bits(point_keys, 2 * max(larger, len(CORNERS))))
     if config.smacv2_surround:
-        surround = jax.vmap(lambda key: _smacv2_surround(scenario, key))(leaves[6])
+        surround = jax.vmap(partial(_smacv2_surround, scenario))(leaves[6])
     else:
-        group = _largest(choices[2], len(CORNERS))
-        surround = _surround(scenario, places[2:], group, allies_inside[:, None, None])
-    mirror = _mirror(scenario, places[0], places[1])
-    position = jnp.where(surrounds[:, None, None], surround, mirror)
-    return Spawn(position, _kinds(scenario, config, choices[0], choices[1]))
+        group = _categorical(options[2], len(CORNERS))
+        surround = _surround(scenario, points[2:], group, allies_inside)
+    mirror = _mirror(scenario, points[0], points[1])
+    position = jnp.where(is_surround[:, None, None], surround, mirror)
+    return Spawn(position, _draw_kinds(scenario, config, options[0], options[1]))
 
 
-def _mirror(scenario: Scenario, allies: Array, extra: Array) -> Float[Array, "B U 2"]:
-    """Allies anywhere in the left half, enemies as their mirror image; enemies in excess anywhere in the right half."""
-    n_allies, n_enemies = scenario.n_allies, scenario.n_enemies
+def _randomized_paths() -> list[Path]:
+    """Return the paths to the keys of a randomized start.
+
+    Rows 0 and 1 decide the placement, rows 2 and 3 are for mirrored positions, rows 4 and 5 for
+    types. Rows 6 to 9 are for a surround with the allies inside, rows 10 to 13 with the enemies.
+    """
+    paths = [IS_SURROUND, ALLIES_INSIDE, MIRROR, MIRROR_EXTRA, KINDS, EXTRA_KINDS]
+    for inside in (ALLIES_SURROUNDED, ENEMIES_SURROUNDED):
+        for path in (INSIDE_NOISE, OUTSIDE_NOISE, DIAGONAL_POINTS, GROUPS):
+            paths.append((*inside, *path))
+    return paths
+
+
+def _mirror(
+    scenario: Scenario, allies: Float[Array, "B n 2"], extra: Float[Array, "B n 2"]
+) -> Float[Array, "B U 2"]:
+    """Place the allies in the left half and the enemies at their mirror images.
+
+    Enemies that outnumber the allies are placed anywhere in the right half.
+    """
+    n_allies = scenario.n_allies
+    n_enemies = scenario.n_enemies
+    n_extra = max(n_enemies - n_allies, 0)
     half = jnp.asarray([[[MAP_SIZE / 2, MAP_SIZE]]])
     allies = allies[:, :n_allies] * half
-    mirrored = jnp.stack([MAP_SIZE - allies[..., 0], allies[..., 1]], axis=-1)[
-        :, :n_enemies
-    ]
-    extra = extra[:, : max(n_enemies - n_allies, 0)] * half + jnp.asarray(
-        [[[MAP_SIZE / 2, 0.0]]]
-    )
+    mirrored = jnp.stack([MAP_SIZE - allies[..., 0], allies[..., 1]], axis=-1)
+    mirrored = mirrored[:, :n_enemies]
+    extra = extra[:, :n_extra] * half
+    extra = extra + jnp.asarray([[[MAP_SIZE / 2, 0.0]]])
     return jnp.concatenate([allies, mirrored, extra], axis=1)
 
 
@@ -146,74 +185,89 @@ def _surround(
     scenario: Scenario,
     draws: Float[Array, "3 B n 2"],
     group: Int[Array, "B n"],
-    allies_inside: Array,
+    allies_inside: Bool[Array, "B"],
 ) -> Float[Array, "B U 2"]:
-    """One team in the center, the other strewn over one place on each of the four diagonals."""
-    along = draws[2].reshape(draws.shape[1], -1)[:, : len(CORNERS), None]
-    places = along * CENTRE + (1 - along) * CORNERS
-    larger = _larger(scenario)
-    inside = CENTRE + _spread(draws[0, :, :larger])
-    outside = jnp.take_along_axis(places, group[:, :larger, None], axis=1) + _spread(
-        draws[1, :, :larger]
-    )
-    return _teams(
-        scenario,
-        jnp.where(allies_inside, inside, outside),
-        jnp.where(allies_inside, outside, inside),
-    )
+    """Place one team in the center and scatter the other over a place on each diagonal.
+
+    Args:
+        scenario: the teams.
+        draws: uniform draws for the inner team, the outer team, and the places on the diagonals.
+        group: index of the diagonal of each unit of the outer team.
+        allies_inside: whether the allies are the inner team.
+    """
+    allies_inside = allies_inside[:, None, None]
+    fraction = draws[2].reshape(draws.shape[1], -1)  # [B, 2 n]
+    fraction = fraction[:, : len(CORNERS), None]
+    places = fraction * CENTER + (1 - fraction) * CORNERS  # [B, 4, 2]
+    larger = _larger_team_size(scenario)
+    inside = CENTER + _scatter(draws[0, :, :larger])
+    place = jnp.take_along_axis(places, group[:, :larger, None], axis=1)
+    outside = place + _scatter(draws[1, :, :larger])
+    allies = jnp.where(allies_inside, inside, outside)
+    enemies = jnp.where(allies_inside, outside, inside)
+    return _join_teams(scenario, allies, enemies)
 
 
 def _smacv2_surround(scenario: Scenario, key: Key[Array, ""]) -> Float[Array, "U 2"]:
-    """Allies on the center, enemies in one to four groups on distinct diagonals, all of a group on one spot."""
+    """Place the allies on the center and the enemies in one to four groups.
+
+    The groups are on distinct diagonals. All enemies of a group are on the same spot.
+    """
     count_key, group_key, place_key, diagonal_key = jax.random.split(key, 4)
     n_groups = jax.random.randint(count_key, (), 1, len(CORNERS) + 1)
     group = jax.random.randint(group_key, (scenario.n_enemies,), 0, n_groups)
-    along = jax.random.uniform(place_key, (len(CORNERS), 1))
-    inner = CENTRE + SMACV2_OFFSET * np.sign(CORNERS - CENTRE)
-    places = jax.random.permutation(diagonal_key, along * inner + (1 - along) * CORNERS)
-    return jnp.concatenate(
-        [jnp.tile(CENTRE[None], (scenario.n_allies, 1)), places[group]]
-    )
+    fraction = jax.random.uniform(place_key, (len(CORNERS), 1))
+    inner_ends = CENTER + SMACV2_OFFSET * np.sign(CORNERS - CENTER)
+    places = fraction * inner_ends + (1 - fraction) * CORNERS
+    places = jax.random.permutation(diagonal_key, places)
+    allies = jnp.tile(CENTER[None], (scenario.n_allies, 1))
+    return jnp.concatenate([allies, places[group]])
 
 
-def _kinds(
+def _draw_kinds(
     scenario: Scenario,
     config: BattleConfig,
-    choices: UInt32[Array, "B c"],
-    extra_choices: UInt32[Array, "B c"],
+    words: UInt32[Array, "B w"],
+    extra_words: UInt32[Array, "B w"],
 ) -> Int[Array, "B U"]:
-    """Types of the allies, drawn uniformly; an enemy has the type of the ally of the same rank."""
-    n_allies, n_enemies = scenario.n_allies, scenario.n_enemies
-    allies = _largest(choices, UNITS.count)[:, :n_allies]
-    extra = _largest(extra_choices, UNITS.count)[:, : max(n_enemies - n_allies, 0)]
-    extra = extra if config.draw_extra_enemies else jnp.zeros_like(extra)
+    """Draw the types of the allies uniformly; each enemy has the type of the ally of its rank."""
+    n_enemies = scenario.n_enemies
+    n_extra = max(n_enemies - scenario.n_allies, 0)
+    allies = _categorical(words, UNITS.count)[:, : scenario.n_allies]
+    extra = _categorical(extra_words, UNITS.count)[:, :n_extra]
+    if not config.draw_extra_enemies:
+        extra = jnp.zeros_like(extra)
     return jnp.concatenate([allies, allies[:, :n_enemies], extra], axis=1)
 
 
-def _largest(words: UInt32[Array, "B c"], n_options: int) -> Int[Array, "B n"]:
-    """Draws out of ``n_options`` equal chances, as many as the words suffice for.
+def _categorical(words: UInt32[Array, "B w"], n_options: int) -> Int[Array, "B n"]:
+    """Draw from ``n_options`` equally likely options, as often as the words allow.
 
-    SMAX takes the largest of Gumbel variates; those rise with the bits they are made of, so the
-    largest bits name the same option without the logarithms.
+    SMAX takes the argmax of Gumbel variates. A Gumbel variate increases with the bits from which
+    it is computed, so the argmax of the bits is the same option without logarithms.
     """
     count = words.shape[-1] // n_options
     words = words[:, : count * n_options].reshape(-1, count, n_options)
     return jnp.argmax(words >> 9, axis=-1).astype(jnp.int32)
 
 
-def _places(words: UInt32[Array, "L B w"]) -> Float[Array, "L B n 2"]:
-    return uniform(words).reshape(*words.shape[:2], -1, 2)
+def _uniform_points(words: UInt32[Array, "L B w"]) -> Float[Array, "L B n 2"]:
+    """Return points in the unit square."""
+    return bits_to_uniform(words).reshape(*words.shape[:2], -1, 2)
 
 
-def _spread(places: Float[Array, "B n 2"]) -> Float[Array, "B n 2"]:
-    return places * (2 * NOISE) - NOISE
+def _scatter(points: Float[Array, "B n 2"]) -> Float[Array, "B n 2"]:
+    """Map points in the unit square to offsets of at most ``SPREAD`` along each axis."""
+    return points * (2 * SPREAD) - SPREAD
 
 
-def _teams(scenario: Scenario, allies: Array, enemies: Array) -> Float[Array, "B U 2"]:
-    return jnp.concatenate(
-        [allies[:, : scenario.n_allies], enemies[:, : scenario.n_enemies]], axis=1
-    )
+def _join_teams(
+    scenario: Scenario, allies: Float[Array, "B n 2"], enemies: Float[Array, "B n 2"]
+) -> Float[Array, "B U 2"]:
+    allies = allies[:, : scenario.n_allies]
+    enemies = enemies[:, : scenario.n_enemies]
+    return jnp.concatenate([allies, enemies], axis=1)
 
 
-def _larger(scenario: Scenario) -> int:
+def _larger_team_size(scenario: Scenario) -> int:
     return max(scenario.n_allies, scenario.n_enemies)

@@ -1,4 +1,4 @@
-"""The state of a batch of skirmishes, and the batch-last view of it that the physics works on."""
+"""State of a batch of battles, and its batch-last view for the physics."""
 
 from __future__ import annotations
 
@@ -13,63 +13,69 @@ from jmarl.envs.battle.rules import Scenario
 
 
 ABSENT = -1
+"""Type id of a unit slot that the team of this episode does not fill."""
 
 
 class Spawn(struct.PyTreeNode):
-    """How an episode begins; also one entry of the pool of pre-drawn starts."""
+    """Start of an episode: positions and types of all units."""
 
     position: Float[Array, "*batch U 2"]
     kind: Int[Array, "*batch U"]
-    """Type id, an index into the columns of ``rules.UNITS``; ``ABSENT``: this team has no such unit."""
+    """Type id, an index into the columns of ``rules.UNITS``, or ``ABSENT``."""
 
 
 class Pool(struct.PyTreeNode):
-    """Starts drawn ahead, P for each environment, used in turn."""
+    """Pre-drawn starts, P for each environment, used in turn."""
 
     spawn: Spawn
-    """Each leaf [B, P, ...]."""
+    """Leaves ``[B, P, ...]``."""
     used: Int[Array, "B"]
+    """Number of starts used since the last refresh."""
 
 
-class Visible(struct.PyTreeNode):
-    """What observations are made of. Units are U = N allies, then M enemies; a unit is alive while it has health."""
+class ObservableState(struct.PyTreeNode):
+    """Part of the state that determines the observations.
+
+    The U units are N allies followed by M enemies. A unit is alive while its health is positive.
+    """
 
     position: Float[Array, "B U 2"]
-    """On the map, 0 to 32."""
+    """Position on the map, 0 to 32."""
     health: Float[Array, "B U"]
     cooldown: Float[Array, "B U"]
-    """Seconds until the weapon is ready; counts on below zero."""
+    """Seconds until the weapon is ready; negative values count the time since then."""
     kind: Int[Array, "B U"]
+    """Type id, as in ``Spawn``."""
     heading: Float[Array, "B U 2"]
-    """Direction of the last action: a unit vector, or zero if it was no move."""
+    """Direction of the last action: a unit vector, or zero if it was not a move."""
     attack: Int[Array, "B U"]
-    """The last action if it was an attack, else 0."""
+    """Last action if it was an attack, else 0."""
     steps: Int[Array, "B"]
     """Steps taken in this episode."""
 
     @property
     def alive(self) -> Bool[Array, "B U"]:
-        """Which units have health left."""
+        """Mask of the units with positive health."""
         return self.health > 0
 
 
-class State(Visible):
-    """A batch of skirmishes."""
+class State(ObservableState):
+    """State of a batch of battles."""
 
-    goal: Float[Array, "B M 2"]
-    """Where an enemy walks while it sees nobody: its own start, rotated by half a turn."""
-    quarry: Int[Array, "B M"]
-    """The enemy's last target, counted from the last ally backwards; -1: none."""
+    destination: Float[Array, "B M 2"]
+    """Place to which an enemy walks if it sees no ally: its start rotated by 180 degrees."""
+    last_target: Int[Array, "B M"]
+    """Last target of an enemy, counted from the last ally backwards; -1 if there is none."""
     ended: Bool[Array, "B"]
-    """The last step ended the episode: the next one begins another."""
+    """Flag: the last step ended the episode, so the next step resets."""
     pool: Pool | None
 
 
 class Bodies(NamedTuple):
-    """Units with the batch as the last axis.
+    """Physical state of units with the batch as the last axis.
 
-    On a CPU the inner loop then runs over worlds, at full vector width and without shuffles,
-    whatever the number of units is.
+    On a CPU the inner loop then runs over environments, at full vector width and without
+    shuffles, for any number of units.
     """
 
     x: Float[Array, "U B"]
@@ -78,32 +84,32 @@ class Bodies(NamedTuple):
     cooldown: Float[Array, "U B"]
 
 
-def bodies(state: State) -> Bodies:
-    """The batch-last view of a state."""
+def to_bodies(state: State) -> Bodies:
+    """Return the batch-last view of a state."""
     return Bodies(
-        state.position[..., 0].T,
-        state.position[..., 1].T,
-        state.health.T,
-        state.cooldown.T,
+        x=state.position[..., 0].T,
+        y=state.position[..., 1].T,
+        health=state.health.T,
+        cooldown=state.cooldown.T,
     )
 
 
 def present(scenario: Scenario, kind: Int[Array, "*shape"]) -> Bool[Array, "*shape"]:
-    """Which units the episode has; all, dead or alive, where teams have one size."""
+    """Return the mask of the units that the episode has, dead or alive."""
     return kind != ABSENT if scenario.choices else jnp.ones_like(kind, bool)
 
 
 def trait(column: np.ndarray, kind: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """One column of the unit table, looked up for each unit; a type's, which is void, for one that is absent."""
+    """Return the entry of a ``rules.UNITS`` column for each unit; arbitrary for absent units."""
     return jnp.asarray(column)[kind]
 
 
 def distance(
     dx: Float[Array, "*shape"], dy: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """Euclidean length, rounded as SMAX's.
+    """Return the Euclidean length with the rounding of SMAX.
 
-    The maxima change nothing but keep the compiler from fusing product and sum, which would
-    round once less: a target at the very edge of a range would be in it here and not there.
+    The maxima do not change the value. They keep the compiler from fusing product and sum,
+    which would round once less and move targets at the edge of a range into it.
     """
     return jnp.sqrt(jnp.maximum(dx * dx, 0.0) + jnp.maximum(dy * dy, 0.0))

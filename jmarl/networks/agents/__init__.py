@@ -1,7 +1,6 @@
-"""Agents behind one interface: ``net(carry, obs, first[T, B]) -> (carry, out[T, B, N, A])``, with ``initial(B)``.
+"""Agents with one interface: ``net(carry, obs, first[T, B]) -> (carry, out[T, B, N, A])``.
 
-The output is Q-values or logits. ``flat`` reads an observation as one vector; the others read entities, take any
-groups and any ``Spec.action_target``, and are blind to the order of a group and to absent entities.
+Mixers, critics and learning rules may not appear here.
 """
 
 from __future__ import annotations
@@ -26,12 +25,28 @@ __all__ = [
 ]
 
 Agent = AgentNet | HPN | UPDeT | SAQA
+"""Network of all agents; ``initial(B)`` is its initial memory, and its output Q-values or logits.
+
+The ``flat`` agent reads an observation as one vector. The others read entities. They accept any
+groups and any ``Spec.action_target``, are invariant to the order of a group, and ignore absent
+entities.
+"""
+
 AgentConfig = NetworkConfig | HPNConfig | UPDeTConfig | SAQAConfig
-"""What a system takes as its ``Network`` where any agent will do; chosen by ``network.name``."""
+"""Network configuration of a system that accepts any agent; ``network.name`` selects the agent."""
 
 
 def make_agent(spec: Spec, config: AgentConfig, out_scale: float = 0.01) -> Agent:
-    """The agent network of that configuration; ``out_scale`` is the size of its outputs at the start."""
+    """Build the agent network of a configuration.
+
+    Args:
+        spec: Specification of the environment.
+        config: Sizes of the agent; its type selects the agent.
+        out_scale: Scale of the initial outputs.
+
+    Returns:
+        A Flax module with the interface of this package.
+    """
     kinds = {
         NetworkConfig: AgentNet,
         HPNConfig: HPN,

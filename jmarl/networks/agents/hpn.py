@@ -1,19 +1,24 @@
-"""HPN: a hypernetwork gives every entity weights of its own (Hao et al. 2022, API-HPN, arXiv:2203.05285).
+"""HPN: a hypernetwork gives each entity its own weights (Hao et al. 2022, arXiv:2203.05285).
 
-    x = relu(own W + sum_j x_j W_in(x_j)),   h' = memory(h, x),   q_own = h' W_o,   q_j = h' w_out(x_j) + b_out(x_j)
+    x = relu(own W + sum_j x_j W_in(x_j)),   h' = memory(h, x)
+    q_own = h' W_o,   q_j = h' w_out(x_j) + b_out(x_j)
 
-One hypernetwork for each group, ``x_j -> u_j = relu(Dense(x_j)) -> [W_in | w_out | b_out]``: the shared form (HPNS) of
-the authors' code, which all its configurations use. A sum of entities is blind to their order, and an action's value
-moves with the entity it is aimed at.
+Each group has one hypernetwork ``x_j -> u_j = relu(Dense(x_j)) -> [W_in | w_out | b_out]``. This is
+the shared form (HPNS) of API-HPN, which all configurations of the authors' code use. The sum over
+entities is invariant to their order. The value of an action follows the entity that it targets.
 
-No entity's matrix is ever formed. W_in is linear in u_j, so ``sum_j x_j W_in(x_j)`` is one product of the summed outer
-products ``sum_j x_j (x) u_j`` with the hypernetwork's last layer; and ``q_j`` is an inner product of u_j with a dense
-layer of h'. An entity costs some 2 F Hy multiplications instead of F Hy H.
+No entity's matrix is ever formed. W_in is linear in u_j, so ``sum_j x_j W_in(x_j)`` is one product
+of the summed outer products ``sum_j x_j (x) u_j`` with the hypernetwork's last layer. ``q_j`` is an
+inner product of u_j with a dense layer of h'. An entity costs about 2 F Hy multiplications instead
+of F Hy H.
 
-Differs from the paper and its code: absent entities are masked, not assumed to be zero rows; a group that several
-kinds of action aim at gets a value for each kind, and any group can be aimed at (the code lets the last agent alone
-heal); ``pool=mean`` keeps the scale of x over team sizes; the agent's one-hot is an option, off by default; initial
-weights are scaled so that x and the values start in the range of a dense layer's.
+Differs from the paper and its code:
+* Absent entities are masked. The code assumes that their rows are zero.
+* If several kinds of action target a group, each kind has its own value. Any group can be a target;
+  in the code only the last agent can heal.
+* ``pool=mean`` keeps the scale of x across team sizes.
+* The agent's one-hot is optional and off by default.
+* Initial weights are scaled so that x and the values start in the range of a dense layer's.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ from jaxtyping import Array, Bool, Float
 from jmarl.config import check_range
 from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds
 from jmarl.networks.entities import visible_rows
-from jmarl.networks.flatten import one_hot
+from jmarl.networks.flatten import agent_one_hot
 from jmarl.networks.memory import MemoryKind, make_memory
 from jmarl.nn.linear import JointDense, product
 from jmarl.types import Carry, EntityObs, Spec
@@ -50,15 +55,19 @@ class HPNConfig:
     agent_id: bool
 
     def __post_init__(self) -> None:
-        """Check every value; a broken rule raises ``ConfigError``."""
+        """Check every value.
+
+        Raises:
+            ConfigError: If a value is out of range.
+        """
         for key in ("memory_width", "hyper_width", "n_head"):
             check_range(f"network.{key}", getattr(self, key), 1)
 
 
 class HPN(nn.Module):
-    """One number for each action of each agent, from its entities; the interface of ``AgentNet``.
+    """Network from each agent's entities to one number per action; the interface of ``AgentNet``.
 
-    Parameters are the same for any number of agents and entities, unless ``agent_id``.
+    The parameters do not depend on the number of agents or entities, unless ``agent_id`` is set.
     """
 
     spec: Spec
@@ -67,58 +76,82 @@ class HPN(nn.Module):
 
     @nn.nowrap
     def initial(self, batch: int) -> Carry:
-        """Memory of every agent."""
-        return make_memory(self.config.memory, self.config.memory_width).initial(
-            batch, self.spec.n_agents
-        )
+        """Return the initial memory of every agent, with leaves ``[B, N, ...]``."""
+        cfg = self.config
+        memory = make_memory(cfg.memory, cfg.memory_width)
+        return memory.initial(batch, self.spec.n_agents)
 
     @nn.compact
     def __call__(
         self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]
     ) -> tuple[Carry, Float[Array, "T B N A"]]:
-        """Observations ``[T, B, N]`` and where episodes begin, to outputs."""
-        cfg, spec, rows = self.config, self.spec, visible_rows(obs)
-        nets = [
-            HyperNet(
+        """Return the next memory and the outputs.
+
+        Args:
+            carry: Memory before the first time step.
+            obs: Observations ``[T, B, N]``.
+            first: Flags of the first time step of an episode.
+        """
+        cfg = self.config
+        rows = visible_rows(obs)
+        nets = self._group_hypernets()
+        hidden = [net(x) for net, x in zip(nets, rows, strict=True)]  # [T, B, N, E, Hy]
+        own = [obs.own]
+        if cfg.agent_id:
+            own.append(agent_one_hot(obs, self.spec))
+        pooled = [
+            net.pool_entities(x, u, mask)
+            for net, x, u, mask in zip(nets, rows, hidden, obs.mask, strict=True)
+        ]
+        x = encode_entities(self, cfg, own, pooled)  # [T, B, N, H]
+        reset = first[..., None] | obs.joined
+        memory = make_memory(cfg.memory, cfg.memory_width)
+        carry, x = memory(carry, x, reset)
+        pairs = zip(nets, hidden, strict=True)
+        aimed = [net.action_values(u, x) for net, u in pairs if net.kinds]
+        own_actions = own_values(self.spec, x, self.out_scale)
+        return carry, flat_actions(self.spec, own_actions, aimed)
+
+    def _group_hypernets(self) -> list[GroupHypernet]:
+        cfg = self.config
+        groups = zip(self.spec.groups, slot_kinds(self.spec), strict=True)
+        return [
+            GroupHypernet(
                 cfg, group.width, kinds, self.out_scale, name=f"hyper_{group.name}"
             )
-            for group, kinds in zip(spec.groups, slot_kinds(spec), strict=True)
+            for group, kinds in groups
         ]
-        hidden = [net(x) for net, x in zip(nets, rows, strict=True)]
-        own = (obs.own, one_hot(obs, spec)) if cfg.agent_id else (obs.own,)
-        pooled = [
-            net.pooled(*group)
-            for net, *group in zip(nets, rows, hidden, obs.mask, strict=True)
-        ]
-        x = sensed(self, cfg, own, pooled)
-        carry, x = make_memory(cfg.memory, cfg.memory_width)(
-            carry, x, first[..., None] | obs.joined
-        )
-        aimed = [
-            net.values(u, x) for net, u in zip(nets, hidden, strict=True) if net.kinds
-        ]
-        return carry, flat_actions(spec, own_values(spec, x, self.out_scale), aimed)
 
 
-def sensed(
+def encode_entities(
     net: nn.Module,
     cfg: HPNConfig,
     own: Sequence[Float[Array, "*batch F"]],
     pooled: Sequence[Float[Array, "*batch n H"]],
 ) -> Float[Array, "*batch H"]:
-    """``relu(own W + sum_j x_j W_in(x_j))``, which the memory reads; W and the weights of the heads are ``net``'s."""
+    """Return the input of the memory: ``relu(own W + sum_j x_j W_in(x_j))``.
+
+    Call it in a compact method of ``net``, which owns W and the weights of the heads.
+
+    Args:
+        net: Module that owns the parameters.
+        cfg: Sizes.
+        own: Parts of the observer's features.
+        pooled: Output of ``GroupHypernet.pool_entities`` for each group.
+    """
     x = JointDense(cfg.memory_width, scale=1.0, name="own")(*own)
     if pooled:
-        shape = (cfg.n_head, cfg.memory_width)
-        weights = (
-            net.param("merge", nn.initializers.ones, shape) if cfg.n_head > 1 else None
-        )
-        x += merged(sum(pooled[1:], start=pooled[0]), weights)
+        weights = None
+        if cfg.n_head > 1:
+            shape = (cfg.n_head, cfg.memory_width)
+            weights = net.param("merge", nn.initializers.ones, shape)
+        total = sum(pooled[1:], start=pooled[0])
+        x += merge_heads(total, weights)
     return nn.relu(x)
 
 
-class HyperNet(nn.Module):
-    """What the entities of one group add to the observer's features, and the values of the actions aimed at them."""
+class GroupHypernet(nn.Module):
+    """Hypernetwork of one group: input of its entities and values of the actions aimed at them."""
 
     config: HPNConfig
     features: int
@@ -126,69 +159,69 @@ class HyperNet(nn.Module):
     out_scale: float
 
     def setup(self) -> None:
-        """The hidden layer, and the slices of the last layer: its kernel and bias for W_in, and those for the values.
+        """Create the hidden layer and the slices of the last layer, for W_in and for the values.
 
-        W_in is part of a dense layer of fan-in ``features``, and its kernel of the one that reads
-        ``x_j (x) u_j``: so they are initialized.
+        W_in is part of a dense layer of fan-in ``features``. Its kernel is part of the dense layer
+        that reads ``x_j (x) u_j``. Their initial scales follow from these two layers.
         """
-        cfg, init = self.config, nn.initializers.lecun_normal()
+        cfg = self.config
+        init = nn.initializers.lecun_normal()
         self.hidden = JointDense(cfg.hyper_width)
         out = cfg.n_head * cfg.memory_width
         self.kernel = self.param("kernel", init, (self.features * cfg.hyper_width, out))
         self.bias = self.param("bias", init, (self.features, out))
         if self.kinds:
-            spread = self.out_scale / math.sqrt(
-                cfg.memory_width * (cfg.hyper_width + 1)
-            )
+            fan_in = cfg.memory_width * (cfg.hyper_width + 1)
+            normal = nn.initializers.normal(self.out_scale / math.sqrt(fan_in))
             width = cfg.n_head * self.kinds * (cfg.hyper_width + 1)
-            self.value = nn.Dense(width, kernel_init=nn.initializers.normal(spread))
+            self.value = nn.Dense(width, kernel_init=normal)
             if cfg.n_head > 1:
-                self.merge = self.param(
-                    "merge", nn.initializers.ones, (cfg.n_head, self.kinds)
-                )
+                ones = nn.initializers.ones
+                self.merge = self.param("merge", ones, (cfg.n_head, self.kinds))
 
     def __call__(self, rows: Float[Array, "*batch E F"]) -> Float[Array, "*batch E Hy"]:
-        """The hypernetwork's hidden layer u, on which W_in, w_out and b_out depend linearly."""
+        """Return the hidden layer u; W_in, w_out and b_out are linear functions of it."""
         return nn.relu(self.hidden(rows))
 
-    def pooled(
+    def pool_entities(
         self,
         rows: Float[Array, "*batch E F"],
         hidden: Float[Array, "*batch E Hy"],
         mask: Bool[Array, "*batch E"],
     ) -> Float[Array, "*batch n H"]:
-        """``sum_j x_j W_in(x_j)`` (or the mean over those present) for each head; a zero row adds nothing."""
-        outer = jnp.einsum("...ef,...ey->...fy", rows, hidden)
-        x = product(outer.reshape(*outer.shape[:-2], -1), self.kernel) + product(
-            rows.sum(-2), self.bias
-        )
-        if self.config.pool == "mean":
-            x /= jnp.maximum(mask.sum(-1, keepdims=True), 1)
-        return x.reshape(*x.shape[:-1], self.config.n_head, self.config.memory_width)
+        """Return ``sum_j x_j W_in(x_j)`` for each head, or the mean over unmasked entities.
 
-    def values(
+        Masked rows must be zero; they add nothing.
+        """
+        cfg = self.config
+        outer = jnp.einsum("...ef,...ey->...fy", rows, hidden)
+        outer = outer.reshape(*outer.shape[:-2], -1)  # [..., F * Hy]
+        x = product(outer, self.kernel)
+        x = x + product(rows.sum(-2), self.bias)
+        if cfg.pool == "mean":
+            x /= jnp.maximum(mask.sum(-1, keepdims=True), 1)
+        return x.reshape(*x.shape[:-1], cfg.n_head, cfg.memory_width)
+
+    def action_values(
         self, hidden: Float[Array, "*batch E Hy"], memory: Float[Array, "*batch H"]
     ) -> Float[Array, "*batch E K"]:
-        """``memory w_out(x_j) + b_out(x_j)``: what is constant in u_j, and its inner product with the rest."""
-        n, width = self.config.n_head, self.config.hyper_width
-        asking = self.value(memory).reshape(
-            *memory.shape[:-1], n * self.kinds, width + 1
-        )
-        x = (
-            jnp.einsum("...ey,...ky->...ek", hidden, asking[..., :width])
-            + asking[..., None, :, width]
-        )
-        return merged(
-            x.reshape(*x.shape[:-1], n, self.kinds), self.merge if n > 1 else None
-        )
+        """Return ``memory w_out(x_j) + b_out(x_j)`` for each kind of action."""
+        n_head, width = self.config.n_head, self.config.hyper_width
+        *batch, _ = memory.shape
+        query = self.value(memory)
+        query = query.reshape(*batch, n_head * self.kinds, width + 1)
+        # the last column is the part that is constant in u_j
+        constant = query[..., None, :, width]  # [..., 1, n * K]
+        x = jnp.einsum("...ey,...ky->...ek", hidden, query[..., :width]) + constant
+        x = x.reshape(*x.shape[:-1], n_head, self.kinds)
+        return merge_heads(x, self.merge if n_head > 1 else None)
 
 
-def merged(
+def merge_heads(
     x: Float[Array, "*batch n K"], weights: Float[Array, "n K"] | None
 ) -> Float[Array, "*batch K"]:
-    """The heads' outputs, weighted by a softmax over heads; the only one as it is."""
-    return (
-        x[..., 0, :]
-        if weights is None
-        else (x * jax.nn.softmax(weights, axis=0)).sum(-2)
-    )
+    """Return the heads' mean weighted by a softmax over heads, or the only head."""
+    if weights is None:
+        return x[..., 0, :]
+    shares = jax.nn.softmax(weights, axis=0)
+    return (x * shares).sum(-2)

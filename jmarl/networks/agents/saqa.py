@@ -1,16 +1,22 @@
-"""SAQA: one query of an agent over itself and all entities (SPECTra, arXiv:2503.11726; its SMACv2 code).
+"""SAQA: one query of an agent over itself and all entities (SPECTra, arXiv:2503.11726).
 
-    e_0 = Dense(own), e_j = Dense_g(x_j),   z = LN(e_0 + Attention(e_0; e_0, e_1, ...)),   h' = memory(h, z)
+    e_0 = Dense(own), e_j = Dense_g(x_j)
+    z = LN(e_0 + Attention(e_0; e_0, e_1, ...)),   h' = memory(h, z)
     q_own = Dense(h'),   q_j = mean over heads of <Q h', K e_j> / sqrt(p)
 
-The agent is a key of its own query; there is no output projection and no feed-forward layer; the action head asks the
-embeddings from before the attention. All but the weights of the attention is linear in x_j, so neither embeddings nor
-keys nor values are ever formed: a query goes through the projections the other way, to meet the rows as they are, and
-the value projection is applied to their weighted mean. An entity costs 2 F heads multiplications instead of dF + 2dd.
+The reference is SPECTra's code for SMACv2. The agent is a key of its own query. There is no output
+projection and no feed-forward layer. The keys of the action head are the embeddings e_j.
 
-Differs from the code: absent entities are masked (it computes a mask and passes None, so that the embedding's bias of
-every dead or unseen unit is a key and padding changes the values); attention keys have no bias, to which a softmax is
-blind; a slot that several kinds of action aim at has a query for each kind, and any group can be aimed at.
+Except for the attention weights, all operations are linear in x_j. Embeddings, keys and values are
+therefore never formed. A query is multiplied by the transposed projections and meets the raw rows.
+The value projection is applied to their weighted mean. An entity costs 2 F multiplications per head
+instead of dF + 2dd.
+
+Differs from the code:
+* Absent entities are masked. The code computes a mask and passes None. The embedding's bias of
+  every dead or unseen unit is then a key, and padding changes the values.
+* Attention keys have no bias, because it does not change a softmax.
+* If several kinds of action target a slot, each kind has its own query. Any group can be a target.
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ from jaxtyping import Array, Bool, Float
 
 from jmarl.config import check, check_range
 from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds
-from jmarl.networks.entities import visible_rows
+from jmarl.networks.entities import self_and_entity_mask, visible_rows
 from jmarl.networks.memory import MemoryKind, make_memory
 from jmarl.nn.attention import MASKED
 from jmarl.nn.initializers import orthogonal
@@ -45,21 +51,22 @@ class SAQAConfig:
     n_head: int
 
     def __post_init__(self) -> None:
-        """Check every value; a broken rule raises ``ConfigError``."""
+        """Check every value.
+
+        Raises:
+            ConfigError: If a value breaks a rule.
+        """
         check_range("network.n_head", self.n_head, 1)
         check_range("network.embed_dim", self.embed_dim, 1)
-        check(
-            self.embed_dim % self.n_head == 0,
-            "network.embed_dim",
-            self.embed_dim,
-            "must divide by network.n_head",
-        )
+        divides = self.embed_dim % self.n_head == 0
+        rule = f"must be a multiple of network.n_head={self.n_head}"
+        check(divides, "network.embed_dim", self.embed_dim, rule)
 
 
 class SAQA(nn.Module):
-    """One number for each action of each agent, from its entities; the interface of ``AgentNet``.
+    """Network from each agent's entities to one number per action; the interface of ``AgentNet``.
 
-    Parameters are the same for any number of agents and entities.
+    The parameters do not depend on the number of agents or entities.
     """
 
     spec: Spec
@@ -68,79 +75,91 @@ class SAQA(nn.Module):
 
     @nn.nowrap
     def initial(self, batch: int) -> Carry:
-        """Memory of every agent."""
-        return make_memory(self.config.memory, self.config.embed_dim).initial(
-            batch, self.spec.n_agents
-        )
+        """Return the initial memory of every agent, with leaves ``[B, N, ...]``."""
+        cfg = self.config
+        memory = make_memory(cfg.memory, cfg.embed_dim)
+        return memory.initial(batch, self.spec.n_agents)
 
     @nn.compact
     def __call__(
         self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]
     ) -> tuple[Carry, Float[Array, "T B N A"]]:
-        """Observations ``[T, B, N]`` and where episodes begin, to outputs."""
-        cfg, spec, kinds = self.config, self.spec, slot_kinds(self.spec)
-        groups = [
-            (rows, Embedding(cfg.embed_dim, rows.shape[-1], name=name))
-            for name, rows in self._rows(obs)
-        ]
-        mask = jnp.concatenate(
-            [jnp.ones((*obs.alive.shape, 1), bool), *obs.mask], axis=-1
-        )
-        own = groups[0][1](obs.own)
-        heard = QueryAttention(cfg.n_head, cfg.embed_dim, name="attention")(
-            own, groups, mask
-        )
-        x = LayerNorm(name="norm")(own + heard)
-        carry, x = make_memory(cfg.memory, cfg.embed_dim)(
-            carry, x, first[..., None] | obs.joined
-        )
-        head = InnerProduct(
-            cfg.n_head,
-            cfg.embed_dim,
-            max(kinds, default=0),
-            self.out_scale,
-            name="aimed_actions",
-        )
-        aimed = head(x, groups[1:]) if any(kinds) else []
-        aimed = [values[..., :n] for values, n in zip(aimed, kinds, strict=False) if n]
-        return carry, flat_actions(spec, own_values(spec, x, self.out_scale), aimed)
+        """Return the next memory and the outputs.
 
-    def _rows(self, obs: EntityObs) -> list[tuple[str, Float[Array, "T B N E F"]]]:
-        """The agent as a group of one, then the groups, each with the name of its embedding."""
-        groups = zip(self.spec.groups, visible_rows(obs), strict=True)
-        return [
-            ("own", obs.own[..., None, :]),
-            *((f"embed_{group.name}", rows) for group, rows in groups),
-        ]
+        Args:
+            carry: Memory before the first time step.
+            obs: Observations ``[T, B, N]``.
+            first: Flags of the first time step of an episode.
+        """
+        groups = self._embedded_groups(obs)
+        mask = self_and_entity_mask(obs, range(len(obs.mask)))
+        cfg = self.config
+        _, embed_own = groups[0]
+        own = embed_own(obs.own)  # [T, B, N, D]
+        attention = QueryAttention(cfg.n_head, cfg.embed_dim, name="attention")
+        x = LayerNorm(name="norm")(own + attention(own, groups, mask))
+        reset = first[..., None] | obs.joined
+        memory = make_memory(cfg.memory, cfg.embed_dim)
+        carry, x = memory(carry, x, reset)
+        aimed = self._aimed_values(x, groups[1:])
+        own_actions = own_values(self.spec, x, self.out_scale)
+        return carry, flat_actions(self.spec, own_actions, aimed)
+
+    def _embedded_groups(self, obs: EntityObs) -> list[EmbeddedRows]:
+        """Return the rows of the agent itself, as a group of one, and of all other groups."""
+
+        def embedded(rows: Array, name: str) -> EmbeddedRows:
+            width = self.config.embed_dim
+            return rows, Embedding(width, rows.shape[-1], name=name)
+
+        groups = [embedded(obs.own[..., None, :], "own")]
+        for group, rows in zip(self.spec.groups, visible_rows(obs), strict=True):
+            groups.append(embedded(rows, f"embed_{group.name}"))
+        return groups
+
+    def _aimed_values(
+        self, x: Float[Array, "T B N D"], groups: Sequence[EmbeddedRows]
+    ) -> list[Float[Array, "T B N E K"]]:
+        cfg = self.config
+        kinds = slot_kinds(self.spec)
+        if not any(kinds):
+            return []
+        head = InnerProduct(
+            cfg.n_head, cfg.embed_dim, max(kinds), self.out_scale, name="aimed_actions"
+        )
+        values = head(x, groups)
+        return [v[..., :n] for v, n in zip(values, kinds, strict=True) if n]
 
 
 class Embedding(nn.Module):
-    """``e_j = x_j W + b``: the embedding of one group, which is never applied to its rows."""
+    """Embedding ``e_j = x_j W + b`` of one group; it is never applied to the group's rows."""
 
     width: int
     features: int
 
     def setup(self) -> None:
-        """A dense layer's parameters."""
         self.kernel = self.param("kernel", orthogonal(), (self.features, self.width))
         self.bias = self.param("bias", nn.initializers.zeros, (self.width,))
 
     def __call__(self, x: Float[Array, "*batch F"]) -> Float[Array, "*batch D"]:
-        """The embedding itself."""
         return product(x, self.kernel) + self.bias
 
-    def projected(
-        self, by: Float[Array, "D P"]
+    def project(
+        self, projection: Float[Array, "D P"]
     ) -> tuple[Float[Array, "F P"], Float[Array, " P"]]:
-        """Kernel and bias of the embedding and a projection of it, as one linear map of the rows."""
-        return self.kernel @ by, self.bias @ by
+        """Return kernel and bias of the embedding followed by a projection."""
+        return self.kernel @ projection, self.bias @ projection
 
 
-Groups = Sequence[tuple[Float[Array, "*batch E F"], Embedding]]
+EmbeddedRows = tuple[Float[Array, "*batch E F"], Embedding]
+"""Rows of one group, and their embedding."""
 
 
 class QueryAttention(nn.Module):
-    """Multi-head attention of one query: ``softmax_j(<q_h, e_j K_h> / sqrt(p)) (e_j V_h)`` of each head, and a bias."""
+    """Multi-head attention of one query to the entities of all groups.
+
+    Head h returns ``softmax_j(<q_h, e_j K_h> / sqrt(p)) (e_j V_h)``. A bias is added to the result.
+    """
 
     n_head: int
     width: int
@@ -148,31 +167,37 @@ class QueryAttention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        asking: Float[Array, "*batch D"],
-        groups: Groups,
+        query_input: Float[Array, "*batch D"],
+        groups: Sequence[EmbeddedRows],
         mask: Bool[Array, "*batch E"],
     ) -> Float[Array, "*batch D"]:
-        """Over the entities of all groups, in their order in ``mask``."""
-        key, value = (
-            self.param(name, orthogonal(), (self.width, self.width))
-            for name in ("key", "value")
-        )
+        """Return the attention's output; ``mask`` has the entities in the order of ``groups``."""
+        shape = (self.width, self.width)
+        key = self.param("key", orthogonal(), shape)
+        value = self.param("value", orthogonal(), shape)
         bias = self.param("value_bias", nn.initializers.zeros, (self.width,))
-        query = self._split(JointDense(self.width, scale=1.0, name="query")(asking))
+        query = JointDense(self.width, scale=1.0, name="query")(query_input)
+        query = self._split_heads(query)  # [..., n, P]
         scores = [
-            self._scores(query, rows, *embed.projected(key)) for rows, embed in groups
+            self._scores(query, rows, *embedding.project(key))
+            for rows, embedding in groups
         ]
-        scores = jnp.where(mask[..., None, :], jnp.concatenate(scores, axis=-1), MASKED)
-        ends = list(itertools.accumulate(rows.shape[-2] for rows, _ in groups))
-        weights = jnp.split(nn.softmax(scores), ends[:-1], axis=-1)
-        heard = [
-            self._mean(w, *group, value)
-            for w, group in zip(weights, groups, strict=True)
+        scores = jnp.concatenate(scores, axis=-1)  # [..., n, E]
+        scores = jnp.where(mask[..., None, :], scores, MASKED)
+        weights = nn.softmax(scores)
+        sizes = [rows.shape[-2] for rows, _ in groups]
+        ends = list(itertools.accumulate(sizes))
+        group_weights = jnp.split(weights, ends[:-1], axis=-1)
+        means = [
+            self._weighted_mean(w, rows, *embedding.project(value))
+            for w, (rows, embedding) in zip(group_weights, groups, strict=True)
         ]
-        return sum(heard[1:], start=heard[0]).reshape(asking.shape) + bias
+        attended = sum(means[1:], start=means[0])  # [..., n, P]
+        return attended.reshape(query_input.shape) + bias
 
-    def _split(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch n P"]:
-        return x.reshape(*x.shape[:-1], self.n_head, self.width // self.n_head)
+    def _split_heads(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch n P"]:
+        *batch, width = x.shape
+        return x.reshape(*batch, self.n_head, width // self.n_head)
 
     def _scores(
         self,
@@ -181,29 +206,31 @@ class QueryAttention(nn.Module):
         kernel: Float[Array, "F D"],
         bias: Float[Array, " D"],
     ) -> Float[Array, "*batch n E"]:
+        """Return the scaled scores of one group; ``kernel`` and ``bias`` map its rows to keys."""
         query /= query.shape[-1] ** 0.5
-        asked = jnp.einsum("...np,fnp->...nf", query, self._split(kernel))
-        return jnp.einsum("...nf,...ef->...ne", asked, rows) + (
-            query * self._split(bias)
-        ).sum(-1, keepdims=True)
+        row_query = jnp.einsum("...np,fnp->...nf", query, self._split_heads(kernel))
+        scores = jnp.einsum("...nf,...ef->...ne", row_query, rows)
+        constant = (query * self._split_heads(bias)).sum(-1, keepdims=True)
+        return scores + constant
 
-    def _mean(
+    def _weighted_mean(
         self,
         weights: Float[Array, "*batch n E"],
         rows: Float[Array, "*batch E F"],
-        embed: Embedding,
-        value: Float[Array, "D D"],
+        kernel: Float[Array, "F D"],
+        bias: Float[Array, " D"],
     ) -> Float[Array, "*batch n P"]:
-        kernel, bias = embed.projected(value)
+        """Return one group's weighted values; ``kernel`` and ``bias`` map its rows to values."""
         mean = jnp.einsum("...ne,...ef->...nf", weights, rows)
-        mixed = jnp.einsum("...nf,fnp->...np", mean, self._split(kernel))
-        return mixed + weights.sum(-1, keepdims=True) * self._split(bias)
+        values = jnp.einsum("...nf,fnp->...np", mean, self._split_heads(kernel))
+        return values + weights.sum(-1, keepdims=True) * self._split_heads(bias)
 
 
 class InnerProduct(nn.Module):
-    """Values of the actions aimed at entities: a query of the memory for each kind, a key for each entity.
+    """Values of the actions aimed at entities, as inner products of queries and keys.
 
-    Its keys keep their bias: no softmax follows, so it moves all aimed actions against the own ones.
+    The memory gives one query per kind of action, and each entity gives one key. The keys have a
+    bias. No softmax follows, so the bias shifts all aimed actions relative to the own ones.
     """
 
     n_head: int
@@ -213,24 +240,21 @@ class InnerProduct(nn.Module):
 
     @nn.compact
     def __call__(
-        self, memory: Float[Array, "*batch D"], groups: Groups
+        self, memory: Float[Array, "*batch D"], groups: Sequence[EmbeddedRows]
     ) -> list[Float[Array, "*batch E K"]]:
-        """``<Q h, e_j K + b>`` for each group; the mean over heads is a factor."""
-        init, shape = (
-            orthogonal(self.scale),
-            (*memory.shape[:-1], self.kinds, self.width),
-        )
-        query = nn.Dense(self.kinds * self.width, kernel_init=init, name="query")(
-            memory
-        ).reshape(shape)
-        query /= (self.n_head * self.width) ** 0.5  # heads x the root of a head's width
-        key = self.param("key", orthogonal(), (self.width, self.width))
-        key_bias = self.param("key_bias", nn.initializers.zeros, (self.width,))
+        """Return ``<Q h, e_j K + b>`` for each group; the mean over heads is a constant factor."""
+        width = self.width
+        init = orthogonal(self.scale)
+        query = nn.Dense(self.kinds * width, kernel_init=init, name="query")(memory)
+        query = query.reshape(*memory.shape[:-1], self.kinds, width)  # [..., K, D]
+        query /= (self.n_head * width) ** 0.5  # heads x the root of a head's width
+        key = self.param("key", orthogonal(), (width, width))
+        key_bias = self.param("key_bias", nn.initializers.zeros, (width,))
         values = []
-        for rows, embed in groups:
-            kernel, bias = embed.projected(key)
-            asked, constant = product(query, kernel.T), query @ (bias + key_bias)
-            values.append(
-                jnp.einsum("...ef,...kf->...ek", rows, asked) + constant[..., None, :]
-            )
+        for rows, embedding in groups:
+            kernel, bias = embedding.project(key)
+            row_query = product(query, kernel.T)  # [..., K, F]
+            constant = query @ (bias + key_bias)  # [..., K]
+            scores = jnp.einsum("...ef,...kf->...ek", rows, row_query)
+            values.append(scores + constant[..., None, :])
         return values

@@ -1,7 +1,7 @@
-"""Between the slots of an observer's entities and the flat vector of actions: what the entity agents share.
+"""Mapping between the slots of an observer's entities and the flat vector of actions.
 
-Nothing here knows what a group is called. Values are placed by ``Spec.action_target`` and
-``Spec.action_kind``.
+All entity agents share it. It does not depend on the names of groups. Values are placed by
+``Spec.action_target`` and ``Spec.action_kind``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from jmarl.types import Spec
 
 
 def slot_kinds(spec: Spec) -> tuple[int, ...]:
-    """For each group, how many outputs each of its slots needs: 1 + the highest kind of an action aimed at one."""
+    """Return, for each group, the number of outputs that each of its slots needs.
+
+    It is 1 + the highest kind of an action aimed at a slot of the group, or 0 without such actions.
+    """
     ends = list(itertools.accumulate(group.size for group in spec.groups))
     kinds = [0] * len(ends)
     for target, kind in zip(spec.action_target, spec.action_kind, strict=True):
@@ -32,13 +35,11 @@ def slot_kinds(spec: Spec) -> tuple[int, ...]:
 def own_values(
     spec: Spec, x: Float[Array, "*batch H"], scale: float
 ) -> Float[Array, "*batch O"]:
-    """A dense layer to the actions that aim at nothing; to be called in a compact module."""
+    """Apply a dense layer for the actions without a target; call it in a compact method."""
     n = spec.action_target.count(-1)
-    return (
-        nn.Dense(n, kernel_init=orthogonal(scale), name="own_actions")(x)
-        if n
-        else x[..., :0]
-    )
+    if n == 0:
+        return x[..., :0]
+    return nn.Dense(n, kernel_init=orthogonal(scale), name="own_actions")(x)
 
 
 def flat_actions(
@@ -46,29 +47,39 @@ def flat_actions(
     own: Float[Array, "*batch O"],
     aimed: Sequence[Float[Array, "*batch E K"]],
 ) -> Float[Array, "*batch A"]:
-    """Every action's value in the order of ``Spec``: own ones, and one for each slot and kind of the groups aimed at.
+    """Return the value of every action in the order of ``Spec``.
 
-    ``aimed`` has the groups with at least one kind, in order. Neighbors stay together: the usual order
-    (own, then the slots of one group) costs nothing.
+    Adjacent columns are copied together. The usual order (own, then the slots of one group) needs
+    no reordering.
+
+    Args:
+        spec: Specification of the environment.
+        own: Values of the actions without a target.
+        aimed: Values per slot and kind, for each group with at least one kind, in group order.
     """
-    columns = jnp.concatenate(
-        [own, *(x.reshape(*own.shape[:-1], x.shape[-2] * x.shape[-1]) for x in aimed)],
-        axis=-1,
-    )
+    columns = jnp.concatenate([own, *map(_flatten_slots, aimed)], axis=-1)
     index = np.asarray(_columns(spec))
-    runs = np.split(index, np.flatnonzero(np.diff(index) != 1) + 1)
-    return jnp.concatenate(
-        [columns[..., run[0] : run[-1] + 1] for run in runs], axis=-1
-    )
+    breaks = np.flatnonzero(np.diff(index) != 1) + 1
+    runs = np.split(index, breaks)
+    spans = [(run[0], run[-1] + 1) for run in runs]
+    slices = [columns[..., start:end] for start, end in spans]
+    return jnp.concatenate(slices, axis=-1)
+
+
+def _flatten_slots(x: Float[Array, "*batch E K"]) -> Float[Array, "*batch E*K"]:
+    *batch, n_slots, n_kinds = x.shape
+    return x.reshape(*batch, n_slots * n_kinds)
 
 
 def _columns(spec: Spec) -> list[int]:
-    """Where ``flat_actions`` finds each action among its columns: own, then slot by slot, kind by kind."""
+    """Return each action's index in ``flat_actions``'s columns: own, then by slot, then by kind."""
+    kinds = slot_kinds(spec)
     per_slot = [
-        kinds
-        for group, kinds in zip(spec.groups, slot_kinds(spec), strict=True)
+        n
+        for group, n in zip(spec.groups, kinds, strict=True)
         for _ in range(group.size)
     ]
-    start = list(itertools.accumulate(per_slot, initial=spec.action_target.count(-1)))
-    pairs = zip(spec.action_target, spec.action_kind, strict=True)
-    return [kind if target < 0 else start[target] + kind for target, kind in pairs]
+    n_own = spec.action_target.count(-1)
+    start = list(itertools.accumulate(per_slot, initial=n_own))
+    actions = zip(spec.action_target, spec.action_kind, strict=True)
+    return [kind if target < 0 else start[target] + kind for target, kind in actions]

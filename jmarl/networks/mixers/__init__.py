@@ -1,17 +1,13 @@
-"""Mixers: from the agents' values to the team's, ``mixer(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``.
+"""Value-decomposition mixers: ``mixer(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``.
 
-Each keeps individual-global-max: the agents' own best actions together are the team's. The sum and ST-HyperNet fit
-teams, and opponents, of any number; QMIX and QPLEX cannot be transferred, because they have a weight for each agent
-and for each number of the flat state. ``mask_dead`` leaves out the dead, whose
-only action does nothing: theirs is the value of a decision that is none. The systems have it on with the sum and
-ST-HyperNet, and off with QMIX and QPLEX, as these were published. An agent that is absent never counts.
+Agents, targets and losses may not appear here.
 """
 
 from __future__ import annotations
 
 import flax.linen as nn
 
-from jmarl.networks.mixers.common import Mixer, chosen, counted
+from jmarl.networks.mixers.common import Mixer, agent_mask, q_of_actions
 from jmarl.networks.mixers.qmix_mixer import QMIX, QMIXConfig
 from jmarl.networks.mixers.qplex_mixer import QPLEX, QPLEXConfig
 from jmarl.networks.mixers.st_hypernet import STHyperNet, STHyperNetConfig
@@ -26,16 +22,33 @@ __all__ = [
     "QPLEXConfig",
     "STHyperNetConfig",
     "SumConfig",
-    "chosen",
-    "counted",
+    "agent_mask",
     "make_mixer",
+    "q_of_actions",
 ]
 
 MixerConfig = SumConfig | QMIXConfig | QPLEXConfig | STHyperNetConfig
+"""Mixer configuration of a system; ``system.mixer.name`` selects the mixer."""
 
 
 def make_mixer(spec: Spec, config: MixerConfig) -> nn.Module:
-    """The mixer of that name for a world: a Flax module with the call of ``Mixer``, whose parameters may be none."""
+    """Build the mixer of a configuration.
+
+    Every mixer satisfies individual-global-max: the agents' greedy actions form the team's greedy
+    joint action. Sum and ST-HyperNet fit teams and opponents of any number. QMIX and QPLEX do not
+    transfer, because they have weights per agent and per number of the flat state.
+
+    ``mask_dead`` omits dead agents, whose only action does nothing. The systems set it for Sum and
+    ST-HyperNet, and not for QMIX and QPLEX, as these were published. Absent agents are always
+    omitted.
+
+    Args:
+        spec: Specification of the environment.
+        config: Sizes of the mixer; its type selects the mixer.
+
+    Returns:
+        A Flax module with the call of ``Mixer``. It may have no parameters.
+    """
     match config:
         case SumConfig():
             return Sum(config)

@@ -1,4 +1,4 @@
-"""What mixers share: the values of the actions taken, whose count, and the state as entities or as one vector."""
+"""Parts that mixers share: values of the actions taken, the mask of agents, and the flat state."""
 
 from __future__ import annotations
 
@@ -12,60 +12,65 @@ from jmarl.networks.flatten import state_parts
 from jmarl.types import EntityObs
 
 
-class Mixer(Protocol):
-    """From the agents' values of all their actions to the team's value of the actions taken.
+AgentQ = Float[Array, "*batch N A"]
+"""Q-values of all actions of every agent; the leading axes are ``T, B``."""
+Actions = Int[Array, "*batch N"]
+"""Indices of the actions taken."""
+TeamQ = Float[Array, "*batch"]
+"""Q-value of the team, ``q_tot``."""
 
-    ``*batch`` is ``T B``. With all the actions' values in hand, a mixer that compares the action taken with
-    the best one fits as well as one that sums.
+
+class Mixer(Protocol):
+    """Map from the agents' Q-values of all actions to the team's Q-value of the actions taken.
+
+    The values of all actions allow mixers that compare the action taken with the greedy one.
     """
 
-    def __call__(
-        self,
-        q: Float[Array, "*batch N A"],
-        action: Int[Array, "*batch N"],
-        obs: EntityObs,
-    ) -> Float[Array, "*batch"]:
-        """``q_tot``: it grows, or at least does not shrink, with how much each agent values what it does."""
+    def __call__(self, q: AgentQ, action: Actions, obs: EntityObs) -> TeamQ:
+        """Return ``q_tot``, which does not decrease in any agent's value of its action.
+
+        Args:
+            q: Q-values ``[..., N, A]``.
+            action: Actions taken ``[..., N]``.
+            obs: Observations ``[..., N]``, with masks and the central state.
+        """
         ...
 
 
-def chosen(
-    q: Float[Array, "*batch N A"], action: Int[Array, "*batch N"]
-) -> Float[Array, "*batch N"]:
-    """Each agent's value of its action."""
-    return jnp.take_along_axis(q, action[..., None], axis=-1, mode="clip")[..., 0]
+def q_of_actions(q: AgentQ, action: Actions) -> Float[Array, "*batch N"]:
+    """Return each agent's Q-value of its action."""
+    index = action[..., None]
+    return jnp.take_along_axis(q, index, axis=-1, mode="clip")[..., 0]
 
 
-def counted(obs: EntityObs, mask_dead: bool) -> Bool[Array, "*batch N"]:
-    """The agents whose values count: all that are present, or with ``mask_dead`` the living ones alone."""
+def agent_mask(obs: EntityObs, mask_dead: bool) -> Bool[Array, "*batch N"]:
+    """Return the mask of the mixed agents: present ones, or alive ones with ``mask_dead``."""
     return obs.alive if mask_dead else obs.present
 
 
 def flat_state(obs: EntityObs) -> Float[Array, "*batch S"]:
-    """The central state as one vector: global features | rows of each group, masked rows zero."""
+    """Return the central state as one vector: global features | rows of each group."""
     return jnp.concatenate(state_parts(obs.state), axis=-1)
 
 
 def dense(width: int, name: str) -> nn.Dense:
-    """A layer whose kernel starts uniform within 1/sqrt(fan-in): PyTorch's default, for which the papers' settings are.
+    """Build a dense layer with a kernel drawn uniformly within 1/sqrt(fan-in), PyTorch's default.
 
-    Flax's default is sqrt 3 times as wide. A weight of the mixing network is made by two such layers, and an agent's
-    share in ``q_tot`` by a product of two such weights: it would start nine times as large.
+    The papers' settings were tuned for it. Flax's default is sqrt 3 times as wide. Two such layers
+    give a weight of the mixing network, and a product of two such weights gives an agent's share in
+    ``q_tot``. With Flax's default the share would start nine times as large.
     """
-    return nn.Dense(
-        width,
-        kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-        name=name,
-    )
+    init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    return nn.Dense(width, kernel_init=init, name=name)
 
 
 class Hypernet(nn.Module):
-    """From the flat state to weights: a hidden layer with a relu, then a linear one."""
+    """Network from the flat state to weights: a hidden layer with a relu, then a linear layer."""
 
     hidden: int
     width: int
 
     @nn.compact
     def __call__(self, state: Float[Array, "*batch S"]) -> Float[Array, "*batch W"]:
-        """``[..., S]`` to ``[..., width]``."""
-        return dense(self.width, "out")(nn.relu(dense(self.hidden, "hidden")(state)))
+        x = nn.relu(dense(self.hidden, "hidden")(state))
+        return dense(self.width, "out")(x)

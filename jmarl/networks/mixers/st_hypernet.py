@@ -1,18 +1,27 @@
-"""ST-HyperNet: a monotone network whose weights come from attention over entities (SPECTra, arXiv:2503.11726).
+"""ST-HyperNet: a monotone network with weights from attention to entities.
+
+SPECTra (arXiv:2503.11726).
 
     Q_tot = sum_j (h |W2| + beta2)_j,   h = elu(q |W1| + beta1),   W1, W2 [N, N],  beta1, beta2 [N]
 
-One hidden unit for each agent: a permutation of the agents permutes rows and columns of W alike, and leaves the sum
-as it is. Nothing depends on the number of agents or of other entities, so a mixer can be moved to teams of any size.
-The agents ask and all entities of the central state answer; ``entity_rows`` says where the agents' rows stand. Global
-features are not read: what a mixer should know must be an entity.
+There is one hidden unit per agent. A permutation of the agents permutes rows and columns of W alike
+and leaves the sum unchanged. The parameters do not depend on the number of agents or of other
+entities, so a mixer can be transferred to teams of any size. The agents' rows give the queries, and
+all entities of the central state give keys and values. ``entity_rows`` defines the position of the
+agents' rows. Global features are not read. Information for the mixer must be in an entity's row.
 
-Two forms are published: ``residual`` (football), and ``relu`` (SMACv2); both have ``embed=32, heads=4, norm=none``
-and mix the values of the dead. Differs from the published code: the index
-of the last action is no feature of a row, because an index of enemies breaks the invariance to their order; the
-dead and the absent are masked, as keys, in W (rows and columns), beta, q and h, so that padding changes nothing;
-keys of the softmax have no bias (it is blind to it, and Adam would turn rounding into drift); ``norm=mean`` divides
-both |W| by the number of agents that count, without which a share dQ_tot/dq_i grows with the square of that number.
+Two forms are published: ``residual`` (football), and ``relu`` (SMACv2). Both have ``embed=32,
+heads=4, norm=none`` and mix the values of dead agents.
+
+Differs from the published code:
+* The index of the last action is not a feature of a row. An index of enemies breaks the invariance
+  to their order.
+* Dead and absent agents are masked, as keys, in W (rows and columns), beta, q and h. Padding
+  therefore changes nothing.
+* Keys of the softmax have no bias. A softmax does not depend on it, and Adam would amplify
+  rounding errors into drift.
+* ``norm=mean`` divides both |W| by the number of unmasked agents. Otherwise a share dQ_tot/dq_i
+  grows with the square of that number.
 """
 
 from __future__ import annotations
@@ -22,19 +31,27 @@ from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from jmarl.config import check, check_range
-from jmarl.networks.entities import EntityRows, entity_rows
-from jmarl.networks.mixers.common import chosen, counted
-from jmarl.nn.attention import attend
+from jmarl.networks.entities import EntityRows, attend_to_entities, entity_rows
+from jmarl.networks.mixers.common import (
+    Actions,
+    AgentQ,
+    TeamQ,
+    agent_mask,
+    q_of_actions,
+)
 from jmarl.nn.norm import LayerNorm
 from jmarl.types import EntityObs, Spec
 
 
 @dataclasses.dataclass(frozen=True)
 class STHyperNetConfig:
-    """Sizes and form; the parameters depend on the widths of the state's rows, and on no number of entities."""
+    """Sizes and form of ``STHyperNet``.
+
+    The parameters depend on the widths of the state's rows, and on no number of entities.
+    """
 
     name: Literal["st_hypernet"]
     mask_dead: bool
@@ -42,12 +59,16 @@ class STHyperNetConfig:
     """Width of an entity's embedding."""
     heads: int
     form: Literal["residual", "relu"]
-    """The two layers after the attention: added to their input, or followed by a relu."""
+    """Use of the two layers after the attention: added to their input, or followed by a relu."""
     norm: Literal["none", "mean"]
-    """``mean``: the weights are divided by the number of agents that count."""
+    """``mean``: the weights are divided by the number of unmasked agents."""
 
     def __post_init__(self) -> None:
-        """Check the sizes; a broken rule raises ``ConfigError``."""
+        """Check the sizes.
+
+        Raises:
+            ConfigError: If a size breaks a rule.
+        """
         check_range("system.mixer.heads", self.heads, 1)
         check_range("system.mixer.embed", self.embed, 1)
         rule = f"must be a multiple of system.mixer.heads={self.heads}"
@@ -55,89 +76,97 @@ class STHyperNetConfig:
 
 
 class STHyperNet(nn.Module):
-    """The mixing network of two layers, each with weights of its own hypernetwork."""
+    """Mixing network of two layers, each with its own hypernetwork."""
 
     spec: Spec
     config: STHyperNetConfig
 
     @nn.compact
-    def __call__(
-        self,
-        q: Float[Array, "*batch N A"],
-        action: Int[Array, "*batch N"],
-        obs: EntityObs,
-    ) -> Float[Array, "*batch"]:
-        """``q_tot``. A masked unit has h = elu(0) = 0."""
-        counts = counted(obs, self.config.mask_dead)
+    def __call__(self, q: AgentQ, action: Actions, obs: EntityObs) -> TeamQ:
+        mask = agent_mask(obs, self.config.mask_dead)
         groups = entity_rows(obs, self.spec)
-        w1, beta1 = EntityHypernet(self.config, name="first")(groups, counts)
-        w2, beta2 = EntityHypernet(self.config, name="second")(groups, counts)
-        taken = jnp.where(counts, chosen(q, action), 0.0)
+        w1, beta1 = EntityHypernet(self.config, name="first")(groups, mask)
+        w2, beta2 = EntityHypernet(self.config, name="second")(groups, mask)
+        taken = jnp.where(mask, q_of_actions(q, action), 0.0)
+        # [..., N]; a masked unit is elu(0) = 0
         hidden = nn.elu(jnp.einsum("...i,...ij->...j", taken, w1) + beta1)
         return (jnp.einsum("...i,...ij->...j", hidden, w2) + beta2).sum(-1)
 
 
 class EntityHypernet(nn.Module):
-    """The weights |W| and biases of one layer.
+    """Hypernetwork for the weights |W| and the biases of one layer.
 
-    Parameters, k being ``embed`` and F_g the width of a row of group g: sum over g of (F_g + 1) k for embeddings,
-    3 k^2 + 2 k for the attention (the published code has k more, the bias of the keys), 2 k for the norm, 4 (k^2 + k)
-    for two networks of two layers, 4 (k^2 + k) for two pairs of projections, k for the seed.
+    Number of parameters, with k = ``embed`` and F_g the width of a row of group g:
+    * embeddings: sum over g of (F_g + 1) k
+    * attention: 3 k^2 + 2 k (the published code has k more, the bias of the keys)
+    * norm: 2 k
+    * two networks of two layers: 4 (k^2 + k)
+    * two pairs of projections: 4 (k^2 + k)
+    * seed: k
     """
 
     config: STHyperNetConfig
 
     @nn.compact
     def __call__(
-        self, groups: list[EntityRows], counts: Bool[Array, "*batch N"]
+        self, groups: list[EntityRows], agent_mask: Bool[Array, "*batch N"]
     ) -> tuple[Float[Array, "*batch N N"], Float[Array, "*batch N"]]:
-        """Zero where an agent does not count."""
-        width, n_agents = self.config.embed, counts.shape[-1]
-        embedded = [nn.Dense(width, name=f"embed_{g.name}")(g.rows) for g in groups]
-        agents, mask = (
-            embedded[0][..., :n_agents, :],
-            jnp.concatenate([g.mask for g in groups], axis=-1),
-        )
-        x = agents + Attention(width, self.config.heads, name="attention")(
-            agents, jnp.concatenate(embedded, -2), mask
-        )
-        x = LayerNorm(name="norm")(x)
+        """Return weights and biases, which are zero for masked agents."""
+        width = self.config.embed
+        x = self._encode_agents(groups, n_agents=agent_mask.shape[-1])
         seed = self.param("seed", nn.initializers.normal(1.0), (1, width))
-        for_weights = self._layers(x, "weights")
-        weights = jnp.abs(self._scores(for_weights, for_weights, "weights"))
-        bias = self._scores(seed, self._layers(x, "bias"), "bias")[..., 0, :]
-        weights = jnp.where(counts[..., None] & counts[..., None, :], weights, 0.0)
-        return weights / self._divisor(counts), jnp.where(counts, bias, 0.0)
+        weight_input = self._layers(x, "weights")
+        weights = jnp.abs(self._scores(weight_input, weight_input, "weights"))
+        bias_input = self._layers(x, "bias")
+        bias = self._scores(seed, bias_input, "bias")[..., 0, :]
+        pair_mask = agent_mask[..., None] & agent_mask[..., None, :]
+        weights = jnp.where(pair_mask, weights, 0.0)
+        bias = jnp.where(agent_mask, bias, 0.0)
+        return weights / self._divisor(agent_mask), bias
+
+    def _encode_agents(
+        self, groups: list[EntityRows], n_agents: int
+    ) -> Float[Array, "*batch N k"]:
+        """Return the agents' embeddings after attention to all entities."""
+        width = self.config.embed
+        embedded = [nn.Dense(width, name=f"embed_{g.name}")(g.rows) for g in groups]
+        agents = embedded[0][..., :n_agents, :]
+        entities = jnp.concatenate(embedded, -2)
+        mask = jnp.concatenate([g.mask for g in groups], axis=-1)
+        attention = Attention(width, self.config.heads, name="attention")
+        return LayerNorm(name="norm")(agents + attention(agents, entities, mask))
 
     def _layers(
         self, x: Float[Array, "*batch N k"], name: str
     ) -> Float[Array, "*batch N k"]:
-        y = nn.relu(nn.Dense(self.config.embed, name=f"{name}_hidden")(x))
-        y = nn.Dense(self.config.embed, name=f"{name}_out")(y)
+        width = self.config.embed
+        y = nn.relu(nn.Dense(width, name=f"{name}_hidden")(x))
+        y = nn.Dense(width, name=f"{name}_out")(y)
         return x + y if self.config.form == "residual" else nn.relu(y)
 
     def _scores(
-        self, asking: Array, asked: Float[Array, "*batch N k"], name: str
+        self, query_input: Array, key_input: Float[Array, "*batch N k"], name: str
     ) -> Float[Array, "*batch M N"]:
-        """Products of queries and keys over sqrt(k / heads), their mean over heads: one product over all k.
+        """Return products of queries and keys over sqrt(k / heads), averaged over heads.
 
-        No softmax follows, so here the bias of the keys matters.
+        The mean over heads is one product over all k. No softmax follows, so the keys have a bias.
         """
         width, heads = self.config.embed, self.config.heads
-        query = nn.Dense(width, name=f"{name}_query")(asking)
-        key = nn.Dense(width, name=f"{name}_key")(asked)
+        query = nn.Dense(width, name=f"{name}_query")(query_input)
+        key = nn.Dense(width, name=f"{name}_key")(key_input)
         return jnp.einsum("...ik,...jk->...ij", query, key) / (heads * width) ** 0.5
 
     def _divisor(
-        self, counts: Bool[Array, "*batch N"]
+        self, agent_mask: Bool[Array, "*batch N"]
     ) -> Float[Array, "*batch 1 1"] | float:
         if self.config.norm == "none":
             return 1.0
-        return jnp.maximum(counts.sum(-1), 1)[..., None, None].astype(jnp.float32)
+        n_unmasked = jnp.maximum(agent_mask.sum(-1), 1)
+        return n_unmasked[..., None, None].astype(jnp.float32)
 
 
 class Attention(nn.Module):
-    """Multi-head attention over those keys that are there; no projection after it."""
+    """Multi-head attention to unmasked entities, without an output projection."""
 
     width: int
     heads: int
@@ -145,20 +174,14 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        asking: Float[Array, "*batch N k"],
-        asked: Float[Array, "*batch E k"],
+        query_input: Float[Array, "*batch N k"],
+        entities: Float[Array, "*batch E k"],
         mask: Bool[Array, "*batch E"],
     ) -> Float[Array, "*batch N k"]:
-        """Zero where nothing is there to answer."""
-        q = self._split(nn.Dense(self.width, name="query")(asking))
-        k = self._split(nn.Dense(self.width, use_bias=False, name="key")(asked))
-        v = self._split(nn.Dense(self.width, name="value")(asked))
-        heard = (
-            attend(q, k, v, mask[..., None, None, :])
-            .swapaxes(-2, -3)
-            .reshape(asking.shape)
-        )
-        return jnp.where(mask.any(-1)[..., None, None], heard, 0.0)
-
-    def _split(self, x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], self.heads, -1).swapaxes(-2, -3)
+        """Return the attention's output, which is zero if all entities are masked."""
+        query = nn.Dense(self.width, name="query")(query_input)
+        key = nn.Dense(self.width, use_bias=False, name="key")(entities)
+        value = nn.Dense(self.width, name="value")(entities)
+        attended = attend_to_entities(query, key, value, mask, self.heads)
+        any_entity = mask.any(-1)[..., None, None]
+        return jnp.where(any_entity, attended, 0.0)

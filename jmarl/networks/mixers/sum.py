@@ -1,8 +1,9 @@
-"""VDN: the team's value is the sum of the agents' (Sunehag et al. 2018, arXiv:1706.05296, section 3).
+"""VDN: the team's Q-value is the sum of the agents' Q-values.
 
     Q_tot = sum_i Q_i(u_i)
 
-Differs from the paper: with ``mask_dead`` the dead are left out.
+Sunehag et al. 2018 (arXiv:1706.05296), section 3. Differs from the paper: ``mask_dead`` omits dead
+agents.
 """
 
 from __future__ import annotations
@@ -12,33 +13,31 @@ from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
 
-from jmarl.networks.mixers.common import chosen, counted
+from jmarl.networks.mixers.common import (
+    Actions,
+    AgentQ,
+    TeamQ,
+    agent_mask,
+    q_of_actions,
+)
 from jmarl.types import EntityObs
 
 
 @dataclasses.dataclass(frozen=True)
 class SumConfig:
-    """No parameters."""
+    """Configuration of ``Sum``, which has no parameters."""
 
     name: Literal["sum"]
     mask_dead: bool
 
 
 class Sum(nn.Module):
-    """The sum."""
+    """Sum of the agents' Q-values."""
 
     config: SumConfig
 
     @nn.compact
-    def __call__(
-        self,
-        q: Float[Array, "*batch N A"],
-        action: Int[Array, "*batch N"],
-        obs: EntityObs,
-    ) -> Float[Array, "*batch"]:
-        """``q_tot``."""
-        return jnp.where(
-            counted(obs, self.config.mask_dead), chosen(q, action), 0.0
-        ).sum(-1)
+    def __call__(self, q: AgentQ, action: Actions, obs: EntityObs) -> TeamQ:
+        mask = agent_mask(obs, self.config.mask_dead)
+        return jnp.where(mask, q_of_actions(q, action), 0.0).sum(-1)

@@ -1,19 +1,29 @@
-"""Retention over agents and environment steps, in pieces and one agent at a time: the mixers of Sable.
+"""Retention over agents and time, in chunks and one agent at a time: the token mixers of Sable.
 
-Sable (Mahjoub et al. 2024, arXiv:2410.01706) after the retentive network (Sun et al. 2023, arXiv:2307.08621). A head
-with keys k, values v and queries q keeps one matrix S of the team, which decays once an environment step t:
+Sable (Mahjoub et al. 2024, arXiv:2410.01706) after the retentive network (Sun et al. 2023,
+arXiv:2307.08621). A head with keys k, values v and queries q keeps one matrix S for the team, which
+decays once per time step t:
 
     S_t = kappa S_{t-1} + sum_i k_{t,i} v_{t,i}^T;     y_{t,i} = q_{t,i} S_t              (encoder)
     y_{t,i} = q_{t,i} (kappa S_{t-1} + sum_{j <= i} k_{t,j} v_{t,j}^T)                    (decoder)
 
-with S zero where an episode begins. Without memory S is zero before every step. Differs from the published code:
-which rows see each other follows from counting the episodes of a chunk, not from a loop over them; powers of the decay
-are taken only where rows see each other; large teams go row by row; the norm has one group for each head.
+S is zero at the start of an episode. Without memory, it is zero before every time step.
+
+Differs from the published code:
+
+* The mask between rows comes from counting the episodes of a chunk, not from a loop over them.
+* Powers of the decay are used only for rows of one episode, with non-negative exponents.
+* Large teams are processed row by row.
+* The norm has one group for each head.
+
+Letters in shapes: T time steps (rows), B environments, N agents, H heads, D width of a head, and
+E = H D. In einsums, t and s are rows, i and j agents; (t, i) is a query and (s, j) a key.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -26,21 +36,46 @@ from jmarl.nn.norm import unit_rms
 
 
 CHUNK_TOKENS = 64
-"""Most tokens (environment steps x agents) that are compared all with all; a larger team goes in pieces of as many."""
+"""Most tokens (rows x agents) that are compared pairwise. Larger teams are cut into chunks of this
+many agents."""
 
 
 class RetentionState(NamedTuple):
-    """The matrix of every head, and the environment steps of the episode so far."""
+    """Memory of an encoder's retention."""
 
     matrix: Float[Array, "B H D D"]
+    """The matrix S of every head."""
     steps: Int[Array, " B"]
+    """Time steps of the episode so far."""
+
+
+class _ChunkDecay(NamedTuple):
+    """Decay factors of a chunk of T rows; zero across episodes."""
+
+    within: Float[Array, "B H T T"]
+    """From a row (last axis) to a row of the chunk."""
+    before: Float[Array, "T B H"]
+    """From the matrix before the chunk to a row."""
+    after: Float[Array, "T B H"]
+    """From a row to the matrix after the chunk."""
+    kept: Float[Array, "B H"]
+    """From the matrix before the chunk to the matrix after it."""
 
 
 def decays(n_head: int, scale: float) -> Float[np.ndarray, " H"]:
-    """``scale (1 - 2^-x)`` with x from 5 to 9 over the heads: memories from short to long."""
-    return scale * (
-        1.0 - np.exp(np.linspace(math.log(1 / 32), math.log(1 / 512), n_head))
-    )
+    """Return ``scale (1 - 2^-x)`` with x from 5 to 9 over the heads.
+
+    Multi-scale retention (Sun et al. 2023, section 2.2): heads have short to long memories.
+
+    Args:
+        n_head: Number of heads H.
+        scale: Factor of all decays.
+
+    Returns:
+        The decay per time step of each head.
+    """
+    rate = np.exp(np.linspace(math.log(1 / 32), math.log(1 / 512), n_head))
+    return scale * (1.0 - rate)
 
 
 def retain(
@@ -53,139 +88,188 @@ def retain(
     *,
     causal: bool,
 ) -> tuple[Float[Array, "B H D D"], Float[Array, "T B N H D"]]:
-    """All T rows; returns the matrix after them and the outputs.
+    """Run retention over all rows.
 
-    ``causal``: an agent sees itself and the agents before it of its own row, else all of them. Small teams go by
-    chunks of rows, whose tokens are all compared with each other; a team larger than a chunk goes row by row, at a
-    cost that is linear in N.
+    Teams of up to ``CHUNK_TOKENS`` agents are processed in chunks of rows, with all tokens of a
+    chunk compared pairwise. Larger teams are processed row by row, at a cost linear in N.
+
+    Args:
+        matrix: S before row 0.
+        q: Queries.
+        k: Keys.
+        v: Values.
+        first: True where an episode starts.
+        kappa: Decay per time step of each head.
+        causal: If True, an agent reads itself and the agents before it of its own row, else all
+            agents of that row.
+
+    Returns:
+        S after the last row, and the outputs.
     """
-    by = _by_rows if q.shape[2] > CHUNK_TOKENS else _by_chunks
-    return by(matrix, (q, k, v, first), kappa, causal)
+    n_agents = q.shape[2]
+    run = _by_rows if n_agents > CHUNK_TOKENS else _by_chunks
+    return run(matrix, (q, k, v, first), kappa, causal)
 
 
 def _by_chunks(
     matrix: Array, tokens: tuple, kappa: Float[np.ndarray, " H"], causal: bool
 ) -> tuple[Array, Array]:
-    length, _, agents = tokens[0].shape[:3]
-    rows = max(
-        n
-        for n in range(1, length + 1)
-        if length % n == 0 and n * agents <= CHUNK_TOKENS
-    )
-    chunks = jax.tree.map(
-        lambda x: x.reshape(length // rows, rows, *x.shape[1:]), tokens
-    )
+    q, *_ = tokens
+    length, _, n_agents = q.shape[:3]
+    rows = _chunk_rows(length, n_agents)
+    shape = (length // rows, rows)
+    chunks = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), tokens)
+    run = partial(_run_chunk, kappa=kappa, causal=causal)
+    matrix, y = jax.lax.scan(run, matrix, chunks)
+    return matrix, y.reshape(q.shape)
 
-    def chunk(
-        matrix: Array, chunk: tuple[Array, Array, Array, Array]
-    ) -> tuple[Array, Array]:
-        q, k, v, first = chunk
-        within, before, after, kept = _weights(first, kappa)
-        if causal:
-            own_row = np.eye(rows, dtype=bool)[:, None, :, None]
-            hears = np.tril(np.ones((agents, agents), bool))[None, :, None, :]
-            within = jnp.where(own_row & ~hears, 0.0, within[:, :, :, None, :, None])
-        else:
-            within = within[:, :, :, None, :, None]
-        scores = jnp.einsum("tbihd,sbjhd->bhtisj", q, k) * within
-        inside = jnp.einsum("bhtisj,sbjhd->tbihd", scores, v)
-        outside = (
-            jnp.einsum("tbihd,bhde->tbihe", q, matrix) * before[:, :, None, :, None]
-        )
-        matrix = kept[..., None, None] * matrix + jnp.einsum(
-            "sbjhd,sbjhe,sbh->bhde", k, v, after
-        )
-        return matrix, inside + outside
 
-    matrix, y = jax.lax.scan(chunk, matrix, chunks)
-    return matrix, y.reshape(tokens[0].shape)
+def _chunk_rows(length: int, n_agents: int) -> int:
+    """Return the most rows that divide the length and have at most ``CHUNK_TOKENS`` tokens."""
+    divisors = (rows for rows in range(1, length + 1) if length % rows == 0)
+    return max(rows for rows in divisors if rows * n_agents <= CHUNK_TOKENS)
+
+
+def _run_chunk(
+    matrix: Array,
+    chunk: tuple[Array, Array, Array, Array],
+    *,
+    kappa: Float[np.ndarray, " H"],
+    causal: bool,
+) -> tuple[Array, Array]:
+    """Run one chunk ``[T, B, N, H, D]`` (Sun et al. 2023, chunkwise form, eq. 7)."""
+    q, k, v, first = chunk
+    rows, _, n_agents = q.shape[:3]
+    decay = _chunk_decay(first, kappa)
+    # [B, H, T, 1 or N, T, 1 or N]
+    within = decay.within[:, :, :, None, :, None]
+    if causal:
+        within = jnp.where(_later_agents(rows, n_agents), 0.0, within)
+    # [B, H, T, N, T, N]
+    scores = jnp.einsum("tbihd,sbjhd->bhtisj", q, k) * within
+    # [T, B, N, H, D]
+    inside = jnp.einsum("bhtisj,sbjhd->tbihd", scores, v)
+    outside = jnp.einsum("tbihd,bhde->tbihe", q, matrix)
+    outside = outside * decay.before[:, :, None, :, None]
+    # [B, H, D, D]
+    kept = decay.kept[..., None, None] * matrix
+    matrix = kept + jnp.einsum("sbjhd,sbjhe,sbh->bhde", k, v, decay.after)
+    return matrix, inside + outside
+
+
+def _later_agents(rows: int, n_agents: int) -> Bool[np.ndarray, "T N T N"]:
+    """Return a mask of the pairs of tokens of one row with the key after the query."""
+    own_row = np.eye(rows, dtype=bool)[:, None, :, None]
+    not_later = np.tril(np.ones((n_agents, n_agents), bool))[None, :, None, :]
+    return own_row & ~not_later
 
 
 def _by_rows(
     matrix: Array, tokens: tuple, kappa: Float[np.ndarray, " H"], causal: bool
 ) -> tuple[Array, Array]:
+    run = _run_causal_row if causal else _run_row
+
     def row(
         matrix: Array, row: tuple[Array, Array, Array, Array]
     ) -> tuple[Array, Array]:
-        *said, first = row
-        heard = jnp.where(first[:, None], 0.0, kappa)[..., None, None] * matrix
-        return (_hear_earlier if causal else _hear_all)(heard, *said)
+        *tokens, first = row
+        decay = jnp.where(first[:, None], 0.0, kappa)  # [B, H]
+        return run(decay[..., None, None] * matrix, *tokens)
 
     return jax.lax.scan(row, matrix, tokens)
 
 
-def _hear_all(matrix: Array, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
-    """One row ``[B, N, H, D]``: the matrix after it is what everyone asks."""
+def _run_row(matrix: Array, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
+    """Run one row ``[B, N, H, D]``, with all agents reading the matrix after it."""
     matrix = matrix + jnp.einsum("bihd,bihe->bhde", k, v)
     return matrix, jnp.einsum("bihd,bhde->bihe", q, matrix)
 
 
-def _hear_earlier(matrix: Array, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
-    """One row ``[B, N, H, D]``, causal over agents, by pieces of them; the last piece is filled up with silence."""
-    batch, agents, *head = q.shape
-    pieces = -(-agents // CHUNK_TOKENS)
-    hears = np.tril(np.ones(2 * (CHUNK_TOKENS,), bool))
+def _run_causal_row(matrix: Array, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
+    """Run one row ``[B, N, H, D]``, causal over agents, in chunks of C = ``CHUNK_TOKENS`` agents.
 
-    def cut(x: Array) -> Array:
-        x = jnp.pad(x, ((0, 0), (0, pieces * CHUNK_TOKENS - agents), (0, 0), (0, 0)))
-        return x.reshape(batch, pieces, CHUNK_TOKENS, *head).swapaxes(0, 1)
+    The last chunk is padded with zeros.
+    """
+    batch, n_agents, *head = q.shape
+    chunks = -(-n_agents // CHUNK_TOKENS)
+    padding = chunks * CHUNK_TOKENS - n_agents
+    mask = np.tril(np.ones((CHUNK_TOKENS, CHUNK_TOKENS), bool))
 
-    def piece(matrix: Array, said: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        q, k, v = said
-        scores = jnp.where(hears, jnp.einsum("bihd,bjhd->bhij", q, k), 0.0)
-        y = jnp.einsum("bhij,bjhd->bihd", scores, v) + jnp.einsum(
-            "bihd,bhde->bihe", q, matrix
-        )
+    def split(x: Array) -> Array:
+        """Reshape ``[B, N, H, D]`` to ``[chunks, B, C, H, D]``."""
+        x = jnp.pad(x, ((0, 0), (0, padding), (0, 0), (0, 0)))
+        return x.reshape(batch, chunks, CHUNK_TOKENS, *head).swapaxes(0, 1)
+
+    def chunk(matrix: Array, tokens: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        q, k, v = tokens
+        scores = jnp.einsum("bihd,bjhd->bhij", q, k)
+        scores = jnp.where(mask, scores, 0.0)  # [B, H, C, C]
+        inside = jnp.einsum("bhij,bjhd->bihd", scores, v)
+        y = inside + jnp.einsum("bihd,bhde->bihe", q, matrix)  # [B, C, H, D]
         return matrix + jnp.einsum("bjhd,bjhe->bhde", k, v), y
 
-    matrix, y = jax.lax.scan(piece, matrix, (cut(q), cut(k), cut(v)))
-    return matrix, y.swapaxes(0, 1).reshape(batch, -1, *head)[:, :agents]
+    matrix, y = jax.lax.scan(chunk, matrix, (split(q), split(k), split(v)))
+    y = y.swapaxes(0, 1).reshape(batch, -1, *head)
+    return matrix, y[:, :n_agents]
 
 
-def _weights(
+def _chunk_decay(
     first: Bool[Array, "T B"], kappa: Float[np.ndarray, " H"]
-) -> tuple[
-    Float[Array, "B H T T"],
-    Float[Array, "T B H"],
-    Float[Array, "T B H"],
-    Float[Array, "B H"],
-]:
-    """Weights of a row for another row, of the matrix before for a row, of a row for the matrix after, of the matrix.
+) -> _ChunkDecay:
+    """Compute the decay factors of a chunk.
 
-    Rows see each other in one episode only, whose number in the chunk is the count of ``first`` up to them.
+    Two rows are of one episode if the count of ``first`` up to them is the same.
     """
     length = first.shape[0]
-    episode = jnp.cumsum(first, axis=0)
+    episode = jnp.cumsum(first, axis=0)  # [T, B]
     t = np.arange(length)
-    ago = t[:, None] - t[None, :]
-    sees = (ago >= 0) & (episode.T[:, :, None] == episode.T[:, None, :])
-    # powers of kappa only where rows see each other: of negative exponents they overflow
-    power = kappa[:, None, None] ** np.maximum(ago, 0)
-    within = jnp.where(sees[:, None], power, 0.0)
-    unbroken = (episode == 0)[..., None]
+    age = t[:, None] - t[None, :]  # [T, T]
+    same_episode = episode.T[:, :, None] == episode.T[:, None, :]  # [B, T, T]
+    allowed = (age >= 0) & same_episode
+    # Only non-negative powers: those of negative exponents overflow.
+    power = kappa[:, None, None] ** np.maximum(age, 0)  # [H, T, T]
+    within = jnp.where(allowed[:, None], power, 0.0)
+    unbroken = (episode == 0)[..., None]  # [T, B, 1]
     before = jnp.where(unbroken, kappa ** (t + 1)[:, None, None], 0.0)
-    last = (episode == episode[-1])[..., None]
+    last = (episode == episode[-1])[..., None]  # [T, B, 1]
     after = jnp.where(last, kappa ** (length - 1 - t)[:, None, None], 0.0)
-    return within, before, after, jnp.where(unbroken[-1], kappa**length, 0.0)
+    kept = jnp.where(unbroken[-1], kappa**length, 0.0)
+    return _ChunkDecay(within, before, after, kept)
 
 
 def count_steps(
     steps: Int[Array, " B"], first: Bool[Array, "T B"]
 ) -> tuple[Int[Array, " B"], Int[Array, "T B"]]:
-    """Environment steps of the episode before each row, and before the row after the last."""
+    """Count the time steps of the episode before each row.
+
+    Args:
+        steps: Count before row 0, if row 0 continues an episode.
+        first: True where an episode starts.
+
+    Returns:
+        The count before the row after the last, and before each row.
+    """
     t = jnp.arange(first.shape[0])[:, None]
-    began = jax.lax.cummax(jnp.where(first, t, -1), axis=0)
-    counted = jnp.where(began >= 0, t - began, steps + t)
-    return counted[-1] + 1, counted
+    start = jax.lax.cummax(jnp.where(first, t, -1), axis=0)  # -1 if before row 0
+    counts = jnp.where(start >= 0, t - start, steps + t)
+    return counts[-1] + 1, counts
 
 
 def step_encoding(steps: Int[Array, "..."], width: int) -> Float[Array, "... F"]:
-    """Sines and cosines of a step number (Vaswani et al. 2017, section 3.5)."""
-    rate = np.exp(
-        -math.log(10_000.0) * np.arange((width + 1) // 2) / ((width + 1) // 2)
-    )
+    """Return sines and cosines of a step number (Vaswani et al. 2017, section 3.5).
+
+    Args:
+        steps: Step numbers.
+        width: Width F of the encoding.
+
+    Returns:
+        The encodings, sines first.
+    """
+    half = (width + 1) // 2
+    rate = np.exp(-math.log(10_000.0) * np.arange(half) / half)
     angle = steps[..., None] * rate
-    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)[..., :width]
+    encoding = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+    return encoding[..., :width]
 
 
 class Retention(nn.Module):
@@ -198,62 +282,63 @@ class Retention(nn.Module):
     memory: bool
 
     def setup(self) -> None:
-        """Five projections and a scale, no biases."""
-        self.query, self.key, self.value, self.gate, self.out = (
-            nn.Dense(self.embed_dim, use_bias=False) for _ in range(5)
-        )
+        dense = partial(nn.Dense, self.embed_dim, use_bias=False)
+        self.query = dense()
+        self.key = dense()
+        self.value = dense()
+        self.gate = dense()
+        self.out = dense()
         self.scale = self.param("scale", nn.initializers.ones, (self.embed_dim,))
 
     @property
     def kappa(self) -> Float[np.ndarray, " H"]:
-        """The decay of each head."""
+        """Return the decay per time step of each head."""
         return decays(self.n_head, self.decay_scale).astype(np.float32)
 
     @nn.nowrap
     def initial(self, batch: int, n_agents: int) -> Float[Array, "B H D D"] | tuple[()]:
-        """No step seen, or nothing."""
-        return self.zeros(batch) if self.memory else ()
+        """Return the zero matrix; () without memory."""
+        return self.zero_matrix(batch) if self.memory else ()
 
     @nn.nowrap
-    def zeros(self, batch: int) -> Float[Array, "B H D D"]:
-        """The matrix of no step seen."""
+    def zero_matrix(self, batch: int) -> Float[Array, "B H D D"]:
+        """Return the matrix before the first time step of an episode."""
         width = self.embed_dim // self.n_head
         return jnp.zeros((batch, self.n_head, width, width))
 
     def __call__(
         self,
         matrix: Any,
-        asking: Float[Array, "T B N E"],
+        query_input: Float[Array, "T B N E"],
         x: Float[Array, "T B N E"],
         first: Bool[Array, "T B"],
     ) -> tuple[Any, Float[Array, "T B N E"]]:
-        """All rows and agents; queries from ``asking``, keys, values and gate from ``x``."""
-        q, k, v = (
-            self.context(asking),
-            self._split(self.key(x)),
-            self._split(self.value(x)),
-        )
+        """Run all rows; queries come from ``query_input``; keys, values and gate from ``x``."""
+        q = self.context(query_input)
+        k = self._split_heads(self.key(x))
+        v = self._split_heads(self.value(x))
+        run = partial(retain, kappa=self.kappa, causal=self.causal)
         if self.memory:
-            matrix, y = retain(matrix, q, k, v, first, self.kappa, causal=self.causal)
-            return matrix, self._close(y, x)
-        # rows have nothing to do with each other: one row of many environments
-        q1, k1, v1, first = jax.tree.map(
-            lambda y: y.reshape(1, -1, *y.shape[2:]), (q, k, v, first)
-        )
-        _, y = retain(
-            self.zeros(first.size), q1, k1, v1, first, self.kappa, causal=self.causal
-        )
-        return matrix, self._close(y.reshape(q.shape), x)
+            matrix, y = run(matrix, q, k, v, first)
+            return matrix, self._gate_and_project(y, x)
+        # Rows are independent without memory: one row of T B environments.
+        tokens = (q, k, v, first)
+        tokens = jax.tree.map(lambda y: y.reshape(1, -1, *y.shape[2:]), tokens)
+        _, y = run(self.zero_matrix(first.size), *tokens)
+        return matrix, self._gate_and_project(y.reshape(q.shape), x)
 
-    def context(self, asking: Float[Array, "*batch E"]) -> Float[Array, "*batch H D"]:
-        """The queries."""
-        return self._split(self.query(asking))
+    def context(
+        self, query_input: Float[Array, "*batch E"]
+    ) -> Float[Array, "*batch H D"]:
+        """Return the queries."""
+        return self._split_heads(self.query(query_input))
 
     def start(self, matrix: Any, first: Bool[Array, " B"]) -> Float[Array, "B H D D"]:
-        """The matrix before the first agent of a step."""
+        """Return the decayed matrix, which the first agent of a time step updates."""
         if not self.memory:
-            return self.zeros(len(first))
-        return jnp.where(first[:, None], 0.0, self.kappa)[..., None, None] * matrix
+            return self.zero_matrix(len(first))
+        decay = jnp.where(first[:, None], 0.0, self.kappa)  # [B, H]
+        return decay[..., None, None] * matrix
 
     def step(
         self,
@@ -261,19 +346,21 @@ class Retention(nn.Module):
         q: Float[Array, "B H D"],
         x: Float[Array, "B E"],
     ) -> tuple[Float[Array, "B H D D"], Float[Array, "B E"]]:
-        """The next agent adds what it says and hears all that was said."""
-        k, v = self._split(self.key(x)), self._split(self.value(x))
+        """Add the next agent's key and value to the matrix, then read it with its query."""
+        k = self._split_heads(self.key(x))
+        v = self._split_heads(self.value(x))
         matrix = matrix + k[..., :, None] * v[..., None, :]
-        return matrix, self._close(jnp.einsum("bhd,bhde->bhe", q, matrix), x)
+        y = jnp.einsum("bhd,bhde->bhe", q, matrix)
+        return matrix, self._gate_and_project(y, x)
 
     def end(self, matrix: Any) -> Any:
-        """The matrix after the last agent, or nothing."""
+        """Return the matrix after the last agent; () without memory."""
         return matrix if self.memory else ()
 
-    def _split(self, x: Array) -> Array:
+    def _split_heads(self, x: Array) -> Array:
         return x.reshape(*x.shape[:-1], self.n_head, -1)
 
-    def _close(self, y: Array, x: Array) -> Array:
+    def _gate_and_project(self, y: Array, x: Array) -> Array:
         y = unit_rms(y).reshape(x.shape) * self.scale
         return self.out(nn.silu(self.gate(x)) * y)
 
@@ -285,15 +372,17 @@ class SwiGLU(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch E"]) -> Float[Array, "*batch E"]:
-        """Each agent on its own."""
-        gate, value = (nn.Dense(self.width, use_bias=False)(x) for _ in range(2))
-        return nn.Dense(self.width, use_bias=False)(nn.silu(gate) * value)
+        dense = partial(nn.Dense, self.width, use_bias=False)
+        gate = dense()(x)
+        value = dense()(x)
+        return dense()(nn.silu(gate) * value)
 
 
 class TimedRetention(nn.Module):
-    """Retention of an encoder, which with memory also reads an encoding of the step number of the episode.
+    """Retention of an encoder; with memory, it also reads an encoding of the episode's step number.
 
-    Equivariant to the order of agents. An agent that joins in mid-episode resets nothing: the memory is the team's.
+    It is equivariant to the order of agents. An agent that joins during an episode resets nothing,
+    because the memory is the team's.
     """
 
     embed_dim: int
@@ -302,33 +391,37 @@ class TimedRetention(nn.Module):
     memory: bool
 
     @nn.nowrap
-    def _retention(self, **where: Any) -> Retention:
+    def _retention(self, **options: Any) -> Retention:
         return Retention(
-            self.embed_dim, self.n_head, False, self.decay_scale, self.memory, **where
+            self.embed_dim,
+            self.n_head,
+            causal=False,
+            decay_scale=self.decay_scale,
+            memory=self.memory,
+            **options,
         )
 
     @nn.nowrap
     def initial(self, batch: int, n_agents: int) -> RetentionState | tuple[()]:
-        """No step seen, or nothing."""
+        """Return the zero matrix and step count; () without memory."""
         if not self.memory:
             return ()
-        return RetentionState(
-            self._retention(parent=None).zeros(batch), jnp.zeros(batch, jnp.int32)
-        )
+        matrix = self._retention(parent=None).zero_matrix(batch)
+        return RetentionState(matrix, jnp.zeros(batch, jnp.int32))
 
     @nn.compact
     def __call__(
         self,
         carry: RetentionState | tuple[()],
-        asking: Float[Array, "T B N E"],
+        query_input: Float[Array, "T B N E"],
         x: Float[Array, "T B N E"],
         first: Bool[Array, "T B"],
     ) -> tuple[RetentionState | tuple[()], Float[Array, "T B N E"]]:
-        """All rows and agents."""
         retention = self._retention(name="retention")
         if not isinstance(carry, RetentionState):
-            return retention((), asking, x, first)
-        steps, count = count_steps(carry.steps, first)
-        told = step_encoding(count, self.embed_dim)[..., None, :]
-        matrix, mixed = retention(carry.matrix, asking + told, x + told, first)
+            return retention((), query_input, x, first)
+        steps, counts = count_steps(carry.steps, first)
+        encoding = step_encoding(counts, self.embed_dim)[..., None, :]  # [T, B, 1, E]
+        query_input = query_input + encoding
+        matrix, mixed = retention(carry.matrix, query_input, x + encoding, first)
         return RetentionState(matrix, steps), mixed

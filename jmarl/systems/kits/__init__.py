@@ -1,1 +1,4 @@
-"""TODO."""
+"""Algorithm kits: PPO, PPO of sequence policies, and Q-learning of a team.
+
+A system module calls a kit with its networks and gets a ``System`` back.
+"""

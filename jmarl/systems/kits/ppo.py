@@ -1,17 +1,24 @@
-"""The PPO kit: one whole on-policy learning phase, as functions of functions.
+"""PPO kit: build a system from a policy and a critic.
 
-A system supplies ``act``, ``evaluate`` and ``value``; the kit gives back a ``System``. It is called,
-never inherited, and has no flag for any one system: a system with another update writes its own out
-of ``learning/``.
+    L = - mean_P min(rho A, clip(rho, 1 - eps, 1 + eps) A) - c_H mean_P H + c_V mean_V l(V, G)
 
-    L = - mean_acts min(rho A, clip(rho, 1 - eps, 1 + eps) A) - c_H mean_acts H + c_V mean_valid l(V, G)
+``mean_P`` (policy) runs over living agents on valid rows. ``mean_V`` (value) runs over present
+agents on valid rows, or over living ones with ``mask_dead_values``. A is the generalized
+advantage estimate and G the lambda-return.
 
-with the means over valid rows, and for ``acts`` over the agents alive on them.
+A system calls the kit, with networks (``actor_critic_system``) or with functions
+(``ppo_system``), and gets a ``System`` back. It never inherits from the kit. The kit has no option
+that serves a single system. A system with another update builds its own from ``jmarl.learning``.
 
 Schulman et al. 2017 (arXiv:1707.06347), eq. 7; multi-agent practice of Yu et al. 2022
-(arXiv:2103.01955). Differs from the papers: time limits bootstrap from the true final observation; dead
-agents are masked from policy and entropy, while their values keep learning from the team's reward;
-advantages are normalized once a phase, over what the policy loss sees.
+(arXiv:2103.01955).
+
+Differs from the papers:
+
+* Time limits bootstrap from the true final observation.
+* Dead agents are masked from policy loss and entropy. Their values continue to learn from the
+  team's reward.
+* Advantages are normalized once per learning phase, over the entries of the policy loss.
 """
 
 from __future__ import annotations
@@ -27,7 +34,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from jmarl.config import check_positive, check_range
+from jmarl.config import SystemConfig, check_positive, check_range
 from jmarl.learning.minibatch import scan_minibatches
 from jmarl.learning.normalizer import (
     ValueStats,
@@ -36,12 +43,18 @@ from jmarl.learning.normalizer import (
     normalize,
     update_stats,
 )
-from jmarl.learning.optimizers import by_part, optimizer, skipped_steps
+from jmarl.learning.optimizers import (
+    apply_gradients,
+    by_part,
+    optimizer,
+    skipped_steps,
+)
 from jmarl.learning.parallel import gradient, mean_weights, weighted_sum
 from jmarl.learning.returns import lambda_return
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.heads import choose
-from jmarl.system import ActFn, CarryFn, System, UpdateFn
+from jmarl.networks.rows import add_time_axis, drop_time_axis
+from jmarl.system import ActFn, CarryFn, Learner, System, UpdateFn
 from jmarl.types import (
     Carry,
     EntityObs,
@@ -55,32 +68,41 @@ from jmarl.types import (
 )
 
 
-Evaluate = Callable[
+EvaluateFn = Callable[
     [Params, Carry, Transition],
     tuple[Float[Array, "T B N"], Float[Array, "T B N"], Float[Array, "T B N"]],
 ]
-"""``(params, carry before row 0, steps) -> (log-probability, entropy, value)`` of the stored samples.
+"""Function ``(params, carry, steps) -> (log-probability, entropy, value)`` of stored actions.
 
-The value is the critic's output as it is, in normalized units. ``steps.extras`` holds what ``act`` gave.
+``carry`` is the memory before row 0. ``steps.extras`` holds the extras of ``act``. The value is in
+normalized units, without conversion.
 """
 
-Value = Callable[[Params, Carry, TimeStep], Float[Array, "B N"]]
-"""``(params, carry, timestep) -> value``, in normalized units, for the bootstrap after the last row."""
+ValueFn = Callable[[Params, Carry, TimeStep], Float[Array, "B N"]]
+"""Function ``(params, carry, timestep) -> value`` for the bootstrap after the last row.
 
-Loss = Callable[
+The value is in normalized units.
+"""
+
+LossFn = Callable[
     [Params, Carry, "Batch", "Weights"],
     tuple[Float[Array, ""], tuple[Metrics, Metrics]],
 ]
-"""``(params, carry, minibatch, weights) -> (scalar, (sums, maxima))``; a wrap of ``clipped_loss`` may add a term.
+"""Function ``(params, carry, minibatch, weights) -> (scalar, (sums, maxima))``.
 
-Each device calls it with its own environments. The scalars are added, so a mean is a sum with ``weights``, and a term
-of the parameters alone goes times ``weights.acts.sum()``; metrics are added, or the largest is taken.
+It is called on each device with the environments of that device. Scalars and ``sums`` are added
+over devices, so a mean must be a sum with ``weights``. The largest of ``maxima`` is reported.
+A wrapper of ``clipped_loss`` can add a term. A term that depends only on the parameters must be
+multiplied by ``weights.policy.sum()``.
 """
 
 
 @dataclasses.dataclass(frozen=True)
-class PPOConfig:
-    """What all PPO systems share; a system's ``Config`` extends it. Defaults are in ``configs/system``."""
+class PPOConfig(SystemConfig):
+    """Configuration of the PPO kit, which a system's ``Config`` extends.
+
+    Defaults and explanations are in ``configs/system``.
+    """
 
     lr: float
     anneal_lr: bool
@@ -99,7 +121,6 @@ class PPOConfig:
     advantage: Literal["per_agent", "joint"]
 
     def __post_init__(self) -> None:
-        """Check every value; a broken rule raises ``ConfigError``."""
         for key in ("gamma", "gae_lambda", "value_decay"):
             check_range(f"system.{key}", getattr(self, key), 0, 1)
         for key in ("lr", "max_grad_norm", "clip"):
@@ -109,97 +130,133 @@ class PPOConfig:
         for key in ("epochs", "minibatches"):
             check_range(f"system.{key}", getattr(self, key), 1)
 
+    @property
+    def num_minibatches(self) -> int:
+        """Minibatches of an epoch."""
+        return self.minibatches
 
-class Learner(struct.PyTreeNode):
-    """Everything that learning changes."""
+    @property
+    def anneals_lr(self) -> bool:
+        """True if the learning rate depends on the length of the run."""
+        return self.anneal_lr
 
-    params: Params
-    opt_state: optax.OptState
-    value_stats: ValueStats
+
+class PPOLearner(Learner):
+    """State of learning with PPO: parameters, optimizer, value statistics, and a counter."""
+
     updates: Int[Array, ""]
 
 
 class PPOExtras(struct.PyTreeNode):
-    """What ``act`` stores beside the action; a system that stores more extends it.
-
-    ``sample`` is the draw as ``networks.heads`` keeps it: the action itself, or the vector before
-    the tanh. ``value`` is in normalized units.
-    """
+    """Outputs of ``act`` that are stored with the action. A system can extend it."""
 
     logp: Float[Array, "*batch N"]
+    """Log-probability of the action."""
     value: Float[Array, "*batch N"]
+    """Value of the observation, in normalized units."""
     sample: Shaped[Array, "*batch N ..."]
+    """Sample of the distribution: the action, or the vector before the tanh."""
 
 
 class Batch(struct.PyTreeNode):
-    """The experience of one phase, or a minibatch of it: leaves ``[T, B, ...]``."""
+    """Experience of one learning phase, or a minibatch of it."""
 
     steps: Transition
+    """Rows with leaves ``[T, B, ...]``."""
     advantage: Float[Array, "T B N"]
-    """Normalized, where ``acts``."""
+    """Advantages, normalized over ``policy_mask``."""
     target: Float[Array, "T B N"]
-    """Of the values, in normalized units."""
+    """Value targets, in normalized units."""
 
     @property
-    def acts(self) -> Bool[Array, "T B N"]:
-        """The action counted and the agent was alive to take it."""
+    def policy_mask(self) -> Bool[Array, "T B N"]:
+        """True for living agents on valid rows, the entries of the policy loss."""
         return self.steps.valid[..., None] & self.steps.obs.alive
 
 
 class Weights(NamedTuple):
-    """What a minibatch's means weigh its rows with; each adds up to 1 over the whole minibatch, or is zero."""
+    """Weights of the means over a minibatch. Each adds up to 1 over all devices, or is zero."""
 
-    acts: Float[Array, "T B N"]
-    values: Float[Array, "T B N"]
+    policy: Float[Array, "T B N"]
+    value: Float[Array, "T B N"]
 
 
-def weigh(batch: Batch, cfg: PPOConfig) -> Weights:
-    """The weights of one minibatch, from all of its environments."""
+def loss_weights(batch: Batch, cfg: PPOConfig) -> Weights:
+    """Return the weights of policy loss and value loss.
+
+    Args:
+        batch: Minibatch with all of its environments.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Weights ``[T, B, N]``.
+    """
     return Weights(
-        mean_weights(batch.acts), mean_weights(_value_mask(batch.steps, cfg))
+        policy=mean_weights(batch.policy_mask),
+        value=mean_weights(_value_mask(batch.steps, cfg)),
     )
 
 
 def masked_mean(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, ""]:
-    """Mean of ``x`` where ``mask``; 0 if nowhere. What is masked may be anything, NaN included."""
+    """Return the mean over a mask.
+
+    Args:
+        x: Numbers ``[...]``. Masked entries may be anything, including NaN.
+        mask: Entries that count ``[...]``.
+
+    Returns:
+        Scalar; 0 if the mask is empty.
+    """
     return weighted_sum(x, mean_weights(mask))
 
 
 def masked_variance(
     x: Float[Array, "..."], mask: Bool[Array, "..."]
 ) -> Float[Array, ""]:
-    """Variance of ``x`` where ``mask``; 0 if nowhere."""
+    """Return the variance over a mask.
+
+    Args:
+        x: Numbers ``[...]``. Masked entries may be anything, including NaN.
+        mask: Entries that count ``[...]``.
+
+    Returns:
+        Scalar; 0 if the mask is empty.
+    """
     return masked_mean((x - masked_mean(x, mask)) ** 2, mask)
 
 
 def _value_mask(steps: Transition, cfg: PPOConfig) -> Bool[Array, "T B N"]:
-    return steps.valid[..., None] & (
-        steps.obs.alive if cfg.mask_dead_values else steps.obs.present
-    )
+    agents = steps.obs.alive if cfg.mask_dead_values else steps.obs.present
+    return steps.valid[..., None] & agents
 
 
-def _of_team(obs: EntityObs, x: Float[Array, "*batch N"]) -> Float[Array, "*batch N"]:
+def _team_mean(obs: EntityObs, x: Float[Array, "*batch N"]) -> Float[Array, "*batch N"]:
     return jnp.broadcast_to(obs.team_mean(x)[..., None], x.shape)
 
 
-def returns(
+def advantages_and_targets(
     rollout: Rollout, value: Float[Array, "T+1 B N"], cfg: PPOConfig
 ) -> tuple[Float[Array, "T B N"], Float[Array, "T B N"]]:
-    """Advantages and value targets, both in units of reward.
+    """Compute advantages and value targets in units of reward.
 
-    ``joint`` has one critic's worth of both for the team: the mean over its agents of the values and
-    of the rewards, which is the advantage that the decomposition behind sequence policies is stated for.
+    With ``advantage: joint`` values and rewards are replaced by their means over the team. The
+    advantage decomposition behind sequence policies is stated for this joint advantage.
+
+    Args:
+        rollout: Experience of T rows.
+        value: Values in units of reward, with that of the time step after the rollout.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Advantages ``[T, B, N]`` and value targets ``[T, B, N]``.
     """
     steps = rollout.steps
     reward = steps.reward
     if cfg.advantage == "joint":
-        reward = _of_team(steps.obs, reward)
-        value = jnp.concatenate(
-            [
-                _of_team(steps.obs, value[:-1]),
-                _of_team(rollout.last.obs, value[-1])[None],
-            ]
-        )
+        reward = _team_mean(steps.obs, reward)
+        row_values = _team_mean(steps.obs, value[:-1])
+        last_value = _team_mean(rollout.last.obs, value[-1])
+        value = jnp.concatenate([row_values, last_value[None]])
     valid = jnp.concatenate([steps.valid, rollout.last.valid[None]])
     target = lambda_return(
         reward, steps.terminated, valid, value, gamma=cfg.gamma, lam=cfg.gae_lambda
@@ -210,24 +267,31 @@ def returns(
 def make_batch(
     rollout: Rollout, bootstrap: Float[Array, "B N"], stats: ValueStats, cfg: PPOConfig
 ) -> tuple[Batch, ValueStats, Metrics]:
-    """Returns of a rollout, with the value statistics that take them in.
+    """Compute the batch of a learning phase, and update the value statistics.
 
-    ``bootstrap`` is the critic's output after the last row. The rollout's values were put out under the
-    old statistics and are read with them; the targets are written with the new ones.
+    Args:
+        rollout: Experience of T rows.
+        bootstrap: Values of the time step after the rollout, in normalized units.
+        stats: Value statistics during the rollout, which convert its values to units of reward.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Batch with leaves ``[T, B, ...]``, the new statistics, which normalize its targets, and
+        scalar metrics.
     """
     steps = rollout.steps
     value = denormalize(stats, jnp.concatenate([steps.extras.value, bootstrap[None]]))
-    advantage, target = returns(rollout, value, cfg)
-    counts = _value_mask(steps, cfg)
-    stats = update_stats(stats, target, counts, decay=cfg.value_decay)
+    advantage, target = advantages_and_targets(rollout, value, cfg)
+    value_mask = _value_mask(steps, cfg)
+    stats = update_stats(stats, target, value_mask, decay=cfg.value_decay)
     batch = Batch(steps=steps, advantage=advantage, target=normalize(stats, target))
-    centered = advantage - masked_mean(advantage, batch.acts)
-    scale = jnp.sqrt(masked_variance(advantage, batch.acts)) + 1e-5
-    unexplained = masked_variance(target - value[:-1], counts)
+    centered = advantage - masked_mean(advantage, batch.policy_mask)
+    scale = jnp.sqrt(masked_variance(advantage, batch.policy_mask)) + 1e-5
+    unexplained = masked_variance(target - value[:-1], value_mask)
+    total = masked_variance(target, value_mask) + 1e-8
     metrics = {
-        "value_mean": masked_mean(value[:-1], counts),
-        "explained_variance": 1.0
-        - unexplained / (masked_variance(target, counts) + 1e-8),
+        "value_mean": masked_mean(value[:-1], value_mask),
+        "explained_variance": 1.0 - unexplained / total,
     }
     return batch.replace(advantage=centered / scale), stats, metrics
 
@@ -238,40 +302,58 @@ def value_loss(
     target: Float[Array, "..."],
     cfg: PPOConfig,
 ) -> Float[Array, "..."]:
-    """Huber (or half-square, for ``huber_delta=0``) error; the worse of it and that of the clipped value."""
+    """Return the larger of the errors of the value and of the clipped value.
 
-    def distance(v):
-        return (
-            optax.huber_loss(v, target, delta=cfg.huber_delta)
-            if cfg.huber_delta
-            else 0.5 * (v - target) ** 2
-        )
+    The error is the Huber loss, or half the square if ``huber_delta`` is 0. If ``value_clip`` is 0,
+    the value is not clipped.
+
+    Args:
+        value: Values ``[...]``.
+        old: Values that were stored when acting ``[...]``.
+        target: Value targets ``[...]``.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Errors ``[...]``. All arguments are in normalized units.
+    """
+
+    def error(v):
+        if cfg.huber_delta:
+            return optax.huber_loss(v, target, delta=cfg.huber_delta)
+        return 0.5 * (v - target) ** 2
 
     if not cfg.value_clip:
-        return distance(value)
-    near = old + jnp.clip(value - old, -cfg.value_clip, cfg.value_clip)
-    return jnp.maximum(distance(value), distance(near))
+        return error(value)
+    clipped = old + jnp.clip(value - old, -cfg.value_clip, cfg.value_clip)
+    return jnp.maximum(error(value), error(clipped))
 
 
-def clipped_loss(evaluate: Evaluate, cfg: PPOConfig) -> Loss:
-    """The loss of the module's formula, for the policy and critic behind ``evaluate``."""
+def clipped_loss(evaluate: EvaluateFn, cfg: PPOConfig) -> LossFn:
+    """Build the loss of the module's formula.
+
+    Args:
+        evaluate: Log-probability, entropy and value of stored actions, each ``[T, B, N]``.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Loss of a minibatch, with the metrics that it reports.
+    """
 
     def loss(params: Params, carry: Carry, batch: Batch, weights: Weights) -> Any:
-        steps, acts = batch.steps, batch.acts
-        logp, entropy, value = evaluate(params, carry, steps)
-        log_ratio = jnp.where(acts, logp - steps.extras.logp, 0.0)
+        steps = batch.steps
+        logp, entropy, value = evaluate(params, carry, steps)  # [T, B, N]
+        log_ratio = jnp.where(batch.policy_mask, logp - steps.extras.logp, 0.0)
         ratio = jnp.exp(log_ratio)
         clipped = jnp.clip(ratio, 1.0 - cfg.clip, 1.0 + cfg.clip)
         gain = jnp.minimum(ratio * batch.advantage, clipped * batch.advantage)
         error = value_loss(value, steps.extras.value, batch.target, cfg)
+        outside = (jnp.abs(ratio - 1.0) > cfg.clip).astype(jnp.float32)
         metrics = {
-            "policy_loss": -weighted_sum(gain, weights.acts),
-            "value_loss": weighted_sum(error, weights.values),
-            "entropy": weighted_sum(entropy, weights.acts),
-            "approx_kl": weighted_sum(ratio - 1.0 - log_ratio, weights.acts),
-            "clip_fraction": weighted_sum(
-                (jnp.abs(ratio - 1.0) > cfg.clip).astype(jnp.float32), weights.acts
-            ),
+            "policy_loss": -weighted_sum(gain, weights.policy),
+            "value_loss": weighted_sum(error, weights.value),
+            "entropy": weighted_sum(entropy, weights.policy),
+            "approx_kl": weighted_sum(ratio - 1.0 - log_ratio, weights.policy),
+            "clip_fraction": weighted_sum(outside, weights.policy),
         }
         total = (
             metrics["policy_loss"]
@@ -284,37 +366,47 @@ def clipped_loss(evaluate: Evaluate, cfg: PPOConfig) -> Loss:
 
 
 def ppo_update(
-    evaluate: Evaluate,
-    value: Value,
+    evaluate: EvaluateFn,
+    value: ValueFn,
     tx: optax.GradientTransformation,
     cfg: PPOConfig,
-    loss: Loss | None = None,
+    loss: LossFn | None = None,
 ) -> UpdateFn:
-    """A learning phase: returns, then ``epochs`` x ``minibatches`` gradient steps.
+    """Build the learning phase: returns, then ``epochs`` x ``minibatches`` gradient steps.
 
-    Metrics are means over the gradient steps, except ``ratio_error``, the largest ``|ratio - 1|`` of
-    the first minibatch: the parameters have not changed there, so anything but rounding says that
-    acting and learning disagree about the policy; and ``skipped_steps``, the gradient steps of this phase
-    that were skipped because a gradient was not finite.
+    Metrics are means over the gradient steps, with two exceptions:
+
+    * ``ratio_error`` is the largest ``|ratio - 1|`` of the first minibatch. The parameters have
+      not changed yet, so more than rounding error means that acting and learning disagree about
+      the policy.
+    * ``skipped_steps`` counts the gradient steps of the phase that were skipped because a gradient
+      was not finite.
+
+    Args:
+        evaluate: Log-probability, entropy and value of stored actions, each ``[T, B, N]``.
+        value: Value ``[B, N]`` of the time step after a rollout, in normalized units.
+        tx: Gradient transformation.
+        cfg: Configuration of the kit.
+        loss: Loss of a minibatch; ``clipped_loss`` by default.
+
+    Returns:
+        Function ``(learner, rollout, key) -> (learner, metrics)``.
     """
-    loss = loss or clipped_loss(evaluate, cfg)
-    gradient_of = gradient(loss)
+    loss_gradient = gradient(loss or clipped_loss(evaluate, cfg))
 
-    def descend(state, batch, carry):
+    def gradient_step(state, batch, carry):
         params, opt_state = state
-        total, (sums, maxima), grads = gradient_of(
-            params, carry, batch, weigh(batch, cfg)
-        )
-        metrics = jax.tree.map(jnp.sum, sums) | jax.tree.map(jnp.max, maxima)
-        updates, opt_state = tx.update(grads, opt_state, params)
-        metrics = metrics | {"loss": total, "grad_norm": optax.global_norm(grads)}
-        return (optax.apply_updates(params, updates), opt_state), metrics
+        grad_out = loss_gradient(params, carry, batch, loss_weights(batch, cfg))
+        params, opt_state, metrics = apply_gradients(tx, params, opt_state, grad_out)
+        return (params, opt_state), metrics
 
-    def update(learner: Learner, rollout: Rollout, key: Key) -> tuple[Learner, Metrics]:
+    def update(
+        learner: PPOLearner, rollout: Rollout, key: Key
+    ) -> tuple[PPOLearner, Metrics]:
         bootstrap = value(learner.params, rollout.last_carry, rollout.last)
         batch, stats, metrics = make_batch(rollout, bootstrap, learner.value_stats, cfg)
         (params, opt_state), trace = scan_minibatches(
-            descend,
+            gradient_step,
             (learner.params, learner.opt_state),
             key,
             batch,
@@ -322,16 +414,16 @@ def ppo_update(
             epochs=cfg.epochs,
             minibatches=cfg.minibatches,
         )
-        metrics |= {name: x.mean() for name, x in trace.items()}
         skipped = skipped_steps(opt_state) - skipped_steps(learner.opt_state)
+        metrics |= {name: x.mean() for name, x in trace.items()}
         metrics |= {"ratio_error": trace["ratio_error"][0, 0], "skipped_steps": skipped}
-        after = Learner(
+        learner = learner.replace(
             params=params,
             opt_state=opt_state,
             value_stats=stats,
             updates=learner.updates + 1,
         )
-        return after, metrics
+        return learner, metrics
 
     return update
 
@@ -339,7 +431,16 @@ def ppo_update(
 def ppo_optimizer(
     cfg: PPOConfig, num_updates: int, parts: Sequence[str] = ()
 ) -> optax.GradientTransformation:
-    """Adam for a run of ``num_updates`` phases; ``parts`` names top-level parameters to clip separately."""
+    """Build Adam with gradient clipping.
+
+    Args:
+        cfg: Configuration of the kit.
+        num_updates: Learning phases of the run, which the learning rate depends on.
+        parts: Top-level keys of the parameters to clip separately; all together by default.
+
+    Returns:
+        Gradient transformation.
+    """
     tx = optimizer(
         cfg.lr,
         cfg.max_grad_norm,
@@ -354,18 +455,32 @@ def ppo_system(  # noqa: PLR0913 - the parts of a system, in order
     init_params: Callable[[Key], Params],
     carry: CarryFn,
     act: ActFn,
-    evaluate: Evaluate,
-    value: Value,
+    evaluate: EvaluateFn,
+    value: ValueFn,
     tx: optax.GradientTransformation,
     cfg: PPOConfig,
     *,
-    loss: Loss | None = None,
+    loss: LossFn | None = None,
 ) -> System:
-    """Assemble a system; ``act`` gives ``PPOExtras``, greedy at ``explore == 0``."""
+    """Build a PPO system from functions.
 
-    def init(key: Key) -> Learner:
+    Args:
+        init_params: Function ``key -> params``.
+        carry: Function ``B -> carry``, the initial memory with leaves ``[B, ...]``.
+        act: Policy, which returns ``PPOExtras`` and is greedy at ``explore == 0``.
+        evaluate: Log-probability, entropy and value of stored actions, each ``[T, B, N]``.
+        value: Value ``[B, N]`` of the time step after a rollout, in normalized units.
+        tx: Gradient transformation.
+        cfg: Configuration of the kit.
+        loss: Loss of a minibatch; ``clipped_loss`` by default.
+
+    Returns:
+        System whose learner is a ``PPOLearner``.
+    """
+
+    def init(key: Key) -> PPOLearner:
         params = init_params(key)
-        return Learner(
+        return PPOLearner(
             params=params,
             opt_state=tx.init(params),
             value_stats=init_stats(),
@@ -382,7 +497,7 @@ def ppo_system(  # noqa: PLR0913 - the parts of a system, in order
 
 
 class ActorCriticCarry(NamedTuple):
-    """The two memories of a policy and its critic."""
+    """Memories of a policy and its critic."""
 
     actor: Carry
     critic: Carry
@@ -395,41 +510,56 @@ def actor_critic_system(
     cfg: PPOConfig,
     num_updates: int,
     *,
-    loss: Loss | None = None,
+    loss: LossFn | None = None,
 ) -> System:
-    """PPO with separate actor and critic: a system that changes networks alone is a call of this.
+    """Build a PPO system from separate actor and critic networks.
 
-    ``policy(carry, obs, first) -> (carry, ActionDist)`` and ``critic(carry, obs, first) -> (carry, value[T,B,N])``,
-    each with ``initial(B) -> carry``. Parameters are ``{"actor": .., "critic": ..}``, clipped separately.
+    Parameters are ``{"actor": ..., "critic": ...}``. Their gradients are clipped separately.
+
+    Args:
+        policy: Module ``(carry, obs, first) -> (carry, distribution)`` over rows ``[T, B]``, with
+            ``initial(B) -> carry``.
+        critic: Module ``(carry, obs, first) -> (carry, value[T, B, N])``, with
+            ``initial(B) -> carry``.
+        spec: Description of the environment.
+        cfg: Configuration of the kit.
+        num_updates: Learning phases of the run.
+        loss: Loss of a minibatch; ``clipped_loss`` by default.
+
+    Returns:
+        System whose learner is a ``PPOLearner``.
     """
+    networks = {"actor": policy, "critic": critic}
 
     def init_params(key: Key) -> Params:
-        obs, first = empty_obs(spec, 1, 1), jnp.ones((1, 1), bool)
-        nets = {"actor": policy, "critic": critic}
-        keys = dict(zip(nets, jax.random.split(key), strict=True))
+        obs = empty_obs(spec, 1, 1)
+        first = jnp.ones((1, 1), bool)
+        keys = jax.random.split(key)
         return {
-            name: net.init(keys[name], net.initial(1), obs, first)
-            for name, net in nets.items()
+            name: network.init(network_key, network.initial(1), obs, first)
+            for (name, network), network_key in zip(networks.items(), keys, strict=True)
         }
 
     def carry(batch: int) -> ActorCriticCarry:
         return ActorCriticCarry(policy.initial(batch), critic.initial(batch))
 
+    def actor_row(params, carry, timestep):
+        return _apply_row(policy, params["actor"], carry.actor, timestep)
+
+    def critic_row(params, carry, timestep):
+        return _apply_row(critic, params["critic"], carry.critic, timestep)
+
     def act(params, carry, timestep, key, explore):
-        actor_carry, dist = _one_row(policy, params["actor"], carry.actor, timestep)
-        critic_carry, value = _one_row(critic, params["critic"], carry.critic, timestep)
+        actor_carry, dist = actor_row(params, carry, timestep)
+        critic_carry, value = critic_row(params, carry, timestep)
         action, sample, logp = choose(dist, key, explore)
-        return (
-            action,
-            ActorCriticCarry(actor_carry, critic_carry),
-            PPOExtras(logp=logp, value=value, sample=sample),
-        )
+        extras = PPOExtras(logp=logp, value=value, sample=sample)
+        return action, ActorCriticCarry(actor_carry, critic_carry), extras
 
     def evaluate(params, carry, steps):
-        _, dist = _forward(policy, params["actor"], carry.actor, steps.obs, steps.first)
-        _, value = _forward(
-            critic, params["critic"], carry.critic, steps.obs, steps.first
-        )
+        rows = steps.obs, steps.first
+        _, dist = _apply(policy, params["actor"], carry.actor, *rows)
+        _, value = _apply(critic, params["critic"], carry.critic, *rows)
         return dist.log_prob(steps.extras.sample), dist.entropy(), value
 
     return ppo_system(
@@ -437,26 +567,21 @@ def actor_critic_system(
         carry,
         act,
         evaluate,
-        lambda params, carry, timestep: _one_row(
-            critic, params["critic"], carry.critic, timestep
-        )[1],
-        ppo_optimizer(cfg, num_updates, ("actor", "critic")),
+        lambda params, carry, timestep: critic_row(params, carry, timestep)[1],
+        ppo_optimizer(cfg, num_updates, tuple(networks)),
         cfg,
         loss=loss,
     )
 
 
-def _forward(
-    net: nn.Module,
-    params: Params,
-    carry: Carry,
-    obs: EntityObs,
-    first: Bool[Array, "T B"],
+def _apply(network: nn.Module, params: Params, *args: Any) -> Any:
+    return network.apply(params, *args)
+
+
+def _apply_row(
+    network: nn.Module, params: Params, carry: Carry, timestep: TimeStep
 ) -> Any:
-    return net.apply(params, carry, obs, first)
-
-
-def _one_row(net: nn.Module, params: Params, carry: Carry, timestep: TimeStep) -> Any:
-    row = jax.tree.map(lambda x: x[None], (timestep.obs, timestep.first))
-    carry, out = _forward(net, params, carry, *row)
-    return carry, jax.tree.map(lambda x: x[0], out)
+    """Apply a network to one time step."""
+    row = add_time_axis((timestep.obs, timestep.first))
+    carry, out = _apply(network, params, carry, *row)
+    return carry, drop_time_axis(out)

@@ -1,15 +1,22 @@
-"""The value kit: Q-learning of a team, with replay (VDN, QMIX, QPLEX) and without (PQN).
+"""Q-learning kit: build a value-decomposition system from an agent network and a mixer.
 
     L = mean_valid 1/2 (Q_tot(s, u) - G)^2,    Q_tot = mixer(Q_1, ..., Q_N, s)
 
-A system supplies an agent network and a mixer; the kit gives back a ``System``. It is called, never inherited, and
-has no flag for any one system. With replay G is the TD(lambda) or Q(lambda) return of a target network whose actions
-the online network chooses; without, the lambda-return of the network's own greedy values.
+With replay (VDN, QMIX, QPLEX) G is the TD(lambda) or Q(lambda) return of a target network, at
+actions that the online network selects. Without replay (PQN) G is the lambda-return of the
+network's own greedy values.
 
-Sunehag et al. 2018 (arXiv:1706.05296); Rashid et al. 2018 (arXiv:1803.11485); van Hasselt et al. 2016
-(arXiv:1509.06461); Gallici et al. 2024 (arXiv:2407.04811). Differs from the papers: the team's reward is the mean over
-its agents, as in the return that is reported; a time limit bootstraps from the true final observation, and traces end
-there as at a termination; sequences are whole rollouts that may cross episodes, where memory begins anew.
+A system calls the kit and gets a ``System`` back. It never inherits from the kit. The kit has no
+option that serves a single system.
+
+Sunehag et al. 2018 (arXiv:1706.05296), Rashid et al. 2018 (arXiv:1803.11485), van Hasselt et al.
+2016 (arXiv:1509.06461), Gallici et al. 2024 (arXiv:2407.04811).
+
+Differs from the papers:
+
+* The team's reward is the mean over its agents, as in the reported return.
+* A time limit bootstraps from the true final observation. Traces end there, as at a termination.
+* Sequences are whole rollouts. They may cross episodes, and memory is reset between episodes.
 """
 
 from __future__ import annotations
@@ -27,67 +34,63 @@ from jaxtyping import Array, Bool, Float, Int
 from jmarl.config import ConfigError, RunConfig, check
 from jmarl.learning.exploration import epsilon_greedy, greedy, linear_decay
 from jmarl.learning.minibatch import scan_minibatches
-from jmarl.learning.optimizers import optimizer, skipped_steps
+from jmarl.learning.optimizers import apply_gradients, optimizer, skipped_steps
 from jmarl.learning.parallel import gradient, mean_weights, weighted_sum
-from jmarl.learning.replay import Replay, check_sequences, empty_replay, insert, sample
+from jmarl.learning.replay import check_batch_size, empty_replay, insert, sample
 from jmarl.learning.returns import lambda_return
 from jmarl.networks.agents import make_agent
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.mixers import make_mixer
-from jmarl.system import System, UpdateFn
+from jmarl.networks.rows import add_time_axis, drop_time_axis
+from jmarl.system import Learner, System, UpdateFn
 from jmarl.systems.kits.q_learning_config import PQNConfig, ReplayConfig, ValueConfig
 from jmarl.types import Carry, EntityObs, Key, Metrics, Params, Rollout, Spec, TimeStep
 
 
 class Steps(struct.PyTreeNode):
-    """What is learnt from: rows of sequences, the last of them for its value alone (its action and reward are void)."""
+    """Rows of sequences. The action and reward of the last row are not used."""
 
     obs: EntityObs
     first: Bool[Array, "T+1 B"]
     valid: Bool[Array, "T+1 B"]
     action: Int[Array, "T+1 B N"]
     reward: Float[Array, "T+1 B"]
-    """The team's: the mean over its agents."""
+    """Reward of the team, the mean over its agents."""
     terminated: Bool[Array, "T+1 B"]
 
 
 class ValueExtras(struct.PyTreeNode):
-    """What ``act`` stores beside the action."""
+    """Outputs of ``act`` that are stored with the action."""
 
     epsilon: Float[Array, "*batch"]
 
 
-class PQNLearner(struct.PyTreeNode):
-    """Everything that learning changes."""
+class PQNLearner(Learner):
+    """State of Q-learning: parameters, optimizer, and a counter."""
 
-    params: Params
-    opt_state: optax.OptState
     updates: Int[Array, ""]
 
 
 class ReplayLearner(PQNLearner):
-    """And what learning from the past needs. ``updates`` counts the chunks that the replay has had."""
-
-    target: Params
-    replay: Replay
+    """State of Q-learning from a replay buffer. ``updates`` counts the chunks inserted."""
 
 
 class QNetwork(NamedTuple):
-    """An agent network and a mixer as functions of ``params = {"agent": .., "mixer": ..}``.
-
-    ``agent(carry, obs, first) -> (carry, q[T, B, N, A])`` with ``initial(B) -> carry``;
-    ``mixer(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``.
-    """
+    """Agent network and mixer, as functions of ``params = {"agent": ..., "mixer": ...}``."""
 
     agent: nn.Module
+    """Module ``(carry, obs, first) -> (carry, q[T, B, N, A])`` with ``initial(B) -> carry``."""
     mixer: nn.Module
+    """Module ``(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``."""
     spec: Spec
 
     def init(self, key: Key) -> Params:
-        """Parameters of both."""
-        obs, first = empty_obs(self.spec, 1, 1), jnp.ones((1, 1), bool)
+        """Return the initial parameters of agent network and mixer."""
         agent_key, mixer_key = jax.random.split(key)
-        q, action = jnp.zeros(obs.avail.shape), jnp.zeros(obs.alive.shape, jnp.int32)
+        obs = empty_obs(self.spec, 1, 1)
+        first = jnp.ones((1, 1), bool)
+        q = jnp.zeros(obs.avail.shape)
+        action = jnp.zeros(obs.alive.shape, jnp.int32)
         return {
             "agent": self.agent.init(agent_key, self.agent.initial(1), obs, first),
             "mixer": self.mixer.init(mixer_key, q, action, obs),
@@ -96,15 +99,15 @@ class QNetwork(NamedTuple):
     def step(
         self, params: Params, carry: Carry, timestep: TimeStep
     ) -> tuple[Carry, Float[Array, "B N A"]]:
-        """Values of one row, for acting."""
-        obs, first = jax.tree.map(lambda x: x[None], (timestep.obs, timestep.first))
-        carry, q = _apply(self.agent, params["agent"], carry, obs, first)
-        return carry, q[0]
+        """Return memory and action values after one time step."""
+        row = add_time_axis((timestep.obs, timestep.first))
+        carry, q = _apply(self.agent, params["agent"], carry, *row)
+        return carry, drop_time_axis(q)
 
     def unroll(
         self, params: Params, carry: Carry, steps: Steps
     ) -> Float[Array, "T+1 B N A"]:
-        """Values of every row, memory being ``carry`` before the first."""
+        """Return the action values of every row; ``carry`` is the memory before row 0."""
         return _apply(self.agent, params["agent"], carry, steps.obs, steps.first)[1]
 
     def mix(
@@ -114,7 +117,7 @@ class QNetwork(NamedTuple):
         action: Int[Array, "T+1 B N"],
         steps: Steps,
     ) -> Float[Array, "T+1 B"]:
-        """The team's value of an action of each agent."""
+        """Return the team's value of a joint action."""
         return _apply(self.mixer, params["mixer"], q, action, steps.obs)
 
 
@@ -123,7 +126,14 @@ def _apply(module: nn.Module, params: Params, *args: Any) -> Any:
 
 
 def steps_of(rollout: Rollout) -> Steps:
-    """The rows of a rollout, and the time step after them as the last."""
+    """Return the rows of a rollout, with the time step after them as the last row.
+
+    Args:
+        rollout: Experience of T rows.
+
+    Returns:
+        Rows with leaves ``[T + 1, B, ...]``.
+    """
     rows, last = rollout.steps, rollout.last
     steps = Steps(
         obs=rows.obs,
@@ -133,7 +143,7 @@ def steps_of(rollout: Rollout) -> Steps:
         reward=rows.obs.team_mean(rows.reward),
         terminated=rows.terminated,
     )
-    end = Steps(
+    last_row = Steps(
         obs=last.obs,
         first=last.first,
         valid=last.valid,
@@ -141,48 +151,88 @@ def steps_of(rollout: Rollout) -> Steps:
         reward=jnp.zeros_like(steps.reward[0]),
         terminated=jnp.zeros_like(rows.terminated[0]),
     )
-    return jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), steps, end)
+    return jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), steps, last_row)
 
 
 def td_lambda(
     steps: Steps, value: Float[Array, "T+1 B"], cfg: ValueConfig
 ) -> Float[Array, "T B"]:
-    """``G_t = r_t + gamma (1 - terminated_t) ((1 - lambda) V_{t+1} + lambda G_{t+1})``, cut where episodes end."""
-    flags = steps.terminated[:-1], steps.valid
+    """Compute TD(lambda) targets, whose traces end with episodes.
+
+        G_t = r_t + gamma (1 - terminated_t) ((1 - lambda) V_{t+1} + lambda G_{t+1})
+
+    Args:
+        steps: Rows of sequences.
+        value: Greedy values of the team ``[T + 1, B]``.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Targets ``[T, B]``.
+    """
     return lambda_return(
-        steps.reward[:-1], *flags, value, gamma=cfg.gamma, lam=cfg.td_lambda
+        steps.reward[:-1],
+        steps.terminated[:-1],
+        steps.valid,
+        value,
+        gamma=cfg.gamma,
+        lam=cfg.td_lambda,
     )
 
 
 def q_lambda(
     steps: Steps,
     value: Float[Array, "T+1 B"],
-    taken: Float[Array, "T+1 B"],
+    q_taken: Float[Array, "T+1 B"],
     cfg: ValueConfig,
 ) -> Float[Array, "T B"]:
-    """``G_t - Q_t = delta_t + gamma lambda (G_{t+1} - Q_{t+1})``, ``delta_t = r_t + gamma V_{t+1} - Q_t``.
+    """Compute Q(lambda) targets, which correct for actions that were not greedy.
 
-    ``taken`` is Q of the actions taken. Harutyunyan et al. 2016 (arXiv:1602.04951), for the greedy policy. It is
-    the return above with rewards ``r_t + V_t - Q_t``, less ``V_t - Q_t`` again; PyMARL2 leaves that last term in
-    the target, which so exceeds the one-step target by the gap even at lambda 0.
+        G_t - Q_t = delta_t + gamma lambda (G_{t+1} - Q_{t+1})
+        delta_t = r_t + gamma V_{t+1} - Q_t
+
+    Harutyunyan et al. 2016 (arXiv:1602.04951), for the greedy policy. It is the TD(lambda) return
+    with rewards ``r_t + V_t - Q_t``, minus ``V_t - Q_t``.
+
+    Differs from PyMARL2, which leaves the last term in the target. Its target exceeds the one-step
+    target by the gap ``V_t - Q_t`` even at lambda 0.
+
+    Args:
+        steps: Rows of sequences.
+        value: Greedy values of the team ``[T + 1, B]``.
+        q_taken: Values of the actions taken ``[T + 1, B]``.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Targets ``[T, B]``.
     """
-    gap = (value - taken)[:-1]
-    paid = steps.replace(reward=steps.reward.at[:-1].add(gap))
-    return td_lambda(paid, value, cfg) - gap
+    gap = (value - q_taken)[:-1]
+    corrected = steps.replace(reward=steps.reward.at[:-1].add(gap))
+    return td_lambda(corrected, value, cfg) - gap
 
 
 Aux = tuple[Metrics, Metrics]
-"""Metrics that are added over devices, and those of which the largest is taken."""
+"""Metrics that are added over devices, and metrics of which the largest is taken."""
 
 
 def squared_error(
-    taken: Float[Array, "T B"], target: Float[Array, "T B"], weight: Float[Array, "T B"]
+    q_taken: Float[Array, "T B"],
+    target: Float[Array, "T B"],
+    weight: Float[Array, "T B"],
 ) -> tuple[Float[Array, ""], Aux]:
-    """Half the squared error of the values of actions taken, and metrics; ``weight`` adds up to 1 over all devices."""
-    error = jnp.where(weight > 0, taken - jax.lax.stop_gradient(target), 0.0)
+    """Return half the mean squared error.
+
+    Args:
+        q_taken: Values of the actions taken ``[T, B]``.
+        target: Targets ``[T, B]``; no gradient flows through them.
+        weight: Weights ``[T, B]`` that add up to 1 over all devices.
+
+    Returns:
+        Loss and metrics.
+    """
+    error = jnp.where(weight > 0, q_taken - jax.lax.stop_gradient(target), 0.0)
     loss = weighted_sum(0.5 * error**2, weight)
     sums = {
-        "q_mean": weighted_sum(taken, weight),
+        "q_mean": weighted_sum(q_taken, weight),
         "target_mean": weighted_sum(target, weight),
     }
     return loss, (sums, {"error_max": jnp.abs(error).max()})
@@ -191,30 +241,36 @@ def squared_error(
 def double_q_loss(
     net: QNetwork, cfg: ReplayConfig
 ) -> Callable[..., tuple[Float[Array, ""], Aux]]:
-    """``loss(params, target, carry, steps, weight)``: the target network values what the online one chooses.
+    """Build the loss with a target network, which evaluates the online network's greedy actions.
 
-    Both unroll from the same stored memory.
+    Args:
+        net: Agent network and mixer.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Function ``(params, target_params, carry, steps, weight) -> (scalar, aux)``. Both networks
+        unroll from the same stored memory ``carry``.
     """
 
     def loss(
         params: Params,
-        target: Params,
+        target_params: Params,
         carry: Carry,
         steps: Steps,
         weight: Float[Array, "T B"],
     ) -> Any:
-        steps = restore(steps, net.spec)
-        online, frozen = (net.unroll(p, carry, steps) for p in (params, target))
-        value = net.mix(target, frozen, greedy(online, steps.obs.avail), steps)
+        steps = decompress(steps, net.spec)
+        q = net.unroll(params, carry, steps)  # [T+1, B, N, A]
+        target_q = net.unroll(target_params, carry, steps)
+        greedy_action = greedy(q, steps.obs.avail)
+        value = net.mix(target_params, target_q, greedy_action, steps)  # [T+1, B]
         if cfg.returns == "td_lambda":
-            goal = td_lambda(steps, value, cfg)
+            td_target = td_lambda(steps, value, cfg)
         else:
-            goal = q_lambda(
-                steps, value, net.mix(target, frozen, steps.action, steps), cfg
-            )
-        return squared_error(
-            net.mix(params, online, steps.action, steps)[:-1], goal, weight
-        )
+            target_q_taken = net.mix(target_params, target_q, steps.action, steps)
+            td_target = q_lambda(steps, value, target_q_taken, cfg)
+        q_taken = net.mix(params, q, steps.action, steps)
+        return squared_error(q_taken[:-1], td_target, weight)
 
     return loss
 
@@ -222,61 +278,67 @@ def double_q_loss(
 def pqn_loss(
     net: QNetwork, cfg: PQNConfig
 ) -> Callable[..., tuple[Float[Array, ""], Aux]]:
-    """``loss(params, carry, steps, weight)``: the network values its own greedy actions (Gallici et al. 2024).
+    """Build the loss without a target network (Gallici et al. 2024).
 
-    Returns are computed anew at each gradient step, from the parameters of that step.
+    Returns are recomputed in each gradient step, from the parameters of that step.
+
+    Args:
+        net: Agent network and mixer.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Function ``(params, carry, steps, weight) -> (scalar, aux)``.
     """
 
     def loss(
         params: Params, carry: Carry, steps: Steps, weight: Float[Array, "T B"]
     ) -> Any:
-        q = net.unroll(params, carry, steps)
-        value = net.mix(params, q, greedy(q, steps.obs.avail), steps)
-        return squared_error(
-            net.mix(params, q, steps.action, steps)[:-1],
-            td_lambda(steps, value, cfg),
-            weight,
-        )
+        q = net.unroll(params, carry, steps)  # [T+1, B, N, A]
+        value = net.mix(params, q, greedy(q, steps.obs.avail), steps)  # [T+1, B]
+        q_taken = net.mix(params, q, steps.action, steps)
+        return squared_error(q_taken[:-1], td_lambda(steps, value, cfg), weight)
 
     return loss
-
-
-def descend(
-    tx: optax.GradientTransformation, params: Params, opt_state: Any, found: Any
-) -> tuple[Any, Any, Metrics]:
-    """One gradient step with what ``parallel.gradient`` found."""
-    total, (sums, maxima), grads = found
-    metrics = jax.tree.map(jnp.sum, sums) | jax.tree.map(jnp.max, maxima)
-    changes, opt_state = tx.update(grads, opt_state, params)
-    metrics |= {"loss": total, "grad_norm": optax.global_norm(grads)}
-    return optax.apply_updates(params, changes), opt_state, metrics
 
 
 def pqn_update(
     net: QNetwork, tx: optax.GradientTransformation, cfg: PQNConfig
 ) -> UpdateFn:
-    """A learning phase without replay: ``epochs`` x ``minibatches`` gradient steps on the rollout."""
-    gradient_of = gradient(pqn_loss(net, cfg))
+    """Build the learning phase without replay: ``epochs`` x ``minibatches`` gradient steps.
 
-    def minibatch(state: Any, steps: Steps, carry: Carry) -> Any:
+    Args:
+        net: Agent network and mixer.
+        tx: Gradient transformation.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Function ``(learner, rollout, key) -> (learner, metrics)``.
+    """
+    loss_gradient = gradient(pqn_loss(net, cfg))
+
+    def gradient_step(state: Any, steps: Steps, carry: Carry) -> Any:
         params, opt_state = state
-        found = gradient_of(params, carry, steps, mean_weights(steps.valid[:-1]))
-        params, opt_state, metrics = descend(tx, params, opt_state, found)
+        weight = mean_weights(steps.valid[:-1])
+        grad_out = loss_gradient(params, carry, steps, weight)
+        params, opt_state, metrics = apply_gradients(tx, params, opt_state, grad_out)
         return (params, opt_state), metrics
 
     def update(
         learner: PQNLearner, rollout: Rollout, key: Key
     ) -> tuple[PQNLearner, Metrics]:
-        start = learner.params, learner.opt_state
-        experience, sizes = (
-            (steps_of(rollout), rollout.carry),
-            {"epochs": cfg.epochs, "minibatches": cfg.minibatches},
+        (params, opt_state), trace = scan_minibatches(
+            gradient_step,
+            (learner.params, learner.opt_state),
+            key,
+            steps_of(rollout),
+            rollout.carry,
+            epochs=cfg.epochs,
+            minibatches=cfg.minibatches,
         )
-        end, trace = scan_minibatches(minibatch, start, key, *experience, **sizes)
         after = learner.replace(
-            params=end[0], opt_state=end[1], updates=learner.updates + 1
+            params=params, opt_state=opt_state, updates=learner.updates + 1
         )
-        return after, _report(learner, after, rollout, trace)
+        return after, _phase_metrics(learner, after, rollout, trace)
 
     return update
 
@@ -284,36 +346,48 @@ def pqn_update(
 def replay_update(
     net: QNetwork, tx: optax.GradientTransformation, cfg: ReplayConfig
 ) -> UpdateFn:
-    """A learning phase with replay: take the rollout in, then ``gradient_steps`` on what is sampled.
+    """Build the learning phase with replay: insert the rollout, then take ``gradient_steps``.
 
-    After every ``target_every`` gradient steps of the run the target network moves to the online one by the share
-    ``target_rate``: (25, 1.0) is a hard copy, (1, 0.005) Polyak averaging.
+    After every ``target_every`` gradient steps of the run the target network moves towards the
+    online network by the fraction ``target_rate``. (25, 1.0) is a hard copy, (1, 0.005) Polyak
+    averaging.
+
+    Args:
+        net: Agent network and mixer.
+        tx: Gradient transformation.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Function ``(learner, rollout, key) -> (learner, metrics)``.
     """
     loss = double_q_loss(net, cfg)
 
     def update(
         learner: ReplayLearner, rollout: Rollout, key: Key
     ) -> tuple[ReplayLearner, Metrics]:
-        chunk = store(steps_of(rollout), rollout.encoded_obs, cfg)
+        chunk = compress(steps_of(rollout), rollout.encoded_obs, cfg)
         replay = insert(learner.replay, learner.updates, chunk, rollout.carry)
-
-        def step(state: Any, row: tuple[Int[Array, ""], Key]) -> Any:
-            params, opt_state, target = state
-            steps, carry = sample(replay, learner.updates + 1, row[1], cfg.batch_size)
-            gradient_of = gradient(lambda params, *args: loss(params, target, *args))
-            found = gradient_of(params, carry, steps, mean_weights(steps.valid[:-1]))
-            params, opt_state, metrics = descend(tx, params, opt_state, found)
-            return (params, opt_state, follow(target, params, row[0], cfg)), metrics
-
-        number = learner.updates * cfg.gradient_steps + jnp.arange(
-            1, cfg.gradient_steps + 1
-        )
-        rows = number, jax.random.split(key, cfg.gradient_steps)
-        end, trace = jax.lax.scan(
-            step, (learner.params, learner.opt_state, learner.target), rows
-        )
-        params, opt_state, target = end
         updates = learner.updates + 1
+
+        def gradient_step(state: Any, number_and_key: tuple[Array, Key]) -> Any:
+            params, opt_state, target = state
+            number, key = number_and_key
+            steps, carry = sample(replay, updates, key, cfg.batch_size)
+            weight = mean_weights(steps.valid[:-1])
+            loss_gradient = gradient(lambda params, *rest: loss(params, target, *rest))
+            grad_out = loss_gradient(params, carry, steps, weight)
+            params, opt_state, metrics = apply_gradients(
+                tx, params, opt_state, grad_out
+            )
+            target = update_target_params(target, params, number, cfg)
+            return (params, opt_state, target), metrics
+
+        steps_before = learner.updates * cfg.gradient_steps
+        numbers = steps_before + jnp.arange(1, cfg.gradient_steps + 1)
+        keys = jax.random.split(key, cfg.gradient_steps)
+        start = (learner.params, learner.opt_state, learner.target)
+        end, trace = jax.lax.scan(gradient_step, start, (numbers, keys))
+        params, opt_state, target = end
         after = learner.replace(
             params=params,
             opt_state=opt_state,
@@ -321,62 +395,93 @@ def replay_update(
             replay=replay,
             updates=updates,
         )
-        return after, _report(learner, after, rollout, trace)
+        return after, _phase_metrics(learner, after, rollout, trace)
 
     return update
 
 
-def follow(
+def update_target_params(
     target: Params, params: Params, number: Int[Array, ""], cfg: ReplayConfig
 ) -> Params:
-    """The target network after gradient step ``number``, counted from 1 over the run."""
+    """Return the target network after a gradient step.
+
+    Args:
+        target: Parameters of the target network.
+        params: Parameters of the online network.
+        number: Number of the gradient step, counted from 1 over the run.
+        cfg: Configuration of the kit.
+
+    Returns:
+        New parameters of the target network.
+    """
     rate = jnp.where(number % cfg.target_every == 0, cfg.target_rate, 0.0)
-    return jax.tree.map(
-        lambda old, new: jnp.where(rate == 1, new, old + rate * (new - old)),
-        target,
-        params,
-    )
+
+    def move(old: Array, new: Array) -> Array:
+        return jnp.where(rate == 1, new, old + rate * (new - old))
+
+    return jax.tree.map(move, target, params)
 
 
-def _report(
+def _phase_metrics(
     before: PQNLearner, after: PQNLearner, rollout: Rollout, trace: Metrics
 ) -> Metrics:
-    """Means over the gradient steps, how many were skipped, and the exploration rate that the rollout had."""
+    """Return means over the gradient steps, the skipped steps, and the exploration rate."""
     metrics = {name: x.mean() for name, x in trace.items()}
     skipped = skipped_steps(after.opt_state) - skipped_steps(before.opt_state)
-    return metrics | {
-        "skipped_steps": skipped,
-        "epsilon": rollout.steps.extras.epsilon.mean(),
-    }
+    epsilon = rollout.steps.extras.epsilon.mean()
+    return metrics | {"skipped_steps": skipped, "epsilon": epsilon}
 
 
-def store(steps: Steps, encoded_obs: Any, cfg: ReplayConfig) -> Steps:
-    """Rows as the replay keeps them: a encoded_obs for the observations, or else their features in ``cfg.replay_dtype``."""
-    return steps.replace(
-        obs=_cast(steps.obs, jnp.dtype(cfg.replay_dtype))
-        if encoded_obs is None
-        else encoded_obs
-    )
+def compress(steps: Steps, encoded_obs: Any, cfg: ReplayConfig) -> Steps:
+    """Convert rows to the format of the replay buffer.
+
+    Args:
+        steps: Rows of sequences.
+        encoded_obs: Their observations encoded by ``Spec.obs_codec``, or None without a codec.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Rows with encoded observations, or without a codec with features in ``cfg.replay_dtype``.
+    """
+    if encoded_obs is None:
+        encoded_obs = _cast(steps.obs, jnp.dtype(cfg.replay_dtype))
+    return steps.replace(obs=encoded_obs)
 
 
-def restore(steps: Steps, spec: Spec) -> Steps:
-    """Rows as networks read them."""
-    obs_codec = (
-        jax.vmap(spec.obs_codec.decode)
-        if spec.obs_codec
-        else lambda obs: _cast(obs, jnp.dtype(jnp.float32))
-    )
-    return steps.replace(obs=obs_codec(steps.obs))
+def decompress(steps: Steps, spec: Spec) -> Steps:
+    """Convert rows of the replay buffer to inputs of the networks; the inverse of ``compress``.
+
+    Args:
+        steps: Rows in the format of the replay buffer, with leaves ``[T + 1, B, ...]``.
+        spec: Description of the environment.
+
+    Returns:
+        Rows with observations in float32.
+    """
+    if spec.obs_codec:
+        obs = jax.vmap(spec.obs_codec.decode)(steps.obs)
+    else:
+        obs = _cast(steps.obs, jnp.dtype(jnp.float32))
+    return steps.replace(obs=obs)
 
 
 def _cast(obs: EntityObs, dtype: Any) -> EntityObs:
-    return jax.tree.map(
-        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, obs
-    )
+    def cast(x: Array) -> Array:
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(cast, obs)
 
 
 def empty_steps(spec: Spec, *batch: int) -> Steps:
-    """Zeros in the shape of a world's rows."""
+    """Return rows of zeros.
+
+    Args:
+        spec: Description of the environment.
+        *batch: Leading axes, such as T and B.
+
+    Returns:
+        Rows with leaves ``[*batch, ...]``.
+    """
     return Steps(
         obs=empty_obs(spec, *batch),
         first=jnp.zeros(batch, bool),
@@ -388,39 +493,74 @@ def empty_steps(spec: Spec, *batch: int) -> Steps:
 
 
 def empty_chunk(spec: Spec, config: RunConfig) -> Steps:
-    """Zeros in the shape of what the replay keeps of a rollout."""
+    """Return zeros in the format in which the replay buffer stores a rollout.
+
+    Args:
+        spec: Description of the environment.
+        config: Configuration of the run.
+
+    Returns:
+        Rows with leaves ``[T, B, ...]``.
+    """
     batch = config.rollout_length, config.num_envs
-    return store(
-        empty_steps(spec, *batch),
-        spec.obs_codec.empty(*batch) if spec.obs_codec else None,
-        config.system,
-    )
+    encoded_obs = spec.obs_codec.empty(*batch) if spec.obs_codec else None
+    return compress(empty_steps(spec, *batch), encoded_obs, config.system)
 
 
 def make_pqn(spec: Spec, config: RunConfig) -> System:
-    """Q-learning without replay, with the agent and the mixer that the configuration names."""
-    return pqn_system(
-        make_agent(spec, config.network),
-        make_mixer(spec, config.system.mixer),
-        spec,
-        config,
-    )
+    """Build Q-learning without replay, with the agent network and the mixer of a configuration.
+
+    Args:
+        spec: Description of the environment.
+        config: Configuration of the run.
+
+    Returns:
+        System whose learner is a ``PQNLearner``.
+
+    Raises:
+        ConfigError: If ``pqn_system`` or a network does not accept the configuration.
+    """
+    agent = make_agent(spec, config.network)
+    mixer = make_mixer(spec, config.system.mixer)
+    return pqn_system(agent, mixer, spec, config)
 
 
 def make_replay(spec: Spec, config: RunConfig) -> System:
-    """Q-learning from replay, with the agent and the mixer that the configuration names."""
-    return replay_system(
-        make_agent(spec, config.network),
-        make_mixer(spec, config.system.mixer),
-        spec,
-        config,
-    )
+    """Build Q-learning with replay, with the agent network and the mixer of a configuration.
+
+    Args:
+        spec: Description of the environment.
+        config: Configuration of the run.
+
+    Returns:
+        System whose learner is a ``ReplayLearner``.
+
+    Raises:
+        ConfigError: If ``replay_system`` or a network does not accept the configuration.
+    """
+    agent = make_agent(spec, config.network)
+    mixer = make_mixer(spec, config.system.mixer)
+    return replay_system(agent, mixer, spec, config)
 
 
 def pqn_system(
     agent: nn.Module, mixer: nn.Module, spec: Spec, config: RunConfig
 ) -> System:
-    """Q-learning without replay or target network, of any networks."""
+    """Build Q-learning without replay or target network.
+
+    Args:
+        agent: Module ``(carry, obs, first) -> (carry, q[T, B, N, A])`` with ``initial(B)``.
+        mixer: Module ``(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``.
+        spec: Description of the environment.
+        config: Configuration of the run; ``config.system`` is a ``PQNConfig``.
+
+    Returns:
+        System whose learner is a ``PQNLearner``.
+
+    Raises:
+        ConfigError: If the environment has continuous actions.
+    """
+    _check_discrete(spec, config)
     net, cfg = QNetwork(agent, mixer, spec), config.system
     tx = _optimizer(cfg, cfg.epochs * cfg.minibatches, config.num_updates)
 
@@ -436,16 +576,33 @@ def pqn_system(
 def replay_system(
     agent: nn.Module, mixer: nn.Module, spec: Spec, config: RunConfig
 ) -> System:
-    """Q-learning from replay, of any networks.
+    """Build Q-learning with a replay buffer and a target network.
 
-    Raises ``ConfigError`` for a batch that the lanes do not divide and a replay that is smaller than a rollout.
+    Args:
+        agent: Module ``(carry, obs, first) -> (carry, q[T, B, N, A])`` with ``initial(B)``.
+        mixer: Module ``(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``.
+        spec: Description of the environment.
+        config: Configuration of the run; ``config.system`` is a ``ReplayConfig``.
+
+    Returns:
+        System whose learner is a ``ReplayLearner``.
+
+    Raises:
+        ConfigError: If the environment has continuous actions, the batch does not divide into
+            environment shards, or the replay buffer is smaller than a rollout.
     """
+    _check_discrete(spec, config)
     net, cfg = QNetwork(agent, mixer, spec), config.system
     tx = _optimizer(cfg, cfg.gradient_steps, config.num_updates)
-    check_sequences(cfg.batch_size)
+    check_batch_size(cfg.batch_size)
     capacity = cfg.replay_size // config.rows_per_update
-    rule = f"must be at least the {config.rows_per_update} rows of one update (num_envs x rollout_length)"
-    check(capacity >= 1, "system.replay_size", cfg.replay_size, rule)
+    check(
+        capacity >= 1,
+        "system.replay_size",
+        cfg.replay_size,
+        f"must be at least the {config.rows_per_update} rows of one update "
+        "(num_envs x rollout_length)",
+    )
 
     def init(key: Key) -> ReplayLearner:
         params = net.init(key)
@@ -463,29 +620,34 @@ def replay_system(
     return _system(net, init, replay_update(net, tx, cfg), cfg)
 
 
+def _check_discrete(spec: Spec, config: RunConfig) -> None:
+    if not spec.discrete:
+        raise ConfigError(
+            f"env={config.env['name']}: has continuous actions, but Q-learning needs "
+            "discrete ones; choose another environment, or a PPO system"
+        )
+
+
 def _optimizer(
     cfg: ValueConfig, steps_per_update: int, num_updates: int
 ) -> optax.GradientTransformation:
-    counts = {"steps_per_update": steps_per_update, "num_updates": num_updates}
-    return optimizer(cfg.lr, cfg.max_grad_norm, anneal=cfg.anneal_lr, **counts)
+    return optimizer(
+        cfg.lr,
+        cfg.max_grad_norm,
+        anneal=cfg.anneal_lr,
+        steps_per_update=steps_per_update,
+        num_updates=num_updates,
+    )
 
 
 def _system(
-    net: QNetwork, init: Callable[[Key], Any], update: UpdateFn, cfg: ValueConfig
+    net: QNetwork, init: Callable[[Key], Learner], update: UpdateFn, cfg: ValueConfig
 ) -> System:
-    if not net.spec.discrete:
-        raise ConfigError(
-            "env: its actions are continuous, and a value system chooses among a number of them"
-        )
-
     def act(params, carry, timestep, key, explore):
         carry, q = net.step(params, carry, timestep)
         action = epsilon_greedy(key, q, timestep.obs.avail, explore)
-        return (
-            action,
-            carry,
-            ValueExtras(epsilon=jnp.broadcast_to(explore, timestep.first.shape)),
-        )
+        epsilon = jnp.broadcast_to(explore, timestep.first.shape)
+        return action, carry, ValueExtras(epsilon=epsilon)
 
     return System(
         init=init,

@@ -1,17 +1,17 @@
-"""Settings of the value kit (``systems/kits/q_learning.py``); defaults are in ``configs/system``."""
+"""Configuration of the Q-learning kit; defaults and explanations are in ``configs/system``."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Literal
 
-from jmarl.config import check_positive, check_range
+from jmarl.config import SystemConfig, check_positive, check_range
 from jmarl.networks.mixers import MixerConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class ValueConfig:
-    """What all value systems share."""
+class ValueConfig(SystemConfig):
+    """Configuration of all value systems."""
 
     lr: float
     anneal_lr: bool
@@ -24,17 +24,26 @@ class ValueConfig:
     mixer: MixerConfig
 
     def __post_init__(self) -> None:
-        """Check every value; a broken rule raises ``ConfigError``."""
         for key in ("gamma", "td_lambda", "explore_start", "explore_end"):
             check_range(f"system.{key}", getattr(self, key), 0, 1)
         for key in ("lr", "max_grad_norm"):
             check_positive(f"system.{key}", getattr(self, key))
         check_range("system.explore_steps", self.explore_steps, 1)
 
+    @property
+    def anneals_lr(self) -> bool:
+        """True if the learning rate depends on the length of the run."""
+        return self.anneal_lr
+
+    @property
+    def mixer_config(self) -> MixerConfig:
+        """Configuration of the value-decomposition mixer."""
+        return self.mixer
+
 
 @dataclasses.dataclass(frozen=True)
 class ReplayConfig(ValueConfig):
-    """Learning from a replay, with a target network."""
+    """Configuration of Q-learning with a replay buffer and a target network."""
 
     returns: Literal["td_lambda", "q_lambda"]
     replay_size: int
@@ -45,7 +54,6 @@ class ReplayConfig(ValueConfig):
     target_rate: float
 
     def __post_init__(self) -> None:
-        """Check every value; a broken rule raises ``ConfigError``."""
         super().__post_init__()
         for key in ("replay_size", "batch_size", "gradient_steps", "target_every"):
             check_range(f"system.{key}", getattr(self, key), 1)
@@ -55,13 +63,17 @@ class ReplayConfig(ValueConfig):
 
 @dataclasses.dataclass(frozen=True)
 class PQNConfig(ValueConfig):
-    """Learning from each rollout alone."""
+    """Configuration of Q-learning from each rollout, without a replay buffer."""
 
     epochs: int
     minibatches: int
 
     def __post_init__(self) -> None:
-        """Check every value; a broken rule raises ``ConfigError``."""
         super().__post_init__()
         for key in ("epochs", "minibatches"):
             check_range(f"system.{key}", getattr(self, key), 1)
+
+    @property
+    def num_minibatches(self) -> int:
+        """Minibatches of an epoch."""
+        return self.minibatches

@@ -1,13 +1,17 @@
-"""PPO for sequence policies: what MAT, MAM and Sable share on top of the kit.
+"""Kit for PPO with sequence policies, which MAT, MAM and Sable share.
 
     pi(a | o) = prod_i pi(a_{order_i} | rep(o), a_{order_0}, ..., a_{order_{i-1}})
+    L = - mean_i min(rho^i A, clip(rho^i, 1-eps, 1+eps) A) - c_H mean_i H^i + c_V mean_i l(V^i, G)
 
-Agents act one after the other; PPO's ratio and clip are taken for each agent's own factor (Wen et
-al. 2022, eq. 5). With ``shuffle_agents`` every environment step draws its own order *when acting*,
-stores it, and learns in it, so that the ratios of the first minibatch are 1. Differs from the
-published code, which permutes agents between acting and learning and divides by log-probabilities
-of another order. The encoder, and with it every value, keeps the agents' own order. Bootstrap
-values come from the encoder alone.
+Agents act one after another. Ratio and clip apply to each agent's own factor (Wen et al. 2022,
+arXiv:2205.14953, eq. 5). All else is as in ``systems/kits/ppo.py``.
+
+With ``shuffle_agents`` every environment step draws an order of agents when acting, stores it, and
+learns in it. The ratios of the first minibatch are therefore 1. The encoder, and with it every
+value, keeps the agents' own order. Bootstrap values come from the encoder only.
+
+Differs from the published code, which permutes agents between acting and learning. It divides by
+log-probabilities of another order.
 """
 
 from __future__ import annotations
@@ -16,9 +20,12 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from jmarl.config import ConfigError, RunConfig, check, check_range
+from jmarl.networks.rows import add_time_axis, drop_time_axis
+from jmarl.networks.sequence.blocks import Factory
+from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
 from jmarl.networks.sequence.policy import (
     ActionCodec,
     SequenceCarry,
@@ -30,33 +37,50 @@ from jmarl.networks.sequence.policy import (
     sample_order,
     teacher_forced,
 )
+from jmarl.nn.norm import LayerNorm
 from jmarl.system import ActFn, System
 from jmarl.systems.kits.ppo import (
-    Evaluate,
+    EvaluateFn,
     PPOConfig,
     PPOExtras,
-    Value,
+    ValueFn,
     ppo_optimizer,
     ppo_system,
 )
-from jmarl.types import Key, Params, Spec, TimeStep, Transition
+from jmarl.types import Spec
 
 
 @dataclasses.dataclass(frozen=True)
 class SequenceConfig(PPOConfig):
-    """PPO, and the order of agents. Defaults are in ``configs/system``."""
+    """Configuration of the PPO kit, and the order of agents."""
 
     shuffle_agents: bool
 
 
 def check_sizes(network: Any, *keys: str) -> None:
-    """Raise ``ConfigError`` for a size of a network that is below 1."""
+    """Check that sizes of a network are at least 1.
+
+    Args:
+        network: Configuration of the network.
+        *keys: Names of its sizes.
+
+    Raises:
+        ConfigError: If a size is below 1.
+    """
     for key in keys:
         check_range(f"network.{key}", getattr(network, key), low=1)
 
 
 def check_heads(n_head: int, embed_dim: int) -> None:
-    """Raise ``ConfigError`` unless the heads share the width evenly."""
+    """Check that the heads divide the width evenly.
+
+    Args:
+        n_head: Number of heads.
+        embed_dim: Width of the network.
+
+    Raises:
+        ConfigError: If ``n_head`` does not divide ``embed_dim``.
+    """
     check(
         embed_dim % n_head == 0,
         "network.n_head",
@@ -65,96 +89,126 @@ def check_heads(n_head: int, embed_dim: int) -> None:
     )
 
 
+def encoder_decoder_policy(
+    spec: Spec,
+    network: Any,
+    encoder_block: Factory,
+    decoder_block: Factory,
+    norm: Factory = LayerNorm,
+) -> SequencePolicy:
+    """Build the sequence policy of an encoder and a decoder.
+
+    Args:
+        spec: Description of the environment.
+        network: Configuration with ``embed_dim``, ``n_block`` and ``agent_id``.
+        encoder_block: Factory of ``EncoderBlock``.
+        decoder_block: Factory of ``DecoderBlock``.
+        norm: Factory of the normalization layers outside of the blocks.
+
+    Returns:
+        Sequence policy on flat observations.
+    """
+    width, depth = network.embed_dim, network.n_block
+    encoder = Encoder(width, depth, encoder_block, norm)
+    decoder = Decoder(width, depth, spec.n_actions, spec.discrete, decoder_block, norm)
+    return sequence_policy(spec, encoder, decoder, agent_id=network.agent_id)
+
+
 class SequenceExtras(PPOExtras):
-    """``order[i]`` is the agent that acted at position i; None where agents keep their own order."""
+    """Outputs of ``act`` that are stored with the action."""
 
     order: Int[Array, "*batch N"] | None = None
+    """``order[i]`` is the agent that acted at position i; None for the agents' own order."""
 
 
 class SequenceFunctions(NamedTuple):
-    """What the PPO kit asks of a system."""
+    """Functions of a sequence policy that ``ppo_system`` needs, in its order."""
 
     act: ActFn
-    evaluate: Evaluate
-    value: Value
+    evaluate: EvaluateFn
+    value: ValueFn
 
 
 def sequence_functions(
     policy: SequencePolicy, codec: ActionCodec, *, shuffle_agents: bool
 ) -> SequenceFunctions:
-    """Acting and learning with one and the same policy."""
+    """Build acting and learning from one policy.
 
-    def act(
-        params: Params,
-        carry: SequenceCarry,
-        timestep: TimeStep,
-        key: Key,
-        explore: Float[Array, ""],
-    ) -> tuple[Array, SequenceCarry, SequenceExtras]:
+    Args:
+        policy: Sequence policy.
+        codec: Conversion between actions, distributions and decoder tokens.
+        shuffle_agents: True to draw an order of agents for every environment step.
+
+    Returns:
+        Functions ``act``, ``evaluate`` and ``value``.
+    """
+
+    def encode_row(params, carry, timestep):
+        row = add_time_axis((timestep.obs, timestep.first))
+        enc, rep, value = policy.encode(params, carry.enc, *row)
+        return enc, drop_time_axis(rep), drop_time_axis(value)
+
+    def draw_order(key, shape, explore):
+        return sample_order(key, shape, explore) if shuffle_agents else None
+
+    def act(params, carry, timestep, key, explore):
         noise_key, order_key = jax.random.split(key)
-        enc, rep, value = encode_row(params, carry, timestep)
-        order = (
-            sample_order(order_key, value.shape, explore) if shuffle_agents else None
-        )
+        enc, rep, value = encode_row(params, carry, timestep)  # [B, N, E], [B, N]
+        order = draw_order(order_key, value.shape, explore)
+        rep = arrange(rep, order)
         avail = arrange(timestep.obs.avail, order)
         noise = codec.noise(noise_key, value.shape) * (explore > 0)
         state = policy.decode_start(params, carry.dec, timestep.first)
-        sample, out, state = decode(
-            policy, codec, params, state, arrange(rep, order), avail, noise
-        )
+        sample, out, state = decode(policy, codec, params, state, rep, avail, noise)
         dist = codec.distribution(out, avail)
-        logp, stored = (restore(x, order) for x in (dist.log_prob(sample), sample))
-        extras = SequenceExtras(logp=logp, value=value, sample=stored, order=order)
-        return (
-            dist.action(stored),
-            SequenceCarry(enc, policy.decode_end(params, state)),
-            extras,
-        )
+        logp = restore(dist.log_prob(sample), order)
+        sample = restore(sample, order)
+        extras = SequenceExtras(logp=logp, value=value, sample=sample, order=order)
+        carry = SequenceCarry(enc, policy.decode_end(params, state))
+        return dist.action(sample), carry, extras
 
-    def evaluate(
-        params: Params, carry: SequenceCarry, steps: Transition
-    ) -> tuple[Array, Array, Array]:
+    def evaluate(params, carry, steps):
         order = steps.extras.order
         _, rep, value = policy.encode(params, carry.enc, steps.obs, steps.first)
+        rep = arrange(rep, order)  # [T, B, N, E]
+        avail = arrange(steps.obs.avail, order)
         sample = arrange(steps.extras.sample, order)
         tokens = teacher_forced(codec, sample)
-        out = policy.decode_parallel(
-            params, carry.dec, tokens, arrange(rep, order), steps.first
-        )
-        dist = codec.distribution(out, arrange(steps.obs.avail, order))
-        return (
-            restore(dist.log_prob(sample), order),
-            restore(dist.entropy(), order),
-            value,
-        )
+        out = policy.decode_parallel(params, carry.dec, tokens, rep, steps.first)
+        dist = codec.distribution(out, avail)
+        logp = restore(dist.log_prob(sample), order)
+        entropy = restore(dist.entropy(), order)
+        return logp, entropy, value
 
-    def encode_row(
-        params: Params, carry: SequenceCarry, timestep: TimeStep
-    ) -> tuple[Any, Array, Array]:
-        row = jax.tree.map(lambda x: x[None], (timestep.obs, timestep.first))
-        enc, rep, value = policy.encode(params, carry.enc, *row)
-        return enc, rep[0], value[0]
+    def value(params, carry, timestep):
+        return encode_row(params, carry, timestep)[2]
 
-    return SequenceFunctions(
-        act,
-        evaluate,
-        lambda params, carry, timestep: encode_row(params, carry, timestep)[2],
-    )
+    return SequenceFunctions(act, evaluate, value)
 
 
 def sequence_system(spec: Spec, policy: SequencePolicy, config: RunConfig) -> System:
-    """Assemble a PPO system from a sequence policy.
+    """Build a PPO system from a sequence policy.
 
-    Raises ``ConfigError`` if agents are shuffled and the network cannot tell them apart, and for a world whose
-    episodes may lack agents: the others would read rows and tokens of those.
+    Args:
+        spec: Description of the environment.
+        policy: Sequence policy.
+        config: Configuration of the run; ``config.system`` is a ``SequenceConfig``.
+
+    Returns:
+        System whose learner is a ``PPOLearner``.
+
+    Raises:
+        ConfigError: If agents may be absent from episodes, because other agents would read their
+            rows and tokens. Also if agents are shuffled but the network cannot tell them apart.
     """
     cfg = config.system
     if not spec.fixed_team:
-        rule = "its teams have several sizes, and this system reads all agents in a row; choose a world of one size"
-        raise ConfigError(f"env={config.env['name']}: {rule}")
-    tells_apart = config.network.agent_id or not cfg.shuffle_agents
+        raise ConfigError(
+            f"env={config.env['name']}: its teams have several sizes, but this system reads "
+            "all agents as one sequence; choose an environment with one team size"
+        )
     check(
-        tells_apart,
+        config.network.agent_id or not cfg.shuffle_agents,
         "system.shuffle_agents",
         cfg.shuffle_agents,
         "needs network.agent_id=true",
@@ -162,10 +216,5 @@ def sequence_system(spec: Spec, policy: SequencePolicy, config: RunConfig) -> Sy
     functions = sequence_functions(
         policy, action_codec(spec), shuffle_agents=cfg.shuffle_agents
     )
-    return ppo_system(
-        policy.init,
-        policy.carry,
-        *functions,
-        ppo_optimizer(cfg, config.num_updates),
-        cfg,
-    )
+    tx = ppo_optimizer(cfg, config.num_updates)
+    return ppo_system(policy.init, policy.carry, *functions, tx, cfg)

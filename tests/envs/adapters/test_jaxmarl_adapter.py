@@ -1,4 +1,4 @@
-"""The JaxMARL adapter against the package itself: same transitions, honest ends, nothing swallowed."""
+"""The JaxMARL adapter equals the package, except for episode ends, and rejects unknown options."""
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +20,13 @@ def spread():
     return make("mpe_spread"), jaxmarl.make("MPE_simple_spread_v3")
 
 
-def world_keys(key):
-    """The key of each world, as ``batched`` derives it from the key of the step."""
+def env_keys(key):
+    """Return the key of each environment, as ``batched`` derives it from the key of the step."""
     return jax.random.split(jax.random.split(key)[0], BATCH)
 
 
-def last_rows(spread, package_step):
-    """Our final observations, and what ``package_step`` returns for the same states, actions and keys."""
+def play_both(spread, package_step):
+    """Play an episode; return our results, those of ``package_step``, and the last time step."""
     env, source = spread
     state, timestep = env.reset(jax.random.key(0), BATCH)
     step, ours, theirs = jax.jit(env.step), [], []
@@ -35,7 +35,7 @@ def last_rows(spread, package_step):
         key = jax.random.key(t)
         action = random_action(key, timestep, env.spec)
         named = {agent: action[:, i] for i, agent in enumerate(source.agents)}
-        obs, _, reward, done, _ = package(world_keys(key), state.world, named)
+        obs, _, reward, done, _ = package(env_keys(key), state.env_state, named)
         state, timestep = step(key, state, action)
         ours.append((flat(timestep.obs), timestep.reward, timestep.last))
         theirs.append((stack(obs, source), stack(reward, source), done["__all__"]))
@@ -43,7 +43,7 @@ def last_rows(spread, package_step):
 
 
 def flat(obs):
-    """JaxMARL's layout: itself | landmarks | others | what they said, which is nothing."""
+    """Return observations in JaxMARL's layout: own | landmarks | others | messages (all zero)."""
     allies, landmarks = obs.rows
     merge = lambda x: x.reshape(*x.shape[:2], -1)  # noqa: E731
     return jnp.concatenate(
@@ -55,14 +55,14 @@ def stack(named, source):
     return jnp.stack([named[agent] for agent in source.agents], axis=1)
 
 
-def same(ours, theirs):
+def assert_same(ours, theirs):
     for a, b in zip(ours, theirs, strict=True):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a, b)
 
 
-def test_an_episode_equals_the_packages_last_observation_included(spread):
-    ours, theirs, last = last_rows(spread, spread[1].step_env)
-    same(ours, theirs)
+def test_episode_equals_the_package_including_the_last_observation(spread):
+    ours, theirs, last = play_both(spread, spread[1].step_env)
+    assert_same(ours, theirs)
     assert last.last.all()
 
 
@@ -71,12 +71,12 @@ def test_an_episode_equals_the_packages_last_observation_included(spread):
     raises=AssertionError,
     reason="auto-reset loses the last observation (JaxMARL's own step)",
 )
-def test_an_episode_equals_one_that_resets_itself(spread):
-    ours, theirs, _ = last_rows(spread, spread[1].step)
-    same(ours, theirs)
+def test_episode_equals_the_package_with_auto_reset(spread):
+    ours, theirs, _ = play_both(spread, spread[1].step)
+    assert_same(ours, theirs)
 
 
-def limit_is_no_end(env):
+def assert_limit_truncates(env):
     state, timestep = env.reset(jax.random.key(0), BATCH)
     step = jax.jit(env.step)
     for t in range(env.spec.episode_limit):
@@ -88,8 +88,8 @@ def limit_is_no_end(env):
     assert timestep.truncated.all() and not timestep.terminated.any()
 
 
-def test_the_time_limit_is_truncation(spread):
-    limit_is_no_end(spread[0])
+def test_time_limit_is_truncation(spread):
+    assert_limit_truncates(spread[0])
 
 
 @pytest.mark.xfail(
@@ -97,7 +97,7 @@ def test_the_time_limit_is_truncation(spread):
     raises=AssertionError,
     reason="the time limit reported as termination (JaxMARL, Mava's MAT)",
 )
-def test_the_time_limit_as_termination(spread):
+def test_time_limit_as_termination(spread):
     env = spread[0]
 
     def step(key, state, action):
@@ -106,24 +106,26 @@ def test_the_time_limit_as_termination(spread):
             terminated=timestep.last, truncated=jnp.zeros_like(timestep.truncated)
         )
 
-    limit_is_no_end(env._replace(step=step))
+    assert_limit_truncates(env._replace(step=step))
 
 
-def test_a_terminal_state_is_termination_even_at_the_limit():
-    """In the switch riddle a wrong claim ends the game; at the last step it must not pass for the time limit."""
+def test_terminal_state_at_the_limit_is_termination():
+    """In the switch riddle a wrong claim ends the game, also at the last step before the limit."""
     env = make("jaxmarl_switch_riddle")
-    step, tell = jax.jit(env.step), 2
+    step, claim = jax.jit(env.step), 2
     for when in (0, 5):
         state, timestep = env.reset(jax.random.key(0), BATCH)
         for t in range(when + 1):
             assert not timestep.last.any()
             state, timestep = step(
-                jax.random.key(t), state, jnp.full((BATCH, 3), tell if t == when else 0)
+                jax.random.key(t),
+                state,
+                jnp.full((BATCH, 3), claim if t == when else 0),
             )
         assert timestep.terminated.all() and not timestep.truncated.any()
 
 
-def test_continuous_actions_are_mapped_to_the_packages_range(spread):
+def test_continuous_actions_are_mapped_to_the_range_of_the_package(spread):
     _, source = spread
     env = make("mpe_spread_continuous")
     assert not env.spec.discrete and env.spec.n_actions == 5
@@ -131,9 +133,9 @@ def test_continuous_actions_are_mapped_to_the_packages_range(spread):
     right = jnp.tile(jnp.asarray([-1.0, -1.0, 1.0, -1.0, -1.0]), (BATCH, 3, 1))
     _, ours = env.step(jax.random.key(1), state, right)
     named = {agent: jnp.full(BATCH, 2) for agent in source.agents}
-    obs = jax.vmap(source.step_env)(world_keys(jax.random.key(1)), state.world, named)[
-        0
-    ]
+    obs = jax.vmap(source.step_env)(
+        env_keys(jax.random.key(1)), state.env_state, named
+    )[0]
     np.testing.assert_allclose(flat(ours.obs), stack(obs, source), atol=1e-5)
 
 
@@ -146,7 +148,7 @@ def test_unequal_agents_are_padded_and_masked():
     assert env.spec.own_width == 11 and not timestep.obs.own[:, 0, 3:].any()
 
 
-def test_options_reach_the_package_or_are_refused():
+def test_options_reach_the_package_or_raise():
     spec = make("mpe_spread", num_agents=4, num_landmarks=2, max_steps=9).spec
     assert (
         spec.n_agents,
@@ -159,13 +161,12 @@ def test_options_reach_the_package_or_are_refused():
         2,
         10,
     )
-    with pytest.raises(
-        ValueError, match="no option 'num_agnets'; did you mean num_agents"
-    ):
+    message = r"^env\.num_agnets=4: unknown option of .*; did you mean num_agents\?$"
+    with pytest.raises(ConfigError, match=message):
         make("mpe_spread", num_agnets=4)
     assert make("mpe_spread", episode_limit=7).spec.episode_limit == 7
     with pytest.raises(ValueError, match="not in registered"):
-        make("jaxmarl_no_such_world")
+        make("jaxmarl_no_such_env")
 
 
 @pytest.mark.parametrize(
@@ -183,6 +184,6 @@ def test_options_of_the_adapter_are_checked(option, rule):
         make("mpe_spread", **option)
 
 
-def test_a_state_without_a_step_counter_is_refused():
+def test_state_without_a_step_counter_raises():
     with pytest.raises(ValueError, match="no field 'step'"):
         make("jaxmarl_HeuristicEnemySMAX")

@@ -1,4 +1,4 @@
-"""Foraging and the warehouse: sizes from names, the team's reward, and how an episode ends."""
+"""Foraging and warehouse: sizes from names, team rewards, and ends of episodes."""
 
 import re
 
@@ -12,7 +12,7 @@ from jmarl.config import ConfigError
 
 
 def play(env, action, steps, batch=2):
-    """``steps`` time steps of the same action for all."""
+    """Return ``steps`` time steps in which every agent takes the same action."""
 
     @jax.jit
     def run(key):
@@ -34,57 +34,57 @@ def play(env, action, steps, batch=2):
         ("rware_tiny-4ag", 4, 5, 66),
     ],
 )
-def test_sizes_are_those_of_the_name(name, agents, actions, width):
+def test_name_determines_the_sizes(name, agents, actions, width):
     spec = envs.make(name).spec
     assert (spec.n_agents, spec.n_actions, spec.own_width) == (agents, actions, width)
     assert spec.episode_limit == (100 if name.startswith("lbf") else 500)
 
 
 @pytest.mark.parametrize("name", ["lbf_8x8-2p-2f-coop", "rware_tiny-2ag"])
-def test_a_time_limit_is_no_termination(name):
+def test_time_limit_is_truncation(name):
     steps = play(envs.make(name, episode_limit=3), 0, 4)
     np.testing.assert_array_equal(steps.truncated[:, 0], [False, False, True, False])
     assert not steps.terminated.any()
     np.testing.assert_array_equal(steps.first[:, 0], [False, False, False, True])
 
 
-def test_robots_that_collide_end_the_episode():
-    """All walk ahead until two meet, which some of many teams do."""
+def test_collision_of_robots_terminates():
+    """All robots walk forward; in some of the environments two collide."""
     steps = play(envs.make("rware_tiny-4ag", episode_limit=20), 1, 20, batch=64)
     assert steps.terminated.any()
     assert not (steps.terminated & steps.truncated).any()
     assert not steps.terminated.all(0).any()
 
 
-def test_a_foraging_team_shares_its_reward():
-    """Players who always load, next to food by chance: individual rewards differ, and the team's is their sum."""
+def test_foraging_team_shares_its_reward():
+    """The team reward is the sum of the individual rewards, for players that always load."""
     name = "lbf_5x5-2p-1f"
-    apart = play(envs.make(name, individual_rewards=True), 5, 2, batch=256)
+    individual = play(envs.make(name, individual_rewards=True), 5, 2, batch=256)
     team = play(envs.make(name), 5, 2, batch=256)
-    assert (apart.reward > 0).any()
+    assert (individual.reward > 0).any()
     np.testing.assert_allclose(
-        team.reward, apart.reward.sum(-1, keepdims=True).repeat(2, -1), atol=1e-6
+        team.reward, individual.reward.sum(-1, keepdims=True).repeat(2, -1), atol=1e-6
     )
-    won = apart.reward.sum((0, 2))
+    won = individual.reward.sum((0, 2))
     np.testing.assert_allclose(won[won > 0], 1.0, atol=1e-6)
     assert team.terminated[team.reward[..., 0] > 0].all()
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("lbf_8x9-2p-2f", "env='lbf_8x9-2p-2f': must have a square grid"),
         ("lbf_5x5-2p-40f", "env=lbf_5x5-2p-40f: "),
         ("lbf_4x4-2p-1f", "env=lbf_4x4-2p-1f: "),
     ],
 )
-def test_an_impossible_size_is_one_line(name, says):
-    with pytest.raises(ConfigError, match=re.escape(says)) as error:
+def test_unsupported_size_raises_one_line(name, message):
+    with pytest.raises(ConfigError, match=re.escape(message)) as error:
         envs.make(name)
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_package_is_named(monkeypatch):
+def test_missing_package_is_named(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "jumanji", None)

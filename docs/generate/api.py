@@ -1,0 +1,82 @@
+"""Reference of the Python packages: one page for each folder of ``jmarl``.
+
+A page has a mkdocstrings directive for the package and one for each of its modules, so that
+a new module needs no edit here.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+import jmarl
+from docs.generate.markdown import join
+
+
+ROOT = pathlib.Path(jmarl.__file__).parent
+FOLDER = "reference/api"
+OWN_OPTIONS = """\
+    options:
+      heading_level: 1
+      show_submodules: false"""
+"""Options of a package's own directive, whose heading is the title of the page."""
+ORDER = (
+    "jmarl",
+    "jmarl.config",
+    "jmarl.envs",
+    "jmarl.nn",
+    "jmarl.ssm",
+    "jmarl.networks",
+    "jmarl.learning",
+    "jmarl.systems",
+    "jmarl.training",
+    "jmarl.runs",
+    "jmarl.cli",
+)
+"""Packages from the inner layers to the outer ones; others follow by name."""
+
+
+def packages() -> list[str]:
+    """Return the dotted names of all packages, subpackages after their parent."""
+    folders = [path.parent for path in ROOT.rglob("__init__.py")]
+    names = [dotted(folder) for folder in folders if modules(dotted(folder))]
+    return sorted(names, key=_rank)
+
+
+def _rank(name: str) -> tuple[int, str]:
+    top = ".".join(name.split(".")[:2])
+    return (ORDER.index(top) if top in ORDER else len(ORDER), name)
+
+
+def modules(package: str) -> list[str]:
+    """Return the public modules of one package, without those of its subpackages."""
+    files = sorted(folder(package).glob("*.py"))
+    return [dotted(f.with_suffix("")) for f in files if not f.name.startswith("_")]
+
+
+def folder(package: str) -> pathlib.Path:
+    """Return the folder of a package."""
+    return ROOT.parent.joinpath(*package.split("."))
+
+
+def dotted(path: pathlib.Path) -> str:
+    """Return the import name of a module or package by its path."""
+    return ".".join(path.relative_to(ROOT.parent).parts)
+
+
+def path_of(package: str) -> str:
+    """Return the path of a package's page."""
+    return f"{FOLDER}/{package}.md"
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """Yield path and text of every page."""
+    for package in packages():
+        yield path_of(package), page(package)
+
+
+def page(package: str) -> str:
+    """Return the page of one package: the package itself, then each module."""
+    title = f"---\ntitle: {package}\n---"
+    own = f"::: {package}\n{OWN_OPTIONS}"
+    return join(title, own, *(f"::: {module}" for module in modules(package)))

@@ -1,0 +1,117 @@
+"""Tables of training runs: learning curves and the ablation of the mixer."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from docs.generate.markdown import NOT_RECORDED, code, details, join, number, table
+from docs.generate.records import Record, quoted, seeds
+
+
+def learning(records: Sequence[Record]) -> str:
+    """Return the summary of all runs of each folder, and their evaluations."""
+    folders = dict.fromkeys(record.path.rpartition("/")[0] for record in records)
+    return join(
+        *(learning_section(folder, of_folder(records, folder)) for folder in folders)
+    )
+
+
+def of_folder(records: Sequence[Record], folder: str) -> list[Record]:
+    """Return the records that lie directly in a folder."""
+    return [record for record in records if record.path.rpartition("/")[0] == folder]
+
+
+def learning_section(folder: str, records: Sequence[Record]) -> str:
+    """Return summary and evaluations of the runs in one folder."""
+    runs = [record.data for record in records]
+    bars = sorted({run["bar"] for run in runs})
+    header = (
+        "run",
+        f"steps to {' or '.join(f'{bar:g}' for bar in bars)}",
+        "last",
+        "worst to best",
+        "best",
+        "absolute, by seed",
+        "minutes",
+    )
+    return join(
+        f"## `{folder}`: {settings(runs)}",
+        "Greedy win rate of the median seed, and environment steps to its bar.",
+        table(header, map(run_row, runs)),
+        *map(evaluations, runs),
+    )
+
+
+def settings(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return environment, seeds and episodes of some runs."""
+    maps = sorted({run["map"] for run in runs})
+    counts = sorted({str(seeds(run) or NOT_RECORDED) for run in runs})
+    episodes = sorted({str(run["config"]["eval"]["episodes"]) for run in runs})
+    return f"{', '.join(maps)}, {' or '.join(counts)} seeds, {' or '.join(episodes)} episodes"
+
+
+def run_row(run: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return one row of the summary of training."""
+    last = run["evaluations"][-1]["greedy/won"]
+    absolute = run["absolute"][0]["greedy/won"] if run["absolute"] else []
+    return (
+        code(run["run"]),
+        run["env_steps_to_bar"] or "not reached",
+        fixed(run["final_median"]),
+        f"{fixed(min(last))} to {fixed(max(last))}",
+        fixed(run["best_median"]),
+        ", ".join(map(fixed, absolute)) or NOT_RECORDED,
+        fixed(run["wall_seconds"] / 60, 1),
+    )
+
+
+def fixed(value: float, digits: int = 3) -> str:
+    """Return a number with that many decimals."""
+    return f"{value:.{digits}f}"
+
+
+def evaluations(run: Mapping[str, Any]) -> str:
+    """Return command and win rates of a run, which open on a click."""
+    header = ("environment steps", "greedy", "worst to best", "sampled")
+    rows = table(header, map(evaluation_row, run["evaluations"]))
+    text = f"Command: {quoted(run.get('train_command'))}. Medians of the seeds:"
+    return details(f"Evaluations of {run['run']} on {run['map']}", join(text, rows))
+
+
+def evaluation_row(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return one row of win rates."""
+    greedy, sampled = row["greedy/won"], row["sampled/won"]
+    median = fixed(statistics.median(greedy))
+    spread = f"{fixed(min(greedy))} to {fixed(max(greedy))}"
+    return max(row["env_steps"]), median, spread, fixed(statistics.median(sampled))
+
+
+def ablation(records: Sequence[Record]) -> str:
+    """Return win rates and parameters of each run on each map."""
+    data = records[0].data
+    steps, runs = number(data["arguments"]["steps"]), data["records"]
+    header = (
+        "map",
+        "run",
+        "last",
+        "worst to best",
+        "agent",
+        "mixer",
+        "parameters",
+        "minutes",
+    )
+    return join(
+        f"## Greedy win rate after {steps} environment steps",
+        f"Median of {seeds(data) or NOT_RECORDED} seeds.",
+        table(header, map(ablation_row, runs)),
+        *map(evaluations, runs),
+    )
+
+
+def ablation_row(run: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return one row of the ablation."""
+    _, _, last, spread, _, _, minutes = run_row(run)
+    sizes = [run["parameters"].get(name) for name in ("agent", "mixer", "total")]
+    return code(run["map"]), code(run["run"]), last, spread, *sizes, minutes

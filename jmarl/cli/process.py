@@ -1,0 +1,77 @@
+"""The process of a command: exit codes, CPU devices and the compilation cache."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from jmarl.config import ArchConfig, ConfigError
+from jmarl.runs.exit_codes import ExitCode
+
+
+MAX_CPU_DEVICES = 4
+"""More devices are not faster: a minibatch has few environments for each of them."""
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """Run a command and return its exit code.
+
+    A ``ConfigError`` is printed on one line. Ctrl-C and a closed pipe print nothing.
+    """
+    try:
+        code = command()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Otherwise Python reports the error again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.BROKEN_PIPE
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.USER_ERROR
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+def use_cores() -> None:
+    """Split a CPU into 1, 2 or ``MAX_CPU_DEVICES`` devices, at most one per core.
+
+    Environments are divided among devices. A core works better on its own environments
+    than on its share of every small matrix product. The environment variable
+    ``JAX_NUM_CPU_DEVICES`` takes precedence. There is no effect once JAX has started.
+    """
+    import jax
+
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in flags:
+        return
+    devices = max(n for n in (1, 2, MAX_CPU_DEVICES) if n <= max(1, cores()))
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", devices)
+
+
+def cores() -> int:
+    """Return the number of cores available: by CPU affinity and the control group's quota."""
+    if hasattr(os, "sched_getaffinity"):
+        available = len(os.sched_getaffinity(0))
+    else:
+        available = os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(available, int(quota) // int(period))
+    return available
+
+
+def use_compile_cache(arch: ArchConfig) -> None:
+    """Keep compiled programs in ``arch.compile_cache``.
+
+    The environment variable ``JAX_COMPILATION_CACHE_DIR`` takes precedence.
+    """
+    import jax
+
+    if arch.compile_cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = Path(arch.compile_cache).expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(folder))

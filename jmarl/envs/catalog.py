@@ -1,0 +1,86 @@
+"""Names and descriptions of probes and of third-party environments, without importing JAX."""
+
+from __future__ import annotations
+
+import re
+
+
+PROBES = {
+    "probe_constant": "one step with reward 1",
+    "probe_observation": "one step; the reward is the sign that each agent observes",
+    "probe_bandit": "one step; the last action has reward 1",
+    "probe_matrix": "non-monotonic matrix game for two agents, one step",
+    "probe_xor": "two agents must act differently, one step",
+    "probe_target": "continuous actions; hit the observed target, one step",
+    "probe_two_phase": "reward 1 at each of two steps, then termination",
+    "probe_two_phase_truncated": "reward 1 at each of two steps, then a time limit",
+    "probe_delayed": "the first action decides the reward of the last step",
+    "probe_cue": "memory: report at the last step the sign observed at the first",
+    "probe_death": "probe_cue with agents that are dead in between",
+}
+
+JAXMARL = {
+    "mpe_spread": ("MPE_simple_spread_v3", "three agents cover three landmarks"),
+    "mpe_spread_continuous": (
+        "MPE_simple_spread_v3",
+        "mpe_spread with continuous actions",
+    ),
+    "mpe_reference": (
+        "MPE_simple_reference_v3",
+        "each of two agents communicates the other's target landmark",
+    ),
+    "mpe_speaker_listener": (
+        "MPE_simple_speaker_listener_v4",
+        "one agent communicates the target landmark, the other moves",
+    ),
+}
+"""Short name -> (JaxMARL's id, description)."""
+
+JAXMARL_PREFIX = "jaxmarl_"
+
+LBF = r"lbf_(?:(\d+)s-)?(\d+)x(\d+)-(\d+)p-(\d+)f(-coop)?"
+RWARE = r"rware_(tiny|small|medium|large)-(\d+)ag(-(easy|hard))?"
+JUMANJI = {
+    "rware_tiny-2ag": "two robots bring shelves to a goal, one row of shelf clusters",
+    "rware_tiny-4ag": "four robots bring shelves to a goal, one row of shelf clusters",
+    "rware_small-4ag": "four robots bring shelves to a goal, two rows of shelf clusters",
+    "lbf_8x8-2p-2f-coop": "two players lift food together, 8 x 8 grid",
+    "lbf_2s-8x8-2p-2f-coop": "lbf_8x8-2p-2f-coop with a sight of two cells",
+    "lbf_10x10-3p-3f": "three players, three food items, 10 x 10 grid",
+    "lbf_2s-10x10-3p-3f": "lbf_10x10-3p-3f with a sight of two cells",
+    "lbf_15x15-3p-5f": "three players, five food items, 15 x 15 grid",
+    "lbf_15x15-4p-3f": "four players, three food items, 15 x 15 grid",
+    "lbf_15x15-4p-5f": "four players, five food items, 15 x 15 grid",
+}
+"""The tasks of the MAM paper that Jumanji has: name -> description."""
+
+
+def probe_names() -> list[tuple[str, str]]:
+    """Return the name and description of every probe."""
+    return list(PROBES.items())
+
+
+def matches_probe(name: str) -> bool:
+    """Return True if ``name`` is a probe."""
+    return name in PROBES
+
+
+def jaxmarl_names() -> list[tuple[str, str]]:
+    """Return the name and description of JaxMARL environments with a short name."""
+    return [(name, description) for name, (_, description) in JAXMARL.items()]
+
+
+def matches_jaxmarl(name: str) -> bool:
+    """Return True if ``name`` is a short name, or ``jaxmarl_`` followed by an id."""
+    is_id = name.startswith(JAXMARL_PREFIX) and len(name) > len(JAXMARL_PREFIX)
+    return name in JAXMARL or is_id
+
+
+def jumanji_names() -> list[tuple[str, str]]:
+    """Return the name and description of the listed foraging and warehouse tasks."""
+    return list(JUMANJI.items())
+
+
+def matches_jumanji(name: str) -> bool:
+    """Return True if ``name`` is a foraging or warehouse task of any size."""
+    return re.fullmatch(LBF, name) is not None or re.fullmatch(RWARE, name) is not None
