@@ -1,23 +1,33 @@
-"""Time and memory of an agent network against the number of entities that an agent sees.
+"""Time and memory of an agent network against the number of entities that an agent observes.
 
-    python -m benchmarks.entities [agents=saqa,hpn,updet] [entities=5,10,20,50,100,200] [n_agents=8] [envs=32] [rows=4]
-                                  [repeats=10] [updates=4] [out=results/entities.json]
+    python -m benchmarks.entities [agents=saqa,hpn,updet] [entities=5,10,20,50,100,200]
+        [n_agents=8] [envs=32] [rows=4] [repeats=10] [updates=4] [out=results/entities.json]
 
-Networks at their default widths and depths (one layer of SAQA, two blocks of UPDeT), in a world with the widths of
-SMAX: half of the entities are allies, half are enemies that can be attacked. The number of agents stays ``n_agents``,
-whatever they see: what grows is the cost of an agent.
+Options:
 
-An evaluation step is what acting asks of the network, one row of ``envs`` environments, and so of ``envs x n_agents``
-observers. An update is what learning asks of it: value and gradient of half the mean square of all Q-values over
-``rows`` rows. No mixer, no choice of actions, no optimizer: these do not depend on the entities. Before an update is
-timed it is run once, and the program ends with exit status 1 unless every parameter has a gradient. A call is waited
-for before the clock stops; times are of the process's CPU time on a CPU, and memory is the temporary memory that XLA
-plans.
+* ``agents``: networks, at their default widths and depths (one layer of SAQA, two blocks of UPDeT).
+* ``entities``: numbers of entities. Half of them are allies, half are enemies that can be attacked.
+* ``n_agents``: number of agents, the same at all sizes. Only the cost of an agent grows.
+* ``envs``, ``rows``: environments, and time steps of an update.
+* ``repeats``, ``updates``: samples per time of evaluation steps, and of updates.
+* ``out``: JSON file of the record; none by default. The picture has the same name with ``.png``.
 
-Exponents are fitted from 50 entities on. A part of every cost does not grow (the memory, the own features), so an
-exponent looks the better the smaller the numbers. The second exponent is therefore of what an agent adds to its cost
-at 50 entities, against the entities added. UPDeT over SAQA at the most entities is taken in turn. With ``out`` a
-picture is drawn beside it, as ``.png``.
+Method: the environment has the widths of SMAX. An evaluation step is the network's part of acting:
+one row of ``envs`` environments, or ``envs x n_agents`` observing agents. An update is the
+network's part of learning: value and gradient of half the mean square of all Q-values over ``rows``
+rows. Mixer, choice of actions and optimizer are left out, because they do not depend on the
+entities. One update runs before it is timed, to check that every parameter has a gradient. The
+clock stops when the results are ready. Times are CPU time of the process on a CPU, and memory is
+the temporary memory that XLA plans.
+
+Exponents are fitted from 32 entities on, at the default sizes from 50 on. A part of every cost does
+not grow (memory, own features), so at small numbers an exponent is too low. A second exponent is
+therefore fitted to the cost added to that at 50 entities, against the number of entities added.
+
+Output: a line per size, then tables of costs and exponents, the numbers of parameters, and the
+ratio of UPDeT over SAQA at the largest size, interleaved.
+
+Exit codes: 0 at the end, 1 if a parameter has no gradient, 2 if an argument is unknown or invalid.
 """
 
 from __future__ import annotations
@@ -32,13 +42,13 @@ import jax.numpy as jnp
 
 from benchmarks.support.common import (
     PairTiming,
-    arguments,
-    count,
+    all_changed,
+    count_parameters,
     markdown_table,
-    moved,
+    parse_arguments,
     ratio_text,
     require,
-    timed_pair,
+    time_pair,
     write_json,
 )
 from benchmarks.support.growth import (
@@ -47,15 +57,15 @@ from benchmarks.support.growth import (
     Costs,
     Program,
     Study,
-    brief,
     by_quantity,
+    compile_program,
     exponents,
     growth_table,
-    picture,
-    program,
-    record,
+    plot,
+    progress_line,
+    study_record,
 )
-from benchmarks.support.policies import offset, random_obs
+from benchmarks.support.policies import random_obs, random_offset
 from jmarl import load_config
 from jmarl.cli.process import exit_code
 from jmarl.config import check
@@ -74,19 +84,22 @@ DEFAULTS: dict[str, Any] = {
     "out": "",
 }
 AGENTS = ("saqa", "hpn", "updet")
-OWN_WIDTH, ROW_WIDTH, N_OWN_ACTIONS = 10, 12, 5
-"""Of SMAX."""
+
+# Widths of SMAX.
+OWN_WIDTH = 10
+ROW_WIDTH = 12
+N_OWN_ACTIONS = 5
 
 
 class Job(NamedTuple):
-    """What is measured of one network at one size."""
+    """Programs of one network at one size."""
 
     step: Program
     update: Program
 
 
 def entity_spec(entities: int, n_agents: int) -> Spec:
-    """A world of agents that each see so many entities, the enemies among them being targets."""
+    """Return the spec of an environment with so many entities; enemies are targets."""
     allies = entities // 2
     sizes = {"allies": allies, "enemies": entities - allies}
     groups = tuple(
@@ -96,142 +109,157 @@ def entity_spec(entities: int, n_agents: int) -> Spec:
     return Spec(n_agents, len(target), OWN_WIDTH, groups, 1, 1, target)
 
 
-def job(config: AgentConfig, spec: Spec, envs: int, rows: int) -> Job:
-    """The two programs of a network, compiled, with random parameters: it costs the same whatever they are."""
+def compile_job(config: AgentConfig, spec: Spec, envs: int, rows: int) -> Job:
+    """Compile the programs of a network.
+
+    Parameters are random, because the cost does not depend on their values.
+    """
     net = make_agent(spec, config)
-    carry, obs = (
-        net.initial(envs),
-        jax.tree.map(jnp.asarray, random_obs(spec, rows, envs)),
-    )
-    row, first = jax.tree.map(lambda x: x[:1], obs), jnp.zeros((rows, envs), bool)
-    params = jax.tree.map(
-        jnp.asarray,
-        offset(jax.eval_shape(net.init, jax.random.key(0), carry, row, first[:1])),
-    )
+    carry = net.initial(envs)
+    obs = jax.tree.map(jnp.asarray, random_obs(spec, rows, envs))
+    first = jnp.zeros((rows, envs), bool)
+    row_obs = jax.tree.map(lambda x: x[:1], obs)
+    row_first = first[:1]
+    key = jax.random.key(0)
+    shapes = jax.eval_shape(net.init, key, carry, row_obs, row_first)
+    params = jax.tree.map(jnp.asarray, random_offset(shapes))
 
     def act(params: Params, carry: Carry, obs: EntityObs, first: jax.Array) -> Any:
         return net.apply(params, carry, obs, first)
 
     def learn(params: Params, carry: Carry, obs: EntityObs, first: jax.Array) -> Any:
-        return jax.value_and_grad(
-            lambda p: 0.5 * (act(p, carry, obs, first)[1] ** 2).mean()
-        )(params)
+        def loss(params: Params) -> jax.Array:
+            _, q = act(params, carry, obs, first)
+            return 0.5 * (q**2).mean()
+
+        return jax.value_and_grad(loss)(params)
 
     return Job(
-        program(act, params, carry, row, first[:1]),
-        program(learn, params, carry, obs, first),
+        step=compile_program(act, params, carry, row_obs, row_first),
+        update=compile_program(learn, params, carry, obs, first),
     )
 
 
 def require_gradient(name: str, job: Job) -> None:
-    """Run an update; end the program unless every parameter has a gradient, and each gradient is finite."""
-    params, (_, gradients) = job.update.args[0], job.update()
+    """Run an update; exit unless every parameter has a finite gradient that is not zero."""
+    params = job.update.args[0]
+    _, gradients = job.update()
     zeros = jax.tree.map(jnp.zeros_like, params)
     require(
-        moved(zeros, gradients),
-        f"{name} has a parameter without gradient: the figures would mean nothing",
+        all_changed(zeros, gradients),
+        f"{name}: a parameter has no gradient, so the costs would mean nothing",
     )
 
 
-def measure(
-    spec: Spec, args: dict[str, Any]
-) -> tuple[dict[str, Job], dict[str, dict[str, float]]]:
-    """The programs at one size, compiled side by side, and ``{network: {quantity: number}}``."""
+def compile_jobs(spec: Spec, args: dict[str, Any]) -> dict[str, Job]:
+    """Compile the programs of all networks at one size, side by side."""
     configs = {
         name: load_config("qmix", [f"network={name}"]).network
         for name in args["agents"]
     }
     with ThreadPoolExecutor() as pool:
-        ready = {
-            name: pool.submit(job, c, spec, args["envs"], args["rows"])
-            for name, c in configs.items()
+        futures = {
+            name: pool.submit(compile_job, config, spec, args["envs"], args["rows"])
+            for name, config in configs.items()
         }
-        jobs = {name: future.result() for name, future in ready.items()}
+        return {name: future.result() for name, future in futures.items()}
+
+
+def measure(
+    jobs: dict[str, Job], spec: Spec, args: dict[str, Any]
+) -> dict[str, dict[str, float]]:
+    """Check and measure all networks at one size; return ``{network: {quantity: value}}``."""
     costs = {}
-    for name, ours in jobs.items():
-        require_gradient(f"{name} with {spec.n_slots} entities", ours)
-        costs[name] = ours.step.cost("step", args["repeats"]) | ours.update.cost(
-            "update", args["updates"]
-        )
-    return jobs, costs
+    for name, job in jobs.items():
+        require_gradient(f"{name} with {spec.n_slots} entities", job)
+        step = job.step.cost("step", args["repeats"])
+        update = job.update.cost("update", args["updates"])
+        costs[name] = step | update
+    return costs
 
 
 def ratios(jobs: dict[str, Job], args: dict[str, Any]) -> dict[str, PairTiming]:
-    """UPDeT's time over SAQA's, in turn, where both are asked for."""
+    """Time UPDeT and SAQA interleaved, if both are measured."""
     if not {"saqa", "updet"} <= set(jobs):
         return {}
-    slow, fast, repeats = (
-        jobs["updet"],
-        jobs["saqa"],
-        {"step": args["repeats"], "update": args["updates"]},
-    )
+    updet, saqa = jobs["updet"], jobs["saqa"]
     return {
-        kind: timed_pair(getattr(slow, kind), getattr(fast, kind), n, attempts=3)
-        for kind, n in repeats.items()
+        "step": time_pair(updet.step, saqa.step, args["repeats"], attempts=3),
+        "update": time_pair(updet.update, saqa.update, args["updates"], attempts=3),
     }
 
 
-def added(rows: Costs) -> Costs:
-    """What each adds to its cost at the fewest that exponents are fitted from, against what is added to the number."""
-    least = min((n for n in rows if n >= FIT_FROM), default=min(rows))
-    above = {
-        n: {name: x - rows[least][name] for name, x in row.items()}
+def added_costs(rows: Costs) -> Costs:
+    """Subtract the smallest fitted number, and its costs, from all larger ones.
+
+    Costs that are not larger are left out.
+    """
+    smallest = min((n for n in rows if n >= FIT_FROM), default=min(rows))
+    base = rows[smallest]
+    return {
+        n - smallest: {
+            name: x - base[name] for name, x in row.items() if x > base[name]
+        }
         for n, row in rows.items()
-        if n > least
-    }
-    return {
-        n - least: {name: x for name, x in row.items() if x > 0}
-        for n, row in above.items()
+        if n > smallest
     }
 
 
-def report(found: Study, names: tuple[str, ...]) -> str:
-    """A table for each quantity, and the exponents without the part that does not grow."""
-    tables = [
-        f"{QUANTITIES[q]}\n\n{growth_table(rows, names, 'entities')}"
-        for q, rows in found.items()
-    ]
-    fits = {QUANTITIES[q]: exponents(added(rows)) for q, rows in found.items()}
-    body = [
-        [title, *(fit.get(name, "-") for name in names)] for title, fit in fits.items()
-    ]
-    return "\n\n".join(
-        [*tables, markdown_table(["exponent of what entities add", *names], body)]
-    )
+def report(study: Study, names: tuple[str, ...]) -> str:
+    """Return a table per quantity, and one of the exponents of the added costs."""
+    tables = []
+    fits = []
+    for quantity, rows in study.items():
+        title = QUANTITIES[quantity]
+        tables.append(f"{title}\n\n{growth_table(rows, names, 'entities')}")
+        fit = exponents(added_costs(rows))
+        fits.append([title, *(fit.get(name, "-") for name in names)])
+    header = ["exponent of what entities add", *names]
+    return "\n\n".join([*tables, markdown_table(header, fits)])
 
 
 def main() -> int:
-    """Measure, print, and write and draw where ``out`` says."""
-    args = arguments(DEFAULTS)
+    args = parse_arguments(DEFAULTS)
     for name in args["agents"]:
         check(name in AGENTS, "agents", name, f"must be one of {', '.join(AGENTS)}")
-    costs, jobs = {}, {}
+    costs = {}
+    jobs = {}
     for n in sorted(args["entities"]):
-        jobs, costs[n] = measure(entity_spec(n, args["n_agents"]), args)
-        print(
-            f"{n} entities: "
-            + "; ".join(f"{name} {brief(cost)}" for name, cost in costs[n].items()),
-            flush=True,
-        )
-    found, pairs, most = by_quantity(costs), ratios(jobs, args), max(args["entities"])
-    sizes = {name: count(ours.step.args[0]) for name, ours in jobs.items()}
-    print(f"\n{report(found, args['agents'])}\n\nparameters: {sizes}")
+        spec = entity_spec(n, args["n_agents"])
+        jobs = compile_jobs(spec, args)
+        costs[n] = measure(jobs, spec, args)
+        print(f"{n} entities: {progress_line(costs[n])}", flush=True)
+    study = by_quantity(costs)
+    pairs = ratios(jobs, args)  # of the largest size
+    sizes = {name: count_parameters(job.step.args[0]) for name, job in jobs.items()}
+    print(f"\n{report(study, args['agents'])}\n\nparameters: {sizes}")
+    most = max(args["entities"])
     for kind, pair in pairs.items():
-        print(
-            f"UPDeT over SAQA at {most} entities, {kind}, in turn: {ratio_text(pair)}"
-        )
+        ratio = ratio_text(pair)
+        print(f"UPDeT over SAQA at {most} entities, {kind}, interleaved: {ratio}")
     if args["out"]:
-        grown = {quantity: exponents(added(rows)) for quantity, rows in found.items()}
-        taken = {kind: pair._asdict() for kind, pair in pairs.items()}
-        kept = {
-            **record(found),
-            "exponents_added": grown,
-            "updet_over_saqa": taken,
-            "parameters": sizes,
-        }
-        write_json(args["out"], {"arguments": args, **kept})
-        picture({"entities": found}, Path(args["out"]).with_suffix(".png"), "entities")
+        write_record(args, study, pairs, sizes)
+        path = Path(args["out"]).with_suffix(".png")
+        plot({"entities": study}, path, "entities")
     return 0
+
+
+def write_record(
+    args: dict[str, Any],
+    study: Study,
+    pairs: dict[str, PairTiming],
+    sizes: dict[str, int],
+) -> None:
+    """Write the record to ``out``."""
+    added = {quantity: exponents(added_costs(rows)) for quantity, rows in study.items()}
+    record = {
+        "arguments": args,
+        **study_record(study),
+        "exponents_added": added,
+        "updet_over_saqa": {kind: pair._asdict() for kind, pair in pairs.items()},
+        "parameters": sizes,
+    }
+    write_json(args["out"], record)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def agent_parameters(spec: Spec, config: RunConfig) -> int:
 
 def mixer_parameters(spec: Spec, config: RunConfig) -> int:
     """Return the number of parameters of the configured mixer."""
-    mixer = make_mixer(spec, config.system.mixer)
+    mixer = make_mixer(spec, config.system.mixer_config)
     obs = empty_obs(spec, 1, 1)
     q = jnp.zeros(obs.avail.shape)
     action = jnp.zeros(obs.alive.shape, jnp.int32)
@@ -197,7 +197,8 @@ def _byte_cells(total: int, per_step: float) -> list[str]:
 def main() -> int:
     args = parse_arguments(DEFAULTS)
     sizes = args["sizes"]
-    check(min(sizes) >= 1, "sizes", sizes, "a team must have at least one unit")
+    positive = all(n >= 1 for n in sizes)
+    check(positive, "sizes", sizes, "a team must have at least one unit")
     specs = {n: make(f"smax_{n}v{n}").spec for n in sizes}
     counts = parameters(specs)
     records = replays(specs, args["rows"], args["envs"])

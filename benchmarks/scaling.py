@@ -1,21 +1,35 @@
-"""Time and memory of acting and of learning against the number of agents, at fixed widths and on SMAX.
+"""Time and memory of acting and learning against the number of agents.
 
     python -m benchmarks.scaling [worlds=fixed,smax] [agents=3,10,32,64,100,256,512,1024]
-                                 [smax_agents=3,10,32,100,256] [systems=MAPPO,MAT,MAM,rec-MAM,Sable] [envs=8]
-                                 [rows=2] [recompute=100] [repeats=10] [updates=3] [out=results/scaling.json]
+        [smax_agents=3,10,32,100,256] [systems=MAPPO,MAT,MAM,rec-MAM,Sable] [envs=8] [rows=2]
+        [recompute=100] [repeats=10] [updates=3] [out=results/scaling.json]
 
-An evaluation step is one joint action of ``System.act`` for ``envs`` environments, sampled, with the memory that it
-leaves; the values that training alone reads are not computed. An update is one whole ``System.update``, a gradient step
-on ``rows`` rows of ``envs`` environments. ``fixed`` is a world whose observations and actions have one width; ``smax``
-is ``smax_NvN``, where both grow with the team, so that the bytes of an observation of all agents grow with its square.
-Observations are random: a program costs the same whatever it reads. ``MAT recompute`` runs the whole decoder again for
-every agent, as the published code does, for at most ``recompute`` agents, and has no update of its own.
+Options:
 
-Every program is compiled once, with training's compiler options but on its own; its memory is the temporary memory that
-XLA plans, arguments and results apart. Times are of the process's CPU time on a CPU. Before an update is timed it is
-run once, and the program ends with exit status 1 unless every parameter has moved, the loss is finite, and learning
-gives the actions the probabilities that acting gave them.
-With ``out`` the figures are drawn beside it, as ``.png``.
+* ``worlds``: kinds of environments. In ``fixed`` observations and actions have constant widths. In
+  ``smax`` (``smax_<n>v<n>``) both widths grow with the team, so the bytes of the observations of
+  all agents grow with its square.
+* ``agents``, ``smax_agents``: numbers of agents in ``fixed`` and in ``smax``.
+* ``systems``: policies. With MAT, ``MAT recompute`` is measured as well.
+* ``envs``, ``rows``: environments, and time steps of an update.
+* ``recompute``: largest number of agents for ``MAT recompute``.
+* ``repeats``, ``updates``: samples per time of evaluation steps, and of updates.
+* ``out``: JSON file of the record; none by default. The picture has the same name with ``.png``.
+
+Method: an evaluation step is one sampled joint action of ``System.act`` for ``envs`` environments,
+including the memory after it. Values for training are not computed. An update is one whole
+``System.update``: a gradient step on ``rows`` rows of ``envs`` environments. ``MAT recompute`` runs
+the whole decoder again for every agent, as the published code does, and has no update of its own.
+Observations are random, because the cost does not depend on their values.
+
+Every program is compiled once, separately, with the compiler options of training. Its memory is the
+temporary memory that XLA plans, without arguments and results. Times are CPU time of the process on
+a CPU. One update runs before it is timed, to check that every parameter changes, that the loss is
+finite, and that learning gives the actions the same probabilities as acting.
+
+Output: a line per size, then a table per quantity with fitted exponents.
+
+Exit codes: 0 at the end, 1 if a system did not learn, 2 if an argument is unknown or invalid.
 """
 
 from __future__ import annotations
@@ -31,30 +45,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.support.common import arguments, moved, require, write_json
+from benchmarks.support.common import (
+    all_changed,
+    parse_arguments,
+    require,
+    write_json,
+)
 from benchmarks.support.growth import (
     QUANTITIES,
     Program,
     Study,
-    brief,
     by_quantity,
+    compile_program,
     growth_table,
-    picture,
-    program,
-    record,
+    names_of,
+    plot,
+    progress_line,
+    study_record,
 )
 from benchmarks.support.policies import (
     RECOMPUTE,
     SYSTEMS,
     away_from_init,
-    configuration,
     fixed_spec,
-    make_world,
-    offset,
-    policy_of,
+    load_policy_config,
+    make_policy,
+    make_system,
+    random_inputs,
     random_obs,
+    random_offset,
     recompute_act,
-    system_of,
 )
 from jmarl.cli.process import exit_code
 from jmarl.config import RunConfig, check
@@ -77,134 +97,158 @@ DEFAULTS: dict[str, Any] = {
     "updates": 3,
     "out": "",
 }
-WORLDS: dict[str, tuple[str, Callable[[int], Spec]]] = {
-    "fixed": ("agents", fixed_spec),
-    "smax": ("smax_agents", lambda n: make(f"smax_{n}v{n}").spec),
+
+
+def smax_spec(n_agents: int) -> Spec:
+    """Return the spec of SMAX with equal teams."""
+    return make(f"smax_{n_agents}v{n_agents}").spec
+
+
+class Family(NamedTuple):
+    """A kind of environments with any number of agents."""
+
+    sizes: str
+    """Argument with the numbers of agents."""
+    make_spec: Callable[[int], Spec]
+
+
+FAMILIES = {
+    "fixed": Family("agents", fixed_spec),
+    "smax": Family("smax_agents", smax_spec),
 }
-"""The argument that holds the sizes, and the shape of the world at a size."""
-RATIO_WITHIN = 1e-3
-"""Of 1, for the probability ratios of the first gradient step: what rounding may do."""
+"""Family by its name in the argument ``worlds``."""
+RATIO_TOLERANCE = 1e-3
+"""Largest distance from 1 of a probability ratio in the first gradient step: rounding."""
 
 QUICK = "unsafe_rbg"
-"""The generator of what is not measured: it compiles in no time."""
+"""Random generator of programs that are not measured. It compiles fastest."""
 
 
 class Job(NamedTuple):
-    """What is measured of one policy at one size."""
+    """Programs of one policy at one size."""
 
     step: Program
     update: Program | None = None
 
 
-def noise(spec: Spec, envs: int, rows: int) -> TimeStep:
-    """Time steps ``[rows + 1, envs]`` that show and reward noise; the first begins an episode, and none ends one."""
-    steps = (rows + 1, envs)
-    obs = jax.tree.map(jnp.asarray, random_obs(spec, *steps))
-    reward = jnp.asarray(
-        np.random.default_rng(2).standard_normal((*steps, spec.n_agents), np.float32)
-    )
-    no = jnp.zeros(steps, bool)
+def random_timesteps(spec: Spec, envs: int, rows: int) -> TimeStep:
+    """Draw time steps ``[rows + 1, envs]`` with random observations and rewards.
+
+    The first one begins an episode, and none ends one.
+    """
+    shape = (rows + 1, envs)
+    rng = np.random.default_rng(2)
+    reward = rng.standard_normal((*shape, spec.n_agents), np.float32)
+    never = jnp.zeros(shape, bool)
     return TimeStep(
-        obs=obs,
-        reward=reward,
-        terminated=no,
-        truncated=no,
-        first=no.at[0].set(True),
+        obs=jax.tree.map(jnp.asarray, random_obs(spec, *shape)),
+        reward=jnp.asarray(reward),
+        terminated=never,
+        truncated=never,
+        first=never.at[0].set(True),
         info={},
     )
 
 
-def replay(spec: Spec, shown: TimeStep) -> Env:
-    """A world that shows these time steps, one after the other, whatever is done in it."""
+def replay_env(spec: Spec, timesteps: TimeStep) -> Env:
+    """Return an environment that returns given time steps in turn, for any actions."""
 
-    def at(i: Any) -> TimeStep:
-        return jax.tree.map(lambda x: x[i], shown)
+    def timestep(i: Any) -> TimeStep:
+        return jax.tree.map(lambda x: x[i], timesteps)
+
+    def reset(key: Key, batch: int) -> tuple[Any, TimeStep]:
+        return jnp.int32(0), timestep(0)
 
     def step(key: Key, state: Any, action: jax.Array) -> tuple[Any, TimeStep]:
-        return state + 1, at(state + 1)
+        return state + 1, timestep(state + 1)
 
-    return Env(
-        "replay",
-        spec._replace(outcomes=(), obs_codec=None),
-        lambda key, batch: (jnp.int32(0), at(0)),
-        step,
-    )
+    plain_spec = spec._replace(outcomes=(), obs_codec=None)
+    return Env("replay", plain_spec, reset, step)
 
 
-def experience(
-    spec: Spec, system: System, key: Key, away: Params, shown: TimeStep
+def collect(
+    spec: Spec, system: System, key: Key, offset: Params, timesteps: TimeStep
 ) -> tuple[Learner, Rollout]:
-    """A learner that stands ``away`` from its initialization, and a rollout in which its policy acted."""
-    env, (rows, envs) = replay(spec, shown), shown.first.shape
+    """Return a learner, offset from its initial parameters, and a rollout of its policy."""
+    env = replay_env(spec, timesteps)
+    rows, envs = timesteps.first.shape
     runner = init_runner(env, system, envs, key)
-    learner = runner.learner.replace(
-        params=jax.tree.map(jnp.add, runner.learner.params, away)
-    )
-    return learner, rollout(
-        env, system, runner.replace(learner=learner), rows - 1, key
-    )[1]
+    params = jax.tree.map(jnp.add, runner.learner.params, offset)
+    learner = runner.learner.replace(params=params)
+    runner = runner.replace(learner=learner)
+    _, experience, _ = rollout(env, system, runner, rows - 1, key)
+    return learner, experience
 
 
-def job(name: str, config: RunConfig, spec: Spec, args: dict[str, Any]) -> Job:
-    """The programs of a system, compiled."""
-    system, key = system_of(name, spec, config), jax.random.key(2)
-    away = offset(jax.eval_shape(system.init, key).params)
-    begin = functools.partial(experience, spec, system)
-    shown = noise(spec, args["envs"], args["rows"])
-    learner, seen = program(
-        begin, jax.random.key(0, impl=QUICK), away, shown, effort=0
-    )()
+def compile_job(name: str, config: RunConfig, spec: Spec, args: dict[str, Any]) -> Job:
+    """Compile the programs of a system."""
+    system = make_system(name, spec, config)
+    key = jax.random.key(2)
+    offset = random_offset(jax.eval_shape(system.init, key).params)
+    timesteps = random_timesteps(spec, args["envs"], args["rows"])
+    collect_in = functools.partial(collect, spec, system)
+    quick_key = jax.random.key(0, impl=QUICK)
+    prepare = compile_program(collect_in, quick_key, offset, timesteps, effort=0)
+    learner, experience = prepare()
 
     def act(params: Any, carry: Any, timestep: TimeStep, key: Key) -> Any:
         return system.act(params, carry, timestep, key, jnp.ones(()))[:2]
 
-    step = program(act, learner.params, seen.last_carry, seen.last, key)
-    return Job(step, program(system.update, learner, seen, key))
+    carry, last = experience.last_carry, experience.last
+    step = compile_program(act, learner.params, carry, last, key)
+    update = compile_program(system.update, learner, experience, key)
+    return Job(step, update)
 
 
-def recompute_job(config: RunConfig, spec: Spec, args: dict[str, Any]) -> Job:
-    """MAT's policy without its cache."""
-    policy, codec = policy_of("MAT", spec, config), action_codec(spec)
-    params = away_from_init(
-        program(policy.init, jax.random.key(3, impl=QUICK), effort=0)()
-    )
-    return Job(
-        program(
-            recompute_act(policy, codec), params, make_world(spec, codec, args["envs"])
-        )
-    )
+def compile_recompute_job(config: RunConfig, spec: Spec, args: dict[str, Any]) -> Job:
+    """Compile MAT's policy without its cache."""
+    policy = make_policy("MAT", spec, config)
+    codec = action_codec(spec)
+    init = compile_program(policy.init, jax.random.key(3, impl=QUICK), effort=0)
+    params = away_from_init(init())
+    inputs = random_inputs(spec, codec, args["envs"])
+    return Job(compile_program(recompute_act(policy, codec), params, inputs))
 
 
 def require_learning(name: str, update: Program) -> None:
-    """Run an update; end the program unless it learnt from what its own policy did."""
-    before, (after, metrics) = update.args[0], update()
-    line = f"{name} did not learn: the figures would mean nothing"
-    require(moved(before.params, after.params), f"a parameter did not move, {line}")
-    require(bool(jnp.isfinite(metrics["loss"])), f"loss {metrics['loss']}, {line}")
+    """Run an update; exit unless it learned from the actions of its own policy."""
+    before = update.args[0]
+    after, metrics = update()
+    changed = all_changed(before.params, after.params)
+    loss = float(metrics["loss"])
+    ratio_error = float(metrics["ratio_error"])
+    line = f"{name} did not learn, so its costs would mean nothing"
+    require(changed, f"{line}: a parameter did not change")
+    require(bool(np.isfinite(loss)), f"{line}: loss {loss} must be finite")
     require(
-        float(metrics["ratio_error"]) <= RATIO_WITHIN,
-        f"ratio error {metrics['ratio_error']}, {line}",
+        ratio_error <= RATIO_TOLERANCE,
+        f"{line}: ratio error {ratio_error} must be at most {RATIO_TOLERANCE}",
     )
 
 
-def jobs(spec: Spec, args: dict[str, Any]) -> dict[str, Job]:
-    """Every policy's programs at one size, compiled side by side: XLA lets Python's lock go."""
-    overrides = f"num_envs={args['envs']}", "system.epochs=1", "system.minibatches=1"
-    configs = {name: configuration(name, *overrides) for name in args["systems"]}
+def compile_jobs(spec: Spec, args: dict[str, Any]) -> dict[str, Job]:
+    """Compile the programs of all policies at one size, side by side.
+
+    XLA releases Python's global lock.
+    """
+    overrides = (f"num_envs={args['envs']}", "system.epochs=1", "system.minibatches=1")
+    configs = {name: load_policy_config(name, *overrides) for name in args["systems"]}
     with ThreadPoolExecutor() as pool:
-        ready = {
-            name: pool.submit(job, name, config, spec, args)
+        futures = {
+            name: pool.submit(compile_job, name, config, spec, args)
             for name, config in configs.items()
         }
         if "MAT" in configs and spec.n_agents <= args["recompute"]:
-            ready[RECOMPUTE] = pool.submit(recompute_job, configs["MAT"], spec, args)
-        return {name: future.result() for name, future in ready.items()}
+            futures[RECOMPUTE] = pool.submit(
+                compile_recompute_job, configs["MAT"], spec, args
+            )
+        return {name: future.result() for name, future in futures.items()}
 
 
 def measure(spec: Spec, args: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """What each policy costs at one size: ``{policy: {quantity: number}}``."""
+    """Check and measure all policies at one size; return ``{policy: {quantity: value}}``."""
     costs = {}
-    for name, (step, update) in jobs(spec, args).items():
+    for name, (step, update) in compile_jobs(spec, args).items():
         costs[name] = step.cost("step", args["repeats"])
         if update is not None:
             require_learning(f"{name} of {spec.n_agents} agents", update)
@@ -212,47 +256,40 @@ def measure(spec: Spec, args: dict[str, Any]) -> dict[str, dict[str, float]]:
     return costs
 
 
-def study(world: str, args: dict[str, Any]) -> Study:
-    """All sizes of one world, a line each as they go."""
-    sizes, shape = WORLDS[world]
-    found = {}
-    for n in args[sizes]:
-        found[n] = measure(shape(n), args)
-        line = "; ".join(f"{name} {brief(cost)}" for name, cost in found[n].items())
-        print(f"{world}, {n} agents: {line}", flush=True)
-    return by_quantity(found)
+def run_study(name: str, args: dict[str, Any]) -> Study:
+    """Measure all sizes of one family, and print a line after each."""
+    family = FAMILIES[name]
+    costs = {}
+    for n in args[family.sizes]:
+        costs[n] = measure(family.make_spec(n), args)
+        print(f"{name}, {n} agents: {progress_line(costs[n])}", flush=True)
+    return by_quantity(costs)
 
 
-def report(world: str, found: Study, systems: Sequence[str]) -> str:
-    """A table for each quantity."""
+def report(name: str, study: Study, systems: Sequence[str]) -> str:
+    """Return a table per quantity."""
     parts = []
-    for quantity, rows in found.items():
-        names = [
-            *systems,
-            *([RECOMPUTE] if any(RECOMPUTE in row for row in rows.values()) else []),
-        ]
-        parts.append(f"{world}: {QUANTITIES[quantity]}\n\n{growth_table(rows, names)}")
+    for quantity, rows in study.items():
+        names = list(systems)
+        if RECOMPUTE in names_of(rows.values()):
+            names.append(RECOMPUTE)
+        table = growth_table(rows, names)
+        parts.append(f"{name}: {QUANTITIES[quantity]}\n\n{table}")
     return "\n\n".join(parts)
 
 
 def main() -> int:
-    """Measure, print, and write and draw where ``out`` says."""
-    args = arguments(DEFAULTS)
-    for key, known in (("worlds", WORLDS), ("systems", SYSTEMS)):
+    args = parse_arguments(DEFAULTS)
+    for key, known in (("worlds", FAMILIES), ("systems", SYSTEMS)):
         for name in args[key]:
             check(name in known, key, name, f"must be one of {', '.join(known)}")
-    studies = {world: study(world, args) for world in args["worlds"]}
-    for world, found in studies.items():
-        print(f"\n{report(world, found, args['systems'])}")
+    studies = {name: run_study(name, args) for name in args["worlds"]}
+    for name, study in studies.items():
+        print(f"\n{report(name, study, args['systems'])}")
     if args["out"]:
-        write_json(
-            args["out"],
-            {
-                "arguments": args,
-                "worlds": {w: record(found) for w, found in studies.items()},
-            },
-        )
-        picture(studies, Path(args["out"]).with_suffix(".png"), "agents")
+        records = {name: study_record(study) for name, study in studies.items()}
+        write_json(args["out"], {"arguments": args, "worlds": records})
+        plot(studies, Path(args["out"]).with_suffix(".png"), "agents")
     return 0
 
 

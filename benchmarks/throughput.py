@@ -1,20 +1,40 @@
-"""Training throughput: jmarl's systems against JaxMARL's own scripts, at the same sizes, side by side.
+"""Training throughput of jmarl's systems against JaxMARL's scripts, at the same sizes.
 
-    python -m benchmarks.throughput peer=<checkout of JaxMARL> [systems=mappo,pqn_vdn,qmix] [units=10] [repeats=4]
-                                    [peer_updates=2] [envs=128] [steps=128] [out=results]
+    python -m benchmarks.throughput [peer=<checkout of JaxMARL>] [systems=mappo,pqn_vdn,qmix]
+        [units=10] [repeats=4] [peer_updates=2] [envs=128] [steps=128] [out=results]
 
-``benchmarks/peers.py`` has the sizes, and says what is not equal and what the scripts need. Parameters may differ by
-5 %, or 10 % in Q-learning: what the networks read differs in width, and the widths are printed. A figure counts only
-after both have been seen to learn: every parameter changed here; there, every gradient step taken and losses that
-move. Without ``peer`` only the last table is made; ``envs=0`` and ``steps=0``, the defaults, are the script's own
-numbers. An environment step is one on which the action counted: jmarl's rows between episodes, which show the last
-observation, take time and count for nothing. JaxMARL's script is timed as the difference between a run of ``1 +
-peer_updates`` updates and one of a single update, so that its set-up cancels; jmarl on ``peer_updates`` calls of the
-chunk that its command line runs, over the devices that its command line uses. The A/A noise is that of the runs, and
-a difference of two has more. ``units`` names the scenarios ``smax_<n>v<n>`` and the peer's ``smacv2_<n>_units``.
-Steps a second are of wall time, because how well the cores are used is half of the matter; the ratio by CPU time
-stands beside it. (The peer's scripts run on one device; that XLA's CPU backend has several cost MAPPO's nothing that
-could be measured.) The last table splits jmarl's time into environment, policy and update.
+Options:
+
+* ``peer``: checkout of JaxMARL. Without it only the parts of jmarl's time are measured.
+* ``systems``: systems of jmarl; ``mappo`` by default.
+* ``units``: units per team, in jmarl's ``smax_<n>v<n>`` and JaxMARL's ``smacv2_<n>_units``.
+* ``repeats``: samples per time.
+* ``peer_updates``: updates per measurement.
+* ``envs``, ``steps``: environments, and steps per rollout. 0, the default, is the number of the
+  script.
+* ``out``: folder of the records; none by default.
+
+Method: ``benchmarks/support/peers.py`` has the sizes, the remaining differences, and the modules
+that the scripts need. Numbers of parameters may differ by 5 %, or by 10 % in Q-learning, because
+the inputs of the networks have different widths; both are printed. Both sides must learn before
+they are timed. In jmarl every parameter must change. In JaxMARL every gradient step must be taken,
+and the losses must change.
+
+A step counts if its action had an effect. jmarl's rows between episodes, which show the last
+observation, take time and do not count. JaxMARL's time is the difference between a run of
+``1 + peer_updates`` updates and a run of one update, which cancels the setup. jmarl's time is
+that of ``peer_updates`` calls of the chunk of its command line, on the same devices as there. The
+A/A noise is that of the runs; a difference of two runs has more.
+
+Rates are of wall time, because the use of the cores is half of the result. The ratio by CPU time
+is printed as well. The scripts run on one device. XLA's CPU backend has several, which made no
+measurable difference to JaxMARL's MAPPO.
+
+Output: parameters, rates and their ratio, and the shares of environment, policy and update in
+jmarl's time. A record is ``<out>/throughput_<system>.json``.
+
+Exit codes: 0 at the end, 1 if a side did not learn, if parameters differ by too much or if a script
+cannot be loaded, 2 if an argument is unknown or invalid.
 """
 
 from __future__ import annotations
@@ -31,24 +51,30 @@ import jax.numpy as jnp
 from benchmarks.support.common import (
     PairTiming,
     Timing,
-    arguments,
-    count,
+    all_changed,
+    count_parameters,
     markdown_table,
-    moved,
+    parse_arguments,
     require,
-    timed,
-    timed_pair,
+    time_call,
+    time_pair,
     write_json,
 )
 from benchmarks.support.peers import MATCHES, STORED, Match, Peer, load_script
+from jmarl import load_config
 from jmarl.cli.process import exit_code, use_cores
 from jmarl.config import check
-from jmarl.config.compose import load_config
 from jmarl.envs.conformance import random_action
 from jmarl.runs.compilation import compile_run
 from jmarl.training.anakin import Runner, device_mesh, rollout
 from jmarl.training.build import build_run
-from jmarl.training.programs import seed_keys, stage_programs, state_shapes
+from jmarl.training.programs import (
+    ChunkReport,
+    seed_keys,
+    stage_programs,
+    state_shapes,
+)
+from jmarl.types import Key, Params
 
 
 DEFAULTS: dict[str, Any] = {
@@ -65,221 +91,233 @@ CLOCKS = {
     "wall_min": ("seconds an update", "environment steps a second"),
     "cpu_min": ("CPU seconds an update", "environment steps a CPU second"),
 }
+"""Field of ``Timing`` -> names of its time and of its rate in the record."""
+PARTS = ("environment", "policy", "update")
 
 
-def require_moved(
-    name: str, update: Callable[[], Any], params: Callable[[], Any]
+def require_change(
+    name: str, update: Callable[[], Any], params: Callable[[], Params]
 ) -> None:
-    """Run one update; end the program unless it changed every parameter, for its time would mean nothing."""
+    """Run one update; exit unless it changes every parameter."""
     before = jax.tree.map(jnp.copy, params())
     update()
     require(
-        moved(before, params()),
-        f"no gradient step was seen in {name}: the figures would mean nothing",
+        all_changed(before, params()),
+        f"{name} took no gradient step, so its time would mean nothing: "
+        "every parameter must change",
     )
 
 
 def require_equal_size(jmarl: int, jaxmarl: int, within: float) -> float:
-    """How far apart the two learners are in parameters; ends the program unless nearly equal."""
-    apart = abs(1 - jmarl / jaxmarl)
-    line = f"{jmarl} parameters against {jaxmarl} differ by {apart:.1%}, more than {within:.0%}"
-    require(apart <= within, f"{line}: the figures would compare different networks")
-    return apart
-
-
-def first_width(params: Any, layer: str) -> int:
-    """Inputs of a network: rows of the kernel of its first layer, ``layer`` in its path."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    named = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
-        for path, leaf in leaves
-    }
-    return next(
-        shape[-2] for name, shape in named.items() if name.endswith(f"{layer}/kernel")
+    """Return the relative difference of the numbers of parameters; exit if it is too large."""
+    difference = abs(1 - jmarl / jaxmarl)
+    require(
+        difference <= within,
+        f"{jmarl} parameters against {jaxmarl} differ by {difference:.1%}; must be at "
+        f"most {within:.0%}, so that networks are comparable",
     )
+    return difference
 
 
-class Ours:
-    """A system of jmarl, compiled as the command line compiles it; each call trains one chunk of one update."""
+def first_width(params: Params, layer: str) -> int:
+    """Return the number of inputs of the layer with this path."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name.endswith(f"{layer}/kernel"):
+            return leaf.shape[-2]
+    raise KeyError(f"{layer}/kernel")
+
+
+class CompiledSystem:
+    """A system of jmarl, compiled as by the command line. A call trains for one update."""
 
     def __init__(self, name: str, match: Match, units: int) -> None:
         stored = STORED * match.envs * match.steps
-        sizes = [
+        overrides = [
             f"env=smax_{units}v{units}",
             f"num_envs={match.envs}",
             f"rollout_length={match.steps}",
+            *(text.format(stored=stored) for text in match.overrides),
+            "arch.updates_per_chunk=1",
         ]
-        overrides = [text.format(stored=stored) for text in match.overrides]
-        self.config = load_config(
-            name, [*sizes, *overrides, "arch.updates_per_chunk=1"]
-        )
-        built = build_run(self.config)
-        self.env, self.system = built.env, built.system
+        built = build_run(load_config(name, overrides))
+        self.config = built.config
+        self.env = built.env
+        self.system = built.system
         programs = stage_programs(built)
-        shapes = state_shapes(self.config, programs)
-        compiled = compile_run(self.config, [programs], [shapes], fresh=True)
-        self.runner = compiled.init(seed_keys(self.config).init).runner
+        shapes = state_shapes(built.config, programs)
+        compiled = compile_run(built.config, [programs], [shapes], fresh=True)
+        self.runner = compiled.init(seed_keys(built.config).init).runner
         self.chunk = compiled.stage(0).chunk
         self.calls = 0
 
-    def __call__(self) -> Any:
-        """Train one update; returns what it reports."""
+    def __call__(self) -> ChunkReport:
+        """Train for one update."""
         self.runner, report = self.chunk(self.runner)
         self.calls += 1
         return report
 
     @property
-    def params(self) -> Any:
-        """What it has learnt."""
+    def params(self) -> Params:
+        """Parameters after the last update."""
         return self.runner.learner.params
 
     def steps(self) -> float:
-        """Environment steps of one update, the mean of all so far."""
+        """Return the environment steps per update, the mean of all updates so far."""
         return int(self.runner.env_steps[0]) / self.calls
 
     def check(self) -> None:
-        """Raise unless an update changes every parameter."""
-        require_moved("jmarl's update", self, lambda: self.params)
+        """Exit unless an update changes every parameter."""
+        require_change("jmarl's update", self, lambda: self.params)
 
     def split(self, repeats: int) -> dict[str, float]:
-        """Wall seconds of one update spent in the environment, in the policy and in learning."""
-        steps, keys = self.config.rollout_length, jax.random.split(jax.random.key(1), 1)
-        alone = jax.jit(jax.vmap(functools.partial(self._environment, steps=steps)))
-        acting = jax.jit(
-            jax.vmap(lambda r, k: rollout(self.env, self.system, r, steps, k)[1:])
-        )
+        """Return the wall seconds of one update: environment, policy and all."""
+        steps = self.config.rollout_length
+        keys = jax.random.split(jax.random.key(1), 1)
+
+        def play(runner: Runner, key: Key) -> Any:
+            return rollout(self.env, self.system, runner, steps, key)[1:]
+
+        step_only = functools.partial(self._step_env, steps=steps)
+        step_env = functools.partial(jax.jit(jax.vmap(step_only)), self.runner, keys)
+        act = functools.partial(jax.jit(jax.vmap(play)), self.runner, keys)
         with jax.set_mesh(device_mesh()):
-            env_s = timed(lambda: alone(self.runner, keys), repeats, wall=True).best
-            act_s = timed(lambda: acting(self.runner, keys), repeats, wall=True).best
+            env_seconds = time_call(step_env, repeats, wall=True).best
+            act_seconds = time_call(act, repeats, wall=True).best
         return {
-            "environment": env_s,
-            "policy": act_s - env_s,
-            "all": timed(self, repeats, wall=True).best,
+            "environment": env_seconds,
+            "policy": act_seconds - env_seconds,
+            "all": time_call(self, repeats, wall=True).best,
         }
 
-    def _environment(self, runner: Runner, key: jax.Array, *, steps: int) -> Any:
-        """The same number of steps with random available actions and no network; every output is kept."""
+    def _step_env(self, runner: Runner, key: Key, *, steps: int) -> Any:
+        """Take random available actions, without a network; return every output."""
 
-        def step(loop: Any, keys: jax.Array) -> Any:
-            state, timestep = loop
-            state, timestep = self.env.step(
-                keys[1], state, random_action(keys[0], timestep, self.env.spec)
-            )
+        def step(carry: Any, keys: Key) -> Any:
+            state, timestep = carry
+            action = random_action(keys[0], timestep, self.env.spec)
+            state, timestep = self.env.step(keys[1], state, action)
             return (state, timestep), timestep
 
         state = self.env.refresh(key, runner.env_state)
-        return jax.lax.scan(
-            step, (state, runner.timestep), jax.random.split(key, (steps, 2))
-        )
+        keys = jax.random.split(key, (steps, 2))
+        return jax.lax.scan(step, (state, runner.timestep), keys)
 
 
 def run(name: str, args: dict[str, Any]) -> dict[str, Any]:
-    """Measure one system, and print its tables."""
+    """Measure one system, print its tables, and return its record."""
     match = MATCHES[name]
     match = match._replace(
         envs=args["envs"] or match.envs, steps=args["steps"] or match.steps
     )
-    ours = Ours(name, match, args["units"])
-    ours.check()
+    system = CompiledSystem(name, match, args["units"])
+    system.check()
     sizes = {
         "envs": match.envs,
         "steps": match.steps,
         "gradient_steps": match.gradient_steps,
     }
-    record: dict[str, Any] = {"system": name, "units": args["units"], **sizes}
-    record["parameters"] = {"jmarl": count(ours.params)}
     print(f"\n{name} at smax_{args['units']}v{args['units']}: {sizes}")
+    record: dict[str, Any] = {"system": name, "units": args["units"], **sizes}
+    record["parameters"] = {"jmarl": count_parameters(system.params)}
     if args["peer"]:
-        peer = Peer(load_script(args["peer"], match.script), match, args["units"])
-        record |= compare(ours, peer, args)
-    parts = ours.split(args["repeats"])
-    parts["update"] = parts["all"] - parts["environment"] - parts["policy"]
-    shares = {
-        part: parts[part] / parts["all"] for part in ("environment", "policy", "update")
-    }
-    table = [[part, parts[part] / ours.steps() * 1e6, shares[part]] for part in shares]
-    print(
-        markdown_table(
-            ["part of jmarl's time", "us an environment step", "share"], table
-        )
-    )
-    return record | {"split_seconds": parts, "shares": shares}
+        script = load_script(args["peer"], match.script)
+        peer = Peer(script, match, args["units"])
+        record |= compare(system, peer, args)
+    return record | time_shares(system, args["repeats"])
 
 
-def compare(ours: Ours, peer: Peer, args: dict[str, Any]) -> dict[str, Any]:
-    """Sizes of both, steps a second of both, and their ratio."""
-    updates = args["peer_updates"]
+def time_shares(system: CompiledSystem, repeats: int) -> dict[str, Any]:
+    """Split jmarl's time into its parts, print them, and return their record."""
+    seconds = system.split(repeats)
+    seconds["update"] = seconds["all"] - seconds["environment"] - seconds["policy"]
+    shares = {part: seconds[part] / seconds["all"] for part in PARTS}
+    steps = system.steps()
+    rows = [[part, seconds[part] / steps * 1e6, shares[part]] for part in PARTS]
+    header = ["part of jmarl's time", "us an environment step", "share"]
+    print(markdown_table(header, rows))
+    return {"split_seconds": seconds, "shares": shares}
+
+
+def compare(system: CompiledSystem, peer: Peer, args: dict[str, Any]) -> dict[str, Any]:
+    """Check and time both sides, print sizes and rates, and return their record."""
+    updates, repeats = args["peer_updates"], args["repeats"]
     result = peer.program(1 + updates, logging=True)()
     peer.check(result, 1 + updates)
-    one, more = (peer.program(n, logging=False) for n in (1, 1 + updates))
-    params = {"jmarl": ours.params, "jaxmarl": peer.match.params(result)}
-    sizes = {
-        "parameters": {side: count(x) for side, x in params.items()},
-        "inputs": inputs(params, peer.match),
-    }
-    print(f"inputs: {sizes['inputs']}; parameters: {sizes['parameters']}", flush=True)
-    apart = require_equal_size(**sizes["parameters"], within=peer.match.within)
-    pair = timed_pair(
-        more, lambda: [ours() for _ in range(updates)], args["repeats"], wall=True
+    setup = peer.program(1, logging=False)
+    run_peer = peer.program(1 + updates, logging=False)
+    params = {"jmarl": system.params, "jaxmarl": peer.match.params(result)}
+    counts = {side: count_parameters(tree) for side, tree in params.items()}
+    widths = input_widths(params, peer.match)
+    print(f"inputs: {widths}; parameters: {counts}", flush=True)
+    difference = require_equal_size(**counts, within=peer.match.within)
+    pair = time_pair(
+        run_peer, lambda: [system() for _ in range(updates)], repeats, wall=True
     )
-    setup = timed(one, args["repeats"], wall=True)
-    steps = {
-        "jmarl": ours.steps(),
-        "jaxmarl": float(peer.match.envs * peer.match.steps),
+    setup_timing = time_call(setup, repeats, wall=True)
+    peer_steps = float(peer.match.envs * peer.match.steps)
+    steps = {"jmarl": system.steps(), "jaxmarl": peer_steps}
+    speeds = rates(pair, setup_timing, updates, steps)
+    record: dict[str, Any] = {
+        "parameters": counts,
+        "inputs": widths,
+        "environment steps an update": steps,
+        **speeds,
     }
-    speeds = rates(pair, setup, updates, steps)
-    lines = sizes | {"environment steps an update": steps} | speeds
-    print(
-        markdown_table(
-            ["", "jmarl", "JaxMARL"],
-            [[name, x["jmarl"], x["jaxmarl"]] for name, x in lines.items()],
-        )
-    )
+    rows = [[name, x["jmarl"], x["jaxmarl"]] for name, x in record.items()]
+    print(markdown_table(["", "jmarl", "JaxMARL"], rows))
     ratio, by_cpu = (
-        speeds[name]["jmarl"] / speeds[name]["jaxmarl"] for _, name in CLOCKS.values()
+        speeds[rate]["jmarl"] / speeds[rate]["jaxmarl"] for _, rate in CLOCKS.values()
     )
     print(
-        f"ratio {ratio:.2f}, by CPU time {by_cpu:.2f}; parameters differ by {apart:.1%}; A/A noise {pair.noise:.1%}"
+        f"ratio {ratio:.2f}, by CPU time {by_cpu:.2f}; "
+        f"parameters differ by {difference:.1%}; A/A noise {pair.noise:.1%}"
     )
-    return lines | {"ratio": ratio, "ratio_by_cpu_time": by_cpu, "noise": pair.noise}
+    return record | {"ratio": ratio, "ratio_by_cpu_time": by_cpu, "noise": pair.noise}
 
 
-def inputs(params: dict[str, Any], match: Match) -> dict[str, dict[str, int]]:
-    """Side -> network -> width of what it reads."""
-    return {
-        side: {
-            net: first_width(params[side][net], layers[i])
-            for net, layers in match.inputs.items()
-        }
-        for i, side in enumerate(params)
-    }
+def input_widths(params: dict[str, Any], match: Match) -> dict[str, dict[str, int]]:
+    """Return ``{side: {network: width of its input}}``."""
+    widths: dict[str, dict[str, int]] = {side: {} for side in params}
+    for network, layers in match.inputs.items():
+        for side, layer in zip(params, layers, strict=True):
+            widths[side][network] = first_width(params[side][network], layer)
+    return widths
 
 
 def rates(
     pair: PairTiming, setup: Timing, updates: int, steps: dict[str, float]
 ) -> dict[str, dict[str, float]]:
-    """Seconds and steps a second of both sides, of ``updates``; the peer's are what they added to its ``setup``."""
-    lines = {}
-    for clock, (cost, rate) in CLOCKS.items():
-        theirs = (getattr(pair.baseline, clock) - getattr(setup, clock)) / updates
-        seconds = {"jmarl": getattr(pair.candidate, clock) / updates, "jaxmarl": theirs}
-        lines |= {
-            cost: seconds,
-            rate: {side: steps[side] / seconds[side] for side in steps},
-        }
-    return lines
+    """Return seconds per update and steps per second of both sides, on both clocks.
+
+    Args:
+        pair: The script as baseline, jmarl as candidate.
+        setup: Time of the script with one update, which is subtracted.
+        updates: Updates of jmarl; the script has one more.
+        steps: Environment steps per update of each side.
+    """
+    rows = {}
+    for clock, (time_name, rate_name) in CLOCKS.items():
+        added = getattr(pair.baseline, clock) - getattr(setup, clock)
+        ours = getattr(pair.candidate, clock)
+        seconds = {"jmarl": ours / updates, "jaxmarl": added / updates}
+        rows[time_name] = seconds
+        rows[rate_name] = {side: steps[side] / seconds[side] for side in steps}
+    return rows
 
 
 def main() -> int:
-    """Run the comparisons, print the tables, write a file for each system into ``out``."""
-    args = arguments(DEFAULTS)
+    """Measure all systems, and write a record for each into ``out``."""
+    args = parse_arguments(DEFAULTS)
     for name in args["systems"]:
         check(name in MATCHES, "systems", name, f"must be one of {', '.join(MATCHES)}")
     use_cores()
     for name in args["systems"]:
         record = run(name, args)
         if args["out"]:
-            write_json(Path(args["out"]) / f"throughput_{name}.json", record, wall=True)
+            file = Path(args["out"]) / f"throughput_{name}.json"
+            write_json(file, record, wall=True)
     return 0
 
 

@@ -6,8 +6,11 @@ a new module needs no edit here.
 
 from __future__ import annotations
 
+import ast
+import json
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import jmarl
 from docs.generate.markdown import join
@@ -15,11 +18,10 @@ from docs.generate.markdown import join
 
 ROOT = pathlib.Path(jmarl.__file__).parent
 FOLDER = "reference/api"
-OWN_OPTIONS = """\
-    options:
-      heading_level: 1
-      show_submodules: false"""
-"""Options of a package's own directive, whose heading is the title of the page."""
+ENTRY_POINTS = ("load_config", "train")
+"""Functions that the page of ``jmarl`` shows first."""
+ALL_FIELDS = ("jmarl.system", "jmarl.types")
+"""Modules of which also the fields without a docstring are shown."""
 ORDER = (
     "jmarl",
     "jmarl.config",
@@ -34,6 +36,7 @@ ORDER = (
     "jmarl.cli",
 )
 """Packages from the inner layers to the outer ones; others follow by name."""
+DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 
 
 def packages() -> list[str]:
@@ -77,6 +80,27 @@ def pages() -> Iterator[tuple[str, str]]:
 
 def page(package: str) -> str:
     """Return the page of one package: the package itself, then each module."""
-    title = f"---\ntitle: {package}\n---"
-    own = f"::: {package}\n{OWN_OPTIONS}"
-    return join(title, own, *(f"::: {module}" for module in modules(package)))
+    members = ENTRY_POINTS if package == "jmarl" else own_members(package)
+    own = directive(package, heading_level=1, members=list(members) or False)
+    shown = [directive(module, **module_options(module)) for module in modules(package)]
+    return join(f"---\ntitle: {package}\n---", own, *shown)
+
+
+def module_options(module: str) -> dict[str, Any]:
+    """Return the mkdocstrings options of one module."""
+    return {"show_if_no_docstring": True} if module in ALL_FIELDS else {}
+
+
+def directive(name: str, **options: Any) -> str:
+    """Return a mkdocstrings directive."""
+    if not options:
+        return f"::: {name}"
+    lines = [f"      {key}: {json.dumps(value)}" for key, value in options.items()]
+    return "\n".join([f"::: {name}", "    options:", *lines])
+
+
+def own_members(package: str) -> list[str]:
+    """Return the public functions and classes that a package's ``__init__`` defines."""
+    text = (folder(package) / "__init__.py").read_text(encoding="utf-8")
+    nodes = [n for n in ast.parse(text).body if isinstance(n, DEFINITIONS)]
+    return [node.name for node in nodes if not node.name.startswith("_")]

@@ -8,9 +8,17 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from docs.generate import growth_tables, timing_tables, training_tables
+from docs.generate.docstrings import separate_lists
 from docs.generate.markdown import details, join, table
-from docs.generate.records import Body, Record, circumstances, date, device, scalars
+from docs.generate.tables import growth, timing, training
+from docs.generate.tables.records import (
+    Body,
+    Record,
+    circumstances,
+    date,
+    device,
+    scalars,
+)
 
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -33,50 +41,50 @@ class Page(NamedTuple):
 
 
 PAGES = (
-    Page("environment", "Environment", "env", ("env.json",), timing_tables.environment),
-    Page("scan", "Selective scan", "scan", ("scan.json",), timing_tables.scan),
+    Page("environment", "Environment", "env", ("env.json",), timing.environment),
+    Page("scan", "Selective scan", "scan", ("scan.json",), timing.scan),
     Page(
         "throughput",
         "Training throughput",
         "throughput",
         ("throughput*.json",),
-        timing_tables.throughput,
+        timing.throughput,
     ),
-    Page("decode", "Joint actions", "decode", ("decode.json",), growth_tables.decode),
+    Page("decode", "Joint actions", "decode", ("decode.json",), growth.decode),
     Page(
         "scaling",
         "Cost against agents",
         "scaling",
         ("scaling.json",),
-        growth_tables.scaling,
+        growth.scaling,
     ),
     Page(
         "entities",
         "Cost against entities",
         "entities",
         ("entities.json",),
-        growth_tables.entities,
+        growth.entities,
     ),
     Page(
         "parameters",
         "Parameters and replay",
         "parameters",
         ("parameters.json",),
-        growth_tables.parameters,
+        growth.parameters,
     ),
     Page(
         "learning",
         "Learning curves",
         "learning",
         ("learning/*.json", "learning/value/*.json"),
-        training_tables.learning,
+        training.learning,
     ),
     Page(
         "ablation",
         "Ablation of the mixer",
         "ablation",
         ("ablation.json",),
-        training_tables.ablation,
+        training.ablation,
     ),
 )
 OTHER = Page("other", "Other records", "", ("**/*.json",), scalars)
@@ -191,4 +199,5 @@ def module_docstring(name: str) -> str:
     file = ROOT / "benchmarks" / f"{name}.py"
     if not name or not file.exists():
         return ""
-    return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return separate_lists(text)

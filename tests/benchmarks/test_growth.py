@@ -1,4 +1,4 @@
-"""The scaling study: exponents are those of power laws, nobody is left out, and what is timed acts and learns."""
+"""Tests of the scaling study: exponents, completeness, and checks before anything is timed."""
 
 import json
 
@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import decode, growth, policies, scaling
+from benchmarks import decode, scaling
+from benchmarks.support import growth, policies
 from benchmarks.support.common import PairTiming, Timing
-from benchmarks.decode import cached_act
 from jmarl.cli.process import exit_code
 from jmarl.networks.sequence.policy import action_codec
 
@@ -17,39 +17,41 @@ POWERS = {"linear": 1.0, "square": 2.0, "flat": 0.0}
 
 
 def power_laws(sizes=(3, 10, 32, 64, 100)):
-    """Costs that follow ``POWERS`` from 32 agents on, and are anything below."""
-    return {
-        n: {
-            name: 7.0 * n**power if n >= 32 else n % 7 + 1.0
-            for name, power in POWERS.items()
-        }
-        for n in sizes
-    }
+    """Return costs that follow ``POWERS`` from 32 agents on, and no law below."""
+
+    def cost(n: int, power: float) -> float:
+        return 7.0 * n**power if n >= 32 else n % 7 + 1.0
+
+    return {n: {name: cost(n, power) for name, power in POWERS.items()} for n in sizes}
 
 
 def test_exponents_are_those_of_known_power_laws_from_32_agents_on():
     assert growth.exponents(power_laws()) == pytest.approx(POWERS, abs=1e-9)
 
 
-def test_a_policy_timed_at_a_single_large_size_has_no_exponent():
+def test_policy_timed_at_a_single_large_size_has_no_exponent():
     rows = power_laws()
     rows[64]["MAT recompute"] = 1.0
     assert set(growth.exponents(rows)) == set(POWERS)
     assert growth.exponents(power_laws((3, 10, 32))) == {}
 
 
+def timing(cpu: float, wall: float, noise: float) -> Timing:
+    return Timing(cpu, cpu, wall, wall, noise, by_wall=False)
+
+
 @pytest.mark.parametrize(
-    ("noise", "said"),
+    ("noise", "expected"),
     [(0.02, "9.0 times (by wall time 3.0; A/A noise 2.0%)"), (0.2, "withheld")],
 )
-def test_the_ratio_is_that_of_a_pair_or_withheld(noise, said):
-    timing = lambda cpu, wall: Timing(cpu, cpu, wall, wall, noise, False)  # noqa: E731
-    assert said in decode.verdict(
-        PairTiming(timing(18.0, 6.0), timing(2.0, 2.0), 9.0, noise)
-    )
+def test_ratio_is_that_of_a_pair_or_withheld(noise, expected):
+    baseline = timing(18.0, 6.0, noise)
+    candidate = timing(2.0, 2.0, noise)
+    pair = PairTiming(baseline, candidate, 9.0, noise)
+    assert expected in decode.pair_text(pair)
 
 
-def test_the_actions_are_checked_at_every_size_before_they_are_timed():
+def test_actions_are_checked_at_every_size_before_they_are_timed():
     size = decode.measure(3, decode.DEFAULTS | {"envs": 2, "repeats": 2})
     assert set(size.milliseconds) == {"MAPPO", *decode.CACHED, policies.RECOMPUTE}
     assert min(size.milliseconds.values()) > 0
@@ -57,54 +59,53 @@ def test_the_actions_are_checked_at_every_size_before_they_are_timed():
     assert size.pair is None
 
 
-def test_a_report_has_every_quantity_and_in_each_table_every_system():
+def test_report_has_every_quantity_and_every_system_in_each_table():
     systems = scaling.DEFAULTS["systems"]
     rows = {n: dict.fromkeys(systems, float(n)) for n in (32, 64)}
     text = scaling.report("fixed", dict.fromkeys(growth.QUANTITIES, rows), systems)
     tables = text.split("\n\n")[1::2]
     assert all(title in text for title in growth.QUANTITIES.values())
     assert len(tables) == len(growth.QUANTITIES)
+    exponents = " | ".join(["1"] * len(systems))
     for table in tables:
-        assert table.splitlines()[0] == "| agents | " + " | ".join(systems) + " |"
-        assert (
-            table.splitlines()[-1]
-            == "| exponent, n >= 32 | " + " | ".join(["1"] * len(systems)) + " |"
-        )
+        lines = table.splitlines()
+        assert lines[0] == f"| agents | {' | '.join(systems)} |"
+        assert lines[-1] == f"| exponent, n >= 32 | {exponents} |"
 
 
 @pytest.mark.parametrize("name", policies.SYSTEMS)
 def test_no_width_of_a_policy_grows_with_the_team(name):
-    """Parameters of 8 agents and of 16 have the same shapes where the world's widths are fixed."""
-    config = policies.configuration(name)
+    """Parameters of 8 and of 16 agents have the same shapes if the environment's widths do."""
+    config = policies.load_policy_config(name)
 
     def shapes(n_agents):
-        system = policies.system_of(name, policies.fixed_spec(n_agents), config)
-        return jax.tree.map(
-            lambda x: x.shape, jax.eval_shape(system.init, jax.random.key(0)).params
-        )
+        spec = policies.fixed_spec(n_agents)
+        system = policies.make_system(name, spec, config)
+        learner = jax.eval_shape(system.init, jax.random.key(0))
+        return jax.tree.map(lambda x: x.shape, learner.params)
 
     assert shapes(8) == shapes(16)
 
 
-def test_random_observations_have_the_shapes_of_the_world_and_hide_nothing():
-    spec = scaling.WORLDS["smax"][1](3)
+def test_random_observations_have_the_shapes_of_the_environment_and_hide_nothing():
+    spec = scaling.FAMILIES["smax"].make_spec(3)
     obs = policies.random_obs(spec, 2, 4)
-    assert [rows.shape for rows in obs.rows] == [
-        (2, 4, 3, g.size, g.width) for g in spec.groups
-    ]
-    assert np.all(obs.alive) and np.all(obs.avail) and all(np.all(m) for m in obs.mask)
+    expected = [(2, 4, 3, group.size, group.width) for group in spec.groups]
+    assert [rows.shape for rows in obs.rows] == expected
+    assert np.all(obs.alive)
+    assert np.all(obs.avail)
+    assert all(np.all(mask) for mask in obs.mask)
     assert not np.any(obs.joined)
 
 
 def test_recomputing_acts_as_the_cache_does():
-    spec, config = policies.fixed_spec(3), policies.configuration("MAT")
-    policy, codec = policies.policy_of("MAT", spec, config), action_codec(spec)
+    spec = policies.fixed_spec(3)
+    policy = policies.make_policy("MAT", spec, policies.load_policy_config("MAT"))
+    codec = action_codec(spec)
     params = policies.away_from_init(jax.jit(policy.init)(jax.random.key(3)))
-    world = policies.make_world(spec, codec, 4)
-    cached, recomputed = (
-        jax.jit(act(policy, codec))(params, world)
-        for act in (cached_act, policies.recompute_act)
-    )
+    inputs = policies.random_inputs(spec, codec, 4)
+    cached = jax.jit(decode.cached_act(policy, codec))(params, inputs)
+    recomputed = jax.jit(policies.recompute_act(policy, codec))(params, inputs)
     assert np.array_equal(cached, recomputed)
 
 
@@ -113,43 +114,45 @@ def run(monkeypatch, *arguments: str) -> int:
     return exit_code(scaling.main)
 
 
-def test_bad_arguments_end_the_program_with_2_and_one_line(monkeypatch, capsys):
+def test_bad_arguments_exit_with_code_2_and_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, "agent=2")
     assert stop.value.code == 2
-    assert (
-        capsys.readouterr().err == "unknown argument 'agent'; did you mean 'agents'?\n"
-    )
+    line = "unknown argument 'agent'; did you mean 'agents'?\n"
+    assert capsys.readouterr().err == line
     for word in ("worlds=mars", "systems=QMIX", "envs=3"):
         assert run(monkeypatch, word, "agents=2") == 2
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_learner_that_stands_still_is_refused():
-    params, metrics = (
-        {"kernel": np.ones(2)},
-        {"loss": np.float32(0.1), "ratio_error": np.float32(0.0)},
-    )
+class Learner:
+    """A learner with one parameter array."""
 
-    class Learner:
-        def __init__(self, params):
-            self.params = params
+    def __init__(self, params):
+        self.params = params
 
-    def update_by(rate, **found):
-        after = Learner({"kernel": params["kernel"] * (1 - rate)}), {**metrics, **found}
-        return growth.Program(lambda learner: after, (Learner(params),))
 
+def update_by(rate, loss=0.1, ratio_error=0.0) -> growth.Program:
+    """Return an update that reduces the parameters, with given metrics."""
+    params = {"kernel": np.ones(2)}
+    after = Learner({"kernel": params["kernel"] * (1 - rate)})
+    metrics = {"loss": np.float32(loss), "ratio_error": np.float32(ratio_error)}
+    return growth.Program(lambda learner: (after, metrics), (Learner(params),))
+
+
+def test_learner_without_change_is_rejected():
     scaling.require_learning("it", update_by(0.1))
-    for bad in (
+    bad = (
         update_by(0.0),
-        update_by(0.1, loss=np.float32("nan")),
-        update_by(0.1, ratio_error=np.float32(0.5)),
-    ):
+        update_by(0.1, loss=np.nan),
+        update_by(0.1, ratio_error=0.5),
+    )
+    for update in bad:
         with pytest.raises(SystemExit, match="it did not learn"):
-            scaling.require_learning("it", bad)
+            scaling.require_learning("it", update)
 
 
-def test_a_small_study_from_arguments_to_record_and_picture(
+def test_small_study_from_arguments_to_record_and_picture(
     monkeypatch, capsys, tmp_path
 ):
     out = tmp_path / "scaling.json"
@@ -165,9 +168,7 @@ def test_a_small_study_from_arguments_to_record_and_picture(
     assert run(monkeypatch, *small) == 0
     study = json.loads(out.read_text())["worlds"]["smax"]
     assert all(study[quantity]["2"]["MAT"] > 0 for quantity in growth.QUANTITIES)
-    assert (
-        policies.RECOMPUTE in study["step_ms"]["2"]
-        and policies.RECOMPUTE not in study["update_ms"]["2"]
-    )
+    assert policies.RECOMPUTE in study["step_ms"]["2"]
+    assert policies.RECOMPUTE not in study["update_ms"]["2"]
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out.startswith("smax, 2 agents: MAT ")

@@ -40,9 +40,7 @@ HELPS = [
 
 
 @pytest.mark.parametrize("arguments", HELPS, ids=" ".join)
-def test_help_answers_before_jax_is_imported(
-    arguments: list[str], tmp_path: Path
-) -> None:
+def test_help_and_lists_do_not_import_jax(arguments: list[str], tmp_path: Path) -> None:
     began = time.perf_counter()
     command = [sys.executable, "-X", "importtime", *arguments]
     done = subprocess.run(
@@ -70,7 +68,10 @@ def test_help_answers_before_jax_is_imported(
 def test_a_cpu_is_split_into_devices_unless_the_environment_says_otherwise(
     given: dict[str, str],
 ) -> None:
-    code = "import jax, jmarl.cli.process as p; p.use_cores(); print(len(jax.devices()), p.cores()); p.use_cores()"
+    code = (
+        "import jax, jmarl.cli.process as p; p.use_cores(); "
+        "print(len(jax.devices()), p.cores()); p.use_cores()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=_bare() | given,
@@ -192,7 +193,7 @@ def _lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return list(filter(None, capsys.readouterr().out.splitlines()))
 
 
-def test_the_doctor_finds_this_machine_well(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_passes_on_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.dispatch(["doctor"]) == 0
     assert capsys.readouterr().out.count("  ok ") == 4
 
@@ -254,7 +255,7 @@ def test_an_ablation_is_a_sweep_that_goes_with_a_task(in_tmp: Path, sweep: str) 
     }
 
 
-def test_a_sweep_of_a_key_that_the_system_lacks_is_refused(in_tmp: Path) -> None:
+def test_a_sweep_of_an_unknown_key_is_an_error(in_tmp: Path) -> None:
     with pytest.raises(ConfigError, match=r"network\.bi_mode"):
         launch("mat_ppo", ["sweep=mam_bi_mode"], Recorder())
 

@@ -135,8 +135,15 @@ def test_a_mistake_is_one_line_that_names_it(
 
 def test_key_paths_are_the_leaves_of_all_alternatives() -> None:
     assert key_paths(Outer)[4:] == [
-        "inner.rate", "inner.mode", "net.name", "net.width", "net.name", "net.layers", "options", "label"
-    ]  # fmt: skip
+        "inner.rate",
+        "inner.mode",
+        "net.name",
+        "net.width",
+        "net.name",
+        "net.layers",
+        "options",
+        "label",
+    ]
 
 
 def test_types_of_fields_can_be_replaced() -> None:

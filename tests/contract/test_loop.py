@@ -1,4 +1,4 @@
-"""The loop: what is counted, what is masked, and that devices and seeds change nothing."""
+"""The Anakin loop: counts, masks and evaluation; devices and seeds change no result."""
 
 import functools
 import importlib
@@ -43,66 +43,64 @@ def config(*overrides, env="probe_two_phase"):
     return jmarl.load_config("ippo", [f"env={env}", "network=mlp", *TINY, *overrides])
 
 
+def jit_rollout(env, system, length):
+    """Return the compiled function ``(runner, key) -> rollout(...)``."""
+    return jax.jit(lambda runner, key: rollout(env, system, runner, length, key))
+
+
 @functools.cache
-def rolled(length=6):
+def rollout_of_six_rows():
+    """Return the runner, the experience and the sums over ended episodes."""
     _, env, system = build_run(config())
     runner = init_runner(env, system, 8, jax.random.key(0))
-    return runner, *jax.jit(lambda r, k: rollout(env, system, r, length, k))(
-        runner, jax.random.key(1)
-    )
+    return jit_rollout(env, system, 6)(runner, jax.random.key(1))
 
 
-def test_rows_that_end_an_episode_are_no_environment_steps():
-    _, after, experience, _ = rolled()
-    assert int(after.env_steps) == int(experience.steps.valid.sum())
-    # episodes of two steps: two rows count, the third is the final observation
+def test_rows_that_end_an_episode_are_not_environment_steps():
+    runner, experience, _ = rollout_of_six_rows()
+    assert int(runner.env_steps) == int(experience.steps.valid.sum())
+    # Episodes of two steps: two rows count, the third is the final observation.
     np.testing.assert_array_equal(experience.steps.valid[:, 0], [True, True, False] * 2)
 
 
 def test_flags_of_a_transition_are_those_of_its_action():
-    _, _, experience, _ = rolled()
+    _, experience, _ = rollout_of_six_rows()
     steps = experience.steps
+    ended = steps.terminated | steps.truncated
     np.testing.assert_array_equal(steps.first[:, 0], [True, False, False] * 2)
-    np.testing.assert_array_equal(
-        (steps.terminated | steps.truncated)[:, 0], [False, True, False] * 2
-    )
+    np.testing.assert_array_equal(ended[:, 0], [False, True, False] * 2)
     np.testing.assert_array_equal(steps.reward[:, 0, 0], [1.0, 1.0, 0.0] * 2)
 
 
-def test_statistics_count_finished_episodes_once():
-    *_, ended = rolled()
+def test_statistics_count_each_finished_episode_once():
+    _, _, ended = rollout_of_six_rows()
     assert float(ended["count"]) == 16
     assert float(ended["return"]) == 16 * 2.0
     assert float(ended["length"]) == 16 * 2
 
 
-def test_an_info_that_is_no_outcome_is_not_reported():
-    spec = flat_spec(1, 1, 2, episode_limit=2, outcomes=("judged",))
+def test_only_outcomes_of_info_are_reported():
+    spec = flat_spec(1, 1, 2, episode_limit=2, outcomes=("solved",))
     obs = flat_obs(spec, jnp.ones((1, 1)))
     info = {
-        "judged": jnp.float32(1),
+        "solved": jnp.float32(1),
         "count": jnp.float32(50),
         "return": jnp.float32(50),
         "map": jnp.int32(7),
     }
-    env = batched(
-        SingleEnv(
-            "chatty",
-            spec,
-            lambda key: ((), obs),
-            lambda key, s, a: (s, Step(obs, 1.0, False, info=info)),
-        )
-    )
-    runner = init_runner(env, toy_system(spec), 4, jax.random.key(0))
-    *_, ended = jax.jit(lambda r, k: rollout(env, toy_system(spec), r, 3, k))(
-        runner, jax.random.key(1)
-    )
-    assert {name: float(x) for name, x in ended.items()} == {
-        "count": 4,
-        "return": 8,
-        "length": 8,
-        "judged": 4,
-    }
+
+    def reset(key):
+        return (), obs
+
+    def step(key, state, action):
+        return state, Step(obs, 1.0, False, info=info)
+
+    env = batched(SingleEnv("much_info", spec, reset, step))
+    system = idle_system(spec)
+    runner = init_runner(env, system, 4, jax.random.key(0))
+    *_, ended = jit_rollout(env, system, 3)(runner, jax.random.key(1))
+    sums = {name: float(x) for name, x in ended.items()}
+    assert sums == {"count": 4, "return": 8, "length": 8, "solved": 4}
 
 
 def test_evaluation_takes_one_episode_from_each_environment():
@@ -113,8 +111,11 @@ def test_evaluation_takes_one_episode_from_each_environment():
     np.testing.assert_array_equal(result["length"], np.full(8, 2.0))
 
 
-def uneven_world():
-    """Half of the episodes take one step and pay 1, half take four and pay nothing: the mean return is 1/2."""
+def uneven_env():
+    """Return an environment with a mean return of 1/2.
+
+    Half of its episodes have one step and a return of 1, half four steps and a return of 0.
+    """
     spec = flat_spec(2, 1, 2, episode_limit=4)
     obs = flat_obs(spec, jnp.ones((2, 1)))
 
@@ -123,24 +124,26 @@ def uneven_world():
 
     def step(key, state, action):
         short, t = state
-        return (short, t + 1), Step(
-            obs, jnp.full(2, short & (t == 0), jnp.float32), short | (t == 3)
-        )
+        reward = jnp.full(2, short & (t == 0), jnp.float32)
+        return (short, t + 1), Step(obs, reward, short | (t == 3))
 
     return batched(SingleEnv("uneven", spec, reset, step))
 
 
 def mean_return_of_one_episode_each(env, system, learner):
+    greedy = jnp.zeros(())
     key = jax.random.key(1)
-    return evaluate(env, system, learner.params, key, 256, jnp.zeros(()))[
-        "return"
-    ].mean()
+    result = evaluate(env, system, learner.params, key, 256, greedy)
+    return result["return"].mean()
 
 
 def mean_return_over_fixed_steps(env, system, learner):
-    """The defective twin: every episode that finishes within a number of steps below the longest episode."""
+    """Defective twin: average the episodes that end within three steps.
+
+    The longest episode has four.
+    """
     runner = init_runner(env, system, 256, jax.random.key(1)).replace(learner=learner)
-    ended = rollout(env, system, runner, 3, jax.random.key(2))[2]
+    _, _, ended = rollout(env, system, runner, 3, jax.random.key(2))
     return ended["return"] / ended["count"]
 
 
@@ -156,21 +159,21 @@ TWIN = pytest.mark.xfail(
         pytest.param(mean_return_over_fixed_steps, marks=TWIN),
     ],
 )
-def test_evaluation_weighs_short_and_long_episodes_alike(estimate):
-    env = uneven_world()
-    system = toy_system(env.spec)
+def test_evaluation_weights_short_and_long_episodes_equally(estimate):
+    env = uneven_env()
+    system = idle_system(env.spec)
     learner = system.init(jax.random.key(0))
     assert abs(float(estimate(env, system, learner)) - 0.5) < 0.1
 
 
-def toy_system(spec):
-    """A system that always acts 0 and learns nothing."""
+def idle_system(spec):
+    """Return a system that always takes action 0 and learns nothing."""
 
     def act(params, carry, timestep, key, explore):
         return jnp.zeros(timestep.obs.alive.shape, jnp.int32), carry, ()
 
     return System(
-        init=lambda key: Still(params=jnp.zeros(())),
+        init=lambda key: IdleLearner(params=jnp.zeros(())),
         carry=lambda batch: (),
         act=act,
         update=lambda learner, experience, key: (learner, {}),
@@ -178,11 +181,11 @@ def toy_system(spec):
     )
 
 
-class Still(struct.PyTreeNode):
+class IdleLearner(struct.PyTreeNode):
     params: jax.Array
 
 
-CALM = {
+SMOOTH = {
     "ippo": (
         "network=mlp",
         "system.minibatches=2",
@@ -199,13 +202,16 @@ CALM = {
 }
 
 
-@pytest.fixture(scope="module", params=CALM)
+@pytest.fixture(scope="module", params=SMOOTH)
 def one_and_four(request):
-    """The same chunk on one device and on four, which have different numbers of rows that count.
+    """Train the same chunk on one device and on four, whose numbers of valid rows differ.
 
-    What would magnify the rounding is left out: Adam makes a whole step of the rounding of a gradient that is
-    nearly zero, and on this world, whose rows and returns hardly differ, LayerNorm and the statistics of the
-    values divide by small deviations.
+    Settings that magnify rounding errors are avoided. Adam turns the rounding error of a
+    gradient near zero into a whole step. In this environment rows and returns hardly
+    differ, so LayerNorm and the value statistics would divide by small deviations.
+
+    Returns:
+        For one device and for four: the results, the FLOPs per device, and the shardings.
     """
     sizes = (
         "num_envs=32",
@@ -213,12 +219,11 @@ def one_and_four(request):
         "eval.every=512",
         "arch.updates_per_chunk=2",
     )
-    calm = ("env=probe_two_phase", "network.layer_norm=false", "system.lr=1e-4")
-    cfg = jmarl.load_config(request.param, [*sizes, *CALM[request.param], *calm])
-    env = uneven_world()
-    system = importlib.import_module(f"jmarl.systems.{request.param}").make(
-        env.spec, cfg
-    )
+    smooth = ("env=probe_two_phase", "network.layer_norm=false", "system.lr=1e-4")
+    cfg = jmarl.load_config(request.param, [*sizes, *SMOOTH[request.param], *smooth])
+    env = uneven_env()
+    module = importlib.import_module(f"jmarl.systems.{request.param}")
+    system = module.make(env.spec, cfg)
     init, chunk, _ = seed_programs(BuiltRun(cfg, env, system))
     results = []
     for devices in (jax.devices()[:1], jax.devices()):
@@ -226,12 +231,9 @@ def one_and_four(request):
         runner = jax.vmap(init)(jax.random.split(jax.random.key(0), 2))
         shardings = runner_shardings(mesh, runner)
         runner = jax.device_put(runner, shardings)
+        jitted = jax.jit(jax.vmap(chunk), out_shardings=(shardings, None))
         with jax.set_mesh(mesh):
-            compiled = (
-                jax.jit(jax.vmap(chunk), out_shardings=(shardings, None))
-                .lower(runner)
-                .compile()
-            )
+            compiled = jitted.lower(runner).compile()
         results.append((compiled(runner), flops(compiled), shardings))
     return results
 
@@ -243,89 +245,89 @@ def test_four_devices_give_the_losses_of_one(one_and_four):
 
 
 def test_four_devices_share_the_work(one_and_four):
-    (_, whole, _), (_, part, _) = one_and_four
-    assert part <= 0.3 * whole, (part, whole)
+    (_, one, _), (_, four, _) = one_and_four
+    assert four <= 0.3 * one, (four, one)
 
 
-def test_four_devices_share_an_evaluation_that_they_do_not_divide():
-    env, episodes = uneven_world(), 30
+def test_four_devices_share_an_evaluation_whose_episodes_they_do_not_divide():
+    env, episodes = uneven_env(), 30
     system = ippo.make(env.spec, config())
     params = system.init(jax.random.key(0)).params
     results, work = [], []
     for devices in (jax.devices()[:1], jax.devices()):
         mesh = device_mesh(devices)
-        args = jax.device_put(
-            (params, jax.random.key(1)), NamedSharding(mesh, PartitionSpec())
-        )
+        replicated = NamedSharding(mesh, PartitionSpec())
+        args = jax.device_put((params, jax.random.key(1)), replicated)
+
+        @jax.jit
+        def play(params, key):
+            return evaluate(env, system, params, key, episodes, jnp.ones(()))
+
         with jax.set_mesh(mesh):
-            play = jax.jit(
-                lambda params, key: evaluate(
-                    env, system, params, key, episodes, jnp.ones(())
-                )
-            )
             compiled = play.lower(*args).compile()
         results.append(compiled(*args))
         work.append(flops(compiled))
     jax.tree.map(np.testing.assert_array_equal, *results)
     assert results[0]["return"].shape == (episodes,)
     assert 0 < results[0]["return"].mean() < 1
-    assert work[1] <= 0.35 * work[0], work  # 8 of 30 episodes each
+    # Each of four devices plays 8 of 30 episodes.
+    assert work[1] <= 0.35 * work[0], work
 
 
 def test_programs_are_compiled_for_all_devices():
     cfg = config("total_timesteps=96", "num_envs=16")
-    _, env, system = build_run(cfg)
-    plain, seen = stage_programs(BuiltRun(cfg, env, system)), {}
+    programs = stage_programs(build_run(cfg))
+    devices = {}
 
     def spy(name):
-        def call(*args):
-            seen[name] = env_devices()
-            return getattr(plain, name)(*args)
+        def program(*args):
+            devices[name] = env_devices()
+            return getattr(programs, name)(*args)
 
-        return call
+        return program
 
-    spied = plain._replace(chunk=spy("chunk"), evaluate=spy("evaluate"))
-    compile_run(cfg, [spied], [state_shapes(cfg, plain)], fresh=False)
-    assert seen == {"chunk": 4, "evaluate": 4}
+    spied = programs._replace(chunk=spy("chunk"), evaluate=spy("evaluate"))
+    compile_run(cfg, [spied], [state_shapes(cfg, programs)], fresh=False)
+    assert devices == {"chunk": 4, "evaluate": 4}
 
 
-def test_runner_stays_where_it_was_put(one_and_four):
-    (_, _, _), ((runner, _), _, shardings) = one_and_four
-    same = jax.tree.map(
-        lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), runner, shardings
-    )
+def test_the_sharding_of_a_runner_is_kept(one_and_four):
+    _, ((runner, _), _, shardings) = one_and_four
+
+    def is_same(x, sharding):
+        return x.sharding.is_equivalent_to(sharding, x.ndim)
+
+    same = jax.tree.map(is_same, runner, shardings)
     assert all(jax.tree.leaves(same))
 
 
-def test_vmapped_seeds_equal_seeds_alone():
+def test_vmapped_seeds_equal_single_seeds():
     cfg = config()
-    _, env, system = build_run(cfg)
-    init, _, _ = seed_programs(BuiltRun(cfg, env, system))
-    chunk = functools.partial(train_chunk, env, system, cfg.rollout_length, 2)
+    run = build_run(cfg)
+    init = seed_programs(run).init
+
+    def init_and_train(key):
+        return train_chunk(run.env, run.system, cfg.rollout_length, 2, init(key))
+
     keys = jax.random.split(jax.random.key(3), 2)
-    _, together = jax.jit(jax.vmap(lambda k: chunk(init(k))))(keys)
-    _, alone = jax.jit(lambda k: chunk(init(k)))(keys[1])
+    _, together = jax.jit(jax.vmap(init_and_train))(keys)
+    _, alone = jax.jit(init_and_train)(keys[1])
     for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(a[1], b, atol=1e-5, rtol=1e-4)
 
 
 def test_train_is_one_pure_function_that_vmaps_over_seeds():
     cfg = config("total_timesteps=192", "eval.every=96")
-    runner, metrics = jax.jit(jax.vmap(functools.partial(jmarl.train, cfg)))(
-        jax.random.split(jax.random.key(0), 2)
-    )
+    train = jax.jit(jax.vmap(functools.partial(jmarl.train, cfg)))
+    runner, metrics = train(jax.random.split(jax.random.key(0), 2))
+    chunks = cfg.num_updates // cfg.updates_per_chunk
     assert metrics["eval"]["greedy"]["return"].shape == (2, 3, 8)
-    assert metrics["train"]["policy_loss"].shape == (
-        2,
-        cfg.num_updates // cfg.updates_per_chunk,
-    )
+    assert metrics["train"]["policy_loss"].shape == (2, chunks)
     assert runner.env_steps.shape == (2,)
 
 
 def test_runner_is_donated():
-    cfg = config()
-    _, env, system = build_run(cfg)
-    init, chunk, _ = seed_programs(BuiltRun(cfg, env, system))
+    init, chunk, _ = seed_programs(build_run(config()))
     runner = jax.vmap(init)(jax.random.split(jax.random.key(0), 1))
     old = jax.tree.leaves(runner.learner.params)[0]
     jax.jit(jax.vmap(chunk), donate_argnums=0)(runner)

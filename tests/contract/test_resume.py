@@ -1,4 +1,4 @@
-"""A run that was interrupted and resumed is, bit for bit, the run that was not."""
+"""Exact resume: an interrupted and resumed run equals, bit for bit, an uninterrupted one."""
 
 import dataclasses
 import json
@@ -13,6 +13,7 @@ import pytest
 import toy
 
 import jmarl
+from jmarl.config import RunConfig
 from jmarl.runs import loop
 from jmarl.runs import run as run_module
 from jmarl.runs.folder import resume_config
@@ -53,49 +54,58 @@ NETWORKS = {
 
 
 def final_leaves(folder: pathlib.Path) -> dict[str, dict]:
-    """Digest, shape and type of every leaf of the last checkpoint."""
-    steps = [
-        int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit()
-    ]
-    record = folder / "checkpoints" / str(max(steps)) / "record" / "metadata"
-    return {"step": max(steps), **json.loads(record.read_text())["leaves"]}
+    """Return the digest, shape and dtype of every leaf of the last checkpoint."""
+    checkpoints = folder / "checkpoints"
+    step = max(int(p.name) for p in checkpoints.iterdir() if p.name.isdigit())
+    return {"step": step, **read_record(folder, step)["leaves"]}
+
+
+def read_record(folder: pathlib.Path, step: int) -> dict:
+    """Return the record of one checkpoint: its leaves and its metadata."""
+    path = folder / "checkpoints" / str(step) / "record" / "metadata"
+    return json.loads(path.read_text())
 
 
 def logged(folder: pathlib.Path) -> list[dict]:
-    """The rows of metrics, without what a clock said."""
-    clock = ("time", "steps_per_second", "agent_steps_per_second")
-    return [
-        {k: v for k, v in row.items() if k not in clock}
-        for row in read_rows(folder / "metrics.jsonl")
-    ]
+    """Return the rows of ``metrics.jsonl`` without the values that depend on time."""
+    timed = ("time", "steps_per_second", "agent_steps_per_second")
+    rows = read_rows(folder / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in timed} for row in rows]
+
+
+def read_evaluation(folder: pathlib.Path) -> dict:
+    return json.loads((folder / "evaluation.json").read_text())
 
 
 def check_same(resumed: pathlib.Path, whole: pathlib.Path) -> None:
     assert final_leaves(resumed) == final_leaves(whole)
     assert logged(resumed) == logged(whole)
-    assert json.loads((resumed / "evaluation.json").read_text()) == json.loads(
-        (whole / "evaluation.json").read_text()
-    )
+    assert read_evaluation(resumed) == read_evaluation(whole)
 
 
-def interrupt_after(monkeypatch, update: int) -> None:
-    """Send this process a SIGTERM as soon as ``update`` is done."""
+def interrupt_after(monkeypatch, update: int, function: str = "train_chunk") -> None:
+    """Send this process a SIGTERM when ``loop.<function>`` returns at ``update``."""
+    real = getattr(loop, function)
 
-    def advance(s, state, at, real=loop.train_chunk):
-        state, at = real(s, state, at)
-        if at.update == update:
+    def interrupt(ctx, state, progress):
+        result = real(ctx, state, progress)
+        if result[1].update == update:
             os.kill(os.getpid(), signal.SIGTERM)
-        return state, at
+        return result
 
-    monkeypatch.setattr(loop, "train_chunk", advance)
+    monkeypatch.setattr(loop, function, interrupt)
 
 
 def compile_once(monkeypatch) -> None:
-    """Compilation takes nearly all the time here; the runs of other processes below do not share it."""
+    """Share the programs of the first run with all later runs of a test.
+
+    Compilation takes nearly all the time of these tests.
+    """
     compiled = []
 
     def compile_run(*args, real=run_module.compile_run, **options):
-        compiled[:] = compiled or [real(*args, **options)]
+        if not compiled:
+            compiled.append(real(*args, **options))
         return compiled[0]
 
     monkeypatch.setattr(run_module, "compile_run", compile_run)
@@ -116,15 +126,27 @@ def test_resumed_is_uninterrupted(kind, tmp_path, monkeypatch):
     check_same(parts, whole)
 
 
-LONG = "toy.config(total_timesteps=64 * 300, eval=dataclasses.replace(toy.config().eval, every=64 * 30), {})"
-SCRIPT = f"import dataclasses, sys, toy; toy.install(); from jmarl.runs.run import run; sys.exit(run({LONG}))"
+def long_config(folder: pathlib.Path) -> RunConfig:
+    """Return a run of 300 updates, with an evaluation every 30."""
+    evaluation = dataclasses.replace(toy.config().eval, every=64 * 30)
+    return toy.config(total_timesteps=64 * 300, eval=evaluation, run_dir=str(folder))
+
+
+SCRIPT = """
+import pathlib, sys, toy
+from jmarl.runs.run import run
+from test_resume import long_config
+toy.install()
+sys.exit(run(long_config(pathlib.Path(sys.argv[1]))))
+"""
+"""Train ``long_config`` in another process; the argument is the run folder."""
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     toy.install()
     folder = tmp_path_factory.mktemp("toy") / "whole"
-    assert run(eval(LONG.format(f"run_dir={str(folder)!r}"))) == 0
+    assert run(long_config(folder)) == 0
     return folder
 
 
@@ -135,16 +157,13 @@ def uninterrupted(tmp_path_factory):
 def test_a_process_that_is_stopped_or_killed_is_resumed_exactly(
     number, code, uninterrupted, tmp_path
 ):
-    """From outside, at a moment that nobody chose, after the first checkpoint."""
-    tests = pathlib.Path(toy.__file__).parent
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)]),
-    }
-    script = SCRIPT.format(f"run_dir={str(tmp_path / 'run')!r}")
+    """The signal comes from outside, some time after the first checkpoint."""
+    contract = pathlib.Path(__file__).parent
+    tests = contract.parent
+    paths = [str(contract), str(tests), str(tests.parent)]
     process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        env=environment,
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -158,25 +177,21 @@ def test_a_process_that_is_stopped_or_killed_is_resumed_exactly(
 
 
 @pytest.mark.xfail(
-    reason="defective twin: a checkpoint without the state of the optimizer",
+    reason="defective twin: a checkpoint without the optimizer's state",
     strict=True,
     raises=AssertionError,
 )
 def test_resumed_without_the_optimizer(uninterrupted, tmp_path, monkeypatch):
-    """The optimizer begins anew; parameters, environments and keys are those that were saved."""
-    config = eval(LONG.format(f"run_dir={str(tmp_path / 'run')!r}"))
+    """Reset the optimizer; parameters, environments and keys are restored."""
     with monkeypatch.context() as patch:
         interrupt_after(patch, 150)
-        assert run(config) == 75
+        assert run(long_config(tmp_path / "run")) == 75
 
-    def train(s, state, at, saved, real=loop.train):
+    def train(ctx, state, progress, saved, real=loop.train):
         learner = state.runner.learner
-        learner = learner.replace(
-            opt_state=jax.tree.map(lambda x: x * 0, learner.opt_state)
-        )
-        return real(
-            s, state.replace(runner=state.runner.replace(learner=learner)), at, saved
-        )
+        zeros = jax.tree.map(lambda x: x * 0, learner.opt_state)
+        runner = state.runner.replace(learner=learner.replace(opt_state=zeros))
+        return real(ctx, state.replace(runner=runner), progress, saved)
 
     monkeypatch.setattr(loop, "train", train)
     assert run(resume_config(str(tmp_path / "run"))) == 0

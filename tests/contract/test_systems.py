@@ -1,4 +1,4 @@
-"""What every update path keeps, whichever system it belongs to."""
+"""Properties of acting and learning that hold for every system."""
 
 import functools
 
@@ -12,7 +12,7 @@ from jmarl.config import ConfigError
 from jmarl.learning.exploration import greedy
 from jmarl.networks.actor_critic import AgentNet
 from jmarl.networks.mixers import make_mixer
-from jmarl.systems.kits import q_learning as value
+from jmarl.systems.kits.q_learning import QNetwork, steps_of
 from jmarl.training.anakin import device_mesh, init_runner, rollout
 from jmarl.training.build import build_run
 from jmarl.training.train import seed_programs
@@ -62,25 +62,31 @@ REPLAY = ("system.batch_size=8", "system.gradient_steps=2", "system.replay_size=
 
 
 def over(cases):
-    return pytest.mark.parametrize(
-        ("name", "size"), cases, ids=["-".join(c) for c in cases]
-    )
+    ids = ["-".join(case) for case in cases]
+    return pytest.mark.parametrize(("name", "size"), cases, ids=ids)
 
 
-cases = over(PPO + VALUE)
+over_all_systems = over(PPO + VALUE)
+
+
+def assert_trees_equal(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
 
 
 @functools.cache
 def learned(name, size):
-    """A system on a world with deaths and hidden information, its rollout, and the learner before and after."""
-    words = [
-        "env=probe_death",
-        "num_envs=8",
-        "rollout_length=7",
-        *(REPLAY if name in ("vdn", "qmix", "qplex") else PHASE),
-    ]
-    # Large steps, because some gradients are tiny behind heads that start near zero.
-    cfg = jmarl.load_config(name, [*words, "system.lr=0.1", *SMALL[size]])
+    """Train one update in an environment with deaths and hidden information.
+
+    Returns:
+        The environment, the system, and the results of two equal calls: the runner before,
+        the experience, the learner after, and the metrics.
+    """
+    sizes = ("num_envs=8", "rollout_length=7", *SMALL[size])
+    options = REPLAY if name in ("vdn", "qmix", "qplex") else PHASE
+    # The learning rate is large, because gradients are tiny behind heads near zero.
+    overrides = ["env=probe_death", "system.lr=0.1", *sizes, *options]
+    cfg = jmarl.load_config(name, overrides)
     _, env, system = build_run(cfg)
 
     def run(key):
@@ -90,10 +96,12 @@ def learned(name, size):
         return runner, experience, learner, metrics
 
     compiled = jax.jit(run)
-    return env, system, compiled(jax.random.key(0)), compiled(jax.random.key(0))
+    first = compiled(jax.random.key(0))
+    second = compiled(jax.random.key(0))
+    return env, system, first, second
 
 
-@cases
+@over_all_systems
 def test_an_update_is_finite_and_moves_every_parameter(name, size):
     _, _, (runner, _, learner, metrics), _ = learned(name, size)
     for metric in jax.tree.leaves(metrics):
@@ -105,78 +113,72 @@ def test_an_update_is_finite_and_moves_every_parameter(name, size):
 
 
 @over(PPO)
-def test_what_was_acted_is_what_is_learnt(name, size):
-    """The ratio of PPO is 1 at the first minibatch: peers that shuffle, or reset memory elsewhere, fail here."""
+def test_learning_recomputes_the_probabilities_of_acting(name, size):
+    """PPO's ratio is 1 in the first minibatch.
+
+    A different order of agents, or a different reset of memory, fails here.
+    """
     _, _, (_, _, _, metrics), _ = learned(name, size)
     assert float(metrics["ratio_error"]) < 1e-4
 
 
 @over(VALUE)
-def test_greedy_actions_are_those_of_the_values_that_are_learnt(name, size):
-    """Memory carried from step to step, and unrolled over the rows of a sequence, is the same."""
+def test_greedy_actions_maximize_the_learned_values(name, size):
+    """Memory carried from step to step equals memory unrolled over a sequence."""
     env, system, (runner, *_), _ = learned(name, size)
     cfg = jmarl.load_config(name, ["env=probe_death", "num_envs=8", *SMALL[size]])
-    net = value.QNetwork(
-        AgentNet(env.spec, cfg.network),
-        make_mixer(env.spec, cfg.system.mixer),
-        env.spec,
-    )
-    strict = system._replace(explore=jnp.zeros_like)
+    agent = AgentNet(env.spec, cfg.network)
+    mixer = make_mixer(env.spec, cfg.system.mixer)
+    net = QNetwork(agent, mixer, env.spec)
+    greedy_system = system._replace(explore=jnp.zeros_like)
 
     @jax.jit
-    def both(runner, key):
-        _, experience, _ = rollout(env, strict, runner, 13, key)
-        steps = value.steps_of(experience)
+    def unroll_and_act(runner, key):
+        _, experience, _ = rollout(env, greedy_system, runner, 13, key)
+        steps = steps_of(experience)
         q = net.unroll(runner.learner.params, experience.carry, steps)
         return greedy(q, steps.obs.avail)[:-1], experience.steps.action
 
-    unrolled, acted = both(runner, jax.random.key(1))
+    unrolled, acted = unroll_and_act(runner, jax.random.key(1))
     np.testing.assert_array_equal(unrolled, acted)
     assert len(np.unique(acted)) > 1
 
 
-@cases
+@over_all_systems
 def test_the_same_key_gives_the_same_result(name, size):
-    _, _, once, again = learned(name, size)
-    for a, b in zip(
-        jax.tree.leaves(once[2].params), jax.tree.leaves(again[2].params), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
+    _, _, (_, _, first, _), (_, _, second, _) = learned(name, size)
+    assert_trees_equal(first.params, second.params)
 
 
-@cases
-def test_memory_is_not_read_where_an_episode_begins(name, size):
+@over_all_systems
+def test_memory_is_not_read_at_the_start_of_an_episode(name, size):
     _, system, (runner, experience, _, _), _ = learned(name, size)
     params, timestep = runner.learner.params, runner.timestep
-    dirty = jax.tree.map(lambda x: x + 1.0, experience.carry)
-    key, greedy = jax.random.key(1), jnp.zeros(())
+    other_carry = jax.tree.map(lambda x: x + 1.0, experience.carry)
+    key, explore = jax.random.key(1), jnp.zeros(())
     act = jax.jit(system.act)
-    clean = act(params, system.carry(8), timestep, key, greedy)
-    for a, b in zip(
-        jax.tree.leaves(clean),
-        jax.tree.leaves(act(params, dirty, timestep, key, greedy)),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
+    expected = act(params, system.carry(8), timestep, key, explore)
+    actual = act(params, other_carry, timestep, key, explore)
+    assert_trees_equal(expected, actual)
 
 
-@cases
-def test_greedy_ignores_the_key_and_sampling_does_not(name, size):
+@over_all_systems
+def test_greedy_actions_do_not_depend_on_the_key_and_sampled_ones_do(name, size):
     _, system, (runner, _, _, _), _ = learned(name, size)
-    act = jax.jit(system.act)
     params, carry, timestep = runner.learner.params, system.carry(8), runner.timestep
-    draw = [
-        [
-            act(params, carry, timestep, jax.random.key(k), jnp.float32(e))[0]
-            for k in range(4)
-        ]
-        for e in (0, 1)
-    ]
-    assert all((a == draw[0][0]).all() for a in draw[0])
-    assert any((a != draw[1][0]).any() for a in draw[1])
+    act = jax.jit(system.act)
+
+    def actions(explore):
+        keys = [jax.random.key(k) for k in range(4)]
+        return [act(params, carry, timestep, key, explore)[0] for key in keys]
+
+    greedy_actions = actions(jnp.float32(0))
+    sampled_actions = actions(jnp.float32(1))
+    assert all((a == greedy_actions[0]).all() for a in greedy_actions)
+    assert any((a != sampled_actions[0]).any() for a in sampled_actions)
 
 
-@cases
+@over_all_systems
 def test_only_available_actions_are_taken(name, size):
     _, _, (_, experience, _, _), _ = learned(name, size)
     steps = experience.steps
@@ -197,60 +199,52 @@ ON_ONE += [
 
 
 @pytest.mark.parametrize(("devices", "name", "size", "env"), ON_FOUR + ON_ONE)
-def test_a_world_may_lack_features_or_entities(devices, name, size, env):
-    """No global features, and no other ally: leaves without elements pass through the whole of training."""
-    words = [
-        f"env={env}",
-        "num_envs=16",
-        "rollout_length=4",
-        "system.minibatches=2",
-        "arch.updates_per_chunk=1",
-    ]
-    cfg = jmarl.load_config(name, [*words, *SMALL[size]])
-    init, chunk, evaluation = seed_programs(build_run(cfg))
+def test_an_environment_may_lack_features_or_entities(devices, name, size, env):
+    """Environments without global features or without other allies have empty leaves."""
+    sizes = ("num_envs=16", "rollout_length=4", "system.minibatches=2", *SMALL[size])
+    overrides = [f"env={env}", "arch.updates_per_chunk=1", *sizes]
+    init, chunk, evaluate = seed_programs(build_run(jmarl.load_config(name, overrides)))
     runner = jax.eval_shape(init, jax.random.key(0))
     with jax.set_mesh(device_mesh(jax.devices()[:devices])):
         after, metrics = jax.eval_shape(chunk, runner)
-        jax.eval_shape(evaluation, runner.learner.params, jax.random.key(0))
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
-        lambda x: (x.shape, x.dtype), runner
-    )
+        jax.eval_shape(evaluate, runner.learner.params, jax.random.key(0))
+
+    def shapes_and_dtypes(tree):
+        return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+
+    assert shapes_and_dtypes(after) == shapes_and_dtypes(runner)
     assert all(x.shape == () for x in jax.tree.leaves(metrics))
 
 
 @pytest.mark.parametrize(("name", "size"), [("ippo", "mlp"), ("pqn_vdn", "mlp")])
-def test_what_an_absent_agent_did_changes_nothing_that_is_learnt(name, size):
-    words = [
-        "env=smax_1v2+2v1",
-        "num_envs=16",
-        "rollout_length=8",
-        *PHASE,
-        *SMALL[size],
-    ]
-    cfg = jmarl.load_config(name, words)
+def test_actions_of_absent_agents_do_not_change_learning(name, size):
+    sizes = ("num_envs=16", "rollout_length=8", *SMALL[size])
+    cfg = jmarl.load_config(name, ["env=smax_1v2+2v1", *PHASE, *sizes])
     _, env, system = build_run(cfg)
     runner = init_runner(env, system, 16, jax.random.key(0))
-    _, experience, _ = jax.jit(lambda r: rollout(env, system, r, 8, jax.random.key(1)))(
-        runner
-    )
-    absent = ~experience.steps.obs.present
+
+    @jax.jit
+    def collect(runner):
+        _, experience, _ = rollout(env, system, runner, 8, jax.random.key(1))
+        return experience
+
+    @jax.jit
+    def update(experience):
+        learner, _ = system.update(runner.learner, experience, jax.random.key(2))
+        return learner.params
+
+    experience = collect(runner)
+    steps = experience.steps
+    absent = ~steps.obs.present
     assert absent.any() and not absent.all()
-    other = jnp.where(
-        absent, 1 - experience.steps.action.clip(0, 1), experience.steps.action
-    )
-    changed = experience.replace(steps=experience.steps.replace(action=other))
-    update = jax.jit(
-        lambda rows: system.update(runner.learner, rows, jax.random.key(2))[0].params
-    )
-    for x, y in zip(
-        *(jax.tree.leaves(update(rows)) for rows in (experience, changed)), strict=True
-    ):
-        np.testing.assert_array_equal(x, y)
+    action = jnp.where(absent, 1 - steps.action.clip(0, 1), steps.action)
+    changed = experience.replace(steps=steps.replace(action=action))
+    assert_trees_equal(update(experience), update(changed))
 
 
 @pytest.mark.parametrize("name", ["mat_ppo", "mam_ppo", "sable"])
-def test_a_system_that_reads_agents_in_a_row_refuses_teams_of_several_sizes(name):
-    with pytest.raises(
-        ConfigError, match=r"^env=smax_1v2\+2v1: its teams have several sizes"
-    ):
-        build_run(jmarl.load_config(name, ["env=smax_1v2+2v1"]))
+def test_sequence_policies_reject_teams_of_several_sizes(name):
+    config = jmarl.load_config(name, ["env=smax_1v2+2v1"])
+    message = r"^env=smax_1v2\+2v1: its teams have several sizes"
+    with pytest.raises(ConfigError, match=message):
+        build_run(config)

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from docs.generate import benchmarks, records, timing_tables, training_tables
+from docs.generate import benchmarks
 from docs.generate.markdown import NOT_RECORDED
+from docs.generate.tables import records, timing, training
 
 
 RECORDS = sorted(benchmarks.RESULTS.rglob("*.json"))
@@ -65,7 +66,7 @@ def test_sides_are_found_at_any_depth():
         "inputs": {"jmarl": {"agent": 5}, "jaxmarl": {"agent": 6}},
         "ratio": 1.5,
     }
-    assert list(timing_tables.sides(data)) == [
+    assert list(timing.sides(data)) == [
         ("parameters", 1, 2),
         ("steps, wall", 3, 4),
         ("inputs, agent", 5, 6),
@@ -83,7 +84,7 @@ def test_a_run_that_missed_its_bar_says_so():
         "best_median": 0.5,
         "wall_seconds": 90,
     }
-    row = training_tables.run_row(run)
+    row = training.run_row(run)
     assert row[1] == "not reached"
     assert row[3] == "0.250 to 0.750"
     assert row[5] == NOT_RECORDED

@@ -2,6 +2,7 @@
 
 import pytest
 
+from docs.generate.docstrings import separate_lists
 from docs.generate.markdown import NOT_RECORDED, cell, details, join, number, table
 
 
@@ -45,3 +46,9 @@ def test_empty_blocks_are_left_out():
 
 def test_details_are_indented():
     assert details("title", "a\n\nb").splitlines()[2:] == ["    a", "", "    b"]
+
+
+def test_lists_follow_an_empty_line():
+    text = "Differs:\n* one\n  more\n* two\n\nEnd:\n\n* three"
+    parts = ["Differs:", "", "* one", "  more", "* two", "", "End:", "", "* three"]
+    assert separate_lists(text).splitlines() == parts

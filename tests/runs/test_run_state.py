@@ -1,4 +1,4 @@
-"""The host's bookkeeping: when what is due, what a folder allows, how signals and figures behave."""
+"""The host's part of a run: schedules, run folders, signals and reported numbers."""
 
 import dataclasses
 import json
@@ -17,76 +17,89 @@ from jmarl.runs import folder as run_folder
 from jmarl.runs import loop
 from jmarl.runs import progress as report
 from jmarl.runs.exit_codes import STOP_SIGNALS, stop_requests
-from jmarl.training import programs
+from jmarl.training.programs import ChunkReport
 
 
-def schedule(config, at=None):
-    """Updates at which evaluations and checkpoints happen, by the loop's own rules."""
-    at = at or loop.initial_progress(config)
+def schedule(config, progress):
+    """Return the updates of all evaluations and checkpoints, by the rules of the loop."""
     evaluated, saved = [], []
     while True:
-        if loop.evaluation_is_due(config, at):
-            evaluated.append(at.update)
-            at = at._replace(evaluations=at.evaluations + 1, last_evaluation=at.update)
-            if loop.checkpoint_is_due(config, at):
-                saved.append(at.update)
-        elif at.update >= config.num_updates:
+        if loop.evaluation_is_due(config, progress):
+            evaluated.append(progress.update)
+            progress = progress._replace(
+                evaluations=progress.evaluations + 1, last_evaluation=progress.update
+            )
+            if loop.checkpoint_is_due(config, progress):
+                saved.append(progress.update)
+        elif progress.update >= config.num_updates:
             return evaluated, saved
         else:
-            at = at._replace(update=at.update + config.updates_per_chunk)
+            update = progress.update + config.updates_per_chunk
+            progress = progress._replace(update=update)
 
 
-def test_evaluations_come_at_the_start_at_every_interval_and_at_the_end():
-    assert schedule(toy.config()) == ([0, 2, 4, 6, 8], [2, 4, 6, 8])
+def test_evaluations_are_at_the_start_after_every_interval_and_at_the_end():
+    config = toy.config()
+    evaluated, saved = schedule(config, loop.initial_progress(config))
+    assert evaluated == [0, 2, 4, 6, 8] and saved == [2, 4, 6, 8]
 
 
-def test_checkpoints_come_every_so_many_evaluations_and_at_the_end():
-    config = toy.config(
-        checkpoint=dataclasses.replace(toy.config().checkpoint, every=3)
-    )
-    assert schedule(config)[1] == [6, 8]
+def test_checkpoints_follow_every_third_evaluation_and_the_end():
+    every_third = dataclasses.replace(toy.config().checkpoint, every=3)
+    config = toy.config(checkpoint=every_third)
+    _, saved = schedule(config, loop.initial_progress(config))
+    assert saved == [6, 8]
 
 
-def test_a_run_extended_to_another_rhythm_is_evaluated_at_every_new_interval_and_at_the_end():
-    config = toy.config(
-        total_timesteps=11 * 64,
-        eval=dataclasses.replace(toy.config().eval, every=3 * 64),
-    )
-    at = loop.Progress(
+def test_a_run_extended_with_another_interval_is_evaluated_after_each_and_at_the_end():
+    every_third = dataclasses.replace(toy.config().eval, every=3 * 64)
+    config = toy.config(total_timesteps=11 * 64, eval=every_third)
+    progress = loop.Progress(
         update=7, evaluations=4, last_evaluation=6, env_steps=[0], seconds=0.0
     )
-    evaluated, saved = schedule(config, at)
+    evaluated, saved = schedule(config, progress)
     assert evaluated == [9, 12] and saved == [9, 12] and config.num_updates == 12
 
 
-def test_rows_after_the_checkpoint_are_written_again():
-    at = loop.Progress(
+def test_only_rows_before_the_checkpoint_are_kept():
+    progress = loop.Progress(
         update=6, evaluations=3, last_evaluation=4, env_steps=[0], seconds=0.0
     )
-    rows = [{"kind": k, "update": u} for u in (4, 6, 8) for k in ("train", "eval")] + [
-        {"kind": "absolute", "update": 4}
-    ]
-    kept = [(r["kind"], r["update"]) for r in rows if loop.belongs_before(r, at)]
+    rows = [(kind, update) for update in (4, 6, 8) for kind in ("train", "eval")]
+    rows.append(("absolute", 4))
+
+    def is_kept(kind, update):
+        return loop.belongs_before({"kind": kind, "update": update}, progress)
+
+    kept = [row for row in rows if is_kept(*row)]
     assert kept == [("train", 4), ("eval", 4), ("train", 6)]
 
 
-def test_env_steps_survive_the_wrap_of_the_counter_on_the_device():
+def test_env_steps_are_right_after_the_counter_on_the_device_wraps():
     before = [2**32 - 10, 2**33 + 5]
     after = np.array([6, 25], np.uint32)
     assert loop.count_steps(before, after) == [2**32 + 6, 2**33 + 25]
 
 
+LOCK_UNTIL_INPUT = """
+import fcntl, sys
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("locked", flush=True)
+input()
+"""
+
+
 def test_a_folder_has_one_writer(tmp_path):
     lock = str(tmp_path / ".lock")
-    code = f"import fcntl; f = open({lock!r}, 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); input()"
     other = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", LOCK_UNTIL_INPUT, lock],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
-    assert other.stdout.readline() == b"1\n"
-    with (
-        pytest.raises(ConfigError, match="another process is writing this run"),
-        run_folder.locked(tmp_path),
-    ):
+    assert other.stdout.readline() == b"locked\n"
+    message = "another process is writing this run"
+    with pytest.raises(ConfigError, match=message), run_folder.locked(tmp_path):
         pytest.fail("two writers")
     other.communicate(b"\n")
     with run_folder.locked(tmp_path):
@@ -101,17 +114,16 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
         run_folder.open_folder(toy.config(resume=str(tmp_path / "elsewhere")))
 
 
-def test_runs_begun_in_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
+def test_runs_started_in_the_same_second_have_separate_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folders = {run_folder.open_folder(toy.config()) for _ in range(3)}
     assert len(folders) == 3
-    assert all(
-        f.parent.parts == ("runs", "toy", "probe_bandit") and f.is_dir()
-        for f in folders
-    )
+    for folder in folders:
+        assert folder.parent.parts == ("runs", "toy", "probe_bandit")
+        assert folder.is_dir()
 
 
-def test_the_configuration_comes_back_from_its_folder(tmp_path):
+def test_a_configuration_is_read_back_from_its_folder(tmp_path):
     toy.install()
     config = toy.config(run_dir="somewhere", num_seeds=3)
     run_folder.write_config(tmp_path, config)
@@ -133,7 +145,7 @@ def test_the_configuration_comes_back_from_its_folder(tmp_path):
         "logger=none",
     ],
 )
-def test_resuming_may_extend_a_run_and_repeat_what_it_was(tmp_path, override):
+def test_resuming_may_extend_a_run_and_repeat_its_values(tmp_path, override):
     toy.install()
     run_folder.write_config(tmp_path, toy.config())
     config = run_folder.resume_config(str(tmp_path), [override])
@@ -163,7 +175,7 @@ def test_resuming_may_extend_a_run_and_repeat_what_it_was(tmp_path, override):
         "system=mappo",
     ],
 )
-def test_resuming_as_another_run_is_refused_by_name(tmp_path, override):
+def test_resuming_with_another_value_is_rejected_by_key(tmp_path, override):
     toy.install()
     run_folder.write_config(tmp_path, toy.config())
     with pytest.raises(ConfigError) as error:
@@ -185,7 +197,7 @@ def test_resuming_as_another_run_is_refused_by_name(tmp_path, override):
         ),
     ],
 )
-def test_a_damaged_configuration_is_one_line(tmp_path, text, words):
+def test_a_damaged_configuration_gives_an_error_of_one_line(tmp_path, text, words):
     toy.install()
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=words) as error:
@@ -193,55 +205,47 @@ def test_a_damaged_configuration_is_one_line(tmp_path, text, words):
     assert "\n" not in str(error.value)
 
 
-def test_a_configuration_is_replaced_whole(tmp_path, monkeypatch):
+def test_a_configuration_is_replaced_atomically(tmp_path, monkeypatch):
     run_folder.write_config(tmp_path, toy.config())
     before = (tmp_path / "config.yaml").read_text()
 
-    def die(*_):
+    def fail(*_):
         raise OSError("killed")
 
-    monkeypatch.setattr("os.replace", die)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="killed"):
         run_folder.write_config(tmp_path, toy.config(seed=5))
     assert (tmp_path / "config.yaml").read_text() == before
 
 
-def test_what_decides_a_run_and_changed_is_named():
+def test_changed_versions_that_affect_results_are_named():
     now = run_folder.versions()
     assert run_folder.version_changes(now) == []
-    assert run_folder.version_changes(
-        {**now, "optax": "0.1", "backend": "abacus", "wandb": "0"}
-    ) == [
+    saved = {**now, "optax": "0.1", "backend": "abacus", "wandb": "0"}
+    assert run_folder.version_changes(saved) == [
         f"optax 0.1 when it was saved, {now['optax']} now",
         f"backend abacus when it was saved, {now['backend']} now",
     ]
 
 
 def test_only_parameters_must_be_finite():
-    """The optimizer skips a gradient that is not finite, and the loss of that chunk stays NaN."""
+    """The optimizer skips a non-finite gradient; the loss of that chunk stays NaN."""
     metrics = {"train": {"loss": np.array([np.nan])}}
-    loop._check_finite(
-        toy.config(),
-        programs.ChunkReport(metrics, np.zeros(1), {"w": np.array([True])}),
-        1,
-        2,
-    )
+    finite = ChunkReport(metrics, np.zeros(1), {"w": np.array([True])})
+    not_finite = finite._replace(finite={"w": np.array([False])})
+    loop._check_finite(toy.config(), finite, 1, 2)
     with pytest.raises(loop.NonFiniteError, match="w of seed 0"):
-        loop._check_finite(
-            toy.config(),
-            programs.ChunkReport(metrics, np.zeros(1), {"w": np.array([False])}),
-            1,
-            2,
-        )
+        loop._check_finite(toy.config(), not_finite, 1, 2)
 
 
-def test_one_number_of_env_steps_is_the_mean_of_the_seeds():
+def test_reported_env_steps_are_the_mean_over_seeds():
     row = {"env_steps": [10, 20], "steps_per_second": 1.0, "episodes": [0, 0]}
     assert "| 15 env steps |" in report.progress_line(row, 0.5, 1.0)
     assert "at 15 env steps" in report.evaluation_line(row)
 
 
-def test_a_reader_never_sees_half_a_status(tmp_path):
+def test_a_status_is_always_complete_for_a_reader(tmp_path):
+    path = tmp_path / "status.json"
     stop = threading.Event()
 
     def write():
@@ -251,16 +255,14 @@ def test_a_reader_never_sees_half_a_status(tmp_path):
     run_folder.write_status(tmp_path, "running")
     writer = threading.Thread(target=write)
     writer.start()
-    states = {
-        json.loads((tmp_path / "status.json").read_text())["state"] for _ in range(200)
-    }
+    states = {json.loads(path.read_text())["state"] for _ in range(200)}
     stop.set()
     writer.join()
     assert states == {"running"}
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
-def test_a_signal_is_a_request_and_the_handlers_found_are_put_back(number):
+def test_a_signal_requests_a_stop_and_handlers_are_restored(number):
     before = signal.getsignal(number)
     with stop_requests() as stop:
         assert stop() == ""
@@ -269,16 +271,23 @@ def test_a_signal_is_a_request_and_the_handlers_found_are_put_back(number):
     assert signal.getsignal(number) is before
 
 
-def test_a_second_signal_ends_the_process_at_once():
-    code = "import os,signal;from jmarl.runs.exit_codes import stop_requests\nwith stop_requests():\n"
-    code += " [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)]; os._exit(0)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, timeout=60, check=False
-    )
+TWO_SIGNALS = """
+import os, signal
+from jmarl.runs.exit_codes import stop_requests
+with stop_requests():
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(0)
+"""
+
+
+def test_a_second_signal_exits_immediately():
+    command = [sys.executable, "-c", TWO_SIGNALS]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
     assert done.returncode == 128 + signal.SIGTERM
 
 
-def test_without_the_main_thread_there_are_no_signals_and_no_error():
+def test_outside_the_main_thread_there_are_no_signals_and_no_error():
     seen = []
 
     def work():
@@ -291,22 +300,24 @@ def test_without_the_main_thread_there_are_no_signals_and_no_error():
     assert seen == [""]
 
 
-def test_an_interval_covers_the_truth_as_often_as_it_says():
+def test_a_confidence_interval_has_its_nominal_coverage():
     rng = np.random.default_rng(0)
-    for draw, truth in (
-        (lambda: rng.random(100) < 0.9, 0.9),
-        (lambda: rng.normal(2.0, 3.0, 100), 2.0),
-    ):
-        covered = [
-            low <= truth <= high
-            for _, low, high in (
-                report.confidence_interval(draw() * 1.0) for _ in range(400)
-            )
-        ]
-        assert 0.91 < np.mean(covered) < 0.98
+
+    def coverage(draw, mean):
+        intervals = [report.confidence_interval(draw()) for _ in range(400)]
+        return np.mean([low <= mean <= high for _, low, high in intervals])
+
+    def wins():
+        return (rng.random(100) < 0.9) * 1.0
+
+    def returns():
+        return rng.normal(2.0, 3.0, 100)
+
+    assert 0.91 < coverage(wins, 0.9) < 0.98
+    assert 0.91 < coverage(returns, 2.0) < 0.98
 
 
-def test_an_interval_of_episodes_all_won_is_not_a_point():
+def test_a_confidence_interval_of_wins_only_is_not_a_point():
     mean, low, high = report.confidence_interval(np.ones(64))
     assert mean == 1.0 == high and 0.9 < low < 0.97
 

@@ -23,7 +23,7 @@ TINY = [
 ]
 
 
-def test_there_are_21():
+def test_there_are_21_tasks():
     assert len(TASKS) == 21
     assert set(QUICK) < set(TASKS)
 

@@ -107,7 +107,7 @@ def test_the_package_is_the_one_of_the_wheel(python: Path, tmp_path: Path) -> No
 
 def test_help_and_composition_work_from_elsewhere(python: Path, tmp_path: Path) -> None:
     assert "system.gamma=" in call(
-        python, tmp_path, "-m", "jmarl.systems.mam_ppo", "--help"
+        python, tmp_path, "-m", "jmarl.systems.rec_mam", "--help"
     )
     assert "mam_ppo" in call(
         python, tmp_path, str(python.with_name("jmarl")), "systems"

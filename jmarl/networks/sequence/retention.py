@@ -100,8 +100,8 @@ def retain(
         v: Values.
         first: True where an episode starts.
         kappa: Decay per time step of each head.
-        causal: If True, an agent reads itself and the agents before it of its own row, else all
-            agents of that row.
+        causal: If True, an agent reads only itself and the agents before it in its own row, else
+            all agents of that row. Of earlier rows it reads all agents.
 
     Returns:
         S after the last row, and the outputs.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from docs.generate.markdown import NOT_RECORDED, code, details, join, number, table
-from docs.generate.records import Record, quoted, seeds
+from docs.generate.tables.records import Record, quoted, seeds
 
 
 def learning(records: Sequence[Record]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from docs.generate.markdown import code, join, number, percent, table
-from docs.generate.records import Record
+from docs.generate.tables.records import Record
 
 
 QUANTITIES = {
@@ -38,8 +38,8 @@ def decode(records: Sequence[Record]) -> str:
 def scaling(records: Sequence[Record]) -> str:
     """Return time and memory by the number of agents, for each kind of environment."""
     data = records[0].data
-    worlds = [name for name in ("fixed", "smax") if name in data]
-    return join(*(study(f"`{name}`", data[name], "agents") for name in worlds))
+    kinds = [name for name in ("fixed", "smax") if name in data]
+    return join(*(study(f"`{name}`", data[name], "agents") for name in kinds))
 
 
 def entities(records: Sequence[Record]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from docs.generate.markdown import code, join, percent, table
-from docs.generate.records import Record
+from docs.generate.tables.records import Record
 
 
 SIDES = ("jmarl", "jaxmarl")
