@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jmarl.cli.process import use_compile_cache, use_cores
-from jmarl.config import RunConfig, check, compose
+from jmarl.config import ConfigError, RunConfig, check, compose, nearest
 from jmarl.config.choices import configs_dir
 from jmarl.runs.exit_codes import ExitCode
 
@@ -54,6 +54,7 @@ def _jobs(system: str, arguments: Sequence[str]) -> list[tuple[RunConfig, str]]:
     if folder:
         changes = [argument for argument in arguments if argument not in resume]
         return [(resume_config(folder, [f"system={system}", *changes]), "")]
+    _check_flags(arguments)
     jobs, folders = [], set()
     composed = _compose_jobs(compose.to_hydra_overrides(system, arguments))
     for number, (tree, changes) in enumerate(composed, 1):
@@ -66,6 +67,16 @@ def _jobs(system: str, arguments: Sequence[str]) -> list[tuple[RunConfig, str]]:
         title += f"arch={tree.arch.name} chose {values}\n" if values else ""
         jobs.append((config, title))
     return jobs
+
+
+def _check_flags(arguments: Sequence[str]) -> None:
+    """Raise ``ConfigError`` for an unknown flag, which Hydra would answer with its usage."""
+    known = ("-m", "--multirun", "-c", "--cfg", "-p", "--package", "-i", "--info")
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        rule = f"unknown option; did you mean {nearest(flag, known)}? (see --help)"
+        if flag.startswith("-") and flag not in (*known, "--resolve"):
+            raise ConfigError(f"{flag}: {rule}")
 
 
 def _compose_jobs(overrides: Sequence[str]) -> list[tuple[Any, str]]:

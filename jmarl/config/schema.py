@@ -1,4 +1,8 @@
-"""Schema of the configuration: frozen, hashable dataclasses without JAX."""
+"""Schema of the keys that all systems share: frozen, hashable dataclasses without JAX.
+
+A system's own keys are in the ``Config`` of its module; those of all PPO systems are in
+``systems.kits.ppo.PPOConfig``, those of Q-learning in ``systems.kits.q_learning_config``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The lambda-return, which serves GAE, TD(lambda) and Q-learning without replay."""
+"""The lambda-return, which serves GAE, TD(lambda) and Q-learning without replay.
+
+The PPO kit computes GAE as this return minus the values
+(``systems.kits.ppo.advantages_and_targets``).
+"""
 
 from __future__ import annotations
 

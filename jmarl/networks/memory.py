@@ -3,6 +3,9 @@
 ``memory(carry, x[T, B, N, F], first[T, B] or [T, B, N]) -> (carry, y[T, B, N, H])``. If ``first``,
 an agent's carry is reset before the time step reads it. This happens at the start of an episode and
 when an agent joins during one. A death never resets it. Acting is the same call with T = 1.
+
+The environment sets ``TimeStep.first``; ``actor_critic.py`` combines it with ``EntityObs.joined``.
+The resets of Mamba are in ``ssm/mamba.py``, those of retention in ``sequence/retention.py``.
 """
 
 from __future__ import annotations

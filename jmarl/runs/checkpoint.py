@@ -2,7 +2,8 @@
 
 Orbax commits a step atomically. However, it restores flipped bits silently and casts a
 leaf to the requested dtype. Each step therefore also contains the shape, dtype and
-SHA-256 of every leaf, in the same atomic commit. Restoring compares all three.
+SHA-256 of every leaf, in the same atomic commit. Restoring always compares shapes, dtypes
+and the digest of this description; it compares the leaves only if ``checkpoint.verify``.
 """
 
 from __future__ import annotations
@@ -203,7 +204,7 @@ class Checkpoints:
         _check_fit(leaves, template, f"checkpoint {step} in {self._folder}")
         host = self._read_arrays(step, leaves)
         if self._verify:
-            _check_digests(host, leaves)
+            _verify_digests(host, leaves)
         return Restored(_from_host(host, template), meta, step)
 
     def _read_arrays(self, step: int, leaves: dict[str, Leaf]) -> dict[str, np.ndarray]:
@@ -276,7 +277,7 @@ def _check_fit(leaves: dict[str, Leaf], template: Any, name: str) -> None:
         raise ConfigError(f"{name} does not fit: {_join_first(differences, '; ')}")
 
 
-def _check_digests(host: dict[str, np.ndarray], leaves: dict[str, Leaf]) -> None:
+def _verify_digests(host: dict[str, np.ndarray], leaves: dict[str, Leaf]) -> None:
     described = _describe_leaves(host)
     changed = [path for path, leaf in described.items() if leaf != leaves[path]]
     if changed:

@@ -20,7 +20,7 @@ class ExitCode(enum.IntEnum):
 
     FINISHED = 0  # all updates and evaluations are done
     CRASHED = 1  # unexpected exception
-    USER_ERROR = 2  # invalid configuration, argument or folder
+    USER_ERROR = 2  # any ConfigError; cli.process.exit_code converts it
     OUT_OF_MEMORY = 3  # a device has too little memory for the run
     NON_FINITE = 4  # a parameter is NaN or infinite
     PREEMPTED = 75  # stopped by a signal and resumable (EX_TEMPFAIL of sysexits.h)

@@ -1,4 +1,8 @@
-"""Training as a function: ``jmarl.train(config, key)``."""
+"""Training as a function: ``jmarl.train(config, key)``.
+
+``jmarl train`` on the command line does not call ``train``. It compiles the same
+``seed_programs``, through ``training/programs.py``.
+"""
 
 from __future__ import annotations
 

@@ -153,6 +153,10 @@ def _environment() -> dict[str, str]:
             "error: total_timesteps=None: expected int",
         ),
         (
+            ["train", "ippo", "--multirn"],
+            "error: --multirn: unknown option; did you mean --multirun? (see --help)",
+        ),
+        (
             ["train", "mam_ppo", "system=rec_mam"],
             "error: system=rec_mam: cannot be overridden; "
             "start that system with: jmarl train rec_mam",

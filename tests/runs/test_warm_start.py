@@ -1,4 +1,4 @@
-"""What goes from one team size to another: stages of a run, the start of another run, and a table of worlds."""
+"""Transfer between team sizes: curriculum stages, warm starts, and transfer tables."""
 
 import dataclasses
 import json
@@ -20,10 +20,10 @@ from jmarl.runs.checkpoint import Checkpoints
 from jmarl.runs.evaluate_saved import evaluate_run, transfer_run
 from jmarl.runs.run import run
 from jmarl.runs.warm_start import apply_warm_start, load_warm_start
-from jmarl.training import programs
 from jmarl.training.anakin import continue_in_env, drop_env_state, init_runner
-from jmarl.training.build import BuiltRun, build_run
+from jmarl.training.build import build_run
 from jmarl.training.compatibility import TEAM_SIZE_ADVICE, check_acting, check_fit
+from jmarl.training.programs import seed_keys, stage_programs
 from jmarl.training.train import train
 
 
@@ -34,14 +34,14 @@ def teams():
         yield
 
 
-def stages(*shares):
-    return CurriculumConfig(
-        tuple(StageConfig(f"team_{i}", share) for i, share in enumerate(shares))
-    )
+def curriculum(*fractions):
+    """Return a curriculum of the environments ``team_0``, ``team_1``, ..."""
+    stages = [StageConfig(f"team_{i}", share) for i, share in enumerate(fractions)]
+    return CurriculumConfig(tuple(stages))
 
 
 @pytest.mark.parametrize(
-    ("shares", "evaluations", "ends"),
+    ("fractions", "evaluations", "ends"),
     [
         ((), 4, (8,)),
         ((1.0,), 4, (8,)),
@@ -51,25 +51,21 @@ def stages(*shares):
         ((0.1,) * 10, 10, tuple(range(2, 22, 2))),
     ],
 )
-def test_stages_end_where_evaluation_intervals_do(shares, evaluations, ends):
-    last = f"team_{max(0, len(shares) - 1)}"
+def test_stages_end_with_evaluation_intervals(fractions, evaluations, ends):
+    last = f"team_{max(0, len(fractions) - 1)}"
     config = toy.config(
         total_timesteps=evaluations * 128,
         env={"name": last},
-        curriculum=stages(*shares),
+        curriculum=curriculum(*fractions),
     )
     assert config.num_updates == 2 * evaluations and config.stage_ends == ends
     assert len(config.stage_envs) == len(ends) and config.stage_envs[-1] == last
-    of_updates = [
-        sum(config.stage_at(update) == i for update in range(config.num_updates))
-        for i in range(len(ends))
-    ]
-    assert of_updates == [
-        end - begin for begin, end in zip((0, *ends), ends, strict=False)
-    ]
+    stages = [config.stage_at(update) for update in range(config.num_updates)]
+    lengths = [stages.count(i) for i in range(len(ends))]
+    assert lengths == np.diff((0, *ends)).tolist()
 
 
-BAD = [
+INVALID = [
     (
         (0.5, 0.6),
         {},
@@ -88,60 +84,53 @@ BAD = [
     (
         (0.1, 0.9),
         {},
-        "eval.every=128: gives 4 evaluations, but each of 2 stages must end with one; total_timesteps must be at least 640",
+        "eval.every=128: gives 4 evaluations, but each of 2 stages must end with one; "
+        "total_timesteps must be at least 640",
     ),
 ]
 
 
-@pytest.mark.parametrize(("shares", "changes", "message"), BAD)
-def test_stages_that_cannot_be_are_one_line(shares, changes, message):
+@pytest.mark.parametrize(("fractions", "changes", "message"), INVALID)
+def test_an_invalid_curriculum_gives_an_error_of_one_line(fractions, changes, message):
+    fields = {"env": {"name": "team_1"}, "curriculum": curriculum(*fractions)}
     with pytest.raises(ConfigError) as error:
-        toy.config(
-            **{"env": {"name": "team_1"}, "curriculum": stages(*shares), **changes}
-        )
+        toy.config(**(fields | changes))
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
 
 
-def test_what_is_advised_where_evaluations_are_too_few_is_enough():
+def test_the_advice_on_too_few_evaluations_suffices():
     rows = toy.config().rows_per_update
+    halves = curriculum(0.5, 0.5)
     config = toy.config(
-        total_timesteps=100 * rows, env={"name": "team_1"}, curriculum=stages(0.5, 0.5)
+        total_timesteps=100 * rows, env={"name": "team_1"}, curriculum=halves
     )
-    tight = dataclasses.replace(config.eval, every=100 * rows)
+    too_rare = dataclasses.replace(config.eval, every=100 * rows)
     with pytest.raises(ConfigError, match=f"make it at most {50 * rows}$"):
-        dataclasses.replace(config, eval=tight)
-    assert dataclasses.replace(
-        config, eval=dataclasses.replace(tight, every=50 * rows)
-    ).stage_ends == (50, 100)
+        dataclasses.replace(config, eval=too_rare)
+    as_advised = dataclasses.replace(config.eval, every=50 * rows)
+    assert dataclasses.replace(config, eval=as_advised).stage_ends == (50, 100)
 
 
 def test_a_curriculum_is_a_choice_or_a_list():
-    words = ["env=smax_20v20", "total_timesteps=1e7", "num_envs=64"]
-    chosen = jmarl.load_config(
-        "spectra_qmix_plus", [*words, "curriculum=5v5_10v10_20v20"]
-    )
-    assert chosen.stage_envs == ("smax_5v5", "smax_10v10", "smax_20v20")
+    def load(override):
+        sizes = ["env=smax_20v20", "total_timesteps=1e7", "num_envs=64"]
+        return jmarl.load_config("spectra_qmix_plus", [*sizes, override])
+
+    three = load("curriculum=5v5_10v10_20v20")
+    assert three.stage_envs == ("smax_5v5", "smax_10v10", "smax_20v20")
     pair = "[{env: smax_5v5, fraction: 0.3}, {env: smax_20v20, fraction: 0.7}]"
-    own = jmarl.load_config("spectra_qmix_plus", [*words, f"curriculum.stages={pair}"])
-    assert own == jmarl.load_config(
-        "spectra_qmix_plus", [*words, "curriculum=5v5_20v20"]
-    )
-    with pytest.raises(
-        ConfigError, match=r"^curriculum.stages=smax_5x5: unknown environment"
-    ):
-        jmarl.load_config(
-            "spectra_qmix_plus",
-            [*words, f"curriculum.stages={pair.replace('5v5', '5x5')}"],
-        )
-    with pytest.raises(
-        ConfigError, match=r"^curriculum=5v5: unknown choice; did you mean 5v5_20v20"
-    ):
-        jmarl.load_config("spectra_qmix_plus", [*words, "curriculum=5v5"])
+    assert load(f"curriculum.stages={pair}") == load("curriculum=5v5_20v20")
+    message = r"^curriculum.stages=smax_5x5: unknown environment"
+    with pytest.raises(ConfigError, match=message):
+        load(f"curriculum.stages={pair.replace('5v5', '5x5')}")
+    message = r"^curriculum=5v5: unknown choice; did you mean 5v5_20v20"
+    with pytest.raises(ConfigError, match=message):
+        load("curriculum=5v5")
 
 
 @pytest.mark.parametrize("parts", [(), ("actor", "critic")])
-def test_schedules_go_on_while_moments_begin_anew(parts):
-    """Adam's first step is the learning rate against the sign of the gradient, whatever its size."""
+def test_schedules_continue_and_moments_are_reset(parts):
+    """Adam's first step is the learning rate times the negative sign of the gradient."""
     tx = optimizer(0.1, 1e9, anneal=True, steps_per_update=2, num_updates=10)
     tx = by_part(tx, parts) if parts else tx
     params = {"actor": jnp.ones(2), "critic": jnp.ones(3)}
@@ -149,8 +138,9 @@ def test_schedules_go_on_while_moments_begin_anew(parts):
     for _ in range(6):
         _, old = tx.update(params, old, params)
     state = keep_schedules(tx.init(params), old)
-    change, _ = tx.update(jax.tree.map(lambda x: -7 * x, params), state, params)
-    for x in jax.tree.leaves(change):
+    grads = jax.tree.map(lambda x: -7 * x, params)
+    changes, _ = tx.update(grads, state, params)
+    for x in jax.tree.leaves(changes):
         np.testing.assert_allclose(x, 0.1 * (1 - 3 / 10), rtol=1e-4)
 
 
@@ -174,88 +164,91 @@ SYSTEMS = {
 }
 
 
-def config(system, world, **changes):
-    return dataclasses.replace(
-        jmarl.load_config(system, [*SMALL, *SYSTEMS[system]]),
-        env={"name": world},
-        **changes,
-    )
+def config(system, env, **changes):
+    base = jmarl.load_config(system, [*SMALL, *SYSTEMS[system]])
+    return dataclasses.replace(base, env={"name": env}, **changes)
 
 
-def counted(tree, start):
-    """Other numbers in every leaf: 1, 2, ... from ``start``; keys stay."""
+def fill_with_numbers(tree):
+    """Fill each leaf with 1, 2, ..., so that all values differ. Random keys are kept."""
 
     def fill(x):
-        key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return (
-            x if key else (start + jnp.arange(x.size)).reshape(x.shape).astype(x.dtype)
-        )
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return x
+        numbers = 1 + jnp.arange(x.size)
+        return numbers.reshape(x.shape).astype(x.dtype)
 
     return jax.tree.map(fill, tree)
+
+
+def is_schedule(node):
+    return isinstance(node, optax.ScaleByScheduleState)
+
+
+def assert_trees_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+KEPT = {"vdn": ("params", "target"), "ippo": ("params", "value_stats")}
+RESET = {"vdn": ("updates", "replay"), "ippo": ("updates",)}
 
 
 @pytest.mark.parametrize(
     ("system", "reset"), [("vdn", True), ("ippo", True), ("ippo", False)]
 )
-def test_the_next_stage_has_what_was_learnt_and_all_else_anew(system, reset):
-    small, large = (build_run(config(system, f"cue_{n}"))[1:] for n in (2, 3))
-    before = init_runner(*small, 8, jax.random.key(0))
-    before = before.replace(
-        learner=counted(before.learner, 1), env_steps=jnp.uint32(77_000)
+def test_the_next_stage_keeps_what_is_learned_and_resets_the_rest(system, reset):
+    _, *two_agents = build_run(config(system, "cue_2"))
+    _, *three_agents = build_run(config(system, "cue_3"))
+    runner = init_runner(*two_agents, 8, jax.random.key(0))
+    learner = fill_with_numbers(runner.learner)
+    before = runner.replace(learner=learner, env_steps=jnp.uint32(77_000))
+    after = continue_in_env(
+        *three_agents, 8, drop_env_state(before), reset_optimizer=reset
     )
-    after = continue_in_env(*large, 8, drop_env_state(before), reset_optimizer=reset)
-    fresh = init_runner(*large, 8, before.key)
-    handed = {"vdn": ("params", "target"), "ippo": ("params", "value_stats")}[system]
-    same = jax.tree_util.Partial(jax.tree.map, np.testing.assert_array_equal)
-    for name in handed:
-        same(getattr(after.learner, name), getattr(before.learner, name))
-    for name in ({"vdn": ("updates", "replay"), "ippo": ("updates",)})[system]:
-        same(getattr(after.learner, name), getattr(fresh.learner, name))
-    same(after.timestep, fresh.timestep)
+    fresh = init_runner(*three_agents, 8, before.key)
+    for name in KEPT[system]:
+        assert_trees_equal(getattr(after.learner, name), getattr(before.learner, name))
+    for name in RESET[system]:
+        assert_trees_equal(getattr(after.learner, name), getattr(fresh.learner, name))
+    assert_trees_equal(after.timestep, fresh.timestep)
     assert after.timestep.reward.shape == (8, 3) and after.env_steps == 77_000
-    explore = large[1].explore
-    assert system == "ippo" or explore(after.env_steps) == explore(
-        jnp.float32(77_000)
-    ) < explore(jnp.float32(0))
+    opt_state = before.learner.opt_state
     if reset:
-        same(
-            after.learner.opt_state,
-            keep_schedules(fresh.learner.opt_state, before.learner.opt_state),
-        )
-        counts = [
-            x
-            for x in jax.tree.leaves(after.learner.opt_state, is_leaf=_is_schedule)
-            if _is_schedule(x)
-        ]
-        assert counts and all(x.count == 1 for x in counts)
-    else:
-        same(after.learner.opt_state, before.learner.opt_state)
+        opt_state = keep_schedules(fresh.learner.opt_state, opt_state)
+        nodes = jax.tree.leaves(after.learner.opt_state, is_leaf=is_schedule)
+        schedules = [node for node in nodes if is_schedule(node)]
+        assert schedules and all(schedule.count == 1 for schedule in schedules)
+    assert_trees_equal(after.learner.opt_state, opt_state)
 
 
-def _is_schedule(x):
-    return isinstance(x, optax.ScaleByScheduleState)
+def test_exploration_continues_in_the_next_stage():
+    _, *two_agents = build_run(config("vdn", "cue_2"))
+    env, system = build_run(config("vdn", "cue_3"))[1:]
+    before = init_runner(*two_agents, 8, jax.random.key(0))
+    before = before.replace(env_steps=jnp.uint32(77_000))
+    after = continue_in_env(env, system, 8, before, reset_optimizer=True)
+    rate = system.explore(after.env_steps)
+    assert rate == system.explore(jnp.float32(77_000))
+    assert rate < system.explore(jnp.float32(0))
 
 
-def test_a_mixer_that_depends_on_the_size_is_named_with_what_does_not():
+def test_an_error_about_a_mixer_of_one_team_size_names_it_and_gives_advice():
     halves = CurriculumConfig((StageConfig("cue_2", 0.5), StageConfig("cue_3", 0.5)))
+    qmix = config("qmix", "cue_3", curriculum=halves)
     with pytest.raises(ConfigError) as error:
-        jax.eval_shape(
-            lambda key: train(config("qmix", "cue_3", curriculum=halves), key),
-            jax.random.key(0),
-        )
+        jax.eval_shape(lambda key: train(qmix, key), jax.random.key(0))
     text = str(error.value)
     assert text.startswith("curriculum.stages=cue_2: parameter params/mixer/params/")
-    assert text.endswith(
-        f"its shape depends on the size of the team; {TEAM_SIZE_ADVICE}"
-    )
+    advice = f"its shape depends on the size of the team; {TEAM_SIZE_ADVICE}"
+    assert text.endswith(advice)
 
 
-def saved(folder, config, start=1):
-    """A run folder whose checkpoint holds other numbers in every leaf."""
+def save_run(folder, config):
+    """Write a run folder with one checkpoint, whose values all differ; return its state."""
     folder.mkdir()
     run_folder.write_config(folder, config)
-    plain = programs.stage_programs(build_run(config))
-    state = counted(plain.init(programs.seed_keys(config).init), start)
+    programs = stage_programs(build_run(config))
+    state = fill_with_numbers(programs.init(seed_keys(config).init))
     checkpoints = Checkpoints(
         folder / "checkpoints", keep=1, verify=True, warn=pytest.fail
     )
@@ -269,80 +262,73 @@ def saved(folder, config, start=1):
     return jax.device_get(state)
 
 
-@pytest.mark.parametrize(("system", "seeds", "ours"), [("vdn", 1, 2), ("ippo", 2, 2)])
-def test_a_run_begins_with_the_parameters_of_another(system, seeds, ours, tmp_path):
-    source = saved(tmp_path / "source", config(system, "cue_2", num_seeds=seeds))
-    new = config(system, "cue_3", num_seeds=ours, init_from=str(tmp_path / "source"))
-    _, env, made = build_run(new)
-    plain = programs.stage_programs(BuiltRun(new, env, made))
-    fresh = plain.init(programs.seed_keys(new).init)
-    learner = apply_warm_start(fresh, load_warm_start(BuiltRun(new, env, made))).runner.learner
-    expected = {"params": source.best.params}
-    expected |= {"target": source.best.params} if system == "vdn" else {}
-    expected |= (
-        {"value_stats": source.runner.learner.value_stats} if system == "ippo" else {}
-    )
-    for name, tree in expected.items():
-        jax.tree.map(
-            lambda x, y: np.testing.assert_array_equal(x, np.broadcast_to(y, x.shape)),
-            getattr(learner, name),
+@pytest.mark.parametrize(
+    ("system", "source_seeds", "seeds"), [("vdn", 1, 2), ("ippo", 2, 2)]
+)
+def test_a_run_starts_with_the_parameters_of_another(
+    system, source_seeds, seeds, tmp_path
+):
+    folder = tmp_path / "source"
+    source = save_run(folder, config(system, "cue_2", num_seeds=source_seeds))
+    cfg = config(system, "cue_3", num_seeds=seeds, init_from=str(folder))
+    built = build_run(cfg)
+    fresh = stage_programs(built).init(seed_keys(cfg).init)
+    learner = apply_warm_start(fresh, load_warm_start(built)).runner.learner
+    expected = {
+        "params": source.best.params,
+        "target": source.best.params,
+        "value_stats": source.runner.learner.value_stats,
+    }
+    taken_over = {name: getattr(learner, name) for name in KEPT[system]}
+    for name, tree in taken_over.items():
+        assert_trees_equal(
             tree,
+            jax.tree.map(
+                lambda x, y: np.broadcast_to(y, x.shape), tree, expected[name]
+            ),
         )
-    kept = learner.replace(
-        **{name: getattr(fresh.runner.learner, name) for name in expected}
-    )
-    jax.tree.map(np.testing.assert_array_equal, kept, fresh.runner.learner)
-    buffers = [
-        x.unsafe_buffer_pointer()
-        for name in expected
-        for x in jax.tree.leaves(getattr(learner, name))
-    ]
+    initial = {name: getattr(fresh.runner.learner, name) for name in taken_over}
+    assert_trees_equal(learner.replace(**initial), fresh.runner.learner)
+    # No two arrays share a buffer, because a chunk donates its runner.
+    buffers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(taken_over)]
     assert len(buffers) == len(set(buffers))
 
 
-def test_a_run_that_begins_so_says_so_and_reads_the_source_until_it_has_a_checkpoint(
+def test_a_warm_start_is_reported_and_needs_its_source_until_the_first_checkpoint(
     tmp_path, monkeypatch, capsys
 ):
-    source = saved(tmp_path / "source", toy.config(env={"name": "bandit_2"}))
-    begun = []
+    source, folder = tmp_path / "source", tmp_path / "run"
+    saved_state = save_run(source, toy.config(env={"name": "bandit_2"}))
+    initial_params = []
 
-    def train(s, state, at, saved, real=loop.train):
-        begun.append(jax.device_get(state.runner.learner.params))
-        return (state, at, "SIGTERM") if len(begun) == 1 else real(s, state, at, saved)
+    def train(ctx, state, progress, saved, real=loop.train):
+        initial_params.append(jax.device_get(state.runner.learner.params))
+        if len(initial_params) == 1:
+            return state, progress, "SIGTERM"
+        return real(ctx, state, progress, saved)
 
     monkeypatch.setattr(loop, "train", train)
-    given = toy.config(
-        env={"name": "bandit_3"},
-        init_from=str(tmp_path / "source"),
-        run_dir=str(tmp_path / "run"),
-    )
-    assert run(given) == 75
-    assert (
-        f"starts with the best parameters of {tmp_path}/source"
-        in capsys.readouterr().out
-    )
-    assert run(run_folder.resume_config(str(tmp_path / "run"))) == 0
-    assert (
-        "holds no checkpoint yet; starts from the beginning" in capsys.readouterr().out
-    )
-    for params in begun:
-        jax.tree.map(np.testing.assert_array_equal, params, source.best.params)
-    (tmp_path / "source").rename(tmp_path / "gone")
-    assert run_folder.read_config(tmp_path / "run").init_from == str(
-        tmp_path / "source"
-    )
-    with pytest.raises(
-        ConfigError, match=r"^init_from=x: cannot change when a run is resumed"
-    ):
-        run_folder.resume_config(str(tmp_path / "run"), ["init_from=x"])
-    assert (
-        run(run_folder.resume_config(str(tmp_path / "run"), ["total_timesteps=640"]))
-        == 0
-    )
+    three_agents = {"env": {"name": "bandit_3"}}
+    cfg = toy.config(**three_agents, init_from=str(source), run_dir=str(folder))
+    assert run(cfg) == 75
+    line = f"starts with the best parameters of {source}"
+    assert line in capsys.readouterr().out
+    assert run(run_folder.resume_config(str(folder))) == 0
+    line = "holds no checkpoint yet; starts from the beginning"
+    assert line in capsys.readouterr().out
+    for params in initial_params:
+        assert_trees_equal(params, saved_state.best.params)
+    source.rename(tmp_path / "gone")
+    assert run_folder.read_config(folder).init_from == str(source)
+    message = r"^init_from=x: cannot change when a run is resumed"
+    with pytest.raises(ConfigError, match=message):
+        run_folder.resume_config(str(folder), ["init_from=x"])
+    extended = run_folder.resume_config(str(folder), ["total_timesteps=640"])
+    assert run(extended) == 0
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours", "message"),
+    ("source_changes", "changes", "message"),
     [
         (
             {"num_seeds": 3},
@@ -352,7 +338,8 @@ def test_a_run_that_begins_so_says_so_and_reads_the_source_until_it_has_a_checkp
         (
             {},
             {"env": {"name": "bandit_of_4"}},
-            "parameter params/logits is float32[4] for bandit_of_4 and float32[3] for bandit_2; observations or actions of a unit",
+            "parameter params/logits is float32[4] for bandit_of_4 and float32[3] for "
+            "bandit_2; observations or actions of a unit",
         ),
         (
             {},
@@ -363,80 +350,70 @@ def test_a_run_that_begins_so_says_so_and_reads_the_source_until_it_has_a_checkp
         (None, {}, "no run folder (it has no config.yaml)"),
     ],
 )
-def test_parameters_that_cannot_begin_a_run_are_refused(
-    theirs, ours, message, tmp_path, monkeypatch
+def test_an_unusable_warm_start_is_rejected_before_compilation(
+    source_changes, changes, message, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        run_module, "compile_run", lambda *_, **__: pytest.fail("compiled")
-    )
-    if theirs is not None:
-        saved(
-            tmp_path / "source", toy.config(**{"env": {"name": "bandit_2"}, **theirs})
-        )
-    ours = {
+    def compile_run(*_, **__):
+        pytest.fail("compiled")
+
+    monkeypatch.setattr(run_module, "compile_run", compile_run)
+    source, folder = tmp_path / "source", tmp_path / "run"
+    if source_changes is not None:
+        save_run(source, toy.config(env={"name": "bandit_2"}, **source_changes))
+    fields = {
         "env": {"name": "bandit_3"},
-        "init_from": str(tmp_path / "source"),
-        "run_dir": str(tmp_path / "run"),
-        **ours,
+        "init_from": str(source),
+        "run_dir": str(folder),
     }
     with pytest.raises(ConfigError) as error:
-        run(toy.config(**ours))
-    assert (
-        message in str(error.value)
-        and str(error.value).startswith("init_from=")
-        and "\n" not in str(error.value)
-    )
-    assert not (tmp_path / "run").exists()
+        run(toy.config(**(fields | changes)))
+    text = str(error.value)
+    assert message in text
+    assert text.startswith("init_from=") and "\n" not in text
+    assert not folder.exists()
 
 
-def test_a_run_that_has_saved_nothing_yet_gives_no_parameters(tmp_path):
+def test_a_warm_start_from_a_run_without_checkpoint_is_rejected(tmp_path):
     run_folder.write_config(tmp_path, toy.config(env={"name": "bandit_2"}))
-    new = toy.config(env={"name": "bandit_3"}, init_from=str(tmp_path))
-    with pytest.raises(
-        ConfigError, match=f"^init_from={tmp_path}: holds no checkpoint yet"
-    ):
-        load_warm_start(build_run(new))
+    cfg = toy.config(env={"name": "bandit_3"}, init_from=str(tmp_path))
+    message = f"^init_from={tmp_path}: holds no checkpoint yet"
+    with pytest.raises(ConfigError, match=message):
+        load_warm_start(build_run(cfg))
 
 
-def test_the_pure_function_reads_no_folder():
+def test_the_pure_function_rejects_a_warm_start():
     with pytest.raises(ConfigError, match=r"^init_from='x': "):
         train(toy.config(init_from="x"), jax.random.key(0))
 
 
-def test_one_table_of_worlds_agrees_with_an_evaluation(tmp_path, capsys):
-    saved(tmp_path / "run", toy.config(env={"name": "bandit_2"}, num_seeds=2))
-    files = [str(tmp_path / name) for name in ("transfer.json", "evaluate.json")]
-    assert (
-        transfer_run(
-            str(tmp_path / "run"), "bandit_2, bandit_3", episodes=32, json=files[0]
-        )
-        == 0
-    )
+def test_a_transfer_table_agrees_with_an_evaluation(tmp_path, capsys):
+    folder = tmp_path / "run"
+    save_run(folder, toy.config(env={"name": "bandit_2"}, num_seeds=2))
+    transfer, evaluation = tmp_path / "transfer.json", tmp_path / "evaluation.json"
+    envs = "bandit_2, bandit_3"
+    assert transfer_run(str(folder), envs, episodes=32, json=str(transfer)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:5]] == [["*", "bandit_2"]] * 4
-    assert [line.split()[:3] for line in lines[5:]] == [
-        ["bandit_3", "seed", str(i)] for i in (0, 0, 1, 1)
-    ]
-    assert evaluate_run(str(tmp_path / "run"), episodes=32, json=files[1]) == 0
-    table, alone = (json.loads(open(file).read()) for file in files)
+    seeds = [["bandit_3", "seed", str(i)] for i in (0, 0, 1, 1)]
+    assert [line.split()[:3] for line in lines[5:]] == seeds
+    assert evaluate_run(str(folder), episodes=32, json=str(evaluation)) == 0
+    table = json.loads(transfer.read_text())
     assert table["trained_on"] == ["bandit_2"]
-    assert table["envs"]["bandit_2"] == alone
+    assert table["envs"]["bandit_2"] == json.loads(evaluation.read_text())
     assert table["envs"]["bandit_3"]["results"]["greedy"]["return"][1]["mean"] == 1.0
 
 
-def test_a_mixer_that_binds_learning_to_a_team_does_not_bind_acting():
-    """The agents' parameters fit both sizes, and those of QMIX's mixer only their own."""
-    sizes = ["network.embed_dim=8", "num_envs=8", "total_timesteps=512"]
-    here, there = (
-        build_run(config)
-        for config in (
-            jmarl.load_config("spectra_qmix", [f"env=smax_{name}", *sizes])
-            for name in ("2v2", "3v3")
-        )
-    )
-    check_acting("envs", "smax_2v2", here, there)
+def test_a_mixer_of_one_team_size_limits_learning_but_not_acting():
+    """The agents' parameters fit both sizes, those of QMIX's mixer only their own."""
+
+    def build(env):
+        sizes = ["network.embed_dim=8", "num_envs=8", "total_timesteps=512"]
+        return build_run(jmarl.load_config("spectra_qmix", [f"env={env}", *sizes]))
+
+    two, three = build("smax_2v2"), build("smax_3v3")
+    check_acting("envs", "smax_2v2", two, three)
     with pytest.raises(ConfigError, match=r"^init_from=x: parameter params/mixer/"):
-        check_fit("init_from", "x", here, there)
+        check_fit("init_from", "x", two, three)
 
 
 @pytest.mark.parametrize(
@@ -444,13 +421,14 @@ def test_a_mixer_that_binds_learning_to_a_team_does_not_bind_acting():
     [
         (
             "bandit_3,bandit_of_4",
-            "envs=bandit_of_4: parameter params/logits is float32[4] for bandit_of_4 and float32[3] for bandit_2",
+            "envs=bandit_of_4: parameter params/logits is float32[4] for bandit_of_4 and "
+            "float32[3] for bandit_2",
         ),
         ("bandit_3,bandit_x", "envs=bandit_x: unknown environment"),
         (",", "envs=',': must name an environment"),
     ],
 )
-def test_a_world_that_needs_other_parameters_is_refused_before_any_is_played(
+def test_an_unusable_environment_of_a_transfer_table_is_rejected_before_evaluation(
     envs, message, tmp_path
 ):
     run_folder.write_config(tmp_path, toy.config(env={"name": "bandit_2"}))
