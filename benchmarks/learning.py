@@ -48,6 +48,7 @@ from benchmarks.support.common import (
     host_record,
     markdown_table,
     parse_arguments,
+    require,
     write_json,
 )
 from jmarl.cli.process import exit_code
@@ -118,7 +119,8 @@ def train(run: str, args: dict[str, Any]) -> dict[str, Any]:
         folder = Path(scratch) / "run"
         command = train_command(run, folder, args)
         started = time.perf_counter()
-        subprocess.run(command, check=True)
+        code = subprocess.run(command).returncode
+        require(code == 0, f"runs={run}: exit code {code} of: {shlex.join(command)}")
         seconds = time.perf_counter() - started
         rows = read_rows(folder / "metrics.jsonl")
         config = yaml.safe_load((folder / "config.yaml").read_text())

@@ -87,9 +87,12 @@ class UpdateFn(Protocol):
     """Learn from one rollout."""
 
     def __call__(
-        self, learner: Learner, rollout: Rollout, key: Key, /
-    ) -> tuple[Learner, Metrics]:
-        """Return the learner after one learning phase, and scalar metrics."""
+        self, learner: Any, rollout: Rollout, key: Key, /
+    ) -> tuple[Any, Metrics]:
+        """Return the learner after one learning phase, and scalar metrics.
+
+        The learner is the system's own subclass of ``Learner``.
+        """
         ...
 
 

@@ -154,7 +154,8 @@ class RunConfig:
     """Run folder to resume; empty for none."""
     env: dict[str, Any]
     """``name`` of the environment, and its options."""
-    system: SystemConfig
+    system: Any
+    """A ``SystemConfig``: the ``Config`` of the system's module."""
     network: Any
     arch: ArchConfig
     eval: EvalConfig

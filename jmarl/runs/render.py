@@ -89,7 +89,7 @@ def scene_function(name: str) -> Callable[[Any], Scene]:
     if scene is None:
         raise ConfigError(
             f"env={name}: has no scene to draw; "
-            "register one as in docs/environments.md, or render another environment"
+            "register one as in docs/how-to/environment.md, or render another environment"
         )
     return partial(scene, name)
 

@@ -14,9 +14,9 @@ Differs from the paper:
 * A shuffled order of agents is the order in which they acted (``systems/kits/sequence_ppo.py``).
 * A continuous decoder reads ``tanh`` of the sample, both in acting and in learning.
 * The convolution has at most as many taps as there are agents.
-* ``memory`` (the system ``rec_mam``) is an addition: a causal selective state space over time for each
-  agent, before the blocks over agents. Its state and convolution are carried like those of a GRU,
-  and reset at the start of an episode.
+* ``memory`` (the system ``rec_mam``) is an addition: a causal selective state space over time for
+  each agent, before the blocks over agents. Its state and convolution are carried like those of a
+  GRU, and reset at the start of an episode.
 
 Two ablations replace CrossMamba. ``cross=attention`` uses causal attention, inside the residual and
 norm that CrossMamba has. ``cross=none`` adds the action stream to ``rep`` unchanged.

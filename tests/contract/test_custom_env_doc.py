@@ -1,4 +1,4 @@
-"""The example in docs/environments.md runs as printed and is short."""
+"""The example in docs/how-to/environment.md runs as printed and is short."""
 
 import pathlib
 import re
@@ -11,7 +11,7 @@ from jmarl.envs import registry
 from jmarl.envs.conformance import check_env
 
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "environments.md"
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "how-to" / "environment.md"
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from jmarl.training.anakin import has_env_state
 from jmarl.training.build import build_run
 
 
-SETTINGS = (
+Q_LEARNING = (
     "env=probe_cue",
     "num_envs=8",
     "rollout_length=4",
@@ -34,12 +34,10 @@ SETTINGS = (
     "network=mlp",
     "network.torso=[4]",
     "system.batch_size=8",
-    "system.replay_size=2048",
     "system.gradient_steps=2",
     "system.target_every=3",
-    "system.anneal_lr=true",
-    "checkpoint.exact=false",
 )
+"""Four updates of Q-learning from replay."""
 NOT_SAVED = (
     "runner/learner/replay",
     "runner/env_state",
@@ -71,12 +69,14 @@ def assert_trees_equal(a, b):
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory):
-    """Interrupt Q-learning from replay at update 3 of 4, then resume with exact checkpoints.
+    """Interrupt a run at update 3 of 4, then resume with exact checkpoints.
 
     Returns the run folder and a dict of observations.
     """
     folder, seen = tmp_path_factory.mktemp("runs") / "resumed", {}
-    config = jmarl.load_config("vdn", SETTINGS)
+    options = ("system.replay_size=2048", "system.anneal_lr=true")
+    inexact = "checkpoint.exact=false"
+    config = jmarl.load_config("vdn", [*Q_LEARNING, *options, inexact])
     with pytest.MonkeyPatch.context() as patch:
         interrupt_after(patch, 3)
         code, _ = run_captured(dataclasses.replace(config, run_dir=str(folder)))

@@ -79,6 +79,25 @@ def test_statistics_count_each_finished_episode_once():
     assert float(ended["length"]) == 16 * 2
 
 
+class IdleLearner(struct.PyTreeNode):
+    params: jax.Array
+
+
+def idle_system(spec):
+    """Return a system that always takes action 0 and learns nothing."""
+
+    def act(params, carry, timestep, key, explore):
+        return jnp.zeros(timestep.obs.alive.shape, jnp.int32), carry, ()
+
+    return System(
+        init=lambda key: IdleLearner(params=jnp.zeros(())),
+        carry=lambda batch: (),
+        act=act,
+        update=lambda learner, experience, key: (learner, {}),
+        explore=lambda env_steps: jnp.ones(()),
+    )
+
+
 def test_only_outcomes_of_info_are_reported():
     spec = flat_spec(1, 1, 2, episode_limit=2, outcomes=("solved",))
     obs = flat_obs(spec, jnp.ones((1, 1)))
@@ -164,25 +183,6 @@ def test_evaluation_weights_short_and_long_episodes_equally(estimate):
     system = idle_system(env.spec)
     learner = system.init(jax.random.key(0))
     assert abs(float(estimate(env, system, learner)) - 0.5) < 0.1
-
-
-def idle_system(spec):
-    """Return a system that always takes action 0 and learns nothing."""
-
-    def act(params, carry, timestep, key, explore):
-        return jnp.zeros(timestep.obs.alive.shape, jnp.int32), carry, ()
-
-    return System(
-        init=lambda key: IdleLearner(params=jnp.zeros(())),
-        carry=lambda batch: (),
-        act=act,
-        update=lambda learner, experience, key: (learner, {}),
-        explore=lambda env_steps: jnp.ones(()),
-    )
-
-
-class IdleLearner(struct.PyTreeNode):
-    params: jax.Array
 
 
 SMOOTH = {

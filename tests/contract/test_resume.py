@@ -53,8 +53,8 @@ NETWORKS = {
 }
 
 
-def final_leaves(folder: pathlib.Path) -> dict[str, dict]:
-    """Return the digest, shape and dtype of every leaf of the last checkpoint."""
+def final_leaves(folder: pathlib.Path) -> dict:
+    """Return the step of the last checkpoint; the digest, shape and dtype of each leaf."""
     checkpoints = folder / "checkpoints"
     step = max(int(p.name) for p in checkpoints.iterdir() if p.name.isdigit())
     return {"step": step, **read_record(folder, step)["leaves"]}

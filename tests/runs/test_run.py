@@ -52,6 +52,7 @@ def newest_checkpoint(folder, config):
     )
     restored = checkpoints.restore(shapes)
     checkpoints.close()
+    assert restored is not None
     return restored
 
 

@@ -11,6 +11,13 @@ from docs.generate.tables.records import Record
 
 SIDES = ("jmarl", "jaxmarl")
 MIB = 2**20
+SIZES = {
+    "units": "units a side",
+    "envs": "environments",
+    "steps": "time steps of a rollout",
+    "gradient_steps": "gradient steps per update",
+}
+"""Entry of a record of throughput -> its title."""
 
 
 def environment(records: Sequence[Record]) -> str:
@@ -104,24 +111,25 @@ def throughput(records: Sequence[Record]) -> str:
 def throughput_section(record: Record) -> str:
     """Return the section of one pair of programs."""
     data = record.data
-    ratios = [
-        ("ratio by wall time", data.get("ratio")),
-        ("ratio by CPU time", data.get("ratio_by_cpu_time")),
-        ("noise", percent(data["noise"])),
-    ]
-    sizes = [
-        (name, data[name])
-        for name in ("units", "envs", "steps", "gradient_steps")
-        if name in data
-    ]
-    shares = [(name, percent(share)) for name, share in data["shares"].items()]
     return join(
         f"## `{data.get('system', 'mappo')}`",
         table(("quantity", "jmarl", "JaxMARL"), sides(data)),
-        table(("comparison", "value"), ratios),
-        table(("size", "value"), sizes),
-        table(("part of jmarl's time", "share"), shares),
+        table(("figure", "value"), throughput_figures(data)),
     )
+
+
+def throughput_figures(data: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return ratios, parts of jmarl's time, and sizes of one pair of programs."""
+    shares = [
+        (f"{name}, share of jmarl's time", x) for name, x in data["shares"].items()
+    ]
+    return [
+        ("ratio by wall time", data.get("ratio")),
+        ("ratio by CPU time", data.get("ratio_by_cpu_time")),
+        ("noise", percent(data["noise"])),
+        *((name, percent(share)) for name, share in shares),
+        *((title, data.get(key)) for key, title in SIZES.items()),
+    ]
 
 
 def sides(data: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -92,8 +92,6 @@ LossFn = Callable[
 
 It is called on each device with the environments of that device. Scalars and ``sums`` are added
 over devices, so a mean must be a sum with ``weights``. The largest of ``maxima`` is reported.
-A wrapper of ``clipped_loss`` can add a term. A term that depends only on the parameters must be
-multiplied by ``weights.policy.sum()``.
 """
 
 
@@ -370,7 +368,6 @@ def ppo_update(
     value: ValueFn,
     tx: optax.GradientTransformation,
     cfg: PPOConfig,
-    loss: LossFn | None = None,
 ) -> UpdateFn:
     """Build the learning phase: returns, then ``epochs`` x ``minibatches`` gradient steps.
 
@@ -387,12 +384,11 @@ def ppo_update(
         value: Value ``[B, N]`` of the time step after a rollout, in normalized units.
         tx: Gradient transformation.
         cfg: Configuration of the kit.
-        loss: Loss of a minibatch; ``clipped_loss`` by default.
 
     Returns:
         Function ``(learner, rollout, key) -> (learner, metrics)``.
     """
-    loss_gradient = gradient(loss or clipped_loss(evaluate, cfg))
+    loss_gradient = gradient(clipped_loss(evaluate, cfg))
 
     def gradient_step(state, batch, carry):
         params, opt_state = state
@@ -451,7 +447,7 @@ def ppo_optimizer(
     return by_part(tx, parts) if parts else tx
 
 
-def ppo_system(  # noqa: PLR0913 - the parts of a system, in order
+def ppo_system(
     init_params: Callable[[Key], Params],
     carry: CarryFn,
     act: ActFn,
@@ -459,8 +455,6 @@ def ppo_system(  # noqa: PLR0913 - the parts of a system, in order
     value: ValueFn,
     tx: optax.GradientTransformation,
     cfg: PPOConfig,
-    *,
-    loss: LossFn | None = None,
 ) -> System:
     """Build a PPO system from functions.
 
@@ -472,7 +466,6 @@ def ppo_system(  # noqa: PLR0913 - the parts of a system, in order
         value: Value ``[B, N]`` of the time step after a rollout, in normalized units.
         tx: Gradient transformation.
         cfg: Configuration of the kit.
-        loss: Loss of a minibatch; ``clipped_loss`` by default.
 
     Returns:
         System whose learner is a ``PPOLearner``.
@@ -491,7 +484,7 @@ def ppo_system(  # noqa: PLR0913 - the parts of a system, in order
         init=init,
         carry=carry,
         act=act,
-        update=ppo_update(evaluate, value, tx, cfg, loss),
+        update=ppo_update(evaluate, value, tx, cfg),
         explore=lambda env_steps: jnp.ones(()),
     )
 
@@ -509,8 +502,6 @@ def actor_critic_system(
     spec: Spec,
     cfg: PPOConfig,
     num_updates: int,
-    *,
-    loss: LossFn | None = None,
 ) -> System:
     """Build a PPO system from separate actor and critic networks.
 
@@ -524,7 +515,6 @@ def actor_critic_system(
         spec: Description of the environment.
         cfg: Configuration of the kit.
         num_updates: Learning phases of the run.
-        loss: Loss of a minibatch; ``clipped_loss`` by default.
 
     Returns:
         System whose learner is a ``PPOLearner``.
@@ -570,7 +560,6 @@ def actor_critic_system(
         lambda params, carry, timestep: critic_row(params, carry, timestep)[1],
         ppo_optimizer(cfg, num_updates, tuple(networks)),
         cfg,
-        loss=loss,
     )
 
 
