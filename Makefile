@@ -43,7 +43,7 @@ format: setup
 	$(RUN) -m ruff format .
 
 docs: setup
-	$(RUN) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 bench: setup
 	for name in $(BENCHMARKS); do $(RUN) -m benchmarks.$$name || exit 1; done

@@ -120,8 +120,8 @@ def train(run: str, args: dict[str, Any]) -> dict[str, Any]:
         command = train_command(run, folder, args)
         started = time.perf_counter()
         code = subprocess.run(command).returncode
-        require(code == 0, f"runs={run}: exit code {code} of: {shlex.join(command)}")
         seconds = time.perf_counter() - started
+        require(code == 0, f"runs={run}: exit code {code} of: {shlex.join(command)}")
         rows = read_rows(folder / "metrics.jsonl")
         config = yaml.safe_load((folder / "config.yaml").read_text())
     config.pop("run_dir", None)

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator
 
 
 ROOT = pathlib.Path(__file__).parents[1]
-SOURCES = ("jmarl", "benchmarks", "tests", "tools")
+SOURCES = ("jmarl", "benchmarks", "docs/generate", "tests", "tools")
 MAX_MODULES = 12
 MAX_COLUMNS = 100
 MAX_MEDIAN_LENGTH = 8

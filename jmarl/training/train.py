@@ -65,7 +65,7 @@ def train(config: RunConfig, key: Key) -> tuple[Runner, dict[str, Any]]:
         ConfigError: If the configuration cannot be built, or names ``init_from``, which
             is a folder and so not available to a pure function.
 
-    Example:
+    Examples:
         >>> config = jmarl.load_config("mappo", ["env=smax_3m"])
         >>> keys = jax.random.split(jax.random.key(0), 3)
         >>> train = jax.jit(jax.vmap(functools.partial(jmarl.train, config)))

@@ -1,40 +1,25 @@
 """Tests of single benchmarks: usage, learning curves, ablation, parameters and entities."""
 
+import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import (
-    ablation,
-    decode,
-    entities,
-    env,
-    learning,
-    parameters,
-    scaling,
-    scan,
-    throughput,
-)
+import benchmarks
+from benchmarks import ablation, entities, learning, parameters
 from benchmarks.support import common, growth
 from jmarl.envs import make
 
 
-PROGRAMS = (
-    ablation,
-    decode,
-    entities,
-    env,
-    learning,
-    parameters,
-    scaling,
-    scan,
-    throughput,
-)
+FOLDER = Path(benchmarks.__file__).parent
+PROGRAMS = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 
 
-@pytest.mark.parametrize("module", PROGRAMS)
-def test_usage_names_exactly_the_arguments_that_exist(module):
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_usage_names_exactly_the_arguments_that_exist(name):
+    module = importlib.import_module(f"benchmarks.{name}")
     usage = module.__doc__.split("\n\n")[1]
     words = [word.strip("[]") for word in usage.split() if "=" in word]
     assert {word.partition("=")[0] for word in words} == set(module.DEFAULTS)

@@ -1,4 +1,4 @@
-"""The notebook works from top to bottom in a kernel of this interpreter, and is committed as it was written."""
+"""Tests that the notebook runs from top to bottom in a kernel of this interpreter."""
 
 from __future__ import annotations
 
@@ -30,41 +30,49 @@ ENV = "smax_2v2"
 TOTAL_TIMESTEPS = 64
 OVERRIDES = [
     *("num_envs=8", "rollout_length=4", "system.minibatches=1", "system.epochs=1"),
-    *("network.embed_dim=8", "network.d_state=2", "eval.episodes=8", "eval.every=32", "eval.absolute_factor=0"),
+    *("network.embed_dim=8", "network.d_state=2"),
+    *("eval.episodes=8", "eval.every=32", "eval.absolute_factor=0"),
 ]"""
-ALONE = "import sys\nassert 'jax' not in sys.modules, 'the notebook must leave the device to its commands'"
+NO_JAX = """\
+import sys
+
+assert 'jax' not in sys.modules, 'the notebook must leave the device to its commands'"""
 
 
-def read() -> Any:
+def read_notebook() -> Any:
     return nbformat.read(PATH, as_version=4)
 
 
 def cell(notebook: Any, name: str) -> Any:
-    (found,) = (c for c in notebook.cells if c.id == name)
-    return found
+    (match,) = (c for c in notebook.cells if c.id == name)
+    return match
 
 
-def test_the_notebook_is_committed_without_results() -> None:
-    notebook = read()
+def code_cells(notebook: Any) -> list[Any]:
+    return [c for c in notebook.cells if c.cell_type == "code"]
+
+
+def test_notebook_is_committed_without_results() -> None:
+    notebook = read_notebook()
     nbformat.validate(notebook)
-    code = [c for c in notebook.cells if c.cell_type == "code"]
-    assert all(c.outputs == [] and c.execution_count is None for c in code)
-    assert [c.id for c in code if "parameters" in c.metadata.get("tags", [])] == [
-        "parameters"
-    ]
+    code = code_cells(notebook)
+    assert all(c.outputs == [] for c in code)
+    assert all(c.execution_count is None for c in code)
+    tagged = [c.id for c in code if "parameters" in c.metadata.get("tags", [])]
+    assert tagged == ["parameters"]
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
-    """The notebook after a run with tiny parameters, and the folder that it ran in."""
-    folder, home = tmp_path_factory.mktemp("notebook"), tmp_path_factory.mktemp("home")
-    notebook = read()
+    """Run the notebook with tiny parameters; return it and the folder that it ran in."""
+    folder = tmp_path_factory.mktemp("notebook")
+    home = tmp_path_factory.mktemp("home")
+    notebook = read_notebook()
     names = [c.id for c in notebook.cells]
-    notebook.cells.insert(
-        names.index("parameters") + 1, nbformat.v4.new_code_cell(TINY)
-    )
-    notebook.cells.append(nbformat.v4.new_code_cell(ALONE))
-    # without folders of kernels there is one: this interpreter's
+    after_parameters = names.index("parameters") + 1
+    notebook.cells.insert(after_parameters, nbformat.v4.new_code_cell(TINY))
+    notebook.cells.append(nbformat.v4.new_code_cell(NO_JAX))
+    # Without kernel folders, the only kernel is that of this interpreter.
     kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     kernel.connection_file = str(home / "kernel.json")
     environment = os.environ | {
@@ -79,46 +87,67 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     return notebook, folder
 
 
-def data(cell: Any, kind: str) -> list[bytes]:
-    """What a cell showed of a kind."""
-    return [
-        base64.b64decode(o.data[kind])
-        for o in cell.outputs
-        if kind in o.get("data", {})
-    ]
+def outputs_of_type(cell: Any, mime: str) -> list[bytes]:
+    """Return the outputs of a cell with this MIME type."""
+    bundles = [output.get("data", {}) for output in cell.outputs]
+    return [base64.b64decode(data[mime]) for data in bundles if mime in data]
 
 
-def text(cell: Any) -> str:
+def printed(cell: Any) -> str:
     return "".join(o.text for o in cell.outputs if o.output_type == "stream")
 
 
 def test_every_cell_runs(executed: tuple[Any, Path]) -> None:
     notebook, _ = executed
-    code = [c for c in notebook.cells if c.cell_type == "code"]
+    code = code_cells(notebook)
+    outputs = [output for c in code for output in c.outputs]
     assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
-    assert not [o for c in code for o in c.outputs if o.output_type == "error"]
-    assert text(cell(notebook, "devices")).count("  ok ") == 4
+    assert not [o for o in outputs if o.output_type == "error"]
+    assert printed(cell(notebook, "devices")).count("  ok ") == 4
 
 
-def test_it_trains_what_its_parameters_say(executed: tuple[Any, Path]) -> None:
+def test_training_follows_the_parameters(executed: tuple[Any, Path]) -> None:
     notebook, folder = executed
     rows = read_rows(folder / "runs" / "mam_smax" / "metrics.jsonl")
     assert [r["update"] for r in rows if r["kind"] == "eval"] == [0, 1, 2]
     assert [r["update"] for r in rows if r["kind"] == "train"] == [1, 2]
-    said = text(cell(notebook, "training"))
-    assert "mam_ppo on smax_2v2" in said
-    assert "\x1b" not in said
+    output = printed(cell(notebook, "training"))
+    assert "mam_ppo on smax_2v2" in output
+    assert "\x1b" not in output
 
 
-def test_it_shows_the_curve_and_an_episode(executed: tuple[Any, Path]) -> None:
+def test_notebook_shows_the_curve_and_an_episode(executed: tuple[Any, Path]) -> None:
     notebook, folder = executed
-    (curve,) = data(cell(notebook, "curve"), "image/png")
+    (curve,) = outputs_of_type(cell(notebook, "curve"), "image/png")
     with Image.open(io.BytesIO(curve)) as picture:
         assert min(picture.size) > 100
-    (episode,) = data(cell(notebook, "episode"), "image/gif")
+    (episode,) = outputs_of_type(cell(notebook, "episode"), "image/gif")
     with Image.open(io.BytesIO(episode)) as picture:
         assert picture.n_frames > 1
     assert episode == (folder / "runs" / "mam_smax" / "episode.gif").read_bytes()
+
+
+def fake_machine(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """Simulate a machine.
+
+    Args:
+        monkeypatch: The fixture.
+        device: A device file of a TPU, or the output of ``nvidia-smi`` on a GPU, or an
+            empty string for a CPU.
+    """
+    is_tpu = device.startswith("/dev")
+    has_smi = bool(device) and not is_tpu
+
+    def glob(pattern: str) -> list[str]:
+        return [device] if is_tpu and device.startswith(pattern[:7]) else []
+
+    def run(*_: Any, **__: Any) -> SimpleNamespace:
+        return SimpleNamespace(stdout=f"{device}\n")
+
+    monkeypatch.setattr("glob.glob", glob)
+    monkeypatch.setattr("shutil.which", lambda _: "nvidia-smi" if has_smi else None)
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -138,69 +167,44 @@ def test_it_shows_the_curve_and_an_episode(executed: tuple[Any, Path]) -> None:
         ("no device was found", "jmarl", None, "jmarl"),
     ],
 )
-def test_it_installs_what_the_machine_needs(
+def test_installation_fits_the_machine(
     device: str,
     source: str,
     removed: str | None,
     installed: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    fake_machine(monkeypatch, device)
     calls: list[tuple[str, ...]] = []
-    is_file, is_gpu = (
-        device.startswith("/dev"),
-        bool(device) and not device.startswith("/dev"),
-    )
-    monkeypatch.setattr(
-        "glob.glob",
-        lambda pattern: [device] if is_file and device.startswith(pattern[:7]) else [],
-    )
-    monkeypatch.setattr("shutil.which", lambda _: "nvidia-smi" if is_gpu else None)
-    monkeypatch.setattr(
-        subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=f"{device}\n")
-    )
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    scope = {
-        "SOURCE": source,
-        "subprocess": subprocess,
-        "python": lambda *words: calls.append(words),
-    }
-    exec(cell(read(), "installation").source, scope)
-    uninstall = (
-        "-m",
-        "pip",
-        "uninstall",
-        "-q",
-        "-y",
-        f"jax-{removed}-plugin",
-        f"jax-{removed}-pjrt",
-    )
-    assert calls == [
-        *([uninstall] if removed else []),
-        ("-m", "pip", "install", "-q", installed),
-    ]
+
+    def python(*words: str) -> None:
+        calls.append(words)
+
+    scope = {"SOURCE": source, "subprocess": subprocess, "python": python}
+    exec(cell(read_notebook(), "installation").source, scope)
+    install = ("-m", "pip", "install", "-q", installed)
+    plugins = (f"jax-{removed}-plugin", f"jax-{removed}-pjrt")
+    uninstall = ("-m", "pip", "uninstall", "-q", "-y", *plugins)
+    assert calls == ([uninstall, install] if removed else [install])
 
 
-def test_the_folder_of_a_checkout_is_no_installation(
+def test_folder_of_a_checkout_is_no_installation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "jmarl").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    monkeypatch.setattr(
-        sys,
-        "meta_path",
-        [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()],
-    )
+    finders = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
+    monkeypatch.setattr(sys, "meta_path", finders)
     monkeypatch.delitem(sys.modules, "jmarl")
     importlib.invalidate_caches()
+    source = cell(read_notebook(), "installation").source
     with pytest.raises(ValueError, match="SOURCE is empty"):
-        exec(cell(read(), "installation").source, {"SOURCE": "", "python": None})
+        exec(source, {"SOURCE": "", "python": None})
 
 
-def test_a_command_that_fails_fails_its_cell(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_failing_command_fails_its_cell(capsys: pytest.CaptureFixture[str]) -> None:
     scope: dict[str, Any] = {}
-    exec(cell(read(), "processes").source, scope)
+    exec(cell(read_notebook(), "processes").source, scope)
     with pytest.raises(RuntimeError, match="exit code 2"):
         scope["python"]("-m", "jmarl.systems.mam_ppo", "env=smax_3n")
     assert "error: env=smax_3n" in capsys.readouterr().out
