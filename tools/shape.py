@@ -1,4 +1,6 @@
-"""Measure the shape of the code and fail if it leaves its limits: ``python tools/shape.py [path ...]``.
+"""Measure the shape of the code, and fail if it exceeds a limit.
+
+    python tools/shape.py [path ...]
 
 Counts four faults, which must be zero, and four averages, which have limits:
 

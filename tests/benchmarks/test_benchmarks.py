@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +22,25 @@ PROGRAMS = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 def test_usage_names_exactly_the_arguments_that_exist(name):
     module = importlib.import_module(f"benchmarks.{name}")
     usage = module.__doc__.split("\n\n")[1]
-    words = [word.strip("[]") for word in usage.split() if "=" in word]
-    assert {word.partition("=")[0] for word in words} == set(module.DEFAULTS)
+    keys = re.findall(r"(?<=[\s\[])(\w+)=", usage)
+    assert set(keys) == set(module.DEFAULTS)
 
 
 def evaluations(*won: list[float]) -> list[dict]:
-    return [
-        {"env_steps": [100 * i, 100 * i + 1, 100 * i + 2], "greedy/won": row}
-        for i, row in enumerate(won)
-    ]
+    """Return the rows of evaluations after 0, 100, ... environment steps."""
+    rows = []
+    for i, row in enumerate(won):
+        steps = [100 * i, 100 * i + 1, 100 * i + 2]
+        rows.append({"env_steps": steps, "greedy/won": row})
+    return rows
 
 
 def test_summary_has_the_first_evaluation_with_its_median_at_the_bar():
-    rows = evaluations(
-        [0.0, 0.1, 1.0], [0.2, 0.9, 0.95], [1.0, 1.0, 0.0], [0.5, 0.6, 1.0]
-    )
+    first = [0.0, 0.1, 1.0]
+    second = [0.2, 0.9, 0.95]
+    third = [1.0, 1.0, 0.0]
+    last = [0.5, 0.6, 1.0]
+    rows = evaluations(first, second, third, last)
     assert learning.summarize(rows, bar=0.9) == {
         "bar": 0.9,
         "env_steps_to_bar": 102,
@@ -51,8 +56,9 @@ def test_summary_of_a_run_that_missed_the_bar_has_no_steps():
 
 def test_picture_has_the_records_of_its_own_map_and_names_their_sizes(tmp_path):
     for name, seeds in (("smax_3m", 3), ("smax_3m_wide", 5)):
-        record = {"map": name, "config": {"num_seeds": seeds, "eval": {"episodes": 64}}}
-        (tmp_path / f"{name}_mappo.json").write_text(json.dumps(record))
+        config = {"num_seeds": seeds, "eval": {"episodes": 64}}
+        text = json.dumps({"map": name, "config": config})
+        (tmp_path / f"{name}_mappo.json").write_text(text)
     records = learning.load_records(tmp_path, "smax_3m")
     assert [record["map"] for record in records] == ["smax_3m"]
     assert learning.title(records) == "smax_3m, 3 seeds, 64 episodes"
@@ -115,34 +121,48 @@ def test_parameters_are_the_known_numbers_and_only_flat_networks_grow():
     assert rows["SAQA"][5] == 48_453 - 64
     assert rows["HPN, 1 head"][5] == 131_590
     assert rows["sum"][5] == 0
-    state, hidden, embed = 1 + 10 * (5 + 5), 64, 32
-    first, second = (
-        (state + 1) * hidden + (hidden + 1) * out for out in (5 * embed, embed)
-    )
-    biases = 2 * (state + 1) * embed + embed + 1
-    assert rows["qmix"][5] == first + second + biases
+    assert rows["qmix"][5] == qmix_parameters(state=1 + 10 * (5 + 5), n_agents=5)
     growing = {name for name, row in rows.items() if row[5] != row[10]}
     assert growing == {"flat GRU", "qmix", "qplex"}
 
 
+def qmix_parameters(state: int, n_agents: int) -> int:
+    hidden = 64
+    embed = 32
+    inputs = state + 1  # with the bias
+
+    def hypernet(out: int) -> int:
+        return inputs * hidden + (hidden + 1) * out
+
+    weights = hypernet(n_agents * embed) + hypernet(embed)
+    biases = 2 * inputs * embed + embed + 1
+    return weights + biases
+
+
 def test_bytes_of_a_replay_buffer_are_those_of_its_rows_and_carries():
     """600 rows hold two chunks of 32 x 8, and the ring has one slot more."""
-    record = parameters.replays({2: make("smax_2v2").spec}, rows=600, envs=8)[0]
-    flags_action_reward = 3 + 2 * 4 + 4
-    encoded_obs = 4 * 8 * 4 + 4
-    carry = 2 * 128 * 4
-    features, rows, state = 2 * 10, 2 * (1 + 2) * 12, 1 + 4 * 10
-    float32_obs = 4 * (features + rows + state) + 2 * (1 + 2) + 4 + 2 * (7 + 1 + 1 + 4)
-    encoded, float32 = (
-        3 * 8 * (32 * (flags_action_reward + obs) + carry)
-        for obs in (encoded_obs, float32_obs)
-    )
+    specs = {2: make("smax_2v2").spec}
+    record = parameters.replays(specs, rows=600, envs=8)[0]
+    own = 2 * 10
+    entity_rows = 2 * (1 + 2) * 12
+    state = 1 + 4 * 10
+    masks = 2 * (1 + 2) + 4 + 2 * (7 + 1 + 1 + 4)
+    encoded = ring_bytes(obs=4 * 8 * 4 + 4)
+    float32 = ring_bytes(obs=4 * (own + entity_rows + state) + masks)
     assert record["steps"] == 512
     assert record["bytes"] == encoded
     assert record["float32_bytes"] == float32
     report = parameters.report({}, [record])
     assert f"{encoded:,}" in report
     assert f"{float32:,}" in report
+
+
+def ring_bytes(obs: int) -> int:
+    """Return the bytes of 3 slots of 8 environments, given the bytes of an observation."""
+    flags_action_reward = 3 + 2 * 4 + 4
+    carry = 2 * 128 * 4
+    chunk = 32 * (flags_action_reward + obs)
+    return 3 * 8 * (chunk + carry)
 
 
 def test_exponent_of_added_costs_ignores_the_constant_part():
@@ -161,7 +181,10 @@ def test_exponent_of_added_costs_ignores_the_constant_part():
 def test_agent_observes_the_given_entities_and_may_attack_half_of_them(n):
     spec = entities.entity_spec(n, n_agents=8)
     smax = make("smax_5v5").spec
-    assert (spec.n_agents, spec.n_slots, spec.n_actions) == (8, n, 5 + (n + 1) // 2)
+    enemies = (n + 1) // 2
+    assert spec.n_agents == 8
+    assert spec.n_slots == n
+    assert spec.n_actions == 5 + enemies
     assert group_widths(spec) == group_widths(smax)
 
 
@@ -172,7 +195,8 @@ def group_widths(spec) -> list[tuple[int, int]]:
 def job_with_gradient(gradient) -> entities.Job:
     """Return a job whose update has this gradient."""
     params = {"kernel": np.ones(2)}
-    update = growth.Program(lambda p: (0.0, {"kernel": gradient}), (params,))
+    result = (0.0, {"kernel": gradient})
+    update = growth.Program(lambda params: result, (params,))
     return entities.Job(None, update)
 
 

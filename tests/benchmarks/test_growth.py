@@ -19,10 +19,12 @@ POWERS = {"linear": 1.0, "square": 2.0, "flat": 0.0}
 def power_laws(sizes=(3, 10, 32, 64, 100)):
     """Return costs that follow ``POWERS`` from 32 agents on, and no law below."""
 
-    def cost(n: int, power: float) -> float:
-        return 7.0 * n**power if n >= 32 else n % 7 + 1.0
+    def costs(n: int) -> dict[str, float]:
+        if n < 32:
+            return dict.fromkeys(POWERS, n % 7 + 1.0)
+        return {name: 7.0 * n**power for name, power in POWERS.items()}
 
-    return {n: {name: cost(n, power) for name, power in POWERS.items()} for n in sizes}
+    return {n: costs(n) for n in sizes}
 
 
 def test_exponents_are_those_of_known_power_laws_from_32_agents_on():
@@ -52,7 +54,8 @@ def test_ratio_is_that_of_a_pair_or_withheld(noise, expected):
 
 
 def test_actions_are_checked_at_every_size_before_they_are_timed():
-    size = decode.measure(3, decode.DEFAULTS | {"envs": 2, "repeats": 2})
+    args = decode.DEFAULTS | {"envs": 2, "repeats": 2}
+    size = decode.measure(3, args)
     assert set(size.milliseconds) == {"MAPPO", *decode.CACHED, policies.RECOMPUTE}
     assert min(size.milliseconds.values()) > 0
     assert not size.wrong
@@ -62,7 +65,8 @@ def test_actions_are_checked_at_every_size_before_they_are_timed():
 def test_report_has_every_quantity_and_every_system_in_each_table():
     systems = scaling.DEFAULTS["systems"]
     rows = {n: dict.fromkeys(systems, float(n)) for n in (32, 64)}
-    text = scaling.report("fixed", dict.fromkeys(growth.QUANTITIES, rows), systems)
+    study = dict.fromkeys(growth.QUANTITIES, rows)
+    text = scaling.report("fixed", study, systems)
     tables = text.split("\n\n")[1::2]
     assert all(title in text for title in growth.QUANTITIES.values())
     assert len(tables) == len(growth.QUANTITIES)
@@ -100,12 +104,16 @@ def test_random_observations_have_the_shapes_of_the_environment_and_hide_nothing
 
 def test_recomputing_acts_as_the_cache_does():
     spec = policies.fixed_spec(3)
-    policy = policies.make_policy("MAT", spec, policies.load_policy_config("MAT"))
+    config = policies.load_policy_config("MAT")
+    policy = policies.make_policy("MAT", spec, config)
     codec = action_codec(spec)
-    params = policies.away_from_init(jax.jit(policy.init)(jax.random.key(3)))
+    init = jax.jit(policy.init)
+    params = policies.away_from_init(init(jax.random.key(3)))
     inputs = policies.random_inputs(spec, codec, 4)
-    cached = jax.jit(decode.cached_act(policy, codec))(params, inputs)
-    recomputed = jax.jit(policies.recompute_act(policy, codec))(params, inputs)
+    act_cached = jax.jit(decode.cached_act(policy, codec))
+    act_recomputed = jax.jit(policies.recompute_act(policy, codec))
+    cached = act_cached(params, inputs)
+    recomputed = act_recomputed(params, inputs)
     assert np.array_equal(cached, recomputed)
 
 
@@ -136,8 +144,12 @@ def update_by(rate, loss=0.1, ratio_error=0.0) -> growth.Program:
     """Return an update that reduces the parameters, with given metrics."""
     params = {"kernel": np.ones(2)}
     after = Learner({"kernel": params["kernel"] * (1 - rate)})
-    metrics = {"loss": np.float32(loss), "ratio_error": np.float32(ratio_error)}
-    return growth.Program(lambda learner: (after, metrics), (Learner(params),))
+    metrics = {
+        "loss": np.float32(loss),
+        "ratio_error": np.float32(ratio_error),
+    }
+    before = Learner(params)
+    return growth.Program(lambda learner: (after, metrics), (before,))
 
 
 def test_learner_without_change_is_rejected():

@@ -102,7 +102,8 @@ def test_both_sides_have_the_same_epochs_and_minibatches(name):
     config, _ = matched_config(name)
     epochs = match.config["UPDATE_EPOCHS" if name == "mappo" else "NUM_EPOCHS"]
     minibatches = match.config["NUM_MINIBATCHES"]
-    assert (config.system.epochs, config.system.minibatches) == (epochs, minibatches)
+    assert config.system.epochs == epochs
+    assert config.system.minibatches == minibatches
     assert epochs * minibatches == match.gradient_steps
 
 
@@ -154,7 +155,12 @@ class Script:
 
 
 @pytest.mark.parametrize(
-    ("rate", "per_update", "learns"), [(0.1, 3, True), (0.0, 3, False), (0.1, 0, False)]
+    ("rate", "per_update", "learns"),
+    [
+        (0.1, 3, True),
+        (0.0, 3, False),
+        (0.1, 0, False),
+    ],
 )
 def test_script_is_rejected_unless_losses_change_and_every_step_is_taken(
     rate, per_update, learns
@@ -176,9 +182,9 @@ def timing(wall: float, cpu: float) -> common.Timing:
 
 
 def test_the_setup_of_a_script_does_not_count():
-    pair = common.PairTiming(
-        timing(10.0, 12.0), timing(3.0, 6.0), ratio=10.0, noise=0.0
-    )
+    script = timing(10.0, 12.0)
+    jmarl = timing(3.0, 6.0)
+    pair = common.PairTiming(script, jmarl, ratio=10.0, noise=0.0)
     steps = {"jmarl": 90.0, "jaxmarl": 100.0}
     rates = throughput.rates(pair, timing(4.0, 4.0), updates=3, steps=steps)
     by_cpu = {"jmarl": 45.0, "jaxmarl": 100 / (8 / 3)}

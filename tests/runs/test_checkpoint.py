@@ -33,7 +33,7 @@ def open_checkpoints(folder, warnings=None, **options):
 
 @pytest.fixture
 def two_steps(tmp_path):
-    """Steps 1 and 2, of different states."""
+    """Save steps 1 and 2, with different states."""
     checkpoints = open_checkpoints(tmp_path / "checkpoints")
     checkpoints.save(1, state(1.0), {"of": 1})
     checkpoints.save(2, state(2.0), {"of": 2})
