@@ -1,7 +1,7 @@
 """jmarl: cooperative multi-agent reinforcement learning, end to end on the accelerator.
 
-The names below are imported on first use, so that ``import jmarl`` and every ``--help`` stay
-free of JAX.
+The names below are imported on first use, so that ``import jmarl`` and ``--help`` do not import
+JAX.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ class Learner(struct.PyTreeNode, kw_only=True):
     Three operations read it by field name:
 
     * Evaluation and warm starts read ``params``.
-    * A curriculum stage, or another run, takes over ``params``, ``target`` and
-      ``value_stats``. The learning-rate schedules in ``opt_state`` continue.
-      All other fields are reset.
+    * A curriculum stage and a warm start keep ``params``, ``target`` and ``value_stats``.
+      A stage also keeps the learning-rate schedules in ``opt_state``. All other fields
+      are reset.
     * Sharding splits ``replay`` over devices along its environment axis.
     """
 
@@ -51,7 +51,7 @@ class CarryFn(Protocol):
     """Create the memory of the policy at the start of an episode."""
 
     def __call__(self, batch: int, /) -> Carry:
-        """Return the initial memory, each leaf with a leading B; ``()`` if there is none."""
+        """Return the initial memory with a leading B on each leaf; ``()`` without memory."""
         ...
 
 
@@ -71,14 +71,14 @@ class ActFn(Protocol):
 
         Args:
             params: Parameters of the policy.
-            carry: Memory before this time step. It is reset where ``timestep.first``.
-            timestep: Current observation of B environments.
-            key: Random key of this step.
+            carry: Memory before this time step. It is reset if ``timestep.first``.
+            timestep: Current time step of B environments.
+            key: Random key of this time step.
             explore: Exploration rate in [0, 1]; 0 is greedy.
 
         Returns:
-            Actions ``[B, N, ...]``, the memory after this step, and what learning needs
-            of the decision, such as log-probabilities.
+            Actions ``[B, N, ...]``, the memory after this time step, and extras that
+            learning needs, such as log-probabilities.
         """
         ...
 
@@ -102,8 +102,8 @@ class ExploreFn(Protocol):
     def __call__(self, env_steps: Float[Array, ""], /) -> Float[Array, ""]:
         """Return the rate after ``env_steps`` environment steps.
 
-        Policy-gradient systems return 1. At infinity the result is the final rate of
-        training, which sampled evaluations use.
+        Policy-gradient systems return 1. At infinity, the result is the final rate of
+        training. Sampled evaluations use this final rate.
         """
         ...
 

@@ -33,7 +33,7 @@ QUANTITIES = {
 Costs = Mapping[int, Mapping[str, float]]
 """One quantity, by number of agents or entities and by name of a policy or network."""
 
-Study = dict[str, Costs]
+Study = Mapping[str, Costs]
 """Costs of one study, by key of ``QUANTITIES``."""
 
 

@@ -114,7 +114,8 @@ def flat_observation(obs: EntityObs) -> Float[Array, "B N F"]:
 
     The observations must have been built with ``last_targeted``.
     """
-    rows = [group.reshape(*group.shape[:2], -1) for group in obs.rows]
+    batch, n_agents, _ = obs.own.shape
+    rows = [group.reshape(batch, n_agents, -1) for group in obs.rows]
     return jnp.concatenate([*rows, obs.own], axis=-1)
 
 
@@ -122,7 +123,8 @@ def world_state(scenario: Scenario, state: State) -> Float[Array, "B F"]:
     """Return SMAX's global state, including raw positions, cooldowns and type ids."""
     health = state.health / trait(UNITS.health, state.kind)
     kind = jax.nn.one_hot(state.kind, UNITS.count)
-    columns = [health[..., None], state.position, state.cooldown[..., None], kind]
+    cooldown = state.cooldown[..., None]
+    columns = [health[..., None], state.position, cooldown, kind]
     rows = jnp.concatenate(columns, axis=-1)  # [B, U, F]
     rows = jnp.where(state.alive[..., None], rows, 0.0)
     flat = rows.reshape(rows.shape[0], -1)
@@ -227,7 +229,7 @@ def _compare_flags(
         (outcome.truncated, done & ~enemies_dead & ~allies_dead),
         (allies_won(scenario, state), won),
     )
-    unequal = sum((jnp.sum(a != b) for a, b in pairs), start=jnp.zeros((), int))
+    unequal = jnp.sum(jnp.stack([jnp.sum(a != b) for a, b in pairs]))
     events = {
         "steps": jnp.asarray(won.shape[0]),
         "wins": jnp.sum(won),
@@ -243,7 +245,8 @@ def _state_gap(state: State, expected: State) -> Float[Array, ""]:
 
 
 def _gap(a: Array, b: Array) -> Float[Array, ""]:
-    return jnp.max(jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)))
+    difference = a.astype(jnp.float32) - b.astype(jnp.float32)
+    return jnp.max(jnp.abs(difference))
 
 
 def _stack_agents(smax: Any, by_agent: dict[str, Array]) -> Array:
@@ -252,7 +255,8 @@ def _stack_agents(smax: Any, by_agent: dict[str, Array]) -> Array:
 
 def _choose_actions(key: Key, available: Bool[Array, "B N A"]) -> Int[Array, "B N"]:
     """Return random actions in even environments, and attacks or moves east in odd ones."""
-    scores = jnp.where(available, jax.random.uniform(key, available.shape), -1.0)
+    noise = jax.random.uniform(key, available.shape)
+    scores = jnp.where(available, noise, -1.0)
     random_action = jnp.argmax(scores, axis=-1)
     attacks = available[..., N_OWN_ACTIONS:]
     first_attack = jnp.argmax(attacks, axis=-1) + N_OWN_ACTIONS

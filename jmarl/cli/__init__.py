@@ -1,6 +1,6 @@
-"""Command line of jmarl: commands, and what they need of the process. No training logic.
+"""Command line of jmarl: commands, help texts and settings of the process.
 
-``jmarl train`` goes through ``commands``, ``launch``, ``runs.run``, ``runs.loop`` and the
-compiled programs of ``training.programs`` to ``training.anakin.train_chunk``, which calls
-``System.update``.
+This package has no training logic. ``jmarl train`` calls ``commands``, ``launch``, ``runs.run``
+and ``runs.loop`` in turn. The loop runs the compiled programs of ``training.programs``. They
+contain ``training.anakin.train_chunk``, which calls ``System.update``.
 """

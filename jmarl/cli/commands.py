@@ -1,6 +1,6 @@
-"""The ``jmarl`` commands, which call functions that Python users can call directly.
+"""The ``jmarl`` commands. They call functions that are also available from Python.
 
-JAX and Hydra are imported by the commands that need them.
+JAX and Hydra are imported only in commands that use them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from jmarl.cli.help import system_help, table
-from jmarl.cli.process import exit_code, use_compile_cache, use_cores
+from jmarl.cli.process import exit_code, exit_process, use_compile_cache, use_cores
 from jmarl.config import ConfigError, RunConfig, build, nearest, read_value
 from jmarl.config.choices import summary, systems
 from jmarl.runs.exit_codes import ExitCode
@@ -26,13 +26,13 @@ class Command(NamedTuple):
     run: Callable[[Sequence[str]], int]
     """Function of the arguments that returns the exit code."""
     help: str
-    """Help text, whose third line is the summary."""
+    """Help text. Its third line is the summary."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run ``jmarl <command> ...`` and exit with its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.exit(exit_code(lambda: dispatch(arguments)))
+    exit_process(exit_code(lambda: dispatch(arguments)))
 
 
 def dispatch(arguments: Sequence[str]) -> int:
@@ -80,7 +80,7 @@ def _check_system(name: str) -> None:
 
 
 def train(config: RunConfig) -> int:
-    """Train a run with ``jmarl.runs.run.run``, which is imported only then."""
+    """Train a run with ``jmarl.runs.run.run``, imported here so that help does not import JAX."""
     from jmarl.runs.run import run
 
     return run(config)
@@ -105,7 +105,7 @@ def _render(arguments: Sequence[str]) -> int:
 
 
 def _call(function: Callable[..., int], arguments: Sequence[str]) -> int:
-    """Call a function of a saved run with ``key=value`` arguments, checked by its signature."""
+    """Call a function of a saved run with arguments ``key=value``, checked by its signature."""
     use_cores()
     hints = typing.get_type_hints(function)
     given = {}
@@ -125,7 +125,7 @@ def _use_compile_cache_of(run: str) -> None:
 
 
 def _keywords_class(function: Callable[..., Any]) -> type:
-    """Make a dataclass of a function's parameters, by which ``build`` checks arguments."""
+    """Return a dataclass with a function's parameters, so that ``build`` can check arguments."""
     hints = typing.get_type_hints(function)
     fields = []
     for name, parameter in inspect.signature(function).parameters.items():
@@ -171,7 +171,7 @@ commands:
 {commands}
 
 `jmarl <command> --help` describes a command.
-Example: jmarl train mam_ppo env=smax_10v10"""
+Example: jmarl train <system> env=smax_10v10"""
 
 COMMANDS = {
     "train": Command(

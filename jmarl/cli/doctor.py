@@ -67,7 +67,7 @@ def check_matmul() -> None:
 
 
 def check_devices() -> None:
-    """Compare the sum of an array that is split over all local devices with its value."""
+    """Compare the sum of an array, split over all local devices, with the known result."""
     split = NamedSharding(device_mesh(), PartitionSpec(ENV_AXIS))
     x = jax.device_put(jnp.arange(8.0 * jax.local_device_count()), split)
     np.testing.assert_allclose(jax.jit(jnp.sum)(x), x.size * (x.size - 1) / 2)

@@ -40,7 +40,7 @@ def system_help(system: str) -> str:
 
 
 def table(rows: dict[str, str], columns: int = 10_000) -> str:
-    """Format two indented columns, of which the second is wrapped."""
+    """Format two indented columns, with lines wrapped in the second."""
     width = min(max(map(len, rows), default=0), 36)
     lines = []
     for left, right in rows.items():

@@ -1,19 +1,21 @@
-"""The process of a command: exit codes, CPU devices and the compilation cache."""
+"""Settings of the process: exit codes, CPU devices and the compilation cache."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from jmarl.config import ArchConfig, ConfigError
-from jmarl.runs.exit_codes import ExitCode
+from jmarl.runs.exit_codes import COMPILE_THREAD, ExitCode
 
 
 MAX_CPU_DEVICES = 4
-"""More devices are not faster: a minibatch has few environments for each of them."""
+"""More devices are not faster, because each would get few environments of a minibatch."""
 
 
 def exit_code(command: Callable[[], int]) -> int:
@@ -36,12 +38,25 @@ def exit_code(command: Callable[[], int]) -> int:
         return ExitCode.INTERRUPTED
 
 
+def exit_process(code: int) -> NoReturn:
+    """Exit, without waiting for a compilation in the background.
+
+    Such a compilation cannot be interrupted, and Python would wait for its thread.
+    """
+    threads = threading.enumerate()
+    if any(thread.name.startswith(COMPILE_THREAD) for thread in threads):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def use_cores() -> None:
     """Split a CPU into 1, 2 or ``MAX_CPU_DEVICES`` devices, at most one per core.
 
-    Environments are divided among devices. A core works better on its own environments
-    than on its share of every small matrix product. The environment variable
-    ``JAX_NUM_CPU_DEVICES`` takes precedence. There is no effect once JAX has started.
+    Environments are divided among devices. A core is faster on its own environments than
+    on a share of every small matrix product. The environment variable
+    ``JAX_NUM_CPU_DEVICES`` takes precedence. The call has no effect after JAX has started.
     """
     import jax
 
@@ -54,7 +69,7 @@ def use_cores() -> None:
 
 
 def cores() -> int:
-    """Return the number of cores available: by CPU affinity and the control group's quota."""
+    """Return the number of available cores, from CPU affinity and the control group's quota."""
     if hasattr(os, "sched_getaffinity"):
         available = len(os.sched_getaffinity(0))
     else:
@@ -66,7 +81,7 @@ def cores() -> int:
 
 
 def use_compile_cache(arch: ArchConfig) -> None:
-    """Keep compiled programs in ``arch.compile_cache``.
+    """Store compiled programs in ``arch.compile_cache``.
 
     The environment variable ``JAX_COMPILATION_CACHE_DIR`` takes precedence.
     """

@@ -1,7 +1,7 @@
 """Configuration of a run, from YAML files to frozen dataclasses.
 
-A command line passes through ``compose`` (Hydra), ``hardware`` (sizes that are left open) and
-``parsing`` to the dataclasses in ``schema`` and in the system's module.
+``compose`` merges files and arguments with Hydra. ``hardware`` fills in sizes that are null.
+``parsing`` builds the dataclasses in ``schema`` and in the system's module.
 
 Only ``compose`` depends on packages above this one: on systems, on the names of environments,
 and on the number of environment shards.

@@ -16,14 +16,14 @@ GROUPS = ("network", "curriculum", "arch", "logger", "sweep", "experiment")
 
 @cache
 def configs_dir() -> Path:
-    """Return the folder of YAML files: inside the installed package, or beside it."""
+    """Return the folder of YAML files: in the installed package, or next to it in a checkout."""
     package = Path(jmarl.__file__).parent
     packaged = package / "configs"
     return packaged if packaged.is_dir() else package.parent / "configs"
 
 
 def yaml_names(group: str) -> list[str]:
-    """List the choices of a group. Files that start with ``_`` are only parts of others."""
+    """List the choices of a group, without files that start with ``_`` (parts of others)."""
     return sorted(path.stem for path in (configs_dir() / group).glob("[!_]*.yaml"))
 
 
@@ -40,7 +40,14 @@ def summary(system: str) -> str:
 
 def algorithm_of(system: str) -> str:
     """Return the module of ``jmarl.systems`` that the YAML file of a system configures."""
-    return yaml.safe_load(_read_yaml(system))["algorithm"]
+    algorithm = yaml.safe_load(_read_yaml(system)).get("algorithm")
+    module = Path(jmarl.__file__).parent / "systems" / f"{algorithm}.py"
+    if not module.exists():
+        rule = "must name a module of jmarl.systems"
+        raise ConfigError(
+            f"configs/system/{system}.yaml: algorithm={algorithm}: {rule}"
+        )
+    return algorithm
 
 
 def _read_yaml(system: str) -> str:

@@ -1,9 +1,9 @@
-"""Compose a ``RunConfig`` from YAML files and overrides, with Hydra.
+"""Composition of a ``RunConfig`` from YAML files and overrides, with Hydra.
 
-Hydra merges files, applies overrides and expands sweeps. Types and keys are checked by
-``jmarl.config.build`` and not by Hydra's structured configs, because OmegaConf has no unions
-of dataclasses chosen by a ``name``, no ``Literal`` and no ``tuple[...]``, does not read 1e6
-as an integer, and reports errors without a fix.
+Hydra merges files, applies overrides and expands sweeps. ``jmarl.config.build`` checks types and
+keys, instead of Hydra's structured configs. OmegaConf has no unions of dataclasses chosen by a
+``name``, no ``Literal`` and no ``tuple[...]``. It does not read 1e6 as an integer, and its errors
+suggest no fix.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def to_hydra_overrides(system: str, arguments: Iterable[str]) -> list[str]:
     """Translate arguments of the command line to overrides for Hydra.
 
     ``env=<name>`` becomes ``env.name=<name>``, so that an environment needs no YAML file.
-    Values are forced with ``++``, so that unknown keys reach ``build``, which suggests a fix.
+    Values are forced with ``++``, so that ``build`` reports unknown keys and suggests a fix.
     Flags, deletions (``~key``) and overrides of Hydra's own keys are kept.
     """
     check_choice("system", system)
@@ -81,7 +81,7 @@ def _to_hydra_override(argument: str) -> str:
 
 
 def to_run_config(system: str, composed: Any) -> tuple[RunConfig, dict[str, Any]]:
-    """Return the configuration that Hydra composed, and the sizes that ``arch`` chose."""
+    """Return the run configuration of a composed tree, and the sizes chosen by ``arch``."""
     import jax
 
     from jmarl.learning.minibatch import num_env_shards
@@ -98,8 +98,8 @@ def to_run_config(system: str, composed: Any) -> tuple[RunConfig, dict[str, Any]
 
 
 def _check_env_names(config: RunConfig) -> None:
-    unlisted = set(config.stage_envs) - set(dict(registry.names()))
-    for name in unlisted:
+    listed = dict(registry.names())
+    for name in (name for name in config.stage_envs if name not in listed):
         try:
             registry.family_of(name)
         except ValueError as error:
@@ -108,7 +108,7 @@ def _check_env_names(config: RunConfig) -> None:
 
 
 def from_tree(tree: dict[str, Any]) -> RunConfig:
-    """Build a ``RunConfig`` from plain data, as ``dataclasses.asdict`` returns it.
+    """Build a ``RunConfig`` from plain data, the format of ``dataclasses.asdict``.
 
     Raises ``ConfigError`` if a key is unknown or missing, or a value is invalid.
     """
@@ -119,7 +119,7 @@ def from_tree(tree: dict[str, Any]) -> RunConfig:
     module = _import_system(tree["system_name"])
     field_types = {"system": module.Config, "network": module.Network}
     config = build(RunConfig, tree, field_types=field_types)
-    check_batch(config.num_envs, config.system.num_minibatches)
+    check_batch(config.num_envs, config.system.num_minibatches or 1)
     return config
 
 
@@ -139,5 +139,6 @@ def one_line_errors() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         message = "; ".join(str(error).replace("++", "").split("\n")).strip("; ")
         if isinstance(error, OverrideParseException):
+            message = message.partition("; ")[0]  # the rest points to Hydra's manual
             message = f"{error.override.lstrip('+')}: cannot be read; {message}"
         raise ConfigError(message) from None

@@ -1,4 +1,4 @@
-"""Sizes that suit the hardware: the presets ``configs/arch/<name>.yaml``, chosen by ``arch``."""
+"""Sizes for the hardware, from the preset ``configs/arch/<name>.yaml`` that ``arch`` selects."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import yaml
 
 from jmarl.config.choices import configs_dir, yaml_names
-from jmarl.config.errors import check_range
+from jmarl.config.errors import ConfigError, check_range
 from jmarl.config.parsing import build, flatten
 
 
 def fill_sizes(tree: dict[str, Any], platform: str, shards: int) -> dict[str, Any]:
-    """Fill in place the sizes that are left open (null), and return them by dotted key.
+    """Replace the sizes that are null in place, and return them by dotted key.
 
-    If one of ``num_envs`` and ``system.minibatches`` is given, the other is fitted to it, so
-    that environments divide into shards x minibatches. The usual sizes of the preset,
-    ``arch.num_envs`` and ``arch.minibatches``, are removed.
+    If only one of ``num_envs`` and ``system.minibatches`` is given, the other is fitted to it.
+    Environments must divide into shards x minibatches. The keys ``arch.num_envs`` and
+    ``arch.minibatches``, the usual sizes of the preset, are removed from the tree.
     """
     flat = flatten(tree)
     given = {key: value for key, value in flat.items() if value not in (None, "auto")}
@@ -53,6 +53,8 @@ def _read_preset(name: str) -> dict[str, Any]:
 
 
 def _size(sizes: Mapping[str, Any], key: str, default: Any = None) -> int:
+    if sizes.get(key, default) is None:
+        raise ConfigError(f"{key}: missing; give it a value")
     size = build(int, sizes.get(key, default), key)
     check_range(key, size, 1)
     return size

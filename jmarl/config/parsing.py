@@ -1,4 +1,4 @@
-"""Build frozen dataclasses from plain data, with errors that name the key and the fix."""
+"""Construction of frozen dataclasses from plain data, with errors that name key and fix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 def read_value(key: str, text: str) -> Any:
     """Read the value of ``key=text`` as YAML.
 
-    ``1e6`` and ``2e-3`` are numbers here; YAML 1.1 reads them as text.
+    ``1e6`` and ``2e-3`` are read as numbers. YAML 1.1 reads them as text.
 
     Raises:
         ConfigError: If the text is not YAML.
@@ -47,8 +47,8 @@ def build(
 ) -> Any:
     """Build a frozen dataclass from plain data.
 
-    Nested dataclasses, ``Literal``, ``Optional``, tuples and ``dict`` are supported, and
-    unions of dataclasses, chosen by the value of their ``name`` field. An int is accepted
+    Supported types are nested dataclasses, ``Literal``, ``Optional``, tuples and ``dict``. A
+    union of dataclasses is resolved by the value of the ``name`` field. An int is accepted
     as a float, and a float without a fraction (``1e6``) as an int.
 
     Args:
@@ -156,7 +156,7 @@ def _convert_tuple(kinds: tuple[Any, ...], value: Any, path: str) -> tuple[Any, 
 
 
 def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
-    """Convert to None, to the dataclass of that ``name``, or to the first type that fits."""
+    """Convert to None, to the dataclass with the given ``name``, or to the first fitting type."""
     if value is None and type(None) in kinds:
         return None
     nested = [k for k in kinds if dataclasses.is_dataclass(k)]

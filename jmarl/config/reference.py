@@ -1,7 +1,7 @@
 """Reference of the configuration: every key of a system with its default and its meaning.
 
-Hydra composes the defaults. The meaning of a key is the comment beside it in a YAML file; of
-several files, the one merged last wins.
+Hydra composes the defaults. The meaning of a key is the comment beside it in a YAML file. If
+several files have a comment, the file that is merged last takes precedence.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KEY = re.compile(r"^( *)(\w+):[^#\n]*(?:# (.*))?$", re.MULTILINE)
 
 
 class KeyDoc(NamedTuple):
-    """Default, as YAML has it, and meaning of a configuration key."""
+    """Default (as YAML text) and meaning of a configuration key."""
 
     default: str
     meaning: str
@@ -44,7 +44,7 @@ def documented_keys(system: str, overrides: Iterable[str] = ()) -> dict[str, Key
 def read_reference(
     system: str, overrides: Iterable[str] = ()
 ) -> tuple[dict[str, str], dict[str, KeyDoc]]:
-    """Return the default choice of each group, empty for none, and ``documented_keys``."""
+    """Return the default choice of each group (empty for none), and ``documented_keys``."""
     arguments = to_hydra_overrides(system, overrides)
     with hydra_initialized():
         composed = hydra.compose("run", arguments, return_hydra_config=True)

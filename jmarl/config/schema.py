@@ -1,7 +1,7 @@
 """Schema of the keys that all systems share: frozen, hashable dataclasses without JAX.
 
-A system's own keys are in the ``Config`` of its module; those of all PPO systems are in
-``systems.kits.ppo.PPOConfig``, those of Q-learning in ``systems.kits.q_learning_config``.
+A system's own keys are in the ``Config`` of its module. Keys of all PPO systems are in
+``systems.kits.ppo.PPOConfig``, and keys of Q-learning in ``systems.kits.q_learning_config``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def _strictly_increasing(counts: list[int]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """Configuration of evaluations, which are greedy and again sampled."""
+    """Configuration of evaluations. Each has greedy episodes and sampled episodes."""
 
     episodes: int
-    """Episodes per evaluation, exactly one in each of as many environments."""
+    """Episodes of each mode per evaluation, exactly one in each environment."""
     every: int
     """Rows between evaluations."""
     absolute_factor: int
@@ -46,7 +46,7 @@ class CheckpointConfig:
     keep: int
     """Most recent checkpoints to keep, besides the best parameters."""
     verify: bool
-    """True: check the digest of a checkpoint when it is restored."""
+    """True: check the digests of a checkpoint when it is restored."""
     exact: bool = True
     """True: save the whole ``Runner``. False: environments and replay buffer are reset."""
 
@@ -61,7 +61,7 @@ class ArchConfig:
 
     name: Literal["auto", "cpu", "gpu", "tpu"]
     updates_per_chunk: int
-    """Maximum of updates in one compiled call, which should take a few seconds at most."""
+    """Maximum number of updates in one compiled call; a call should take a few seconds."""
     compile_cache: str
     """Folder of the persistent compilation cache; empty disables it."""
 
@@ -71,7 +71,7 @@ class ArchConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LoggerConfig:
-    """Configuration of loggers. Progress line and ``metrics.jsonl`` are always written."""
+    """Configuration of loggers. The progress line and ``metrics.jsonl`` are always written."""
 
     tensorboard: bool
     wandb: bool
@@ -110,12 +110,12 @@ class CurriculumConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SystemConfig:
-    """Base of every system's ``Config``: the properties that the training loop reads."""
+    """Base class of every system's ``Config``, with properties that the training loop reads."""
 
     @property
-    def num_minibatches(self) -> int:
-        """Minibatches of an epoch; ``num_envs`` must divide into them."""
-        return 1
+    def num_minibatches(self) -> int | None:
+        """Minibatches of an epoch, which must divide ``num_envs``; None if not a key."""
+        return None
 
     @property
     def anneals_lr(self) -> bool:
@@ -141,7 +141,7 @@ class RunConfig:
     seed: int
     """Random seed; the seeds of ``num_seeds`` runs are ``seed``, ``seed + 1``, ..."""
     num_seeds: int
-    """Independent runs, trained at once."""
+    """Independent runs, trained together with ``jax.vmap``."""
     total_timesteps: int
     """Length of training, in rows."""
     num_envs: int
@@ -205,13 +205,13 @@ class RunConfig:
 
     @property
     def stage_envs(self) -> tuple[str, ...]:
-        """Environment of every stage. Evaluations use the last."""
+        """Environment of each stage. Evaluations use the environment of the last stage."""
         names = tuple(stage.env for stage in self.curriculum.stages)
         return names or (self.env["name"],)
 
     @property
     def stage_ends(self) -> tuple[int, ...]:
-        """Updates of the run by the end of every stage, which ends with an evaluation."""
+        """Number of updates at the end of each stage. A stage ends with an evaluation."""
         evaluations = self._stage_evaluations(self.num_evaluations)
         return tuple(n * self.updates_per_evaluation for n in evaluations)
 

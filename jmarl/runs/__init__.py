@@ -1,4 +1,4 @@
-"""A run on disk and on the terminal: its folder, loop, checkpoints, logs and videos.
+"""Runs on disk and on the terminal: folder, training loop, checkpoints, logs and videos.
 
-The functions that train belong in ``jmarl.training``, and nothing here imports ``jmarl.cli``.
+The functions that train are in ``jmarl.training``. This package does not import ``jmarl.cli``.
 """

@@ -30,7 +30,7 @@ Meta = dict[str, Any]
 Leaf = dict[str, Any]
 """Shape, dtype and SHA-256 of one leaf, as JSON."""
 ASIDE_PREFIX = ".aside-"
-"""Prefix of the folder of a step while that step is written again."""
+"""Prefix of the folder of an old step while its replacement is written."""
 
 
 class Restored(NamedTuple):
@@ -42,13 +42,13 @@ class Restored(NamedTuple):
 
 
 class _CorruptError(Exception):
-    """A step with other content than was saved."""
+    """Error for a step with damaged content."""
 
 
 def to_host(tree: Any) -> dict[str, np.ndarray]:
-    """Copy the leaves to the host, by path; a typed key becomes its words.
+    """Copy the leaves to the host, by path. A typed key becomes its key data.
 
-    The arrays are real copies, so that later donation of the leaves cannot change them.
+    The arrays own their memory, so that later donation of the leaves cannot change them.
     """
 
     def raw(x: Any) -> Any:
@@ -66,8 +66,8 @@ def digest(tree: Any) -> str:
 class Checkpoints:
     """The checkpoints of one run, in one folder.
 
-    Unless ``read_only``, opening it creates the folder and removes the remains of an
-    interrupted write.
+    Opening creates the folder and removes the remains of an interrupted write, unless
+    ``read_only``.
 
     Args:
         folder: Folder of the checkpoints, with one subfolder for each step.
@@ -179,7 +179,7 @@ class Checkpoints:
         self._manager.reload()
 
     def _clear_aside(self) -> bool:
-        """Remove each step put aside if it was replaced, else move it back."""
+        """Remove each step that was moved aside and replaced; move the others back."""
         folders = list(self._folder.glob(f"{ASIDE_PREFIX}*"))
         for aside in folders:
             step = self._folder / aside.name.removeprefix(ASIDE_PREFIX)

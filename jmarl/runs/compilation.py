@@ -1,10 +1,13 @@
-"""Compile the programs of a run ahead of time, each stage while the one before it trains."""
+"""Ahead-of-time compilation of the programs of a run.
+
+Each later stage is compiled while the stage before it trains.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jmarl.config import RunConfig
+from jmarl.runs.exit_codes import COMPILE_THREAD
 from jmarl.runs.progress import size_text
 from jmarl.training.anakin import Runner, drop_env_state
 from jmarl.training.programs import (
@@ -28,9 +32,9 @@ from jmarl.types import Key, Metrics, Params
 
 
 COLLECTIVE_TIMEOUT_S = 10**6
-"""Time that one CPU device waits for another before XLA ends the process.
+"""Seconds that one CPU device waits for another before XLA ends the process.
 
-It is long, because a suspended run must not end.
+The limit is long, so that a suspended run can continue.
 """
 
 
@@ -46,14 +50,31 @@ class CompiledStage(NamedTuple):
 class CompiledRun(NamedTuple):
     """Compiled programs of a run.
 
+    ``init`` and ``evaluate`` are those of ``training.Programs``.
+
     ``stage(i)`` waits for the programs of stage i, and starts to compile the next stage
-    in the background. ``init`` and ``evaluate`` are those of ``training.Programs``.
+    in the background. ``is_ready(i)`` returns True once stage i is compiled; it waits at
+    most a second. ``close()`` cancels compilations that have not started.
     """
 
     init: Callable[[Key], State]
     evaluate: Callable[[Best, Params, Key, Any], tuple[Best, dict[str, Metrics]]]
     stage: Callable[[int], CompiledStage]
+    is_ready: Callable[[int], bool]
     close: Callable[[], None]
+
+
+class _PendingStage(NamedTuple):
+    """A stage that is being compiled."""
+
+    chunk: Future[Any]
+    start: Future[Any] | None
+
+    def result(self) -> CompiledStage:
+        """Wait for the compiled programs."""
+        chunk = self.chunk.result()
+        memory = memory_text(chunk.memory_analysis())
+        return CompiledStage(chunk, self.start and self.start.result(), memory)
 
 
 def compile_run(
@@ -67,6 +88,8 @@ def compile_run(
 ) -> CompiledRun:
     """Compile the programs of a run's first stage, and prepare those of later stages.
 
+    All programs are traced in the calling thread, so that its JAX configuration applies.
+
     Args:
         config: Configuration of the run.
         programs: Programs of each stage.
@@ -74,90 +97,109 @@ def compile_run(
         fresh: True for a run that starts from the beginning. Only then is ``init``
             compiled.
         restart: True if the first stage restarts from an inexact checkpoint.
-        first: Index of the stage to begin with.
+        first: Index of the first stage to train.
     """
     mesh = jax.tree.leaves(shapes[-1].best)[0].sharding.mesh
-    background = ThreadPoolExecutor(1, thread_name_prefix="compile-stage")
-    stages: dict[int, Future[CompiledStage]] = {}
+    pool = ThreadPoolExecutor(4, thread_name_prefix=COMPILE_THREAD)
+    close = partial(pool.shutdown, wait=False, cancel_futures=True)
+    stages: dict[int, _PendingStage] = {}
 
-    def submit(i: int) -> None:
+    def request(i: int) -> None:
         if i not in stages and i < len(programs):
-            task = partial(_compile_stage, mesh, programs, shapes, i)
-            stages[i] = background.submit(task, restart=restart and i == first)
+            with jax.set_mesh(mesh):
+                again = restart and i == first
+                stages[i] = _submit_stage(pool, programs, shapes, i, restart=again)
 
     def stage(i: int) -> CompiledStage:
-        submit(i)
+        request(i)
         compiled = stages[i].result()
-        submit(i + 1)
+        request(i + 1)
         return compiled
 
-    submit(first)
-    init, evaluate = _compile_shared(config, mesh, programs, shapes, fresh=fresh)
-    stages[first].result()
-    close = partial(background.shutdown, wait=False, cancel_futures=True)
-    return CompiledRun(init, evaluate, stage, close)
+    def is_ready(i: int) -> bool:
+        request(i)
+        pending = [future for future in stages[i] if future is not None]
+        return not wait(pending, timeout=1.0).not_done
+
+    try:
+        request(first)
+        with jax.set_mesh(mesh):
+            shared = _submit_shared(pool, config, programs, shapes, fresh=fresh)
+        stages[first].result()
+        init, evaluate = _shared_programs(programs, shapes, *shared)
+    except BaseException:
+        close()
+        raise
+    return CompiledRun(init, evaluate, stage, is_ready, close)
 
 
-def _compile_stage(
-    mesh: Any,
+def _submit_stage(
+    pool: ThreadPoolExecutor,
     programs: Sequence[Programs],
     shapes: Sequence[State],
     i: int,
     *,
     restart: bool,
-) -> CompiledStage:
-    """Compile the chunk of stage i, and its start from the previous stage."""
+) -> _PendingStage:
+    """Trace the chunk of stage i and the program that starts the stage."""
     replicated = jax.tree.leaves(shapes[-1].best)[0].sharding
     runner = shapes[i].runner
     out = shardings_of(runner)
-    start, previous = None, None
+    chunk = _submit(
+        pool, programs[i].chunk, runner, out=(out, replicated), effort=1, donate=(0,)
+    )
     if restart:
         start, previous = programs[i].restart_stage, drop_env_state(runner)
     elif i:
         start, previous = programs[i].start_stage, drop_env_state(shapes[i - 1].runner)
-    with jax.set_mesh(mesh), ThreadPoolExecutor(2) as pool:
-        submit = partial(_submit, pool)
-        chunk = submit(
-            programs[i].chunk, runner, out=(out, replicated), effort=1, donate=(0,)
-        )
-        starting = start and submit(start, previous, out=out, effort=0)
-    compiled = chunk.result()
-    memory = memory_text(compiled.memory_analysis())
-    return CompiledStage(compiled, starting and starting.result(), memory)
+    else:
+        return _PendingStage(chunk, None)
+    return _PendingStage(chunk, _submit(pool, start, previous, out=out, effort=0))
 
 
-def _compile_shared(
+def _submit_shared(
+    pool: ThreadPoolExecutor,
     config: RunConfig,
-    mesh: Any,
     programs: Sequence[Programs],
     shapes: Sequence[State],
     *,
     fresh: bool,
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Compile ``init`` of the first stage and ``evaluate`` of the last one."""
+) -> tuple[Future[Any] | None, Future[Any]]:
+    """Trace ``init`` of the first stage and ``evaluate`` of the last one."""
     best = shapes[-1].best
     replicated = jax.tree.leaves(best)[0].sharding
     keys = with_sharding(jax.eval_shape(lambda: seed_keys(config).init), replicated)
     update = with_sharding(jax.ShapeDtypeStruct((), jnp.int32), replicated)
-    with jax.set_mesh(mesh), ThreadPoolExecutor(2) as pool:
-        submit = partial(_submit, pool)
+    init = None
+    if fresh:
         out = shardings_of(shapes[0])
-        initial = submit(programs[0].init, keys, out=out, effort=0) if fresh else None
-        evaluation = submit(
-            programs[-1].evaluate,
-            *(best, best.params, keys, update),
-            out=replicated,
-            effort=1,
-        )
+        init = _submit(pool, programs[0].init, keys, out=out, effort=0)
+    arguments = (best, best.params, keys, update)
+    evaluate = _submit(
+        pool, programs[-1].evaluate, *arguments, out=replicated, effort=1
+    )
+    return init, evaluate
+
+
+def _shared_programs(
+    programs: Sequence[Programs],
+    shapes: Sequence[State],
+    initial: Future[Any] | None,
+    evaluation: Future[Any],
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return ``init`` and ``evaluate``, which place their arguments on the devices."""
+    replicated = jax.tree.leaves(shapes[-1].best)[0].sharding
+    compiled_init = initial and initial.result()
+    compiled_evaluate = evaluation.result()
 
     def init(keys: Key) -> State:
-        if initial is None:
+        if compiled_init is None:
             return programs[0].init(keys)
-        return initial.result()(jax.device_put(keys, replicated))
+        return compiled_init(jax.device_put(keys, replicated))
 
     def evaluate(best: Best, params: Params, keys: Key, update: Any) -> Any:
         keys, update = jax.device_put((keys, np.int32(update)), replicated)
-        return evaluation.result()(best, params, keys, update)
+        return compiled_evaluate(best, params, keys, update)
 
     return init, evaluate
 
@@ -170,7 +212,10 @@ def _submit(
     effort: int,
     donate: tuple[int, ...] = (),
 ) -> Future[Any]:
-    """Trace in this thread, which holds Python's lock, and compile in the pool."""
+    """Trace in this thread and compile in the pool.
+
+    Tracing holds Python's lock, so that further threads would not make it faster.
+    """
     jitted = jax.jit(program, donate_argnums=donate, out_shardings=out)
     lowered = jitted.lower(*shapes)
     return pool.submit(lowered.compile, compiler_options(effort))
@@ -179,8 +224,8 @@ def _submit(
 def compiler_options(effort: int) -> dict[str, str | bool] | None:
     """Return XLA's options for a CPU; ``XLA_FLAGS`` takes precedence.
 
-    XLA's default effort is 3. With 1, a chunk compiles in three quarters of the time and
-    runs no slower. A program that runs once needs none.
+    XLA's default effort is 3. With effort 1, a chunk compiles in three quarters of the
+    time and runs no slower. Effort 0 suits a program that runs once.
     """
     if jax.default_backend() != "cpu":
         return None

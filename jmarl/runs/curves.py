@@ -40,8 +40,8 @@ def draw(run: str | pathlib.Path, to: str | pathlib.Path | None = None) -> pathl
         to: Path of the picture; by default ``curve.png`` in the run folder.
 
     Returns:
-        The path of the picture. It has a panel for the return, and one for the win rate
-        if the environment has one.
+        The path of the picture. It has a panel for the return, and a panel for the win
+        rate if the environment has a win rate.
 
     Raises:
         ValueError: If the run has no evaluation.

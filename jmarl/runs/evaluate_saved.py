@@ -32,8 +32,8 @@ def absolute_metric(ctx: RunContext, state: State, progress: Progress) -> str:
     ``evaluation.json`` and a row of metrics.
 
     Returns:
-        The results as a table. If a stop request arrives in between, nothing is written
-        and the table is empty; a resumed run repeats the whole evaluation.
+        The results as a table. After a stop request the table is empty and nothing is
+        written; a resumed run repeats the whole evaluation.
     """
     best, parts = state.best, []
     for i in range(ctx.config.eval.absolute_factor):
@@ -95,8 +95,8 @@ def transfer_run(
 ) -> int:
     """Evaluate a run's parameters in other environments, unchanged (zero-shot).
 
-    Each environment has the options of the run's own. In the run's own environment, the
-    results equal those of ``evaluate_run``.
+    Each environment is built with the options of the run's own environment. In the run's
+    own environment, the results equal those of ``evaluate_run``.
 
     Args:
         run: Run folder.
@@ -111,7 +111,7 @@ def transfer_run(
 
     Raises:
         ConfigError: As ``evaluate_run``, and if acting in one of the environments needs
-            parameters of other shapes. All environments are checked before any is played.
+            parameters of other shapes. All are checked before the first episode.
     """
     folder, config = _open_run(run, episodes, parameters, seed, json)
     names = [name.strip() for name in envs.split(",") if name.strip()]
@@ -147,7 +147,7 @@ def _open_run(
 
 
 def _check_writable(json: str) -> None:
-    """Check that results can be written, before minutes are spent on evaluation."""
+    """Check that results can be written, before a long evaluation starts."""
     path = pathlib.Path(json)
     folder_exists = path.parent.is_dir() and os.access(path.parent, os.W_OK)
     fits = not json or (folder_exists and not path.is_dir())
@@ -163,7 +163,7 @@ def _build_target(own: BuiltRun, name: str) -> BuiltRun:
 
 
 def _play(run: BuiltRun, params: Params, episodes: int, seed: int) -> Any:
-    """Return ``{mode: {name: [S, episodes]}}`` of episodes that training never played."""
+    """Return ``{mode: {name: [S, episodes]}}`` of episodes with keys of their own."""
     config, env, system = run
     number = FIRST_ABSOLUTE_KEY + config.eval.absolute_factor + seed
     keys = seed_keys(config).of_evaluation(number)

@@ -15,6 +15,10 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """Signals that stop a run."""
 
 
+COMPILE_THREAD = "jmarl-compile"
+"""Prefix of the names of threads that compile, which cannot be interrupted."""
+
+
 class ExitCode(enum.IntEnum):
     """Exit codes of the command line."""
 

@@ -1,4 +1,4 @@
-"""The run folder: its files, its lock, and the configuration to resume from it.
+"""The run folder: its files, its lock, and the configuration of a resumed run.
 
     config.yaml      resolved configuration with every key
     versions.json    packages, devices, commit, command
@@ -58,7 +58,7 @@ COMPARED_VERSIONS = (
     "backend",
     "device_count",
 )
-"""Versions and devices that decide if a resumed run computes the same numbers."""
+"""Versions and devices that can change the results of a resumed run."""
 CHANGEABLE_KEYS = (
     "total_timesteps",
     "checkpoint",
@@ -67,7 +67,7 @@ CHANGEABLE_KEYS = (
     "run_dir",
     "resume",
 )
-"""Keys that may change when a run is resumed; all others decide what it computes."""
+"""Keys that may change when a run is resumed. The results depend on all other keys."""
 
 
 def open_folder(config: RunConfig) -> pathlib.Path:
@@ -119,7 +119,7 @@ def _make_folder(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _make_unique_folder(parent: pathlib.Path, name: str) -> pathlib.Path:
-    """Create a new folder; jobs of a sweep may start in the same second."""
+    """Create a new folder, with a number if runs start in the same second."""
     _make_folder(parent)
     for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
         folder = parent / f"{name}{suffix}"
@@ -226,7 +226,7 @@ def _defaults_of_newer_keys() -> dict[str, Any]:
 
 
 def _apply_override(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Change a key in place if it may change; ``build`` later rejects unknown keys."""
+    """Change a key in place if it may change. ``build`` raises errors for unknown keys."""
     *parents, last = key.split(".")
     node = tree
     for parent in parents:
@@ -282,7 +282,15 @@ def read_tree(folder: pathlib.Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read ({reason})") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds no configuration")
+    _rename_old_key(tree)
     return tree
+
+
+def _rename_old_key(tree: dict[str, Any]) -> None:
+    """Rename ``curriculum.reset_optimiser``, as it was spelled in older run folders."""
+    curriculum = tree.get("curriculum")
+    if isinstance(curriculum, dict) and "reset_optimiser" in curriculum:
+        curriculum["reset_optimizer"] = curriculum.pop("reset_optimiser")
 
 
 def _tuples_to_lists(tree: Any) -> Any:

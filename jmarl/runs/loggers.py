@@ -1,7 +1,7 @@
 """Loggers of metrics: JSON lines, and optionally TensorBoard and Weights & Biases.
 
-A row is one flat dictionary. A metric of several seeds is a list, which is never averaged.
-A logger that fails is disabled with one warning; training neither stops nor waits.
+A row of metrics is one flat dictionary. A metric of several seeds is a list without averaging.
+A logger that fails is disabled with one warning. Training continues without a pause.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ def wandb_logger(
 ) -> Logger:
     """Log to Weights & Biases in a separate thread.
 
-    An unreachable server blocks for many seconds. If it does not answer within
-    ``connect_s`` seconds, the run is written offline.
+    The thread is needed because a connection can block for many seconds. If it is not
+    open after ``connect_s`` seconds, the run is written offline.
     """
 
     def connect() -> Logger:
@@ -246,7 +246,7 @@ def _drain(
 
 
 def _finite_or_null(value: Any) -> Any:
-    """Replace NaN and infinity by None, because JSON lacks them."""
+    """Replace NaN and infinity by None, because JSON cannot represent them."""
     if isinstance(value, dict):
         return {k: _finite_or_null(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

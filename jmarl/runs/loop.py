@@ -1,4 +1,4 @@
-"""The loop on the host: train a chunk, evaluate, log and save until done or stopped."""
+"""The loop on the host: train chunks, evaluate, log and save until the end or a stop request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jmarl.training.programs import ChunkReport, Keys, State, score_name
 
 
 class NonFiniteError(ArithmeticError):
-    """A parameter is NaN or infinite. The text names the updates, the seed and the path."""
+    """Error for a parameter that is NaN or infinite, with the updates, seed and path."""
 
 
 class Progress(NamedTuple):
@@ -31,17 +31,17 @@ class Progress(NamedTuple):
     update: int
     evaluations: int
     last_evaluation: int
-    """Update of the last evaluation; -1 before the first, which is of untrained parameters."""
+    """Update of the last evaluation; -1 before the first."""
     env_steps: list[int]
-    """Environment steps of each seed. Unlike the counter on the device, it never wraps."""
+    """Environment steps of each seed, without the overflow of the counter on the device."""
     seconds: float
-    """Time spent training and evaluating, over all processes, without compilation."""
+    """Time of training and evaluation over all processes of the run, without compilation."""
     stage: int = 0
-    """Index of the stage that the state belongs to. At a stage's end, still that stage."""
+    """Index of the stage of the state. It increases when the next stage starts."""
 
 
 class RunContext(NamedTuple):
-    """Everything that the loop needs and does not change."""
+    """Constant inputs of the loop."""
 
     config: RunConfig
     folder: pathlib.Path
@@ -52,7 +52,7 @@ class RunContext(NamedTuple):
     logger: Logger
     reporter: Reporter
     stop: Callable[[], str]
-    """Returns the name of the signal that requested a stop, or an empty string."""
+    """Function that returns the name of the signal that requested a stop, or an empty string."""
 
 
 def initial_progress(config: RunConfig) -> Progress:
@@ -85,8 +85,7 @@ def train(
     """
     while True:
         if signal := ctx.stop():
-            if progress.update and progress != saved:
-                save(ctx, state, progress, None)
+            _save_unless_saved(ctx, state, progress, saved)
             return state, progress, signal
         if evaluation_is_due(ctx.config, progress):
             state, progress, score = evaluate(ctx, state, progress)
@@ -96,14 +95,39 @@ def train(
         elif progress.update >= ctx.config.num_updates:
             return state, progress, ""
         else:
-            state, progress = start_stage(ctx, state, progress)
-            state, progress = train_chunk(ctx, state, progress)
+            state, progress, saved = _train_once(ctx, state, progress, saved)
+
+
+def _train_once(
+    ctx: RunContext, state: State, progress: Progress, saved: Progress | None
+) -> tuple[State, Progress, Progress | None]:
+    """Train one chunk, unless its stage is still being compiled.
+
+    In that case the caller checks for a stop request and tries again.
+    """
+    due = due_stage(ctx.config, progress)
+    if due != progress.stage:  # nothing is lost if the new stage fails
+        saved = _save_unless_saved(ctx, state, progress, saved)
+    if ctx.programs.is_ready(due):
+        state, progress = start_stage(ctx, state, progress)
+        state, progress = train_chunk(ctx, state, progress)
+    return state, progress, saved
+
+
+def _save_unless_saved(
+    ctx: RunContext, state: State, progress: Progress, saved: Progress | None
+) -> Progress | None:
+    """Save a trained state that the newest checkpoint does not hold."""
+    if not progress.update or progress == saved:
+        return saved
+    save(ctx, state, progress, None)
+    return progress
 
 
 def due_stage(config: RunConfig, progress: Progress) -> int:
     """Return the stage of the next update.
 
-    A run whose length was extended does not return to a stage that it has left.
+    After a run is extended, it does not return to an earlier stage.
     """
     return max(progress.stage, config.stage_at(progress.update))
 
@@ -111,17 +135,18 @@ def due_stage(config: RunConfig, progress: Progress) -> int:
 def start_stage(
     ctx: RunContext, state: State, progress: Progress
 ) -> tuple[State, Progress]:
-    """Move to the stage that is due, if the state does not belong to it.
+    """Start the stage that is due, unless the state already belongs to it.
 
-    After an inexact checkpoint, restart the environments of the same stage.
+    After an inexact checkpoint, the environments of the same stage are reset.
     """
     due = due_stage(ctx.config, progress)
     restart = due == progress.stage
     if restart and has_env_state(state.runner):
         return state, progress
+    continue_runner = ctx.programs.stage(due).continue_runner
+    if continue_runner is None:
+        raise RuntimeError(f"stage {due} was compiled as the first stage of a new run")
     with report.stopwatch() as seconds:
-        continue_runner = ctx.programs.stage(due).continue_runner
-        assert continue_runner is not None
         runner = continue_runner(_free_env_state(state.runner))
         runner = jax.block_until_ready(runner)
         elapsed = seconds()
@@ -146,7 +171,7 @@ def _start_text(
 def _free_env_state(runner: Runner) -> Runner:
     """Drop the environment state and free its memory.
 
-    Otherwise the memory of two stages would be held at once.
+    Otherwise the environments of two stages would be in memory together.
     """
     kept = drop_env_state(runner)
     held = {id(x) for x in jax.tree.leaves(kept)}
@@ -168,7 +193,7 @@ def evaluation_is_due(config: RunConfig, progress: Progress) -> bool:
 def checkpoint_is_due(config: RunConfig, progress: Progress) -> bool:
     """Return True after every ``checkpoint.every``-th evaluation, and at the end.
 
-    The evaluation of untrained parameters does not count.
+    The evaluation of untrained parameters is not counted.
     """
     at_end = progress.update >= config.num_updates
     due = (progress.evaluations - 1) % config.checkpoint.every == 0
@@ -225,7 +250,7 @@ def count_steps(previous: list[int], counter: np.ndarray) -> list[int]:
 
     Args:
         previous: Environment steps before the chunk.
-        counter: The device's ``uint32`` counter after it, which wraps.
+        counter: Counter on the device after the chunk, ``uint32[S]``, which can overflow.
     """
     old = np.asarray(previous, np.int64)
     difference = counter - old.astype(np.uint32)
@@ -325,7 +350,7 @@ def belongs_before(row: dict[str, Any], progress: Progress) -> bool:
 def save(
     ctx: RunContext, state: State, progress: Progress, score: list[float] | None
 ) -> None:
-    """Write a checkpoint, with its exactness among the metadata.
+    """Write a checkpoint. Its metadata include a flag for exact checkpoints.
 
     Args:
         ctx: Context of the run.

@@ -31,8 +31,8 @@ Summary = dict[str, dict[str, list[Estimate]]]
 class Reporter(NamedTuple):
     """Terminal output of a run.
 
-    ``info`` and ``warn`` print a line, ``progress`` replaces the last progress line, and
-    ``close`` ends the progress line.
+    ``info`` and ``warn`` print a line. ``progress`` replaces the last progress line, and
+    ``close`` ends it.
     """
 
     info: Callable[[str], None]
@@ -45,10 +45,10 @@ def open_reporter(every_s: float = 5.0) -> Reporter:
     """Open a reporter with a live progress line on a terminal, else with plain lines.
 
     Args:
-        every_s: Least seconds between two plain progress lines.
+        every_s: Minimum seconds between two plain progress lines.
     """
     console = Console(highlight=False, soft_wrap=True)
-    # Rich detects Jupyter as a terminal, because Jupyter requests colors
+    # Rich reports Jupyter as a terminal, because Jupyter requests colors
     if console.is_terminal and console.file.isatty():
         return _live_reporter(console)
     last = -math.inf
@@ -98,8 +98,8 @@ def progress_line(
 ) -> str:
     """Format a training row as one line.
 
-    Of several seeds it shows the mean environment steps, the summed environment steps
-    per second, and the median of any other metric.
+    For several seeds, environment steps are averaged, environment steps per second are
+    summed, and other metrics are medians.
 
     Args:
         row: Row of ``metrics.jsonl``.

@@ -1,7 +1,7 @@
-"""A run on the command line: a folder, compiled programs, the loop, and an exit code.
+"""Runs of the command line: a folder, compiled programs, the loop, and an exit code.
 
-Every number that a run reports or saves comes from the functions behind ``jmarl.train``.
-The host only decides when to call each of them, and writes down the results.
+All numbers that a run reports or saves are computed by the functions behind ``jmarl.train``.
+The code on the host only schedules the calls and records the results.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from jmarl.training.stages import build_stages
 
 
 class _Setup(NamedTuple):
-    """A run before it is compiled."""
+    """Inputs of a run before its programs are compiled."""
 
     config: RunConfig
     folder: pathlib.Path
@@ -104,7 +104,7 @@ def _failure(config: RunConfig, error: Exception) -> tuple[ExitCode, str]:
 
 
 def _load_warm_start(config: RunConfig, stage: BuiltRun) -> dict[str, Any]:
-    """Return the fields of a learner that a fresh run takes over; none by default."""
+    """Return the fields of the warm start; empty without ``init_from``."""
     if not config.init_from:
         return {}
     return load_warm_start(stage._replace(config=config))
@@ -168,7 +168,7 @@ def _restore(setup: _Setup, checkpoints: Checkpoints | None) -> Restored | None:
 
 
 def _saved_shapes(setup: _Setup, meta: Meta) -> State:
-    """Return the shapes of a checkpoint: those of the stage that it belongs to."""
+    """Return the shapes of a checkpoint, which are those of its stage."""
     stage = Progress(**meta["position"]).stage
     return loop.saved_shapes(setup.shapes[stage], meta)
 
@@ -257,7 +257,7 @@ def _prepare_folder(
     restored: Restored | None,
     checkpoints: Checkpoints | None,
 ) -> None:
-    """Describe the run in its folder, and remove what a resumed run writes again."""
+    """Write the files that describe the run; remove results that a resumed run repeats."""
     config, folder, reporter = setup.config, setup.folder, setup.reporter
     if restored:
         for change in run_folder.version_changes(restored.meta["versions"]):
@@ -287,7 +287,7 @@ def _schedule_change(config: RunConfig, before: int) -> str:
 
 
 def _plan_text(setup: _Setup) -> str:
-    """Describe the run: parameters, devices, least memory, updates and stages."""
+    """Describe the run: parameters, devices, minimum memory, updates and stages."""
     config, stages = setup.config, setup.stages
     devices = device_mesh().devices.ravel()
     kind = f"{devices[0].device_kind} ({devices[0].platform})"
@@ -311,7 +311,7 @@ def _plan_text(setup: _Setup) -> str:
 
 
 def _memory_text(setup: _Setup) -> str:
-    """Describe the least memory that the largest stage takes."""
+    """Describe the minimum memory of the largest stage."""
     sizes = [
         (number_of_bytes(shapes), rollout_bytes(stage, shapes))
         for stage, shapes in zip(setup.stages, setup.shapes, strict=True)
@@ -364,6 +364,6 @@ def _out_of_memory_text(config: RunConfig, error: Exception) -> str:
     first_line = str(error).partition("\n")[0]
     fixes = [f"num_envs={max(1, config.num_envs // 2)}"]
     minibatches = config.system.num_minibatches
-    if minibatches > 1:
+    if minibatches is not None:
         fixes.append(f"system.minibatches={2 * minibatches}")
     return f"out of memory: {first_line}; try {' or '.join(fixes)}"

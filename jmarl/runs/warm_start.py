@@ -1,4 +1,4 @@
-"""Load a run's parameters, for evaluation or for the warm start of another run."""
+"""Loading of a run's parameters, for evaluation or for the warm start of another run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def restore_params(
 
 
 def _restore(key: str, config: RunConfig, folder: pathlib.Path) -> tuple[State, int]:
-    """Restore the newest valid checkpoint; ``key`` is named in errors."""
+    """Restore the newest valid checkpoint. Errors name the configuration key ``key``."""
     warn = report.open_reporter().warn
 
     def expected_shapes(meta: Meta) -> State:
@@ -66,17 +66,17 @@ def _restore(key: str, config: RunConfig, folder: pathlib.Path) -> tuple[State, 
 
 
 def load_warm_start(run: BuiltRun) -> dict[str, Any]:
-    """Load the fields of a learner that a run takes over from ``init_from``.
+    """Load the fields of a learner for a warm start from ``init_from``.
 
     ``params`` and ``target`` are the parameters of each seed's best evaluation.
-    ``value_stats`` are those of the newest checkpoint.
+    ``value_stats`` are the statistics of the newest checkpoint.
 
     Returns:
         Host arrays ``[S, ...]`` by field. A field that is None is not used by the system.
 
     Raises:
-        ConfigError: If the other run has parameters of other shapes, no checkpoint, or
-            neither one seed nor as many as this run.
+        ConfigError: If the other run has no checkpoint or parameters of other shapes. Also
+            if its number of seeds is neither 1 nor that of this run.
     """
     config = run.config
     folder = run_folder.find_folder("init_from", config.init_from)
@@ -87,7 +87,7 @@ def load_warm_start(run: BuiltRun) -> dict[str, Any]:
     )
     fits = other.num_seeds in (1, config.num_seeds)
     check(fits, "init_from", config.init_from, rule)
-    check_fit("init_from", config.init_from, run, build_run(other))
+    check_fit("init_from", config.init_from, run, build_run(other, "init_from"))
     state, _ = _restore("init_from", other, folder)
     learner = state.runner.learner
     return {
@@ -98,9 +98,10 @@ def load_warm_start(run: BuiltRun) -> dict[str, Any]:
 
 
 def apply_warm_start(state: State, fields: dict[str, Any]) -> State:
-    """Replace fields of a run's first learner.
+    """Replace fields of the learner in a run's first state.
 
-    Fields that the learner does not use stay None. Arrays of one seed go to all seeds.
+    Fields that the learner does not use stay None. Arrays of one seed are copied to all
+    seeds.
     """
     learner = state.runner.learner
     used = {"params": learner.params}

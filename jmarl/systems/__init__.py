@@ -1,8 +1,8 @@
 """Systems: one module for each algorithm, and the kits they call.
 
-A system that only chooses networks and defaults of another has no module. The file
-``configs/system/<name>.yaml`` describes it and names its algorithm; ``_variant.py`` is its
-module.
+A system that only selects networks and defaults of another system has no module of its own. The
+file ``configs/system/<name>.yaml`` describes the system and names its algorithm. The module
+``_variant.py`` is loaded in its place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Module of every system that is only a YAML file: it has the names of its algorithm.
+"""Module of every system that is only a YAML file. It forwards to the module of the algorithm.
 
 It is loaded under the name of the system, as in ``python -m jmarl.systems.hpn_qmix``.
 """

@@ -3,12 +3,12 @@
     logits_i = HPN(own, {ally_k}, {enemy_j}, h_i)
     V = w relu(global W + sum_j x_j W_in(x_j)) + b, with memory
 
-The actor is ``networks/agents/hpn.py`` with its outputs as logits; unavailable actions are masked.
-The critic, used only in training, is the input layer of the same network on the rows of the central
-state (``networks/entity_critic.py``). It has the sizes of the actor.
+The actor is ``networks/agents/hpn.py`` with its outputs as logits. Unavailable actions are masked.
+The critic (``networks/entity_critic.py``) is used only in training. It applies the input layer of
+the same network to the entities of the central state. It has the sizes of the actor.
 
-Actor and critic do not depend on the order of entities, and fit teams of any size. Agents have no
-one-hot, unless ``network.agent_id`` gives it to the actor. The loss is that of
+Actor and critic do not depend on the order of entities, and fit teams of any size. The actor reads
+a one-hot of the agent only if ``network.agent_id`` is true. The loss is that of
 ``systems/kits/ppo.py``.
 
 Differs from the paper: its code for MAPPO is not public, so the form of the critic is an

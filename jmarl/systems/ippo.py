@@ -2,12 +2,11 @@
 
     L = sum_i [ - min(rho_i A_i, clip(rho_i, 1-eps, 1+eps) A_i) - c_H H_i + c_V l(V(o_i), G_i) ]
 
-Every agent is a PPO learner whose actor and critic read its own observation. All agents share one
-actor and one critic.
+All agents share one actor and one critic. Both networks read only the agent's own observation.
 
 Differs from the paper:
 
-* Memory is a choice (``none``, ``gru``, ``ssm``).
+* Memory is configurable (``none``, ``gru``, ``ssm``).
 * Values are normalized.
 * Dead agents are masked.
 * Time limits bootstrap (see ``systems/kits/ppo.py``).

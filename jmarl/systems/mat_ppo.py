@@ -6,14 +6,14 @@
 The encoder has n blocks of unmasked attention over agents. A block of the decoder has causal
 attention over the actions so far, then attention with ``rep`` as its query input.
 
-The loss is that of eqs. 4 and 5. With ``advantage: joint`` A is one advantage for all agents, from
-the mean of their values. With ``advantage: per_agent`` each agent has its own.
+The loss is that of eqs. 4 and 5. With ``advantage: joint``, A is one advantage for all agents, from
+the mean of their values. With ``advantage: per_agent``, each agent has its own advantage.
 
 Differs from the paper:
 
 * Acting decodes one agent at a time with a key-value cache, instead of running the whole decoder
   for every agent.
-* A shuffled order of agents is the order in which they acted (``systems/kits/sequence_ppo.py``).
+* With shuffled agents, learning uses the order of acting (``systems/kits/sequence_ppo.py``).
 * Time limits bootstrap from the final observation.
 * Keys have no bias.
 """

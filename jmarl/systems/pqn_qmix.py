@@ -7,7 +7,7 @@ value of the team is the mix of the agents' greedy values.
 
 Gallici et al. 2024 (arXiv:2407.04811), with the mixer of Rashid et al. 2018 (arXiv:1803.11485).
 
-Differs from the papers: neither combines the two.
+Differs from the papers: neither combines PQN and this mixer.
 """
 
 from __future__ import annotations

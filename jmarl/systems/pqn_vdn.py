@@ -3,14 +3,14 @@
     L = 1/2 (sum_i Q(o_i, u_i) - G)^2
     G_t = r_t + gamma ((1 - lambda) V_{t+1} + lambda G_{t+1}),    V = sum_i max_u Q(o_i, u)
 
-The maximum runs over available actions. LayerNorm takes the place of the target network, so
-``network.layer_norm`` must stay on. Returns are computed from the parameters of each gradient step.
+The maximum runs over available actions. LayerNorm replaces the target network, so
+``network.layer_norm`` must be true. Returns are computed from the parameters of each gradient step.
 
 Differs from the paper:
 
-* Adam in place of RAdam.
+* Adam instead of RAdam.
 * Time limits bootstrap and cut the trace (see ``systems/kits/q_learning.py``).
-* Steps of the previous rollout are not reused.
+* Rows of the previous rollout are not reused.
 """
 
 from __future__ import annotations

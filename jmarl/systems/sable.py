@@ -4,19 +4,19 @@
     encoder: k, v, q from o
     decoder: k, v from the actions so far, q from rep^i
 
-for environment steps t and agents i. Sable is MAT (``systems/mat_ppo.py``) with retention in place
-of its attentions. The loss is that of MAT. The memory of retention has one size for any number of
-agents and steps. Acting is recurrent, and learning processes chunks of steps.
+for time steps t and agents i. Sable is MAT (``systems/mat_ppo.py``) with retention instead of
+attention. The loss is that of MAT. The size of retention's memory does not depend on the number of
+agents or time steps. Acting is recurrent, and learning processes chunks of time steps.
 
-``sable`` is the feed-forward form, whose memory is reset after every step. The system ``rec_sable``
-carries the memory through the episode and across rollouts. Learning then starts from the memory
-that was used in acting.
+``sable`` is the feed-forward form. Its memory is reset after every time step. The system
+``rec_sable`` carries the memory through the episode and across rollouts. Learning then starts from
+the memory that was used in acting.
 
 Differs from the paper:
 
-* Only the encoder reads the step number.
+* Only the encoder reads the number of the time step.
 * Time limits bootstrap from the final observation.
-* A shuffled order of agents is the order in which they acted (``systems/kits/sequence_ppo.py``).
+* With shuffled agents, learning uses the order of acting (``systems/kits/sequence_ppo.py``).
 * See also ``networks/sequence/retention.py``.
 """
 

@@ -1,4 +1,4 @@
 """Training as pure functions: the Anakin loop, evaluation, and ``jmarl.train``.
 
-Nothing here reads or writes files, prints, or depends on an algorithm.
+These functions read and write no files, print nothing, and depend on no algorithm.
 """

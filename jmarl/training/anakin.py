@@ -3,9 +3,10 @@
 ``rollout`` is a scan over ``System.act`` and ``Env.step``. ``train_chunk`` is a scan over
 rollouts and ``System.update``. Both depend only on the interfaces ``Env`` and ``System``.
 
-Podracer architectures (Hessel et al. 2021, arXiv:2104.06272), section 3. Differs from the
-paper: one program runs on a mesh with the environment axis sharded, and only gradients are
-split by hand (``learning.parallel``), instead of one replica per core.
+Podracer architectures (Hessel et al. 2021, arXiv:2104.06272), section 3.
+
+Differs from the paper: one program runs on a mesh with a sharded environment axis, instead of
+one replica per core. Only gradients are split explicitly (``learning.parallel``).
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ class Runner(struct.PyTreeNode):
     episode: Episode
     key: Key
     env_steps: Int[Array, "*seeds"]
-    """Environment steps so far, ``uint32``: rows in which the action counted."""
+    """Environment steps so far, ``uint32``: the number of valid rows."""
 
 
 class Actor(NamedTuple):
-    """State of acting in B environments. Every leaf has a leading B."""
+    """Environment states, time steps and memories of B environments, with a leading B."""
 
     env_state: EnvState
     timestep: TimeStep
@@ -119,7 +120,7 @@ def continue_in_env(
         system: System built for ``env``.
         num_envs: Number of environments.
         previous: Runner of the previous stage, or of an inexact checkpoint.
-            ``drop_env_state`` keeps everything that is read.
+            Only the fields that ``drop_env_state`` keeps are read.
         reset_optimizer: If True, reset the optimizer's moments.
     """
     fresh = init_runner(env, system, num_envs, previous.key)
@@ -170,8 +171,8 @@ def _track_episodes(
 ) -> tuple[Episode, Metrics]:
     """Add one time step to the running episodes.
 
-    Returns the episodes, and the results of those that ended; zero for all others. Of the
-    environment's ``info``, only the ``outcomes`` count.
+    Returns the episodes, and results that are zero for episodes that have not ended. Only
+    the ``outcomes`` are read from the environment's ``info``.
     """
     team_reward = timestep.obs.team_mean(timestep.reward)
     episode = Episode(
@@ -285,7 +286,8 @@ def runner_shardings(mesh: Mesh, runner: Runner) -> Runner:
     """Return the sharding of each leaf of a runner with a leading seed axis S.
 
     Leaves with an environment axis, ``[S, B, ...]``, and the replay, ``[S, rows, B, ...]``,
-    are split over devices; all others are replicated. The field decides, never a size.
+    are split over devices; all others are replicated. The field determines the sharding,
+    because axes of other leaves can have the same sizes.
     """
 
     def place(tree: Any, *axes: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""From a configuration to its environment and system."""
+"""Construction of the environment and the system of a configuration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BuiltRun(NamedTuple):
 def build_run(config: RunConfig, key: str = "env") -> BuiltRun:
     """Build the environment and the system of a configuration.
 
-    A curriculum is ignored: the result has the run's own environment.
+    A curriculum is ignored. The result has the environment ``config.env``.
 
     Args:
         config: Configuration of a run.

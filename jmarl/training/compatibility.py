@@ -1,4 +1,4 @@
-"""Check that parameters of one configuration fit another."""
+"""Checks that parameters of one configuration fit another."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jmarl.types import Key, Params, Spec
 
 
 TEAM_SIZE_ADVICE = (
-    "use an agent that reads entities (network=hpn, saqa or updet) and a mixer that is a "
-    "sum or reads entities"
+    "use an agent that reads entities, and a mixer that is a sum or reads entities "
+    "(see the guide on changing the team size)"
 )
 
 
 def check_fit(key: str, value: Any, ours: BuiltRun, theirs: BuiltRun) -> None:
-    """Check that two systems have parameters of the same shapes. Computes nothing.
+    """Check that two systems have parameters of the same shapes, from shapes only.
 
     Args:
         key: Configuration key to name in the error.
@@ -30,8 +30,8 @@ def check_fit(key: str, value: Any, ours: BuiltRun, theirs: BuiltRun) -> None:
         theirs: The run that provides them.
 
     Raises:
-        ConfigError: With the text ``key=value: ...``, naming an incompatible parameter,
-            its two shapes, the cause, and a fix.
+        ConfigError: If shapes differ. The text is ``key=value: ...``, with an
+            incompatible parameter, its two shapes, the cause and a fix.
     """
     our_shapes, their_shapes = (
         leaf_shapes(_transferred(run)) for run in (ours, theirs)
@@ -54,10 +54,10 @@ def check_fit(key: str, value: Any, ours: BuiltRun, theirs: BuiltRun) -> None:
 
 
 def check_acting(key: str, value: Any, ours: BuiltRun, theirs: BuiltRun) -> None:
-    """Check that our policy can act with their parameters.
+    """Check that the policy of one run can act with the parameters of another.
 
-    Less strict than ``check_fit``: parameters used only in learning, such as a mixer's,
-    may differ.
+    The check is less strict than ``check_fit``. Parameters that are used only in learning,
+    such as those of a mixer, may differ.
 
     Raises:
         ConfigError: As ``check_fit``.
@@ -85,7 +85,7 @@ def check_acting(key: str, value: Any, ours: BuiltRun, theirs: BuiltRun) -> None
 
 
 def _transferred(run: BuiltRun) -> dict[str, Any]:
-    """Return the shapes of everything that is transferred, except the target network.
+    """Return the shapes of the transferred fields, except the target network.
 
     The target network has the shapes of the parameters.
     """

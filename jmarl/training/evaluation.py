@@ -1,7 +1,7 @@
 """Evaluation: exactly one episode in each environment.
 
-A fixed number of steps would over-weight short episodes, because environments that finish
-early would count more than once.
+A fixed number of time steps would give short episodes too much weight, because environments
+that finish early would play several.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def exploration_rates(system: System) -> Float[Array, " 2"]:
 def evaluate_modes(
     env: Env, system: System, params: Params, key: Key, episodes: int
 ) -> dict[str, Metrics]:
-    """Evaluate greedily and sampled from the same initial states.
+    """Evaluate with greedy and with sampled actions, from the same initial states.
 
     Returns ``{"greedy": results, "sampled": results}`` with the results of ``evaluate``.
     """

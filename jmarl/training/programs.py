@@ -1,4 +1,4 @@
-"""The programs of a stage as pure functions over a leading seed axis S."""
+"""Programs of a stage: pure functions over a leading seed axis S."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from jmarl.types import Env, Key, Metrics, Params
 
 
 FIRST_ABSOLUTE_KEY = 2**31
-"""Number of the first key of the absolute metric. Evaluations count from 0."""
+"""Number of the first key of the absolute metric. Other evaluations count from 0."""
 
 
 class Best(struct.PyTreeNode):
-    """Parameters of each seed's best evaluation so far; of equal ones, the latest."""
+    """Parameters of each seed's best evaluation so far. Ties keep the latest."""
 
     params: Params
     score: Float[Array, " S"]
@@ -45,12 +45,12 @@ class State(struct.PyTreeNode):
 
 
 class ChunkReport(NamedTuple):
-    """Results of a chunk, transferred to the host at once."""
+    """Results of a chunk, sent to the host in one transfer."""
 
     metrics: dict[str, Metrics]
     env_steps: Int[Array, " S"]
     finite: dict[str, Bool[Array, " S"]]
-    """By path of a parameter: True if all its values are finite."""
+    """True if all values of a parameter are finite, by path of the parameter."""
 
 
 class Programs(NamedTuple):
@@ -61,7 +61,7 @@ class Programs(NamedTuple):
     ``evaluate(best, params, keys, update) -> (best, {mode: {name: [S, episodes]}})``
     ``start_stage(previous) -> runner`` continues from the previous stage.
     ``restart_stage(previous) -> runner`` continues from an inexact checkpoint of this
-    stage, with all of the optimizer's state.
+    stage, and keeps the whole state of the optimizer.
 
     Both ``previous`` are results of ``anakin.drop_env_state``.
     """
@@ -76,8 +76,8 @@ class Programs(NamedTuple):
 class Keys(NamedTuple):
     """Random keys of all seeds ``[S]``, for initialization and for evaluations.
 
-    Seed i is ``jax.random.key(seed + i)``, so it gives the same run alone and among
-    others. The split is that of ``jmarl.train``.
+    Seed i is ``jax.random.key(seed + i)``. A seed therefore gives the same run with any
+    ``num_seeds``. The key is split as in ``jmarl.train``.
     """
 
     init: Key
@@ -150,7 +150,7 @@ def stage_programs(run: BuiltRun) -> Programs:
 
 
 def _finite_params(params: Params) -> dict[str, Array]:
-    """Return ``bool[S]`` by path: True if all values of a parameter are finite."""
+    """Return ``bool[S]`` by path, True if all values of a parameter are finite."""
     leaves = jax.tree.leaves(params)
     finite = [jnp.isfinite(x).reshape(x.shape[0], -1).all(-1) for x in leaves]
     return dict(zip(leaf_paths(params), finite, strict=True))

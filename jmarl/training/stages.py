@@ -1,4 +1,4 @@
-"""The stages of a run: one, or those of a curriculum."""
+"""Stages of a run: one, or those of a curriculum."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def build_stages(config: RunConfig) -> tuple[BuiltRun, ...]:
     """Build every stage of a run, in order. Evaluations use the last stage.
 
     Raises:
-        ConfigError: If an environment cannot be built, or if parameters have other shapes
-            in one stage than in the last.
+        ConfigError: If an environment cannot be built, or if the parameters of a stage
+            have other shapes than those of the last stage.
     """
     stages = tuple(_build_stage(config, name) for name in config.stage_envs)
     for stage in stages[:-1]:

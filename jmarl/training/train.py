@@ -1,7 +1,7 @@
 """Training as a function: ``jmarl.train(config, key)``.
 
-``jmarl train`` on the command line does not call ``train``. It compiles the same
-``seed_programs``, through ``training/programs.py``.
+The command ``jmarl train`` does not call ``train``. It compiles the same ``seed_programs``,
+through ``training/programs.py``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jmarl.types import Key, Metrics, Params
 
 
 class SeedPrograms(NamedTuple):
-    """The three pure functions of a stage, for one seed."""
+    """Pure functions of a stage, for one seed."""
 
     init: Callable[[Key], Runner]
     chunk: Callable[[Runner], tuple[Runner, dict[str, Metrics]]]
@@ -48,8 +48,9 @@ def seed_programs(run: BuiltRun) -> SeedPrograms:
 def train(config: RunConfig, key: Key) -> tuple[Runner, dict[str, Any]]:
     """Train one seed from start to end, as a pure function.
 
-    Jit it, and vmap it over keys for several seeds. It writes and prints nothing. The
-    command line calls the same functions and adds progress, logs and checkpoints.
+    Use ``jax.jit``, and ``jax.vmap`` over keys for several seeds. The function writes no
+    files and prints nothing. The command line uses the same functions and adds progress,
+    logs and checkpoints.
 
     Args:
         config: Configuration of the run, from ``jmarl.load_config``.
@@ -58,12 +59,12 @@ def train(config: RunConfig, key: Key) -> tuple[Runner, dict[str, Any]]:
     Returns:
         The final ``Runner``, and the metrics. ``train`` and ``episodes`` are those of
         ``train_chunk`` with a leading axis of chunks. ``eval`` is
-        ``{"greedy": ..., "sampled": ...}`` with arrays ``[evaluations, episodes]``, where
-        the first of ``config.num_evaluations + 1`` evaluations is of untrained parameters.
+        ``{"greedy": ..., "sampled": ...}`` with arrays ``[evaluations, episodes]``. There
+        are ``config.num_evaluations + 1`` evaluations; the first is of untrained parameters.
 
     Raises:
-        ConfigError: If the configuration cannot be built, or names ``init_from``, which
-            is a folder and so not available to a pure function.
+        ConfigError: If the configuration cannot be built, or if it sets ``init_from``. A
+            pure function cannot read a run folder.
 
     Examples:
         >>> config = jmarl.load_config("mappo", ["env=smax_3m"])
@@ -73,7 +74,7 @@ def train(config: RunConfig, key: Key) -> tuple[Runner, dict[str, Any]]:
     """
     rule = "reads a folder, which a pure function cannot; run it from the command line"
     check(not config.init_from, "init_from", config.init_from, rule)
-    # Some environments compute with JAX as they are built, which must not be traced.
+    # The construction of some environments runs JAX code, which must not be traced.
     with jax.ensure_compile_time_eval():
         stages = build_stages(config)
     evaluate = seed_programs(stages[-1]).evaluate
@@ -116,7 +117,7 @@ def _train_stage(
 ) -> tuple[Runner, tuple[dict, dict]]:
     """Train one evaluation interval per key, and evaluate after each.
 
-    Returned metrics have a leading axis of chunks, evaluations one of intervals.
+    Metrics have a leading axis of chunks. Evaluations have a leading axis of intervals.
     """
     chunk = seed_programs(stage).chunk
     chunks = config.updates_per_evaluation // config.updates_per_chunk

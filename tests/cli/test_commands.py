@@ -150,7 +150,7 @@ def _environment() -> dict[str, str]:
         (["train", "ippo", "=3"], "error: ='3': names no key"),
         (
             ["train", "ippo", "~total_timesteps"],
-            "error: total_timesteps=None: expected int",
+            "error: total_timesteps: missing; give it a value",
         ),
         (
             ["train", "ippo", "--multirn"],
@@ -276,7 +276,8 @@ def test_a_failed_job_is_reported_and_a_preempted_one_ends_the_sweep(
 
 def test_an_error_in_any_job_comes_before_the_first_job(in_tmp: Path) -> None:
     run = Recorder()
-    for values in ("num_envs=8,9", "env=smax_3m,smax_3x", "seed=0,a"):
+    options = "env.reset_pool=4,oops"  # only the environment can check its options
+    for values in ("num_envs=8,9", "env=smax_3m,smax_3x", "seed=0,a", options):
         with pytest.raises(ConfigError):
             launch("ippo", [*TINY, "-m", values], run)
     assert not run.configs
@@ -334,19 +335,18 @@ def test_a_resumed_run_keeps_its_own_configuration(in_tmp: Path) -> None:
     (in_tmp / "kept").mkdir()
     write_config(in_tmp / "kept", run.configs[0])
     launch("ippo", ["resume=kept", "total_timesteps=64"], run)
-    assert (
-        run.configs[1].seed,
-        run.configs[1].total_timesteps,
-        run.configs[1].resume,
-    ) == (
-        5,
-        64,
-        "kept",
+    resumed = run.configs[1]
+    assert (resumed.seed, resumed.total_timesteps, resumed.resume) == (5, 64, "kept")
+    with pytest.raises(
+        ConfigError, match=r"^resume='kept': cannot be combined with -m"
+    ):
+        launch("ippo", ["resume=kept", "-m"], Recorder())
+    with pytest.raises(ConfigError, match=r"^system.lr=1.0: cannot change when a run"):
+        launch("ippo", ["resume=kept", "system.lr=1.0"], run)
+    message = (
+        "is a run of ippo, not of mappo; resume it with: jmarl train ippo resume=kept"
     )
-    for wrong in (["resume=kept", "system.lr=1.0"], ["resume=kept", "-m"]):
-        with pytest.raises(ConfigError):
-            launch("ippo", wrong, run)
-    with pytest.raises(ConfigError, match=r"^system=mappo: cannot change .*'ippo'"):
+    with pytest.raises(ConfigError, match=message):
         launch("mappo", ["resume=kept"], run)
 
 

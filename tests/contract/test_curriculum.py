@@ -5,6 +5,7 @@ import dataclasses
 import io
 import shutil
 import threading
+import time
 
 import jax
 import numpy as np
@@ -220,30 +221,78 @@ def test_a_stage_is_compiled_in_the_background_once_the_previous_one_is_requeste
     cfg = config(curriculum=three)
     programs = [stage_programs(stage) for stage in build_stages(cfg)]
     shapes = [state_shapes(cfg, p) for p in programs]
-    started = [threading.Event() for _ in three.stages]
-    finished = [threading.Event() for _ in three.stages]
+    requested = []
     release = threading.Event()
-    real = compilation._compile_stage
+    real = compilation._submit_stage
 
-    def compile_stage(mesh, programs, shapes, number, **options):
-        started[number].set()
-        assert number == 0 or release.wait(60)
-        result = real(mesh, programs, shapes, number, **options)
-        finished[number].set()
-        return result
+    def submit_stage(pool, programs, shapes, number, **options):
+        requested.append(number)
+        pending = real(pool, programs, shapes, number, **options)
+        if number == 0:
+            return pending
 
-    monkeypatch.setattr(compilation, "_compile_stage", compile_stage)
+        def compiled_after_release():
+            assert release.wait(60)
+            return pending.chunk.result()
+
+        return pending._replace(chunk=pool.submit(compiled_after_release))
+
+    monkeypatch.setattr(compilation, "_submit_stage", submit_stage)
     compiled = compile_run(cfg, programs, shapes, fresh=False)
-    assert finished[0].is_set() and not started[1].wait(0.2)
+    assert requested == [0]
     # Stage 0 is returned although stage 1 cannot finish yet.
     assert compiled.stage(0).continue_runner is None
-    assert started[1].wait(60)
+    assert requested == [0, 1] and not compiled.is_ready(1)
     release.set()
-    assert finished[1].wait(60) and not started[2].wait(0.2)
     assert compiled.stage(1).continue_runner is not None
-    assert started[2].wait(60)
+    assert requested == [0, 1, 2] and compiled.is_ready(1)
     assert compiled.stage(2).continue_runner is not None
     compiled.close()
+
+
+def test_a_stage_is_traced_with_the_jax_configuration_of_the_caller():
+    cfg = config()
+    stage = stage_programs(build_stages(cfg)[0])
+    seen = {}
+
+    def spy(name):
+        def program(*arguments):
+            seen[name] = jax.config.jax_default_matmul_precision
+            return getattr(stage, name)(*arguments)
+
+        return program
+
+    spied = stage._replace(chunk=spy("chunk"), evaluate=spy("evaluate"))
+    with jax.default_matmul_precision("highest"):
+        compile_run(cfg, [spied], [state_shapes(cfg, stage)], fresh=False).close()
+    assert seen == {"chunk": "highest", "evaluate": "highest"}
+
+
+def test_waiting_for_the_compilation_of_a_stage_is_not_training_time(
+    tmp_path, monkeypatch
+):
+    """The programs of the second stage are held back for ``COMPILE_S``."""
+    real = compilation._submit_stage
+
+    def submit_stage(pool, programs, shapes, number, **options):
+        pending = real(pool, programs, shapes, number, **options)
+        if number == 0:
+            return pending
+
+        def compiled_late():
+            time.sleep(COMPILE_S)
+            return pending.chunk.result()
+
+        return pending._replace(chunk=pool.submit(compiled_late))
+
+    monkeypatch.setattr(compilation, "_submit_stage", submit_stage)
+    assert run(config(run_dir=str(tmp_path))) == 0
+    times = [row["time"] for row in read_rows(tmp_path / "metrics.jsonl")]
+    assert max(np.diff(times)) < COMPILE_S
+
+
+COMPILE_S = 1.5
+"""Time for which the programs of a stage are held back."""
 
 
 def replay_config(**changes):

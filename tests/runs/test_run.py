@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import toy
 
+import jmarl
 from jmarl.config import ConfigError
 from jmarl.runs import loop
 from jmarl.runs import run as run_module
@@ -308,6 +309,15 @@ def test_running_out_of_memory_suggests_a_fix(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loop, "train_chunk", train_chunk)
     assert run(toy.config(run_dir=str(tmp_path / "run"))) == 3
     assert "try num_envs=4" in capsys.readouterr().err
+
+
+def test_the_advice_on_memory_names_minibatches_if_the_system_has_them():
+    config = jmarl.load_config("ippo", ["num_envs=8", "system.minibatches=1"])
+    error = RuntimeError("Out of memory")
+    text = run_module._out_of_memory_text(config, error)
+    assert text.endswith("try num_envs=4 or system.minibatches=2")
+    config = jmarl.load_config("vdn", ["num_envs=8"])
+    assert run_module._out_of_memory_text(config, error).endswith("try num_envs=4")
 
 
 def test_a_crash_is_raised_and_its_reason_recorded(tmp_path, monkeypatch):

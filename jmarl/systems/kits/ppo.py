@@ -6,9 +6,9 @@
 agents on valid rows, or over living ones with ``mask_dead_values``. A is the generalized
 advantage estimate and G the lambda-return.
 
-A system calls the kit, with networks (``actor_critic_system``) or with functions
-(``ppo_system``), and gets a ``System`` back. It never inherits from the kit. The kit has no option
-that serves a single system. A system with another update builds its own from ``jmarl.learning``.
+A system calls the kit with networks (``actor_critic_system``) or with functions
+(``ppo_system``). Systems do not inherit from the kit. Every option of the kit is of use to several
+systems. A system with another update builds it from ``jmarl.learning``.
 
 Schulman et al. 2017 (arXiv:1707.06347), eq. 7; multi-agent practice of Yu et al. 2022
 (arXiv:2103.01955).
@@ -75,7 +75,7 @@ EvaluateFn = Callable[
 """Function ``(params, carry, steps) -> (log-probability, entropy, value)`` of stored actions.
 
 ``carry`` is the memory before row 0. ``steps.extras`` holds the extras of ``act``. The value is in
-normalized units, without conversion.
+normalized units.
 """
 
 ValueFn = Callable[[Params, Carry, TimeStep], Float[Array, "B N"]]
@@ -90,14 +90,14 @@ LossFn = Callable[
 ]
 """Function ``(params, carry, minibatch, weights) -> (scalar, (sums, maxima))``.
 
-It is called on each device with the environments of that device. Scalars and ``sums`` are added
-over devices, so a mean must be a sum with ``weights``. The largest of ``maxima`` is reported.
+Each device calls it with its own environments. The scalar and ``sums`` are added over devices, so
+a mean must be a sum with ``weights``. For each of ``maxima``, the maximum over devices is reported.
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig(SystemConfig):
-    """Configuration of the PPO kit, which a system's ``Config`` extends.
+    """Configuration of the PPO kit. A system's ``Config`` can extend it.
 
     Defaults and explanations are in ``configs/system``.
     """
@@ -173,7 +173,7 @@ class Batch(struct.PyTreeNode):
 
 
 class Weights(NamedTuple):
-    """Weights of the means over a minibatch. Each adds up to 1 over all devices, or is zero."""
+    """Weights of the means over a minibatch. Each sums to 1 over all devices, or to 0."""
 
     policy: Float[Array, "T B N"]
     value: Float[Array, "T B N"]
@@ -237,12 +237,12 @@ def advantages_and_targets(
 ) -> tuple[Float[Array, "T B N"], Float[Array, "T B N"]]:
     """Compute advantages and value targets in units of reward.
 
-    With ``advantage: joint`` values and rewards are replaced by their means over the team. The
-    advantage decomposition behind sequence policies is stated for this joint advantage.
+    With ``advantage: joint``, values and rewards are replaced by their means over the team. The
+    advantage decomposition of sequence policies is stated for this joint advantage.
 
     Args:
         rollout: Experience of T rows.
-        value: Values in units of reward, with that of the time step after the rollout.
+        value: Values in units of reward, including the time step after the rollout.
         cfg: Configuration of the kit.
 
     Returns:
@@ -270,12 +270,12 @@ def make_batch(
     Args:
         rollout: Experience of T rows.
         bootstrap: Values of the time step after the rollout, in normalized units.
-        stats: Value statistics during the rollout, which convert its values to units of reward.
+        stats: Value statistics during the rollout. They convert its values to units of reward.
         cfg: Configuration of the kit.
 
     Returns:
-        Batch with leaves ``[T, B, ...]``, the new statistics, which normalize its targets, and
-        scalar metrics.
+        Batch with leaves ``[T, B, ...]``, the new statistics, and scalar metrics. The new
+        statistics normalize the targets of the batch.
     """
     steps = rollout.steps
     value = denormalize(stats, jnp.concatenate([steps.extras.value, bootstrap[None]]))
@@ -327,7 +327,7 @@ def value_loss(
 
 
 def clipped_loss(evaluate: EvaluateFn, cfg: PPOConfig) -> LossFn:
-    """Build the loss of the module's formula.
+    """Build the loss in the formula of this module.
 
     Args:
         evaluate: Log-probability, entropy and value of stored actions, each ``[T, B, N]``.
@@ -374,8 +374,8 @@ def ppo_update(
     Metrics are means over the gradient steps, with two exceptions:
 
     * ``ratio_error`` is the largest ``|ratio - 1|`` of the first minibatch. The parameters have
-      not changed yet, so more than rounding error means that acting and learning disagree about
-      the policy.
+      not changed yet. More than rounding error shows that acting and learning compute different
+      policies.
     * ``skipped_steps`` counts the gradient steps of the phase that were skipped because a gradient
       was not finite.
 
@@ -431,7 +431,7 @@ def ppo_optimizer(
 
     Args:
         cfg: Configuration of the kit.
-        num_updates: Learning phases of the run, which the learning rate depends on.
+        num_updates: Learning phases of the run, for the schedule of the learning rate.
         parts: Top-level keys of the parameters to clip separately; all together by default.
 
     Returns:

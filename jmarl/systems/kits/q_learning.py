@@ -2,19 +2,19 @@
 
     L = mean_valid 1/2 (Q_tot(s, u) - G)^2,    Q_tot = mixer(Q_1, ..., Q_N, s)
 
-With replay (VDN, QMIX, QPLEX) G is the TD(lambda) or Q(lambda) return of a target network, at
-actions that the online network selects. Without replay (PQN) G is the lambda-return of the
+With replay (VDN, QMIX, QPLEX), G is the TD(lambda) or Q(lambda) return of a target network, at
+actions that the online network selects. Without replay (PQN), G is the lambda-return of the
 network's own greedy values.
 
-A system calls the kit and gets a ``System`` back. It never inherits from the kit. The kit has no
-option that serves a single system.
+A system calls the kit, which returns a ``System``. Systems do not inherit from the kit. Every
+option of the kit is of use to several systems.
 
 Sunehag et al. 2018 (arXiv:1706.05296), Rashid et al. 2018 (arXiv:1803.11485), van Hasselt et al.
 2016 (arXiv:1509.06461), Gallici et al. 2024 (arXiv:2407.04811).
 
 Differs from the papers:
 
-* The team's reward is the mean over its agents, as in the reported return.
+* The team's reward is the mean over its agents. The reported return uses the same mean.
 * A time limit bootstraps from the true final observation. Traces end there, as at a termination.
 * Sequences are whole rollouts. They may cross episodes, and memory is reset between episodes.
 """
@@ -157,7 +157,7 @@ def steps_of(rollout: Rollout) -> Steps:
 def td_lambda(
     steps: Steps, value: Float[Array, "T+1 B"], cfg: ValueConfig
 ) -> Float[Array, "T B"]:
-    """Compute TD(lambda) targets, whose traces end with episodes.
+    """Compute TD(lambda) targets. Traces end with episodes.
 
         G_t = r_t + gamma (1 - terminated_t) ((1 - lambda) V_{t+1} + lambda G_{t+1})
 
@@ -190,10 +190,10 @@ def q_lambda(
         G_t - Q_t = delta_t + gamma lambda (G_{t+1} - Q_{t+1})
         delta_t = r_t + gamma V_{t+1} - Q_t
 
-    Harutyunyan et al. 2016 (arXiv:1602.04951), for the greedy policy. It is the TD(lambda) return
-    with rewards ``r_t + V_t - Q_t``, minus ``V_t - Q_t``.
+    Harutyunyan et al. 2016 (arXiv:1602.04951), for the greedy policy. The target is the TD(lambda)
+    return with rewards ``r_t + V_t - Q_t``, minus ``V_t - Q_t``.
 
-    Differs from PyMARL2, which leaves the last term in the target. Its target exceeds the one-step
+    Differs from PyMARL2, which does not subtract the last term. Its target exceeds the one-step
     target by the gap ``V_t - Q_t`` even at lambda 0.
 
     Args:
@@ -211,7 +211,7 @@ def q_lambda(
 
 
 Aux = tuple[Metrics, Metrics]
-"""Metrics that are added over devices, and metrics of which the largest is taken."""
+"""Metrics that are summed over devices, and metrics that are maxima over devices."""
 
 
 def squared_error(
@@ -241,7 +241,7 @@ def squared_error(
 def double_q_loss(
     net: QNetwork, cfg: ReplayConfig
 ) -> Callable[..., tuple[Float[Array, ""], Aux]]:
-    """Build the loss with a target network, which evaluates the online network's greedy actions.
+    """Build the loss with targets from the target network, at the online network's greedy actions.
 
     Args:
         net: Agent network and mixer.
@@ -348,9 +348,9 @@ def replay_update(
 ) -> UpdateFn:
     """Build the learning phase with replay: insert the rollout, then take ``gradient_steps``.
 
-    After every ``target_every`` gradient steps of the run the target network moves towards the
-    online network by the fraction ``target_rate``. (25, 1.0) is a hard copy, (1, 0.005) Polyak
-    averaging.
+    After every ``target_every`` gradient steps of the run, the target network moves towards the
+    online network by the fraction ``target_rate``. With (25, 1.0) it is copied every 25 steps.
+    With (1, 0.005) it is a Polyak average.
 
     Args:
         net: Agent network and mixer.
@@ -408,7 +408,7 @@ def update_target_params(
     Args:
         target: Parameters of the target network.
         params: Parameters of the online network.
-        number: Number of the gradient step, counted from 1 over the run.
+        number: Number of the gradient step, from 1 at the start of the run.
         cfg: Configuration of the kit.
 
     Returns:
@@ -449,7 +449,7 @@ def compress(steps: Steps, encoded_obs: Any, cfg: ReplayConfig) -> Steps:
 
 
 def decompress(steps: Steps, spec: Spec) -> Steps:
-    """Convert rows of the replay buffer to inputs of the networks; the inverse of ``compress``.
+    """Convert rows of the replay buffer to inputs of the networks, the inverse of ``compress``.
 
     Args:
         steps: Rows in the format of the replay buffer, with leaves ``[T + 1, B, ...]``.

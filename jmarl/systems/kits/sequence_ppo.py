@@ -3,15 +3,15 @@
     pi(a | o) = prod_i pi(a_{order_i} | rep(o), a_{order_0}, ..., a_{order_{i-1}})
     L = - mean_i min(rho^i A, clip(rho^i, 1-eps, 1+eps) A) - c_H mean_i H^i + c_V mean_i l(V^i, G)
 
-Agents act one after another. Ratio and clip apply to each agent's own factor (Wen et al. 2022,
-arXiv:2205.14953, eq. 5). All else is as in ``systems/kits/ppo.py``.
+Agents act in sequence. Ratio and clip apply to each agent's own factor (Wen et al. 2022,
+arXiv:2205.14953, eq. 5). All other parts are those of ``systems/kits/ppo.py``.
 
-With ``shuffle_agents`` every environment step draws an order of agents when acting, stores it, and
-learns in it. The ratios of the first minibatch are therefore 1. The encoder, and with it every
-value, keeps the agents' own order. Bootstrap values come from the encoder only.
+With ``shuffle_agents``, acting draws an order of agents at every time step and stores it. Learning
+uses the stored order, so the ratios of the first minibatch are 1. The encoder and the values use
+the agents' own order. Bootstrap values come from the encoder only.
 
-Differs from the published code, which permutes agents between acting and learning. It divides by
-log-probabilities of another order.
+Differs from the published code, which permutes agents between acting and learning. That code
+divides by log-probabilities of another order.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def check_sizes(network: Any, *keys: str) -> None:
 
 
 def check_heads(n_head: int, embed_dim: int) -> None:
-    """Check that the heads divide the width evenly.
+    """Check that the width is divisible by the number of heads.
 
     Args:
         n_head: Number of heads.
@@ -122,7 +122,7 @@ class SequenceExtras(PPOExtras):
 
 
 class SequenceFunctions(NamedTuple):
-    """Functions of a sequence policy that ``ppo_system`` needs, in its order."""
+    """Functions of a sequence policy, in the order of the arguments of ``ppo_system``."""
 
     act: ActFn
     evaluate: EvaluateFn
@@ -199,7 +199,7 @@ def sequence_system(spec: Spec, policy: SequencePolicy, config: RunConfig) -> Sy
 
     Raises:
         ConfigError: If agents may be absent from episodes, because other agents would read their
-            rows and tokens. Also if agents are shuffled but the network cannot tell them apart.
+            observations and tokens. Also if agents are shuffled without ``network.agent_id``.
     """
     cfg = config.system
     if not spec.fixed_team:
