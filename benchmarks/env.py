@@ -60,7 +60,7 @@ DEFAULTS: dict[str, Any] = {
     "out": "",
 }
 TOLERANCE = 1e-4
-COMPARED = ("start", "observation", "world_state", "reward", "state")
+COMPARED = ("start", "observation", "world", "reward", "state")
 HEADER = (
     "envs",
     "side",

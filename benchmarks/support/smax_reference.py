@@ -31,12 +31,14 @@ class Differences(NamedTuple):
     """Differences between a battle and SMAX, and counts of the compared events.
 
     The first five fields are largest absolute differences, the next three count unequal entries.
+    The names are keys of the records.
     """
 
     start: Float[Array, ""]
     """Of the first states of episodes; types are compared as numbers."""
     observation: Float[Array, ""]
-    world_state: Float[Array, ""]
+    world: Float[Array, ""]
+    """Of SMAX's ``world_state``."""
     reward: Float[Array, ""]
     state: Float[Array, ""]
     available: Int[Array, ""]
@@ -202,7 +204,7 @@ def _differences(scenario: Scenario, smax: Any, step: _Step) -> Differences:
     return Differences(
         start=jnp.zeros(()),
         observation=_gap(flat_observation(obs), _stack_agents(smax, step.next_obs)),
-        world_state=_gap(world_state(scenario, state), step.next_obs["world_state"]),
+        world=_gap(world_state(scenario, state), step.next_obs["world_state"]),
         reward=_gap(reward, _stack_agents(smax, step.reward)),
         state=_state_gap(state, expected),
         available=jnp.sum(available != step.available),

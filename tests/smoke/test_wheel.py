@@ -37,7 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignore = shutil.ignore_patterns("__pycache__")
     for name in ("jmarl", "configs"):
         shutil.copytree(ROOT / name, source / name, ignore=ignore)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in (".gitignore", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
     command = [*build, "--outdir", str(out), str(source)]
@@ -85,6 +85,13 @@ def test_wheel_has_every_configuration(wheel: Path) -> None:
     paths = [path.relative_to(folder) for path in folder.rglob("*.yaml")]
     assert {f"jmarl/configs/{path}" for path in paths} <= names
     assert "jmarl/py.typed" in names
+
+
+def test_wheel_has_every_module(wheel: Path) -> None:
+    """The build obeys .gitignore, which must not match a package."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "jmarl").rglob("*.py")}
+    assert modules <= names
 
 
 def test_package_is_that_of_the_wheel(python: Path, tmp_path: Path) -> None:

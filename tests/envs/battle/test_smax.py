@@ -47,7 +47,7 @@ def assert_equals_smax(scenario: Scenario, batch: int, length: int) -> Differenc
     assert float(differences.reward) < 1e-5
     assert float(differences.start) < TOLERANCE
     assert float(differences.observation) < TOLERANCE
-    assert float(differences.world_state) < TOLERANCE
+    assert float(differences.world) < TOLERANCE
     assert float(differences.state) < TOLERANCE
     assert int(differences.losses) + int(differences.timeouts) >= batch / 2
     return differences
