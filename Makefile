@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # Processes that the tests are shared among, file by file; each takes up to 6 GB.
 WORKERS ?= 2
 TRAIN ?= env=smax_3m total_timesteps=200_000
-BENCHMARKS ?= $(filter-out __init__ common growth peers policies smax_reference,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS ?= $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .PHONY: setup train test slow lint shape format docs bench
 

@@ -1,1 +1,4 @@
-"""Benchmarks: every figure is a ratio measured inside one run, after equality has been checked."""
+"""Benchmarks; each module is a program, ``python -m benchmarks.<name> [key=value ...]``.
+
+A ratio is measured within one run, after the results of both sides have been checked.
+"""

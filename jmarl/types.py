@@ -314,7 +314,7 @@ class RefreshFn(Protocol):
     def __call__(self, key: Key, state: EnvState, /) -> EnvState:
         """Renew cached randomness. Runs once before each training rollout.
 
-        An environment with a pool of precomputed resets draws the pool anew.
+        An environment with a pool of precomputed resets draws a new pool.
 
         Args:
             key: Random key of this rollout.

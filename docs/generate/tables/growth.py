@@ -37,9 +37,8 @@ def decode(records: Sequence[Record]) -> str:
 
 def scaling(records: Sequence[Record]) -> str:
     """Return time and memory by the number of agents, for each kind of environment."""
-    data = records[0].data
-    kinds = [name for name in ("fixed", "smax") if name in data]
-    return join(*(study(f"`{name}`", data[name], "agents") for name in kinds))
+    studies = records[0].data["worlds"]
+    return join(*(study(f"`{name}`", studies[name], "agents") for name in studies))
 
 
 def entities(records: Sequence[Record]) -> str:
