@@ -52,7 +52,7 @@ from benchmarks.support.common import (
     write_json,
 )
 from jmarl.cli.process import exit_code
-from jmarl.runs.loggers import read_rows
+from jmarl.results.metrics_file import read_rows
 
 
 DEFAULTS: dict[str, Any] = {

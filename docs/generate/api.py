@@ -32,7 +32,9 @@ ORDER = (
     "jmarl.learning",
     "jmarl.systems",
     "jmarl.training",
+    "jmarl.results",
     "jmarl.runs",
+    "jmarl.saved",
     "jmarl.cli",
 )
 """Packages from the inner layers to the outer ones; others follow by name."""

@@ -87,19 +87,19 @@ def train(config: RunConfig) -> int:
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
-    from jmarl.runs.evaluate_saved import evaluate_run
+    from jmarl.saved.evaluate_saved import evaluate_run
 
     return _call(evaluate_run, arguments)
 
 
 def _transfer(arguments: Sequence[str]) -> int:
-    from jmarl.runs.evaluate_saved import transfer_run
+    from jmarl.saved.evaluate_saved import transfer_run
 
     return _call(transfer_run, arguments)
 
 
 def _render(arguments: Sequence[str]) -> int:
-    from jmarl.runs.render import render_run
+    from jmarl.saved.render import render_run
 
     return _call(render_run, arguments)
 

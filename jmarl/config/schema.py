@@ -204,6 +204,11 @@ class RunConfig:
         check(False, "eval.every", self.eval.every, f"{rule}; {fix}")
 
     @property
+    def seeds(self) -> list[int]:
+        """Seeds of the run."""
+        return list(range(self.seed, self.seed + self.num_seeds))
+
+    @property
     def stage_envs(self) -> tuple[str, ...]:
         """Environment of each stage. Evaluations use the environment of the last stage."""
         names = tuple(stage.env for stage in self.curriculum.stages)

@@ -173,18 +173,6 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def write_status(folder: pathlib.Path, state: str, **details: Any) -> None:
-    """Write ``status.json`` with the state and the current time.
-
-    Args:
-        folder: The run folder.
-        state: ``running``, ``interrupted``, ``failed`` or ``finished``.
-        **details: Further entries.
-    """
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    write_json(folder / "status.json", {"state": state, "time": now, **details})
-
-
 def write_config(folder: pathlib.Path, config: RunConfig) -> None:
     """Write ``config.yaml``, without the path of the folder."""
     tree = _tuples_to_lists(dataclasses.asdict(config))

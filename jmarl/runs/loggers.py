@@ -7,19 +7,16 @@ A logger that fails is disabled with one warning. Training continues without a p
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import pathlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jmarl.config import LoggerConfig
-from jmarl.runs.progress import mean_steps
+from jmarl.results.metrics_file import Row, mean_steps, scalars, to_json
 
 
-Row = dict[str, Any]
 Warn = Callable[[str], None]
 
 
@@ -97,46 +94,10 @@ def jsonl_logger(path: pathlib.Path) -> Logger:
     file = path.open("a", encoding="utf-8")
 
     def log(row: Row) -> None:
-        file.write(json.dumps(_finite_or_null(row), allow_nan=False) + "\n")
+        file.write(to_json(row) + "\n")
         file.flush()
 
     return Logger(log, file.close)
-
-
-def read_rows(path: pathlib.Path) -> list[Row]:
-    """Return the rows of a ``metrics.jsonl``, without an incomplete last line."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
-
-
-def truncate_rows(path: pathlib.Path, keep: Callable[[Row], bool]) -> None:
-    """Remove the rows for which ``keep`` returns False; a resumed run repeats them."""
-    kept = [json.dumps(row) + "\n" for row in read_rows(path) if keep(row)]
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text("".join(kept), encoding="utf-8")
-    scratch.replace(path)
-
-
-def scalars(row: Row) -> Iterator[tuple[str, float]]:
-    """Yield names and values of the finite metrics of a row.
-
-    Each seed has its own name, e.g. ``train/loss/seed_1``, if there are several.
-    """
-    for name, values in row.items():
-        if name in ("kind", "update", "env_steps"):
-            continue
-        per_seed = values if isinstance(values, list) else [values]
-        for i, value in enumerate(per_seed):
-            if value is not None and math.isfinite(value):
-                suffix = f"/seed_{i}" if len(per_seed) > 1 else ""
-                yield f"{row['kind']}/{name}{suffix}", value
 
 
 def tensorboard_logger(folder: pathlib.Path) -> Logger:
@@ -243,14 +204,3 @@ def _drain(
     while (row := rows.get()) is not None:
         logger.log(row)
     logger.close()
-
-
-def _finite_or_null(value: Any) -> Any:
-    """Replace NaN and infinity by None, because JSON cannot represent them."""
-    if isinstance(value, dict):
-        return {k: _finite_or_null(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite_or_null(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -13,9 +13,10 @@ from jmarl.config import RunConfig
 from jmarl.runs import progress as report
 from jmarl.runs.checkpoint import Checkpoints, Meta
 from jmarl.runs.compilation import CompiledRun
-from jmarl.runs.folder import versions, write_status
+from jmarl.runs.folder import versions
 from jmarl.runs.loggers import Logger
 from jmarl.runs.progress import Reporter
+from jmarl.runs.status import write_status
 from jmarl.training.anakin import Runner, drop_env_state, has_env_state
 from jmarl.training.build import BuiltRun
 from jmarl.training.programs import ChunkReport, Keys, State, score_name

@@ -10,22 +10,15 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 from rich.console import Console
 from rich.live import Live
 
 from jmarl.config import RunConfig
+from jmarl.results.metrics_file import mean_steps
 
 
 LOSSES = ("loss", "policy_loss", "value_loss", "td_loss", "entropy")
 """Metrics of the progress line, which shows the first three that exist."""
-Z95 = 1.959964
-"""Quantile of the standard normal distribution for two-sided 95 % intervals."""
-
-Estimate = dict[str, float]
-"""``mean``, ``low`` and ``high`` of a 95 % confidence interval."""
-Summary = dict[str, dict[str, list[Estimate]]]
-"""One estimate for each seed, by evaluation mode and metric."""
 
 
 class Reporter(NamedTuple):
@@ -124,11 +117,6 @@ def progress_line(
     return " | ".join(parts)
 
 
-def mean_steps(env_steps: list[int]) -> int:
-    """Return the mean environment steps over the seeds, rounded."""
-    return round(sum(env_steps) / len(env_steps))
-
-
 def evaluation_line(row: dict[str, Any]) -> str:
     """Format an evaluation row as one line."""
     parts = [f"evaluation at {mean_steps(row['env_steps']):,} env steps"]
@@ -149,77 +137,6 @@ def _format_metrics(row: dict[str, Any], names: dict[str, str]) -> list[str]:
 def _median(values: list[float]) -> float:
     finite = [v for v in values if v is not None and math.isfinite(v)]
     return float(np.median(finite)) if finite else math.nan
-
-
-def confidence_interval(x: Float[np.ndarray, " N"]) -> tuple[float, float, float]:
-    """Compute the mean and its 95 % confidence interval.
-
-    Binary values get the interval of Wilson (1927), which does not collapse to a point
-    when all values are equal. Other values get the normal interval.
-
-    Args:
-        x: One value per episode, ``[N]``.
-
-    Returns:
-        Mean, lower bound and upper bound.
-    """
-    n = len(x)
-    mean = float(np.mean(x))
-    if np.isin(x, (0.0, 1.0)).all():
-        center = (mean + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-        root = math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n**2))
-        half = Z95 / (1 + Z95**2 / n) * root
-        return mean, max(0.0, center - half), min(1.0, center + half)
-    half = Z95 * float(np.std(x, ddof=1)) / math.sqrt(n) if n > 1 else math.inf
-    return mean, mean - half, mean + half
-
-
-def summarize(results: dict[str, dict[str, np.ndarray]]) -> Summary:
-    """Estimate the mean of each metric for each seed.
-
-    Args:
-        results: Values per episode, ``[S, episodes]``, by evaluation mode and metric.
-    """
-    return {
-        mode: {
-            name: [_estimate(seed) for seed in np.asarray(values)]
-            for name, values in by_name.items()
-        }
-        for mode, by_name in results.items()
-    }
-
-
-def _estimate(x: np.ndarray) -> Estimate:
-    return dict(zip(("mean", "low", "high"), confidence_interval(x), strict=True))
-
-
-def results_table(summary: Summary, seeds: list[int]) -> str:
-    """Format means and intervals, one line for each seed and evaluation mode."""
-    lines = []
-    for i, seed in enumerate(seeds):
-        for mode, by_name in summary.items():
-            cells = [
-                _format_estimate(name, estimates[i])
-                for name, estimates in by_name.items()
-            ]
-            lines.append(f"  seed {seed:<4} {mode:<8} {'   '.join(cells)}")
-    return "\n".join(lines)
-
-
-def _format_estimate(name: str, estimate: Estimate) -> str:
-    low = estimate["low"]
-    high = estimate["high"]
-    return f"{name} {estimate['mean']:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def transfer_table(summaries: dict[str, Summary], seeds: list[int]) -> str:
-    """Format the results of several environments; each line starts with the label."""
-    width = max(map(len, summaries))
-    return "\n".join(
-        f"  {label:<{width}}{line}"
-        for label, summary in summaries.items()
-        for line in results_table(summary, seeds).splitlines()
-    )
 
 
 @contextmanager

@@ -15,16 +15,18 @@ from typing import Any, NamedTuple
 import jax
 
 from jmarl.config import ConfigError, RunConfig
+from jmarl.results.curves import draw
+from jmarl.results.metrics_file import mean_steps, truncate_rows
 from jmarl.runs import folder as run_folder
 from jmarl.runs import loggers, loop
 from jmarl.runs import progress as report
+from jmarl.runs.absolute import absolute_metric
 from jmarl.runs.checkpoint import Checkpoints, Meta, Restored
 from jmarl.runs.compilation import CompiledRun, compile_run
-from jmarl.runs.curves import draw
-from jmarl.runs.evaluate_saved import absolute_metric
 from jmarl.runs.exit_codes import ExitCode, stop_requests
 from jmarl.runs.loop import NonFiniteError, Progress, RunContext
 from jmarl.runs.progress import Reporter
+from jmarl.runs.status import write_status
 from jmarl.runs.warm_start import apply_warm_start, load_warm_start
 from jmarl.training.anakin import device_mesh, has_env_state
 from jmarl.training.build import BuiltRun
@@ -81,15 +83,13 @@ def run(config: RunConfig) -> ExitCode:
         except Exception as error:
             code, message = _failure(config, error)
             if code == ExitCode.CRASHED:
-                run_folder.write_status(
-                    folder, "failed", exit_code=int(code), message=message
-                )
+                write_status(folder, "failed", exit_code=int(code), message=message)
                 raise
         finally:
             reporter.close()
         states = {ExitCode.FINISHED: "finished", ExitCode.PREEMPTED: "interrupted"}
         state = states.get(code, "failed")
-        run_folder.write_status(folder, state, exit_code=int(code), message=message)
+        write_status(folder, state, exit_code=int(code), message=message)
     _report_end(config, folder, reporter, code, message)
     return code
 
@@ -239,7 +239,7 @@ def _train(
     finally:
         ctx.logger.close()
     _draw_curve(ctx)
-    steps = f"{report.mean_steps(progress.env_steps):,} environment steps per seed"
+    steps = f"{mean_steps(progress.env_steps):,} environment steps per seed"
     return ExitCode.FINISHED, f"finished: {progress.update:,} updates, {steps}"
 
 
@@ -268,11 +268,11 @@ def _prepare_folder(
         if checkpoints:
             checkpoints.discard_after(restored.step)
     metrics = folder / "metrics.jsonl"
-    loggers.truncate_rows(metrics, lambda row: loop.belongs_before(row, progress))
+    truncate_rows(metrics, lambda row: loop.belongs_before(row, progress))
     (folder / "evaluation.json").unlink(missing_ok=True)
     run_folder.write_config(folder, config)
     run_folder.write_versions(folder, run_folder.versions())
-    run_folder.write_status(
+    write_status(
         folder, "running", update=progress.update, env_steps=progress.env_steps
     )
 
@@ -329,7 +329,7 @@ def _memory_text(setup: _Setup) -> str:
 
 def _start_text(setup: _Setup, progress: Progress, restored: Restored | None) -> str:
     if restored:
-        steps = f"{report.mean_steps(progress.env_steps):,} environment steps per seed"
+        steps = f"{mean_steps(progress.env_steps):,} environment steps per seed"
         how = f"resumes after update {progress.update:,} ({steps})"
     elif setup.config.resume:
         how = "holds no checkpoint yet; starts from the beginning"

@@ -23,13 +23,13 @@ from test_resume import (
 
 import jmarl
 from jmarl.config import ConfigError, CurriculumConfig, StageConfig
+from jmarl.results.metrics_file import read_rows
 from jmarl.runs import compilation, loop
 from jmarl.runs import run as run_module
 from jmarl.runs.compilation import compile_run
-from jmarl.runs.evaluate_saved import evaluate_run
 from jmarl.runs.folder import read_config, resume_config
-from jmarl.runs.loggers import read_rows
 from jmarl.runs.run import run
+from jmarl.saved.evaluate_saved import evaluate_run
 from jmarl.training.anakin import drop_env_state
 from jmarl.training.compatibility import TEAM_SIZE_ADVICE
 from jmarl.training.programs import stage_programs, state_shapes

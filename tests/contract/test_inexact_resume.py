@@ -12,9 +12,9 @@ import pytest
 from test_resume import final_leaves, interrupt_after
 
 import jmarl
+from jmarl.results.metrics_file import read_rows
 from jmarl.runs import loop
 from jmarl.runs.folder import read_config, resume_config
-from jmarl.runs.loggers import read_rows
 from jmarl.runs.run import run
 from jmarl.runs.warm_start import load_warm_start, restore_params
 from jmarl.training.anakin import has_env_state

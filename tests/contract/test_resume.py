@@ -14,10 +14,10 @@ import toy
 
 import jmarl
 from jmarl.config import RunConfig
+from jmarl.results.metrics_file import read_rows
 from jmarl.runs import loop
 from jmarl.runs import run as run_module
 from jmarl.runs.folder import resume_config
-from jmarl.runs.loggers import read_rows
 from jmarl.runs.run import run
 
 

@@ -13,7 +13,7 @@ import pytest
 import jmarl
 from docs.generate import transcripts
 from docs.generate.site import fill
-from jmarl.runs.render import draw_frame
+from jmarl.saved.video import draw_frame
 
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"

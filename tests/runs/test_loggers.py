@@ -8,6 +8,7 @@ import time
 import pytest
 
 from jmarl.config import LoggerConfig
+from jmarl.results.metrics_file import read_rows
 from jmarl.runs import loggers as log
 from jmarl.runs import progress as report
 from jmarl.runs.loggers import Logger
@@ -34,30 +35,7 @@ def test_rows_contain_every_seed_and_no_nan(tmp_path):
 
 def test_rows_are_flushed_before_close(tmp_path):
     log.jsonl_logger(tmp_path / "metrics.jsonl").log(row())
-    assert len(log.read_rows(tmp_path / "metrics.jsonl")) == 1
-
-
-def test_an_incomplete_last_line_is_ignored(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps(row(1)) + "\n" + json.dumps(row(2))[:20])
-    assert [r["update"] for r in log.read_rows(path)] == [1]
-
-
-def test_truncation_keeps_the_selected_rows(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(json.dumps(row(i)) + "\n" for i in range(5)))
-    log.truncate_rows(path, lambda r: r["update"] < 3)
-    assert log.read_rows(path) == [row(i) for i in range(3)]
-
-
-def test_seeds_are_separate_scalars():
-    expected = {"train/loss/seed_0": 1.0, "train/loss/seed_1": 2.0, "train/time": 0.5}
-    assert dict(log.scalars(row(loss=[1.0, 2.0]))) == expected
-    assert dict(log.scalars({"kind": "eval", "won": [0.5]})) == {"eval/won": 0.5}
-    assert dict(log.scalars({"kind": "eval", "won": [None]})) == {}
-    assert dict(log.scalars({"kind": "train", "steps_per_second": 5.0})) == {
-        "train/steps_per_second": 5.0
-    }
+    assert len(read_rows(tmp_path / "metrics.jsonl")) == 1
 
 
 def failing_logger(successes=0):
@@ -82,7 +60,7 @@ def test_a_failing_logger_warns_once_and_the_others_continue(tmp_path, successes
     for i in range(5):
         both.log(row(i))
     both.close()
-    assert len(log.read_rows(tmp_path / "m.jsonl")) == 5
+    assert len(read_rows(tmp_path / "m.jsonl")) == 5
     assert len(warnings) == 1 and warnings[0].startswith(
         "bad: ConnectionError: server gone"
     )
@@ -205,7 +183,7 @@ def test_tensorboard_writes_events(tmp_path):
     logger.log(row(loss=[0.5]))
     logger.close()
     assert list((tmp_path / "tensorboard").glob("events*"))
-    assert len(log.read_rows(tmp_path / "metrics.jsonl")) == 1
+    assert len(read_rows(tmp_path / "metrics.jsonl")) == 1
 
 
 def test_progress_lines_are_plain_without_a_terminal(monkeypatch, capsys):

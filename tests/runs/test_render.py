@@ -12,7 +12,7 @@ from jmarl.config import ConfigError
 from jmarl.envs import registry
 from jmarl.envs.scene import Disc, Line, Scene
 from jmarl.runs import render
-from jmarl.runs.render import play_episode
+from jmarl.saved.render import play_episode
 from jmarl.training.build import build_run
 
 

@@ -16,13 +16,13 @@ import toy
 
 import jmarl
 from jmarl.config import ConfigError
+from jmarl.results.metrics_file import read_rows
 from jmarl.runs import loop
 from jmarl.runs import run as run_module
 from jmarl.runs.checkpoint import Checkpoints
-from jmarl.runs.evaluate_saved import evaluate_run
 from jmarl.runs.folder import resume_config
-from jmarl.runs.loggers import read_rows
 from jmarl.runs.run import run
+from jmarl.saved.evaluate_saved import evaluate_run
 from jmarl.training.build import build_run
 from jmarl.training.programs import seed_keys, stage_programs
 from jmarl.training.train import train

@@ -17,6 +17,7 @@ from jmarl.runs import folder as run_folder
 from jmarl.runs import loop
 from jmarl.runs import progress as report
 from jmarl.runs.exit_codes import STOP_SIGNALS, stop_requests
+from jmarl.runs.status import write_status
 from jmarl.training.programs import ChunkReport
 
 
@@ -250,9 +251,9 @@ def test_a_status_is_always_complete_for_a_reader(tmp_path):
 
     def write():
         while not stop.is_set():
-            run_folder.write_status(tmp_path, "running", filler="x" * 10000)
+            write_status(tmp_path, "running", filler="x" * 10000)
 
-    run_folder.write_status(tmp_path, "running")
+    write_status(tmp_path, "running")
     writer = threading.Thread(target=write)
     writer.start()
     states = {json.loads(path.read_text())["state"] for _ in range(200)}
@@ -298,28 +299,6 @@ def test_outside_the_main_thread_there_are_no_signals_and_no_error():
     thread.start()
     thread.join()
     assert seen == [""]
-
-
-def test_a_confidence_interval_has_its_nominal_coverage():
-    rng = np.random.default_rng(0)
-
-    def coverage(draw, mean):
-        intervals = [report.confidence_interval(draw()) for _ in range(400)]
-        return np.mean([low <= mean <= high for _, low, high in intervals])
-
-    def wins():
-        return (rng.random(100) < 0.9) * 1.0
-
-    def returns():
-        return rng.normal(2.0, 3.0, 100)
-
-    assert 0.91 < coverage(wins, 0.9) < 0.98
-    assert 0.91 < coverage(returns, 2.0) < 0.98
-
-
-def test_a_confidence_interval_of_wins_only_is_not_a_point():
-    mean, low, high = report.confidence_interval(np.ones(64))
-    assert mean == 1.0 == high and 0.9 < low < 0.97
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from jmarl.runs import folder as run_folder
 from jmarl.runs import loop
 from jmarl.runs import run as run_module
 from jmarl.runs.checkpoint import Checkpoints
-from jmarl.runs.evaluate_saved import evaluate_run, transfer_run
 from jmarl.runs.run import run
 from jmarl.runs.warm_start import apply_warm_start, load_warm_start
+from jmarl.saved.evaluate_saved import evaluate_run, transfer_run
 from jmarl.training.anakin import continue_in_env, drop_env_state, init_runner
 from jmarl.training.build import build_run
 from jmarl.training.compatibility import TEAM_SIZE_ADVICE, check_acting, check_fit

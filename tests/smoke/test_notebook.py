@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 import jmarl
-from jmarl.runs.loggers import read_rows
+from jmarl.results.metrics_file import read_rows
 
 
 ROOT = Path(jmarl.__file__).parents[1]

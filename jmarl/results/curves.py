@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jmarl.runs.loggers import read_rows
+from jmarl.results.metrics_file import read_rows
 
 
 COLORS = {"greedy": "tab:blue", "sampled": "tab:orange"}

@@ -7,47 +7,20 @@ import pathlib
 from typing import Any
 
 import jax
-import numpy as np
 
 from jmarl.config import RunConfig, check, check_range
+from jmarl.results import tables
 from jmarl.runs import folder as run_folder
-from jmarl.runs import progress as report
-from jmarl.runs.loop import Progress, RunContext, log_absolute
 from jmarl.runs.warm_start import restore_params
 from jmarl.training.anakin import device_mesh
 from jmarl.training.build import BuiltRun, build_run
 from jmarl.training.compatibility import check_acting
 from jmarl.training.evaluation import evaluate_modes
-from jmarl.training.programs import FIRST_ABSOLUTE_KEY, State, seed_keys
+from jmarl.training.programs import FIRST_ABSOLUTE_KEY, seed_keys
 from jmarl.types import Key, Metrics, Params
 
 
 PARAMETERS = ("best", "latest")
-
-
-def absolute_metric(ctx: RunContext, state: State, progress: Progress) -> str:
-    """Evaluate each seed's best parameters on ``eval.absolute_factor`` times the episodes.
-
-    Gorsane et al. 2022 (arXiv:2209.10485), section 4. All episodes are fresh. Writes
-    ``evaluation.json`` and a row of metrics.
-
-    Returns:
-        The results as a table. After a stop request the table is empty and nothing is
-        written; a resumed run repeats the whole evaluation.
-    """
-    best, parts = state.best, []
-    for i in range(ctx.config.eval.absolute_factor):
-        if ctx.stop():
-            return ""
-        keys = ctx.keys.of_evaluation(FIRST_ABSOLUTE_KEY + i)
-        _, on_device = ctx.programs.evaluate(best, best.params, keys, progress.update)
-        parts.append(jax.device_get(on_device))
-    results = jax.tree.map(lambda *x: np.concatenate(x, axis=-1), *parts)
-    log_absolute(ctx, progress, results)
-    episodes = ctx.config.eval.absolute_factor * ctx.config.eval.episodes
-    record = _record(ctx.config, episodes, best.update, results)
-    run_folder.write_json(ctx.folder / "evaluation.json", record)
-    return _table("best", record)
 
 
 def evaluate_run(
@@ -77,8 +50,8 @@ def evaluate_run(
     built = build_run(config)
     params, updates = restore_params(config, folder, parameters)
     results = _play(built, params, episodes, seed)
-    record = _record(config, episodes, updates, results)
-    print(_table(parameters, record), flush=True)
+    record = tables.evaluation_record(config.seeds, episodes, updates, results)
+    print(tables.record_table(parameters, record), flush=True)
     if json:
         run_folder.write_json(pathlib.Path(json), record)
     return 0
@@ -121,7 +94,9 @@ def transfer_run(
     targets = {name: _build_target(own, name) for name in names}
     params, updates = restore_params(config, folder, parameters)
     records = {
-        name: _record(config, episodes, updates, _play(target, params, episodes, seed))
+        name: tables.evaluation_record(
+            config.seeds, episodes, updates, _play(target, params, episodes, seed)
+        )
         for name, target in targets.items()
     }
     print(_transfer_table(config, parameters, records), flush=True)
@@ -175,22 +150,6 @@ def _play(run: BuiltRun, params: Params, episodes: int, seed: int) -> Any:
         return jax.device_get(jax.jit(jax.vmap(play))(params, keys))
 
 
-def _record(
-    config: RunConfig, episodes: int, updates: Any, results: Any
-) -> dict[str, Any]:
-    return {
-        "episodes": episodes,
-        "seeds": list(range(config.seed, config.seed + config.num_seeds)),
-        "update": np.asarray(updates).tolist(),
-        "results": report.summarize(results),
-    }
-
-
-def _table(parameters: str, record: dict[str, Any]) -> str:
-    table = report.results_table(record["results"], record["seeds"])
-    return f"{_heading(parameters, record)}:\n{table}"
-
-
 def _transfer_table(config: RunConfig, parameters: str, records: dict[str, Any]) -> str:
     first = next(iter(records.values()))
     trained = config.stage_envs
@@ -198,13 +157,7 @@ def _transfer_table(config: RunConfig, parameters: str, records: dict[str, Any])
         f"{'*' if name in trained else ' '} {name}": record["results"]
         for name, record in records.items()
     }
-    table = report.transfer_table(summaries, first["seeds"])
-    return f"{_heading(parameters, first)}; * marks training environments:\n{table}"
-
-
-def _heading(parameters: str, record: dict[str, Any]) -> str:
-    updates = ", ".join(map(str, record["update"]))
+    table = tables.transfer_table(summaries, first["seeds"])
     return (
-        f"{parameters} parameters (of update {updates}), {record['episodes']} episodes, "
-        "means and 95 % intervals"
+        f"{tables.heading(parameters, first)}; * marks training environments:\n{table}"
     )
