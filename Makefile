@@ -8,7 +8,7 @@ WORKERS ?= 2
 TRAIN ?= env=smax_3m total_timesteps=200_000
 BENCHMARKS ?= $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: setup train test slow lint shape format docs bench
+.PHONY: setup train test slow faults lint shape format docs bench
 
 setup: $(INSTALLED)
 
@@ -28,6 +28,9 @@ test: setup
 
 slow: setup
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile
+
+faults: setup
+	$(RUN) -m tools.faults --slow -n $(WORKERS) --dist loadfile
 
 lint: setup
 	$(RUN) -m ruff check .

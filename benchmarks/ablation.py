@@ -19,8 +19,10 @@ Method: every run is trained on every map through its command line, by ``benchma
 Output: ``out`` has the records of ``benchmarks.learning`` and the number of parameters of agent and
 mixer. It is written after each run. A picture of the same name shows win rates and parameters by
 map. The table has one row per map: the greedy win rate of the median seed at the last evaluation
-with the worst and the best seed, the trained parameters, and ratios of the first run over the
-others.
+with the worst and the best seed, and the trained parameters. It compares the first run with the
+others: the difference of the mean win rates over all episodes of all seeds, with Newcombe's 95 %
+interval, and ratios of parameters. The interval is for new episodes of the same trained seeds. It
+does not include the variation between seeds.
 
 Exit codes: 0 if all runs were trained, 1 if one failed, 2 if an argument is unknown.
 """
@@ -42,6 +44,7 @@ from benchmarks.support.common import (
     write_json,
 )
 from jmarl.cli.process import exit_code
+from jmarl.results.intervals import Proportion, difference_interval
 
 
 DEFAULTS: dict[str, Any] = {
@@ -103,7 +106,7 @@ def table(records: list[dict[str, Any]], args: dict[str, Any]) -> str:
         first, *others = on_map
         row = [name, *map(_win_text, on_map), *map(_count_text, on_map)]
         for other in others:
-            row += ratios(first, other)
+            row += [_difference_text(first, other), *ratios(first, other)]
         rows.append(row)
     return markdown_table(_header(runs), rows)
 
@@ -113,9 +116,8 @@ def _header(runs: tuple[str, ...]) -> list[str]:
     header = ["map", *(f"{run}: won" for run in runs)]
     header += [f"{run}: parameters (mixer)" for run in runs]
     for run in others:
-        header += [
-            f"{name}, {first} / {run}" for name in ("won", "parameters", "mixer")
-        ]
+        header.append(f"won, {first} - {run} [95 % interval]")
+        header += [f"{name}, {first} / {run}" for name in ("parameters", "mixer")]
     return header
 
 
@@ -124,18 +126,40 @@ def _win_text(record: dict[str, Any]) -> str:
     return f"{won.median:.2f} ({won.worst:.2f} to {won.best:.2f})"
 
 
+def _difference_text(record: dict[str, Any], other: dict[str, Any]) -> str:
+    difference, low, high = win_difference(record, other)
+    return f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def win_difference(
+    record: dict[str, Any], other: dict[str, Any]
+) -> tuple[float, float, float]:
+    """Compute the difference of the mean win rates of the last evaluations.
+
+    Returns:
+        Win rate of ``record`` minus that of ``other``, and its 95 % interval over the
+        episodes of these seeds.
+    """
+    return difference_interval(_pooled_wins(record), _pooled_wins(other))
+
+
+def _pooled_wins(record: dict[str, Any]) -> Proportion:
+    """Return the win rate over the episodes of all seeds."""
+    won = record["evaluations"][-1]["greedy/won"]
+    episodes = record["config"]["eval"]["episodes"]
+    return Proportion(float(np.mean(won)), len(won) * episodes)
+
+
 def _count_text(record: dict[str, Any]) -> str:
     counts = record["parameters"]
     return f"{counts['total']:,} ({counts['mixer']:,})"
 
 
 def ratios(record: dict[str, Any], other: dict[str, Any]) -> list[float | str]:
-    """Return win rate, parameters and mixer parameters of a record over another's."""
-    ours, theirs = record["parameters"], other["parameters"]
+    """Return parameters and mixer parameters of a record over another's."""
     pairs = [
-        (last_win_rates(record).median, last_win_rates(other).median),
-        (ours["total"], theirs["total"]),
-        (ours["mixer"], theirs["mixer"]),
+        (record["parameters"][name], other["parameters"][name])
+        for name in ("total", "mixer")
     ]
     return [a / b if b else "-" for a, b in pairs]
 

@@ -154,7 +154,7 @@ class CompiledSystem:
 
     def __call__(self) -> ChunkReport:
         """Train for one update."""
-        self.runner, report = self.chunk(self.runner)
+        self.runner, report = self.chunk(self.runner, 1)
         self.calls += 1
         return report
 

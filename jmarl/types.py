@@ -21,7 +21,7 @@ holds the flags of the action taken on its observation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -341,3 +341,8 @@ class Env(NamedTuple):
     reset: ResetFn
     step: StepFn
     refresh: RefreshFn = _keep_state
+    scene: Callable[[Any], Any] | None = None
+    """``scene(state) -> jmarl.envs.scene.Scene``: picture of one environment, for videos.
+
+    The state is that of one environment: NumPy arrays without the axis B.
+    """

@@ -6,6 +6,9 @@ once or twice here, so most of its time is compilation. LLVM's optimization is t
 
 import os
 import pathlib
+import signal
+
+import pytest
 
 
 CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
@@ -18,3 +21,18 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("WANDB_MODE", "disabled")
+
+
+@pytest.fixture
+def hangups():
+    """Receive hangups, also if the tests were started with ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def pytest_collection_modifyitems(items):
+    """Record the faults of each test in the report, for ``tools/faults.py``."""
+    for item in items:
+        for mark in item.iter_markers("fault"):
+            item.user_properties += [("fault", number) for number in mark.args]

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -27,8 +27,9 @@ from jmarl.config import (
     SystemConfig,
 )
 from jmarl.envs import probes, registry
+from jmarl.learning.optimizers import MAX_SKIPS
 from jmarl.system import Learner, System
-from jmarl.types import Spec
+from jmarl.types import Env, Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Config(SystemConfig):
     lr: float = 0.1
     nan_at: int = -1
     """Number of the update after which parameters are not finite; -1 for never."""
+    nan_loss_at: int = -1
+    """Number of the update with a loss and gradients that are not finite; -1 for never."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +51,7 @@ class ToyLearner(Learner):
 
 
 def make(spec: Spec, config: RunConfig) -> System:
-    tx = optax.adam(config.system.lr)
+    tx = optax.apply_if_finite(optax.adam(config.system.lr), MAX_SKIPS)
 
     def init(key):
         params = {
@@ -72,7 +75,9 @@ def make(spec: Spec, config: RunConfig) -> System:
         def loss_fn(params):
             logp = jax.nn.log_softmax(params["logits"])[steps.action]
             gain = logp * steps.reward * steps.valid[..., None]
-            return -jnp.mean(gain) + jnp.sum(params["bias"] ** 2)
+            breaks = learner.updates + 1 == config.system.nan_loss_at
+            factor = jnp.where(breaks, jnp.nan, 1.0)
+            return factor * (-jnp.mean(gain) + jnp.sum(params["bias"] ** 2))
 
         loss, grads = jax.value_and_grad(loss_fn)(learner.params)
         changes, opt_state = tx.update(grads, learner.opt_state)
@@ -114,6 +119,32 @@ def config(**changes: Any) -> RunConfig:
     return dataclasses.replace(base, **changes)
 
 
+def nan_bandit(first: int = 0, steps: int = 1, chance: float = 1.0) -> Env:
+    """Build ``probe_bandit`` with rewards that can be NaN for some steps of training.
+
+    Args:
+        first: First of these steps, counted from 0 over all episodes.
+        steps: Number of these steps.
+        chance: Probability that the rewards of such a step are NaN. The random number is that
+            of the step, so it depends on the path of the run.
+    """
+    bandit = probes.bandit()
+
+    def reset(key, batch):
+        state, timestep = bandit.reset(key, batch)
+        return (state, jnp.zeros(batch, jnp.int32)), timestep
+
+    def step(key, state, action):
+        inner, count = state
+        inner, timestep = bandit.step(key, inner, action)
+        is_due = (first <= count) & (count < first + steps)
+        is_bad = is_due & jax.random.bernoulli(jax.random.fold_in(key, 1), chance)
+        reward = jnp.where(is_bad[:, None], jnp.nan, timestep.reward)
+        return (inner, count + 1), timestep.replace(reward=reward)
+
+    return Env("nan_bandit", bandit.spec, reset, step)
+
+
 TEAMS = {
     **{f"bandit_{n}": functools.partial(probes.bandit, n_agents=n) for n in (2, 3)},
     **{f"cue_{n}": functools.partial(probes.cue, n_agents=n, length=3) for n in (2, 3)},
@@ -122,13 +153,18 @@ TEAMS = {
 """Environments that differ only in the number of agents, and one with more actions."""
 
 
-@contextlib.contextmanager
-def teams() -> Iterator[None]:
+def teams() -> contextlib.AbstractContextManager[None]:
     """Register the environments of ``TEAMS`` within the context."""
-    for name, factory in TEAMS.items():
+    return registered(TEAMS)
+
+
+@contextlib.contextmanager
+def registered(factories: Mapping[str, Callable[..., Env]]) -> Iterator[None]:
+    """Register environments by name within the context."""
+    for name, factory in factories.items():
         registry.register(name, factory)
     try:
         yield
     finally:
-        for name in TEAMS:
+        for name in factories:
             registry._ENTRIES.pop(name)

@@ -24,7 +24,8 @@ Python function. Exit codes are listed in [Exit codes](exit-codes.md)."""
 EXIT_CODES_TEXT = """\
 # Exit codes
 
-Every command exits with one of these codes. A run also writes its code into `status.json`."""
+Every command exits with one of these codes. A run also writes its code into `status.json`. A second
+stop signal ends a run at once. Its code is 128 plus the signal number, such as 143 for SIGTERM."""
 
 CODE = re.compile(r"^\s+(?P<name>\w+) = \d+  # (?P<meaning>.*)$", re.MULTILINE)
 """A member of ``ExitCode`` with its comment."""

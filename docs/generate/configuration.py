@@ -13,12 +13,13 @@ from typing import NamedTuple
 from docs.generate.markdown import code, fence, join, table
 from docs.generate.schema import (
     field_docs,
-    network_class,
+    network_type,
     run_types,
     system_types,
     types_of,
 )
-from jmarl.config import RunConfig, read_value
+from jmarl.config import RunConfig, build
+from jmarl.config.accepted import accepted_networks, network_tree
 from jmarl.config.choices import (
     GROUPS,
     algorithm_of,
@@ -212,7 +213,7 @@ def system_rows(system: str) -> list[Row]:
 
 def networks_text(system: str) -> str:
     """Return the choices of ``network=`` that fit a system."""
-    fitting = [choice for choice in yaml_names("network") if class_of(system, choice)]
+    fitting = accepted_networks(system)
     links = ", ".join(f"[`{choice}`](networks.md#{choice})" for choice in fitting)
     default = reference(system).choices["network"]
     return f"`network=` takes {links}. The default is `{default}`, with these keys:"
@@ -241,7 +242,7 @@ def networks_page() -> str:
 
 def network_section(choice: str) -> str:
     """Return the section of one choice of ``network=``."""
-    takers = [system for system in systems() if class_of(system, choice)]
+    takers = [system for system in systems() if choice in accepted_networks(system)]
     kinds = types_of(class_of(takers[0], choice), "network")
     rows = [Row(key, kinds[key], *doc) for key, doc in network_keys(choice).items()]
     title = f"## `{choice}` {{ #{choice} }}"
@@ -249,19 +250,15 @@ def network_section(choice: str) -> str:
     return join(title, comment, f"Accepted by {system_links(takers)}.", key_table(rows))
 
 
-@cache
 def network_keys(choice: str) -> dict[str, KeyDoc]:
     """Return the keys of one choice of ``network=``, which no system changes."""
     keys = reference(BASE, f"network={choice}").keys
     return {key: doc for key, doc in keys.items() if key.startswith("network.")}
 
 
-@cache
-def class_of(system: str, choice: str) -> type | None:
-    """Return the class that a system builds from a network; None if it cannot."""
-    keys = network_keys(choice)
-    tree = {k.partition(".")[2]: read_value(k, doc.default) for k, doc in keys.items()}
-    return network_class(system, tree)
+def class_of(system: str, choice: str) -> type:
+    """Return the class that a system builds from a network that it accepts."""
+    return type(build(network_type(system), network_tree(choice), "network"))
 
 
 MIXERS = """\

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from jmarl.config import ConfigError, RunConfig, build
+from jmarl.config import RunConfig
 
 
 UNSET = ("system_name", "system", "network", "env")
@@ -59,13 +59,9 @@ def field_docs(cls: type) -> dict[str, str]:
     }
 
 
-def network_class(system: str, tree: dict[str, Any]) -> type | None:
-    """Return the class that a system builds from network keys; None if it cannot."""
-    module = importlib.import_module(f"jmarl.systems.{system}")
-    try:
-        return type(build(module.Network, tree, "network"))
-    except ConfigError:
-        return None
+def network_type(system: str) -> Any:
+    """Return the class of a system's networks, or the union of its classes."""
+    return importlib.import_module(f"jmarl.systems.{system}").Network
 
 
 def walk(kind: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -40,6 +40,9 @@ TRANSCRIPTS = (
     Transcript("folder", "ls runs/first"),
     Transcript("evaluate", "jmarl evaluate run=runs/first episodes=256"),
     Transcript("mistake", "python -m jmarl.systems.ippo env=smax_3m lr=0.01"),
+    Transcript(
+        "memory", "python -m jmarl.systems.ippo env=smax_3m num_envs=10_000_000"
+    ),
     Transcript("metrics", "head -n 3 runs/first/metrics.jsonl"),
     Transcript(
         "read_run",
@@ -61,6 +64,7 @@ TRANSCRIPTS = (
             "kill -TERM $run; wait $run; echo exit code $?"
         ),
     ),
+    Transcript("runs", "jmarl runs"),
     Transcript("resumed", "python -m jmarl.systems.ippo resume=runs/second"),
 )
 

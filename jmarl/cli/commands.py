@@ -14,9 +14,22 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from jmarl.cli.help import system_help, table
-from jmarl.cli.process import exit_code, exit_process, use_compile_cache, use_cores
-from jmarl.config import ConfigError, RunConfig, build, nearest, read_value
-from jmarl.config.choices import summary, systems
+from jmarl.cli.process import (
+    exit_code,
+    exit_process,
+    open_missing_streams,
+    use_compile_cache,
+    use_cores,
+)
+from jmarl.config import (
+    ConfigError,
+    RunConfig,
+    build,
+    read_value,
+    split_argument,
+    suggest,
+)
+from jmarl.config.choices import check_system, summary, systems
 from jmarl.runs.exit_codes import ExitCode
 
 
@@ -31,6 +44,7 @@ class Command(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run ``jmarl <command> ...`` and exit with its exit code."""
+    open_missing_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     exit_process(exit_code(lambda: dispatch(arguments)))
 
@@ -46,10 +60,8 @@ def dispatch(arguments: Sequence[str]) -> int:
         return ExitCode.FINISHED
     name, *rest = arguments
     if name not in COMMANDS:
-        near = nearest(name, COMMANDS)
-        raise ConfigError(
-            f"{name}: unknown command; did you mean {near}? (jmarl --help lists them)"
-        )
+        fix = suggest(name, COMMANDS, "`jmarl --help` lists the known ones")
+        raise ConfigError(f"{name}: unknown command; {fix}")
     if {"-h", "--help"} & set(rest):
         of_system = name == "train" and rest[0] in systems()
         print(system_help(rest[0]) if of_system else COMMANDS[name].help)
@@ -65,18 +77,13 @@ def overview() -> str:
 
 def _train(arguments: Sequence[str]) -> int:
     from jmarl.cli.launch import launch
+    from jmarl.runs.progress import optional_output
 
     if not arguments:
         raise ConfigError("train: names no system (jmarl systems lists them)")
-    _check_system(arguments[0])
-    return launch(arguments[0], arguments[1:], train)
-
-
-def _check_system(name: str) -> None:
-    if name not in systems():
-        near = nearest(name, systems())
-        fix = f"did you mean {near}? (jmarl systems lists them)"
-        raise ConfigError(f"{name}: unknown system; {fix}")
+    check_system(arguments[0], arguments[0])
+    with optional_output():
+        return launch(arguments[0], arguments[1:], train)
 
 
 def train(config: RunConfig) -> int:
@@ -110,7 +117,7 @@ def _call(function: Callable[..., int], arguments: Sequence[str]) -> int:
     hints = typing.get_type_hints(function)
     given = {}
     for argument in arguments:
-        key, _, text = argument.partition("=")
+        key, text = split_argument(argument)
         given[key] = text if hints.get(key) is str else read_value(key, text)
     keywords = dataclasses.asdict(build(_keywords_class(function), given))
     _use_compile_cache_of(keywords["run"])
@@ -149,6 +156,14 @@ def _envs(arguments: Sequence[str]) -> int:
     patterns = [family.hint for family in registry.FAMILIES if family.hint]
     print(f"\nalso valid: {'; '.join(patterns)}")
     return ExitCode.FINISHED
+
+
+def _runs(arguments: Sequence[str]) -> int:
+    from jmarl.saved.list_runs import list_runs
+
+    if len(arguments) > 1:
+        raise ConfigError(f"{arguments[1]}: jmarl runs takes one folder")
+    return list_runs(*arguments)
 
 
 def _doctor(arguments: Sequence[str]) -> int:
@@ -224,6 +239,18 @@ write an episode with the saved parameters of a run as GIF or MP4
   learner=0         index of the run's seed, counted from 0
   seed=0            seed of the episode
   greedy=true       false: sample actions""",
+    ),
+    "runs": Command(
+        _runs,
+        """\
+usage: jmarl runs [folder]
+
+list the runs below a folder: state, progress, last evaluation, and how to resume
+
+  folder            folder to search, or a run folder; default: runs
+
+The state killed means that the process ended without recording its end, for example by
+SIGKILL or a power failure.""",
     ),
     "systems": Command(_systems, "usage: jmarl systems\n\nlist the systems"),
     "envs": Command(_envs, "usage: jmarl envs\n\nlist the environments"),

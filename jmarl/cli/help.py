@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import textwrap
 
+from jmarl.config.accepted import accepted_networks
 from jmarl.config.choices import summary, yaml_names
+from jmarl.config.reference import read_reference
 
 
 HELP = """\
@@ -29,11 +31,12 @@ ENVIRONMENTS = "a name that `jmarl envs` lists, or a generated one such as smax_
 
 def system_help(system: str) -> str:
     """Return the help of a system, with all groups and keys."""
-    from jmarl.config.reference import read_reference
-
     choices, docs = read_reference(system)
     groups = {f"env={docs['env.name'].default}": ENVIRONMENTS}
-    groups |= {f"{g}={c}": ", ".join(yaml_names(g)) for g, c in choices.items()}
+    for group, choice in choices.items():
+        is_network = group == "network"
+        names = accepted_networks(system) if is_network else yaml_names(group)
+        groups[f"{group}={choice}"] = ", ".join(names)
     keys = {f"{key}={doc.default}": doc.meaning for key, doc in docs.items()}
     texts = {"groups": table(groups, COLUMNS), "keys": table(keys, COLUMNS)}
     return HELP.format(system=system, summary=summary(system), **texts)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jmarl.config import ArchConfig, ConfigError
-from jmarl.runs.exit_codes import COMPILE_THREAD, ExitCode
+from jmarl.runs.exit_codes import COMPILE_THREAD, ExitCode, ResourceError
 
 
 MAX_CPU_DEVICES = 4
@@ -21,7 +21,8 @@ MAX_CPU_DEVICES = 4
 def exit_code(command: Callable[[], int]) -> int:
     """Run a command and return its exit code.
 
-    A ``ConfigError`` is printed on one line. Ctrl-C and a closed pipe print nothing.
+    ``ConfigError`` and ``ResourceError`` are printed on one line. Ctrl-C and a closed
+    pipe print nothing.
     """
     try:
         code = command()
@@ -34,8 +35,22 @@ def exit_code(command: Callable[[], int]) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.USER_ERROR
+    except ResourceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.RESOURCE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+
+
+def open_missing_streams() -> None:
+    """Open the null device as standard output or error if the process starts without one.
+
+    Otherwise a file of the run would get the stream's descriptor, and C++ libraries would
+    print into that file.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
 
 
 def exit_process(code: int) -> NoReturn:

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 import jmarl
-from jmarl.config.errors import ConfigError, nearest
+from jmarl.config.errors import ConfigError, suggest
 
 
 GROUPS = ("network", "curriculum", "arch", "logger", "sweep", "experiment")
@@ -30,6 +30,13 @@ def yaml_names(group: str) -> list[str]:
 def systems() -> list[str]:
     """List the systems, which are the files of ``configs/system``."""
     return yaml_names("system")
+
+
+def check_system(name: str, shown: str) -> None:
+    """Raise ``ConfigError`` unless a system exists; the error starts with ``shown``."""
+    if name not in systems():
+        fix = suggest(name, systems(), "`jmarl systems` lists the known ones")
+        raise ConfigError(f"{shown}: unknown system; {fix}")
 
 
 def summary(system: str) -> str:
@@ -58,7 +65,5 @@ def check_choice(group: str, choice: str) -> None:
     """Raise ``ConfigError`` unless a group has this choice."""
     known = yaml_names(group)
     if choice not in known:
-        raise ConfigError(
-            f"{group}={choice}: unknown choice; did you mean {nearest(choice, known)}? "
-            f"(choices: {', '.join(known)})"
-        )
+        fix = suggest(choice, known, f"choices: {', '.join(known)}")
+        raise ConfigError(f"{group}={choice}: unknown choice; {fix}")

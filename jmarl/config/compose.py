@@ -9,24 +9,32 @@ suggest no fix.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jmarl.config import ConfigError, RunConfig, build, check, nearest
-from jmarl.config.choices import GROUPS, check_choice, configs_dir, systems
+from jmarl.config import ConfigError, RunConfig, build, check, check_range
+from jmarl.config.choices import check_system, configs_dir
+from jmarl.config.errors import MAX_SIZE
 from jmarl.config.hardware import fill_sizes
+from jmarl.config.overrides import to_hydra_overrides
+from jmarl.config.parsing import flatten
 from jmarl.envs import registry
 
 
 HYDRA_VERSION = "1.3"
+MIN_FLOAT, MAX_FLOAT = 1.2e-38, 3.4e38
+"""Smallest and largest positive number of float32, rounded."""
+_OF_PYTHON = (AttributeError, LookupError, TypeError)
+_NOT_REMOVED = re.compile(r"Could not delete from config\. '(.*)' does not exist")
 
 
 def load_config(system: str, overrides: Iterable[str] = ()) -> RunConfig:
@@ -35,6 +43,11 @@ def load_config(system: str, overrides: Iterable[str] = ()) -> RunConfig:
     Args:
         system: Name of a system; ``jmarl systems`` lists them.
         overrides: Overrides such as ``env=smax_10v10``, ``network=gru`` or ``seed=3``.
+
+    Returns:
+        The configuration, a frozen dataclass with one field for each key. Null values of
+        ``num_envs``, ``system.minibatches`` and ``eval.every`` are replaced by numbers.
+        ``schedule`` has the updates, evaluations and stages of the run.
 
     Raises:
         ConfigError: If a choice, a key or a value is invalid.
@@ -53,41 +66,13 @@ def hydra_initialized() -> Iterator[None]:
             yield
 
 
-def to_hydra_overrides(system: str, arguments: Iterable[str]) -> list[str]:
-    """Translate arguments of the command line to overrides for Hydra.
-
-    ``env=<name>`` becomes ``env.name=<name>``, so that an environment needs no YAML file.
-    Values are forced with ``++``, so that ``build`` reports unknown keys and suggests a fix.
-    Flags, deletions (``~key``) and overrides of Hydra's own keys are kept.
-    """
-    check_choice("system", system)
-    return [f"system={system}", *map(_to_hydra_override, arguments)]
-
-
-def _to_hydra_override(argument: str) -> str:
-    key, equals, value = argument.lstrip("+").partition("=")
-    check(not equals or key != "", "", value, "names no key; expected key=value")
-    if not equals or not re.fullmatch(r"[\w.]+", key) or key.startswith("hydra."):
-        return argument
-    if key in ("system", "algorithm"):
-        fix = f"start that system with: jmarl train {value}"
-        raise ConfigError(f"{argument}: cannot be overridden; {fix}")
-    if key not in GROUPS:
-        return f"++{'env.name' if key == 'env' else key}={value}"
-    if "(" not in value:  # else an expression for a sweep, such as glob(smax*)
-        for choice in value.strip("[]").split(","):
-            check_choice(key, choice.strip())
-    return f"{key}={value}"
-
-
 def to_run_config(system: str, composed: Any) -> tuple[RunConfig, dict[str, Any]]:
     """Return the run configuration of a composed tree, and the sizes chosen by ``arch``."""
     import jax
 
     from jmarl.learning.minibatch import num_env_shards
 
-    with one_line_errors():
-        tree: Any = OmegaConf.to_container(composed, resolve=True)
+    tree = _resolve(composed)
     tree.pop("algorithm", None)
     rule = "keeps its configuration; jmarl.runs.folder.resume_config reads it"
     check(not tree.get("resume"), "resume", tree.get("resume"), rule)
@@ -97,11 +82,22 @@ def to_run_config(system: str, composed: Any) -> tuple[RunConfig, dict[str, Any]
     return config, chosen
 
 
+def _resolve(composed: Any) -> dict[str, Any]:
+    """Return a composed tree as plain data, with interpolations such as ``${seed}`` resolved."""
+    try:
+        tree: Any = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raw: Any = OmegaConf.to_container(composed)
+        key, reason = str(error.full_key), str(error).partition("\n")[0]
+        fix = "${...} must name another key"
+        raise ConfigError(f"{key}={flatten(raw).get(key)}: {reason}; {fix}") from None
+    return tree
+
+
 def _check_env_names(config: RunConfig) -> None:
-    listed = dict(registry.names())
-    for name in (name for name in config.stage_envs if name not in listed):
+    for name in config.stage_envs:
         try:
-            registry.family_of(name)
+            registry.check_name(name)
         except ValueError as error:
             key = "env" if name == config.env["name"] else "curriculum.stages"
             raise ConfigError(f"{key}={name}: {error}") from None
@@ -118,27 +114,49 @@ def from_tree(tree: dict[str, Any]) -> RunConfig:
         raise ConfigError("system_name: missing; give it a value")
     module = _import_system(tree["system_name"])
     field_types = {"system": module.Config, "network": module.Network}
+    for group, kind in field_types.items():
+        if isinstance(tree.get(group), Mapping):
+            _check_numbers(group, dataclasses.asdict(build(kind, tree[group], group)))
     config = build(RunConfig, tree, field_types=field_types)
+    _check_numbers("env", config.env)
     check_batch(config.num_envs, config.system.num_minibatches or 1)
     return config
+
+
+def _check_numbers(group: str, tree: dict[str, Any]) -> None:
+    """Check that every number fits into 32 bits, as in JAX."""
+    for key, value in flatten(tree, group).items():
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, int):
+                check_range(key, abs(number), 0, MAX_SIZE)
+            elif isinstance(number, float) and number != 0:
+                fits = MIN_FLOAT <= abs(number) <= MAX_FLOAT
+                rule = f"must be 0 or from {MIN_FLOAT} to {MAX_FLOAT}, the range of float32"
+                check(fits, key, number, rule)
 
 
 def _import_system(name: Any) -> Any:
     module_name = f"jmarl.systems.{name}"
     is_own_module = hasattr(sys.modules.get(module_name), "Config")
-    rule = f"unknown system; did you mean {nearest(str(name), systems())}?"
-    check(name in systems() or is_own_module, "system_name", name, rule)
+    if not is_own_module:
+        check_system(str(name), f"system_name={name!r}")
     return importlib.import_module(module_name)
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Convert errors of Hydra and OmegaConf to ``ConfigError`` with one line."""
+    """Convert errors of Hydra and OmegaConf to ``ConfigError`` with one line.
+
+    Invalid keys of Hydra can also raise built-in exceptions of Python.
+    """
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
-        message = "; ".join(str(error).replace("++", "").split("\n")).strip("; ")
-        if isinstance(error, OverrideParseException):
-            message = message.partition("; ")[0]  # the rest points to Hydra's manual
-            message = f"{error.override.lstrip('+')}: cannot be read; {message}"
+    except ConfigError:
+        raise
+    except (HydraException, OmegaConfBaseException, *_OF_PYTHON) as error:
+        reason = str(error).replace("++", "").partition("\n")[0].rstrip(".")
+        message = f"{reason}; leave out keys that start with hydra"
+        if removed := _NOT_REMOVED.fullmatch(reason):
+            key = removed[1]
+            message = f"~{key}: cannot be removed, because it is null or does not exist"
         raise ConfigError(message) from None

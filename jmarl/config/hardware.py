@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import ChainMap
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 
 from jmarl.config.choices import configs_dir, yaml_names
-from jmarl.config.errors import ConfigError, check_range
+from jmarl.config.errors import MAX_SIZE, ConfigError, check_range
 from jmarl.config.parsing import build, flatten
 
 
@@ -17,19 +18,24 @@ def fill_sizes(tree: dict[str, Any], platform: str, shards: int) -> dict[str, An
     """Replace the sizes that are null in place, and return them by dotted key.
 
     If only one of ``num_envs`` and ``system.minibatches`` is given, the other is fitted to it.
-    Environments must divide into shards x minibatches. The keys ``arch.num_envs`` and
-    ``arch.minibatches``, the usual sizes of the preset, are removed from the tree.
+    ``num_envs`` is chosen as a multiple of shards x minibatches. A given ``num_envs`` gets as
+    many shards as divide it, and then as many minibatches as fit, up to the preset. The keys
+    ``arch.num_envs`` and ``arch.minibatches``, the usual sizes of the preset, are removed from
+    the tree.
     """
     flat = flatten(tree)
     given = {key: value for key, value in flat.items() if value not in (None, "auto")}
     sizes = ChainMap({}, given, _read_preset(given.get("arch.name", platform)))
     if "system.minibatches" in flat and "system.minibatches" not in sizes:
         envs = _size(sizes, "num_envs" if "num_envs" in sizes else "arch.num_envs")
-        counts = range(1, min(_size(sizes, "arch.minibatches"), envs) + 1)
-        fitting = [count for count in counts if envs % (shards * count) == 0]
-        sizes["system.minibatches"] = max(fitting, default=1)
+        per_shard = envs // math.gcd(shards, envs)
+        most = min(_size(sizes, "arch.minibatches"), per_shard)
+        counts = range(most, 0, -1)
+        sizes["system.minibatches"] = next(n for n in counts if per_shard % n == 0)
     if "num_envs" not in sizes:
-        unit = shards * _size(sizes, "system.minibatches", 1)
+        minibatches = _size(sizes, "system.minibatches", 1)
+        check_range("system.minibatches", minibatches, 1, MAX_SIZE // shards)
+        unit = shards * minibatches
         usual_units = round(_size(sizes, "arch.num_envs") / unit)
         sizes["num_envs"] = max(1, usual_units) * unit
     if "eval.every" not in sizes:

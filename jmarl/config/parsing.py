@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -12,10 +13,24 @@ from typing import Any, Literal
 
 import yaml
 
-from jmarl.config.errors import ConfigError, check, nearest
+from jmarl.config.errors import ConfigError, check, suggest
 
 
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
+def split_argument(argument: str) -> tuple[str, str]:
+    """Return key and value of ``key=value``, with ``+`` and ``++`` before the key left out.
+
+    Raises:
+        ConfigError: If there is no ``=`` or no key.
+    """
+    key, equals, value = argument.lstrip("+").partition("=")
+    if not equals:
+        shown = argument or repr(argument)
+        raise ConfigError(f"{shown}: expected key=value, such as seed=1")
+    check(key != "", "", value, "names no key; expected key=value")
+    return key, value
 
 
 def read_value(key: str, text: str) -> Any:
@@ -66,10 +81,12 @@ def build(
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in tree:
         if key not in fields:
-            near = nearest(_join(path, key), key_paths(cls, path, field_types))
-            raise ConfigError(
-                f"{_join(path, key)}={tree[key]!r}: unknown key; did you mean {near}?"
+            name, known = _join(path, str(key)), key_paths(cls, path, field_types)
+            fix = suggest(name, known, "--help lists the keys")
+            where = (
+                f" with {path}.name={tree['name']}" if path and "name" in tree else ""
             )
+            check(False, name, tree[key], f"unknown key{where}; {fix}")
     for name, field in fields.items():
         if name not in tree and not _has_default(field):
             raise ConfigError(f"{_join(path, name)}: missing; give it a value")
@@ -132,18 +149,26 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
 
 def _rule_of_choices(names: Iterable[str], value: Any) -> str:
     known = list(names)
-    near = nearest(str(value), known)
-    return f"must be one of {', '.join(known)}; did you mean {near}?"
+    fix = suggest(str(value), known, "")
+    return f"must be one of {', '.join(known)}{fix and f'; {fix}'}"
 
 
 def _convert_scalar(kind: type, value: Any, path: str) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is float and is_number:
-        return float(value)
-    if kind is int and is_number and float(value).is_integer():
+        return _to_float(value)
+    if kind is int and is_number and value == value // 1:  # False for NaN and infinity
         return int(value)
     check(type(value) is kind, path, value, f"expected {kind.__name__}")
     return value
+
+
+def _to_float(value: float) -> float:
+    """Return a float, infinite for an integer that is too large."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _convert_tuple(kinds: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:

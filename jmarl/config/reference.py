@@ -1,6 +1,6 @@
 """Reference of the configuration: every key of a system with its default and its meaning.
 
-Hydra composes the defaults. The meaning of a key is the comment beside it in a YAML file. If
+Defaults are those of the YAML files. The meaning of a key is the comment beside it in a file. If
 several files have a comment, the file that is merged last takes precedence.
 """
 
@@ -10,15 +10,11 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import hydra
 import yaml
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import RunMode
-from omegaconf import OmegaConf
 
-from jmarl.config.choices import GROUPS, configs_dir
-from jmarl.config.compose import hydra_initialized, to_hydra_overrides
-from jmarl.config.parsing import flatten
+from jmarl.config.choices import GROUPS, check_system
+from jmarl.config.parsing import flatten, read_value
+from jmarl.config.yaml_files import PRIMARY, File, files_of, merge
 
 
 _KEY = re.compile(r"^( *)(\w+):[^#\n]*(?:# (.*))?$", re.MULTILINE)
@@ -45,31 +41,30 @@ def read_reference(
     system: str, overrides: Iterable[str] = ()
 ) -> tuple[dict[str, str], dict[str, KeyDoc]]:
     """Return the default choice of each group (empty for none), and ``documented_keys``."""
-    arguments = to_hydra_overrides(system, overrides)
-    with hydra_initialized():
-        composed = hydra.compose("run", arguments, return_hydra_config=True)
-        loader = GlobalHydra.instance().config_loader()
-        merged = loader.compute_defaults_list("run", arguments, RunMode.RUN).defaults
-    chosen = composed.hydra.runtime.choices
-    tree: Any = OmegaConf.to_container(composed)
+    check_system(system, f"system={system}")
+    given = dict(override.split("=", 1) for override in overrides)
+    choices = {key: value for key, value in given.items() if key in GROUPS}
+    chosen: dict[str, str | None] = {"system": system, **choices}
+    files = files_of(PRIMARY, chosen)
+    tree = merge(files)
     for name in ("hydra", "algorithm"):
         tree.pop(name, None)
     meanings: dict[str, str] = {}
-    for file in merged:
-        meanings |= _comments(file.config_path, file.package)
-    keys = {k: KeyDoc(_text(v), meanings.get(k, "")) for k, v in flatten(tree).items()}
+    for file in files:
+        meanings |= _comments(file)
+    values = flatten(tree)
+    values |= {k: read_value(k, v) for k, v in given.items() if k not in GROUPS}
+    keys = {k: KeyDoc(_text(v), meanings.get(k, "")) for k, v in values.items()}
     return {group: chosen.get(group) or "" for group in GROUPS}, keys
 
 
-def _comments(path: str, package: str) -> dict[str, str]:
+def _comments(file: File) -> dict[str, str]:
     """Return the comments beside the keys of a YAML file, by dotted key."""
-    file = configs_dir() / f"{path}.yaml"
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
     comments, keys = {}, []
-    for indent, key, comment in _KEY.findall(text):
+    for indent, key, comment in _KEY.findall(file.text):
         keys[len(indent) // 2 :] = [key]
         if comment:
-            comments[".".join([package, *keys]).lstrip(".")] = comment
+            comments[".".join([file.package, *keys]).lstrip(".")] = comment
     return comments
 
 

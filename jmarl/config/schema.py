@@ -6,16 +6,22 @@ A system's own keys are in the ``Config`` of its module. Keys of all PPO systems
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import itertools
 import math
 from typing import Any, Literal
 
-from jmarl.config.errors import check, check_range
+from jmarl.config.errors import MAX_SIZE, check, check_range
+from jmarl.config.schedule import Schedule
 
 
-def _strictly_increasing(counts: list[int]) -> bool:
+MAX_SEEDS = 2**16
+"""Largest number of seeds of a run, as each has its own entries on the host."""
+MAX_BLOCKS = 128
+"""Largest number of blocks of a network, as each is traced on its own."""
+
+
+def _strictly_increasing(counts: tuple[int, ...]) -> bool:
     return all(low < high for low, high in itertools.pairwise([0, *counts]))
 
 
@@ -31,9 +37,9 @@ class EvalConfig:
     """Episodes of the absolute metric, as a multiple of ``episodes``; 0 disables it."""
 
     def __post_init__(self) -> None:
-        check_range("eval.episodes", self.episodes, 1)
+        check_range("eval.episodes", self.episodes, 1, MAX_SIZE)
         check_range("eval.every", self.every, 1)
-        check_range("eval.absolute_factor", self.absolute_factor, 0)
+        check_range("eval.absolute_factor", self.absolute_factor, 0, MAX_SIZE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +55,8 @@ class CheckpointConfig:
     """True: check the digests of a checkpoint when it is restored."""
     exact: bool = True
     """True: save the whole ``Runner``. False: environments and replay buffer are reset."""
+    required: bool = False
+    """True: stop the run if a checkpoint cannot be written."""
 
     def __post_init__(self) -> None:
         check_range("checkpoint.every", self.every, 1)
@@ -64,6 +72,8 @@ class ArchConfig:
     """Maximum number of updates in one compiled call; a call should take a few seconds."""
     compile_cache: str
     """Folder of the persistent compilation cache; empty disables it."""
+    check_memory: bool = True
+    """True: reject a run that needs more memory than the devices have."""
 
     def __post_init__(self) -> None:
         check_range("arch.updates_per_chunk", self.updates_per_chunk, 1)
@@ -118,9 +128,29 @@ class SystemConfig:
         return None
 
     @property
+    def replay_batch(self) -> int:
+        """Sequences of a batch from the replay buffer; 0 if there is none."""
+        return 0
+
+    @property
+    def replay_rows(self) -> int:
+        """Rows that the replay buffer can hold; 0 if there is none."""
+        return 0
+
+    @property
+    def steps_per_update(self) -> int:
+        """Gradient steps of one update."""
+        return 1
+
+    @property
     def anneals_lr(self) -> bool:
         """True if the learning rate depends on the length of the run."""
         return False
+
+    @property
+    def learning_rate(self) -> float | None:
+        """Value of the key ``lr``; None if the system has no such key."""
+        return vars(self).get("lr")
 
     @property
     def mixer_config(self) -> Any:
@@ -164,11 +194,15 @@ class RunConfig:
     init_from: str = ""
     """Run folder for a warm start from its best parameters; empty for none."""
     curriculum: CurriculumConfig = CurriculumConfig()
+    on_nonfinite: Literal["skip", "stop", "rollback"] = "skip"
+    """Reaction to a reward, metric or parameter that is not finite."""
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0, 2**32 - 1)
-        for key in ("num_seeds", "total_timesteps", "num_envs", "rollout_length"):
-            check_range(key, getattr(self, key), 1)
+        check_range("total_timesteps", self.total_timesteps, 1)
+        check_range("num_seeds", self.num_seeds, 1, MAX_SEEDS)
+        for key in ("num_envs", "rollout_length"):
+            check_range(key, getattr(self, key), 1, MAX_SIZE)
         rule = f"with num_seeds={self.num_seeds} the last seed exceeds 2**32 - 1"
         check(self.seed + self.num_seeds <= 2**32, "seed", self.seed, rule)
         name = self.env.get("name")
@@ -178,7 +212,20 @@ class RunConfig:
         fix = "raise it or lower num_envs"
         rule = f"must be at least the {rows} rows of one update (num_envs x rollout_length); {fix}"
         check(self.eval.every >= rows, "eval.every", self.eval.every, rule)
+        rollback_works = self.on_nonfinite != "rollback" or self.checkpoint.enabled
+        rule = "needs checkpoints; set checkpoint.enabled=true"
+        check(rollback_works, "on_nonfinite", self.on_nonfinite, rule)
         self._check_curriculum()
+        self._check_counters()
+
+    def _check_counters(self) -> None:
+        """Check numbers that JAX counts with 32 bits."""
+        rows = self.rows_per_update
+        rule = f"with num_envs={self.num_envs} an update has {rows} rows, more than {MAX_SIZE}"
+        check(rows <= MAX_SIZE, "rollout_length", self.rollout_length, rule)
+        steps = self.num_updates * self.system.steps_per_update
+        rule = f"gives {steps} gradient steps, more than {MAX_SIZE}; lower it"
+        check(steps <= MAX_SIZE, "total_timesteps", self.total_timesteps, rule)
 
     def _check_curriculum(self) -> None:
         name, last = self.env["name"], self.stage_envs[-1]
@@ -186,22 +233,15 @@ class RunConfig:
             f"the last stage must be the environment of the run, {name}; use env={last}"
         )
         check(last == name, "curriculum.stages", last, rule)
-        if not _strictly_increasing(self._stage_evaluations(self.num_evaluations)):
-            self._raise_too_few_evaluations()
-
-    def _raise_too_few_evaluations(self) -> None:
-        shortest = min(stage.fraction for stage in self.curriculum.stages)
-        needed = math.ceil(1 / shortest)
-        largest = self.total_timesteps // needed
-        if largest >= self.rows_per_update:
-            fix = f"make it at most {largest}"
-        else:
-            fix = f"total_timesteps must be at least {needed * self.rows_per_update}"
-        given, stages = self.num_evaluations, len(self.stage_envs)
+        if _strictly_increasing(self.schedule.stage_ends):
+            return
+        shortest = min(self.schedule.stage_shares)
+        needed = math.ceil(1 / shortest) * self.rows_per_update
         rule = (
-            f"gives {given} evaluations, but each of {stages} stages must end with one"
+            f"gives {self.num_updates} updates, too few for "
+            f"{len(self.stage_envs)} stages; make it at least {needed}"
         )
-        check(False, "eval.every", self.eval.every, f"{rule}; {fix}")
+        check(False, "total_timesteps", self.total_timesteps, rule)
 
     @property
     def seeds(self) -> list[int]:
@@ -213,22 +253,6 @@ class RunConfig:
         """Environment of each stage. Evaluations use the environment of the last stage."""
         names = tuple(stage.env for stage in self.curriculum.stages)
         return names or (self.env["name"],)
-
-    @property
-    def stage_ends(self) -> tuple[int, ...]:
-        """Number of updates at the end of each stage. A stage ends with an evaluation."""
-        evaluations = self._stage_evaluations(self.num_evaluations)
-        return tuple(n * self.updates_per_evaluation for n in evaluations)
-
-    def _stage_evaluations(self, total: int) -> list[int]:
-        shares = [stage.fraction for stage in self.curriculum.stages] or [1.0]
-        cumulative = itertools.accumulate(shares)
-        return [math.floor(share * total + 0.5) for share in cumulative]
-
-    def stage_at(self, update: int) -> int:
-        """Return the index of the stage that trains after a number of updates."""
-        last = len(self.stage_envs) - 1
-        return min(bisect.bisect_right(self.stage_ends, update), last)
 
     def with_env(self, name: str) -> RunConfig:
         """Return this configuration with another environment and without stages.
@@ -245,24 +269,18 @@ class RunConfig:
         return self.num_envs * self.rollout_length
 
     @property
-    def num_evaluations(self) -> int:
-        """Evaluations during training, without the one of the untrained parameters."""
-        return max(1, round(self.total_timesteps / self.eval.every))
-
-    @property
-    def updates_per_evaluation(self) -> int:
-        """Updates from one evaluation to the next."""
-        rows = self.num_evaluations * self.rows_per_update
-        return max(1, math.ceil(self.total_timesteps / rows))
-
-    @property
-    def updates_per_chunk(self) -> int:
-        """Largest divisor of the evaluation interval up to ``arch.updates_per_chunk``."""
-        interval = self.updates_per_evaluation
-        limit = min(interval, self.arch.updates_per_chunk)
-        return max(k for k in range(1, limit + 1) if interval % k == 0)
+    def schedule(self) -> Schedule:
+        """Updates, evaluations and stages of the run."""
+        shares = tuple(stage.fraction for stage in self.curriculum.stages)
+        return Schedule(
+            total_rows=self.total_timesteps,
+            rows_per_update=self.rows_per_update,
+            rows_per_evaluation=self.eval.every,
+            updates_per_chunk=self.arch.updates_per_chunk,
+            stage_shares=shares or (1.0,),
+        )
 
     @property
     def num_updates(self) -> int:
-        """Updates of the run: ``total_timesteps`` rounded up to whole evaluation intervals."""
-        return self.num_evaluations * self.updates_per_evaluation
+        """Smallest number of updates with at least ``total_timesteps`` rows."""
+        return self.schedule.num_updates

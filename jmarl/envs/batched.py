@@ -7,6 +7,7 @@ auto-reset and optionally without a time limit. ``batched`` turns it into an ``E
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +17,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from jmarl.envs.options import parse_count
+from jmarl.envs.scene import Scene
 from jmarl.types import CentralState, EntityObs, Env, Key, Spec, TimeStep
 
 
@@ -50,6 +52,8 @@ class SingleEnv(NamedTuple):
     The action is an integer for each agent, ``[N]``. In a continuous environment it is a
     vector for each agent, ``[N, spec.n_actions]``, with components in [-1, 1].
     """
+    scene: Callable[[Any], Scene] | None = None
+    """``scene(state) -> Scene``: picture of a state, given as NumPy arrays, for videos."""
 
 
 class BatchState(struct.PyTreeNode):
@@ -121,7 +125,12 @@ def batched(env: SingleEnv) -> Env:
 
         return jax.lax.cond(jnp.any(state.last), reset_ended, lambda: stepped)
 
-    return Env(env.name, spec, reset, step)
+    scene = env.scene and partial(_draw, env.scene)
+    return Env(env.name, spec, reset, step, scene=scene)
+
+
+def _draw(scene: Callable[[Any], Scene], state: BatchState) -> Scene:
+    return scene(state.env_state)
 
 
 def flat_spec(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jmarl.config import build, check_range
+from jmarl.config.errors import MAX_SIZE
 
 
 def parse_count(option: str, value: Any) -> int:
@@ -22,7 +23,7 @@ def parse_count(option: str, value: Any) -> int:
     """
     key = f"env.{option}"
     number = build(int, value, key)
-    check_range(key, number, 1)
+    check_range(key, number, 1, MAX_SIZE)
     return number
 
 

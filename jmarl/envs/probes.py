@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from jmarl.config import build, check, nearest
+from jmarl.config import build, check, suggest
 from jmarl.envs.batched import SingleEnv, Step, batched, flat_obs, flat_spec
 from jmarl.envs.options import parse_count
 from jmarl.types import EntityObs, Env, Key, Spec
@@ -287,7 +287,7 @@ def make(name: str, **options: Any) -> Env:
 
 def _parse_option(types: dict[str, Any], option: str, value: Any) -> Any:
     key = f"env.{option}"
-    fix = f"did you mean {nearest(option, types)}?" if types else "expected none"
+    fix = suggest(option, types, f"options: {', '.join(types) or 'none'}")
     check(option in types, key, value, f"unknown option; {fix}")
     if types[option] is int:
         return parse_count(option, value)

@@ -2,17 +2,19 @@
 
 A family builds many environments and may accept more names than it lists (``smax_40v40``). A
 single environment is added with ``register``, or by a Python entry point in the group
-``jmarl.envs``. Nothing here imports JAX.
+``jmarl.envs``. An entry point names a function that builds the environment. It is imported when
+its environment is built, and by ``names`` for the description. Nothing else here imports JAX.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jmarl.config.errors import suggest
 
 
 if TYPE_CHECKING:
@@ -35,8 +37,6 @@ class Family(NamedTuple):
     """``matches(name) -> bool``, also True for unlisted names. It must not import JAX."""
     hint: str = ""
     """Pattern of the unlisted names, for error messages."""
-    scene: FunctionRef | None = None
-    """``scene(name, state) -> Scene``: a picture of one environment's state."""
 
 
 class Entry(NamedTuple):
@@ -45,8 +45,6 @@ class Entry(NamedTuple):
     factory: FunctionRef
     """``factory(**options) -> Env``."""
     doc: str
-    scene: FunctionRef | None = None
-    """As in ``Family``."""
 
 
 FAMILIES: list[Family] = [
@@ -56,7 +54,6 @@ FAMILIES: list[Family] = [
         names="jmarl.envs.battle.rules:names",
         matches="jmarl.envs.battle.rules:matches",
         hint="smax_NvN for any N from 1 to 1280, smax_5v5+10v10 for teams of several sizes",
-        scene="jmarl.envs.battle.drawing:scene",
     ),
     Family(
         "jaxmarl",
@@ -94,12 +91,14 @@ def make(name: str, **options: Any) -> Env:
         A batch of environments as pure functions.
 
     Raises:
-        ValueError: If the name is unknown. The message suggests similar names.
+        ValueError: If the name is unknown, or its entry point cannot be imported. The message
+            suggests similar names.
         ConfigError: If an option is unknown or has a wrong value.
     """
-    entry = _find_entry(name)
-    if entry is not None:
-        return _load(entry.factory)(**options)
+    if name in _ENTRIES:
+        return _load(_ENTRIES[name].factory)(**options)
+    if name in _plugins():
+        return _load_plugin(_plugins()[name])(**options)
     return _load(family_of(name).make)(name, **options)
 
 
@@ -109,11 +108,24 @@ def names() -> list[tuple[str, str]]:
     Returns:
         Pairs of a name and a one-line description: those of the families in their order, then
         registered environments, then entry points. Unlisted names of families are missing.
+        The description of an entry point that cannot be imported is the error.
     """
-    listed = [row for family in FAMILIES for row in _load(family.names)()]
     registered = [(name, entry.doc) for name, entry in sorted(_ENTRIES.items())]
-    installed = [(name, f"from {point.value}") for name, point in _plugins().items()]
-    return listed + registered + installed
+    installed = [(name, _describe(point)) for name, point in _plugins().items()]
+    return _family_names() + registered + installed
+
+
+def check_name(name: str) -> None:
+    """Check that a name is known, without importing entry points.
+
+    Args:
+        name: A listed or a generated name.
+
+    Raises:
+        ValueError: If the name is unknown. The message suggests similar names.
+    """
+    if name not in _ENTRIES and name not in _plugins():
+        family_of(name)
 
 
 def family_of(name: str) -> Family:
@@ -128,49 +140,28 @@ def family_of(name: str) -> Family:
     Raises:
         ValueError: If no family builds ``name``.
     """
-    for family in FAMILIES:
-        if _load(family.matches)(name):
-            return family
-    raise ValueError(_unknown(name))
+    family = _find_family(name)
+    if family is None:
+        raise ValueError(_unknown(name))
+    return family
 
 
-def scene_of(name: str) -> Callable[..., Any] | None:
-    """Find the function that draws the state of an environment.
-
-    Args:
-        name: A known name.
-
-    Returns:
-        ``scene(name, state) -> Scene``, or None if the environment has none.
-
-    Raises:
-        ValueError: If the name is unknown.
-    """
-    entry = _find_entry(name)
-    scene = entry.scene if entry else family_of(name).scene
-    return _load(scene) if scene else None
-
-
-def register(
-    name: str, factory: FunctionRef, doc: str = "", scene: FunctionRef | None = None
-) -> None:
+def register(name: str, factory: FunctionRef, doc: str = "") -> None:
     """Add an environment to the registry.
 
     Args:
         name: New name, for ``make`` and for ``env=<name>``.
         factory: ``factory(**options) -> Env``, or ``"package.module:function"``.
         doc: One-line description, for ``jmarl envs``.
-        scene: ``scene(name, state) -> Scene``, which draws the state of one environment.
 
     Raises:
         ValueError: If the name is taken.
     """
-    in_family = any(_load(family.matches)(name) for family in FAMILIES)
-    if in_family or _find_entry(name) is not None:
+    if _find_family(name) or name in _ENTRIES or name in _plugins():
         raise ValueError(
             f"environment {name!r} is already registered; choose another name"
         )
-    _ENTRIES[name] = Entry(factory, doc, scene)
+    _ENTRIES[name] = Entry(factory, doc)
 
 
 def _load(ref: FunctionRef) -> Callable[..., Any]:
@@ -180,25 +171,57 @@ def _load(ref: FunctionRef) -> Callable[..., Any]:
     return getattr(import_module(module), function)
 
 
-def _find_entry(name: str) -> Entry | None:
-    if name in _ENTRIES:
-        return _ENTRIES[name]
-    point = _plugins().get(name)
-    return Entry(point.load(), "") if point else None
+def _find_family(name: str) -> Family | None:
+    return next((f for f in FAMILIES if _load(f.matches)(name)), None)
+
+
+def _family_names() -> list[tuple[str, str]]:
+    return [row for family in FAMILIES for row in _load(family.names)()]
 
 
 @cache
 def _plugins() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group="jmarl.envs")}
+    """Return the entry points of installed packages, except names that a family builds."""
+    points = entry_points(group="jmarl.envs")
+    return {point.name: point for point in points if not _find_family(point.name)}
+
+
+def _load_plugin(point: EntryPoint) -> Callable[..., Any]:
+    """Import the factory of an entry point; raise ``ValueError`` if that fails."""
+    try:
+        factory = point.load()
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        problem = f"{_package(point)} cannot be imported ({reason})"
+        raise ValueError(f"{problem}; repair or uninstall it") from error
+    if not callable(factory):
+        kind = type(factory).__name__
+        rule = f"{point.value} must be a function that returns an Env, got {kind}"
+        raise ValueError(f"{_package(point)}: {rule}")
+    return factory
+
+
+def _describe(point: EntryPoint) -> str:
+    """Return the first line of the factory's docstring, or the error of its import."""
+    try:
+        factory = _load_plugin(point)
+    except ValueError as error:
+        return str(error)
+    is_of_type = factory.__doc__ == type(factory).__doc__  # a functools.partial
+    doc = "" if is_of_type else factory.__doc__ or ""
+    summary = doc.strip().partition("\n")[0].rstrip(".")
+    return f"{summary} ({_package(point)})" if summary else _package(point)
+
+
+def _package(point: EntryPoint) -> str:
+    """Return the package of an entry point and its version."""
+    dist = point.dist
+    return f"{dist.name} {dist.version}" if dist else point.value
 
 
 def _unknown(name: str) -> str:
     """Return the error message for an unknown name."""
-    known = [listed for listed, _ in names()]
-    similar = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if similar:
-        fix = f"did you mean {' or '.join(similar)}?"
-    else:
-        fix = "`jmarl envs` lists the known ones"
+    known = [listed for listed, _ in _family_names()] + [*_ENTRIES, *_plugins()]
+    fix = suggest(name, known, "`jmarl envs` lists the known ones", most=3)
     patterns = "; ".join(family.hint for family in FAMILIES if family.hint)
     return f"unknown environment {name!r}; {fix} (also valid: {patterns})"

@@ -6,15 +6,18 @@ from typing import NamedTuple
 
 
 class Disc(NamedTuple):
-    """A disc with a label and a bar above it, for example an agent and its health."""
+    """A disc with a label, for example an agent, and optionally a bar above it."""
 
     x: float
     y: float
     radius: float
     color: str
     label: str
-    fill: float
-    """Filled fraction of the bar, from 0 to 1; a disc with 0 is drawn as an empty ring."""
+    fill: float | None = None
+    """Filled fraction of the bar, from 0 to 1, for example health; None for no bar.
+
+    A disc with 0 is drawn as an empty ring.
+    """
 
 
 class Line(NamedTuple):

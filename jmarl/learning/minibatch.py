@@ -2,7 +2,11 @@
 
 The environment axis B is reshaped to ``[shards, B / shards]`` and permuted within each shard.
 A device holds whole shards, so shuffling moves no data between devices and needs no mesh.
-The minibatches are the same on every device count that divides 8.
+
+There are 8 shards if B allows it. Otherwise their number is the largest divisor of 8 with which
+every minibatch gets equally many environments of every shard. It depends only on sizes of the
+configuration, so the minibatches are the same on every device count that divides 8. A run uses at
+most as many devices as it has shards.
 
 A plain ``take`` along the sharded axis gives the same result. It makes every device compute
 every minibatch.
@@ -25,32 +29,33 @@ from jmarl.types import Key
 State = TypeVar("State")
 
 
-def num_env_shards() -> int:
+def num_env_shards(*sizes: int) -> int:
     """Return the number of environment shards.
 
+    Args:
+        *sizes: Sizes that must divide into shards, such as the environments of a minibatch.
+
     Returns:
-        Least common multiple of 8 and the device count.
+        Greatest common divisor of the sizes and of the usual number of shards, which is the
+        least common multiple of 8 and the device count.
     """
-    return math.lcm(8, jax.device_count())
+    return math.gcd(math.lcm(8, jax.device_count()), *sizes)
 
 
 def check_batch(num_envs: int, minibatches: int) -> None:
-    """Check that every minibatch gets equally many environments of every shard.
+    """Check that all minibatches get equally many environments.
 
     Args:
         num_envs: Environments B of a batch.
         minibatches: Minibatches of an epoch.
 
     Raises:
-        ConfigError: If ``num_envs`` is not a multiple of shards x minibatches.
+        ConfigError: If ``num_envs`` is not a multiple of ``minibatches``.
     """
-    shards = num_env_shards()
-    unit = shards * minibatches
-    if num_envs % unit:
-        nearest = max(1, round(num_envs / unit)) * unit
+    if num_envs % minibatches:
+        nearest = max(1, round(num_envs / minibatches)) * minibatches
         raise ConfigError(
-            f"num_envs={num_envs}: must be a multiple of {unit} "
-            f"({shards} environment shards x system.minibatches={minibatches}); "
+            f"num_envs={num_envs}: must be a multiple of system.minibatches={minibatches}; "
             f"the nearest is {nearest}"
         )
 
@@ -70,10 +75,10 @@ def minibatch_indices(
         S shards.
 
     Raises:
-        ConfigError: If the batch does not divide into shards and minibatches.
+        ConfigError: If the batch does not divide into minibatches.
     """
-    shards = num_env_shards()
     check_batch(batch, minibatches)
+    shards = num_env_shards(batch // minibatches)
     keys = jax.random.split(key, shards)
     order = jax.vmap(lambda k: jax.random.permutation(k, batch // shards))(keys)
     return order.reshape(shards, minibatches, -1).swapaxes(0, 1)
@@ -132,7 +137,7 @@ def scan_minibatches(
         Final state, and the outputs with leaves ``[epochs, minibatches, ...]``.
 
     Raises:
-        ConfigError: If B does not divide into shards and minibatches.
+        ConfigError: If B does not divide into minibatches.
     """
     batch = jax.tree.leaves(steps)[0].shape[1]
 

@@ -14,7 +14,7 @@ from jmarl.types import Metrics, Params
 
 
 MAX_SKIPS = 20
-"""Consecutive non-finite gradients that are skipped before one is applied."""
+"""Consecutive updates without a finite gradient that are skipped before one is applied."""
 
 
 def optimizer(
@@ -46,7 +46,7 @@ def optimizer(
 
     adam = optax.adam(schedule if anneal else lr, eps=1e-5)
     clipped_adam = optax.chain(optax.clip_by_global_norm(max_grad_norm), adam)
-    return optax.apply_if_finite(clipped_adam, MAX_SKIPS)
+    return optax.apply_if_finite(clipped_adam, MAX_SKIPS * steps_per_update)
 
 
 def by_part(

@@ -12,8 +12,8 @@ of R2D2 (Kapturowski et al. 2019, section 3).
 
 Differs from the paper: no burn-in.
 
-The environment axis is divided into shards, as in ``learning.minibatch``. Each shard is sampled
-from its own past, so no row leaves its device.
+The environment axis is divided into shards, as in ``learning.minibatch``: into 8, or fewer if
+the sizes require it. Each shard is sampled from its own past, so no row leaves its device.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Int
 
-from jmarl.config import ConfigError
 from jmarl.learning.minibatch import num_env_shards
 from jmarl.types import Carry, Key
 
@@ -44,24 +43,6 @@ class Replay(struct.PyTreeNode):
     def slots(self) -> int:
         """Capacity in chunks, plus one."""
         return jax.tree.leaves(self.rows)[0].shape[0] // self.length
-
-
-def check_batch_size(batch: int) -> None:
-    """Check that a batch has equally many sequences of every environment shard.
-
-    Args:
-        batch: Sequences of a batch.
-
-    Raises:
-        ConfigError: If ``batch`` is not a multiple of the number of shards.
-    """
-    shards = num_env_shards()
-    if batch % shards:
-        nearest = max(1, round(batch / shards)) * shards
-        raise ConfigError(
-            f"system.batch_size={batch}: must be a multiple of {shards} "
-            f"(the number of environment shards); the nearest is {nearest}"
-        )
 
 
 def empty_replay(rows: Any, carry: Carry, capacity: int) -> Replay:
@@ -133,14 +114,14 @@ def sample(
         replay: Replay buffer.
         count: Chunks inserted so far, at least one.
         key: Random key.
-        batch: Number of sequences, a multiple of the number of shards.
+        batch: Number of sequences.
 
     Returns:
         Rows with leaves ``[length + 1, batch, ...]``, and the memory before each sequence with
         leaves ``[batch, ...]``.
     """
-    shards = num_env_shards()
     num_envs = jax.tree.leaves(replay.rows)[0].shape[1]
+    shards = num_env_shards(num_envs, batch)
     held = jnp.minimum(count, replay.slots - 1)
 
     def draw(key: Key) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jmarl.results.metrics_file import read_rows
+from jmarl.results.metrics_file import iter_rows
 
 
 COLORS = {"greedy": "tab:blue", "sampled": "tab:orange"}
@@ -49,7 +49,8 @@ def draw(run: str | pathlib.Path, to: str | pathlib.Path | None = None) -> pathl
     from matplotlib.figure import Figure  # slow to import
 
     folder = pathlib.Path(run)
-    rows = [row for row in read_rows(folder / "metrics.jsonl") if row["kind"] == "eval"]
+    logged = iter_rows(folder / "metrics.jsonl")
+    rows = [row for row in logged if row["kind"] == "eval"]
     if not rows:
         raise ValueError(f"{folder}: no evaluation in metrics.jsonl")
     labels = {"return": "return", "won": "win rate"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -12,11 +13,17 @@ Z95 = 1.959964
 """Quantile of the standard normal distribution for two-sided 95 % intervals."""
 
 
+class Proportion(NamedTuple):
+    """Share of successes among independent trials, such as the win rate of some episodes."""
+
+    mean: float
+    trials: int
+
+
 def confidence_interval(x: Float[np.ndarray, " N"]) -> tuple[float, float, float]:
     """Compute the mean and its 95 % confidence interval.
 
-    Binary values get the interval of Wilson (1927), which does not collapse to a point
-    when all values are equal. Other values get the normal interval.
+    Binary values get the interval of a proportion. Other values get the normal interval.
 
     Args:
         x: One value per episode, ``[N]``.
@@ -27,9 +34,43 @@ def confidence_interval(x: Float[np.ndarray, " N"]) -> tuple[float, float, float
     n = len(x)
     mean = float(np.mean(x))
     if np.isin(x, (0.0, 1.0)).all():
-        center = (mean + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-        root = math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n**2))
-        half = Z95 / (1 + Z95**2 / n) * root
-        return mean, max(0.0, center - half), min(1.0, center + half)
+        return mean, *wilson_interval(Proportion(mean, n))
     half = Z95 * float(np.std(x, ddof=1)) / math.sqrt(n) if n > 1 else math.inf
     return mean, mean - half, mean + half
+
+
+def wilson_interval(share: Proportion) -> tuple[float, float]:
+    """Compute the 95 % score interval of a proportion (Wilson 1927).
+
+    It lies in [0, 1] and does not collapse to a point at 0 or 1.
+
+    Returns:
+        Lower bound and upper bound.
+    """
+    p, n = share
+    shrinkage = 1 + Z95**2 / n
+    center = (p + Z95**2 / (2 * n)) / shrinkage
+    half = Z95 / shrinkage * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
+    # In exact arithmetic the interval contains p. Rounding may exclude 0 or 1.
+    low = min(p, center - half)
+    high = max(p, center + half)
+    return max(0.0, low), min(1.0, high)
+
+
+def difference_interval(
+    first: Proportion, second: Proportion
+) -> tuple[float, float, float]:
+    """Compute the difference of two independent proportions and its 95 % interval.
+
+    Hybrid score interval of Newcombe (1998, Statistics in Medicine 17, 873-890), method 10. It
+    lies in [-1, 1].
+
+    Returns:
+        ``first - second``, lower bound and upper bound.
+    """
+    difference = first.mean - second.mean
+    low, high = wilson_interval(first)
+    other_low, other_high = wilson_interval(second)
+    below = math.hypot(first.mean - low, other_high - second.mean)
+    above = math.hypot(high - first.mean, second.mean - other_low)
+    return difference, difference - below, difference + above

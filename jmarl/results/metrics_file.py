@@ -1,6 +1,7 @@
-"""Rows of ``metrics.jsonl``: one flat dictionary per chunk, per evaluation and for the end.
+"""Rows of ``metrics.jsonl``: one flat dictionary per chunk, per evaluation and at the end.
 
-A metric of several seeds is a list without averaging.
+In Python, a metric of a row is a list with one value for each seed. In the file, the metrics of a
+single seed are numbers. ``to_json`` and ``from_json`` convert between the two.
 """
 
 from __future__ import annotations
@@ -11,13 +12,51 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from jmarl.results.files import replace_file
+
 
 Row = dict[str, Any]
+Filter = Callable[[Row], bool]
+"""Function that returns False for a row to remove."""
+
+SHARED_COLUMNS = (
+    "kind",
+    "update",
+    "time",
+    "stage",
+    "steps_per_second",
+    "agent_steps_per_second",
+)
+"""Columns with one value for all seeds. Every other column has one value for each seed."""
+MAX_TRAIN_ROWS = 20_000
+"""Largest number of training rows that a run keeps."""
 
 
 def to_json(row: Row) -> str:
-    """Return a row as one line of JSON; NaN and infinity become ``null``."""
-    return json.dumps(_finite_or_null(row), allow_nan=False)
+    """Return a row as one line of JSON.
+
+    A list with the value of a single seed becomes that value. NaN and infinity become ``null``.
+    """
+    plain = {name: _without_list(value) for name, value in row.items()}
+    return json.dumps(_finite_or_null(plain), allow_nan=False)
+
+
+def from_json(line: str) -> Row:
+    """Return the row of one line; metrics of a single seed become lists.
+
+    Raises:
+        json.JSONDecodeError: If the line is not complete.
+    """
+    return {name: _as_list(name, value) for name, value in json.loads(line).items()}
+
+
+def _without_list(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _as_list(name: str, value: Any) -> Any:
+    is_number = value is None or isinstance(value, int | float)
+    return [value] if is_number and name not in SHARED_COLUMNS else value
 
 
 def _finite_or_null(value: Any) -> Any:
@@ -31,25 +70,79 @@ def _finite_or_null(value: Any) -> Any:
     return value
 
 
-def read_rows(path: pathlib.Path) -> list[Row]:
-    """Return the rows of a ``metrics.jsonl``, without an incomplete last line."""
+def iter_rows(path: pathlib.Path) -> Iterator[Row]:
+    """Yield the rows of a ``metrics.jsonl`` one by one, without incomplete lines."""
     if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+        return
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                row = from_json(line)
+            except json.JSONDecodeError:
+                continue
+            yield row
 
 
-def truncate_rows(path: pathlib.Path, keep: Callable[[Row], bool]) -> None:
-    """Remove the rows for which ``keep`` returns False; a resumed run repeats them."""
-    kept = [json.dumps(row) + "\n" for row in read_rows(path) if keep(row)]
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text("".join(kept), encoding="utf-8")
-    scratch.replace(path)
+def read_rows(path: pathlib.Path) -> list[Row]:
+    """Return the rows of a ``metrics.jsonl``, without incomplete lines."""
+    return list(iter_rows(path))
+
+
+def truncate_rows(path: pathlib.Path, keep: Filter) -> None:
+    """Remove the rows for which ``keep`` returns False; a resumed run repeats them.
+
+    Raises:
+        OSError: If the remaining rows cannot be written. The file keeps all its rows.
+    """
+    lines = [to_json(row) + "\n" for row in iter_rows(path) if keep(row)]
+    replace_file(path, "".join(lines))
+
+
+def row_interval(
+    num_updates: int, updates_per_row: int, limit: int = MAX_TRAIN_ROWS
+) -> int:
+    """Return the number of updates from one training row to the next.
+
+    The interval doubles as runs get longer. An extended run therefore keeps a subset of its
+    earlier rows.
+
+    Args:
+        num_updates: Updates of the run.
+        updates_per_row: Updates of one chunk.
+        limit: Largest number of training rows.
+
+    Returns:
+        Interval in updates; 1 keeps every row.
+    """
+    if num_updates <= limit:
+        return 1
+    interval = updates_per_row
+    while num_updates > limit * interval:
+        interval *= 2
+    return interval
+
+
+def row_filter(interval: int) -> Filter:
+    """Return a filter that keeps one training row per interval, and all other rows.
+
+    It keeps the first row at or after each multiple of ``interval``. A resumed run keeps the rows
+    of an uninterrupted one if the filter is first applied to the rows of the file.
+
+    Args:
+        interval: Result of ``row_interval``.
+    """
+    last = 0
+
+    def keep(row: Row) -> bool:
+        nonlocal last
+        if row["kind"] != "train":
+            return True
+        number = row["update"] // interval
+        is_first = number != last
+        last = number
+        return is_first
+
+    return keep
 
 
 def mean_steps(env_steps: list[int]) -> int:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jmarl.results import tables
-from jmarl.runs import folder as run_folder
+from jmarl.results.files import write_json
 from jmarl.runs.loop import Progress, RunContext, log_absolute
 from jmarl.training.programs import FIRST_ABSOLUTE_KEY, State
 
@@ -32,5 +32,10 @@ def absolute_metric(ctx: RunContext, state: State, progress: Progress) -> str:
     log_absolute(ctx, progress, results)
     episodes = ctx.config.eval.absolute_factor * ctx.config.eval.episodes
     record = tables.evaluation_record(ctx.config.seeds, episodes, best.update, results)
-    run_folder.write_json(ctx.folder / "evaluation.json", record)
+    if ctx.checkpoints:
+        ctx.checkpoints.wait()  # the remains of a failed write take space
+    try:
+        write_json(ctx.folder / "evaluation.json", record)
+    except OSError as error:
+        ctx.reporter.warn(f"evaluation.json not written: {error.strerror}")
     return tables.record_table("best", record)

@@ -13,7 +13,9 @@ import hashlib
 import json
 import logging
 import pathlib
+import re
 import shutil
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ import numpy as np
 
 from jmarl.config import ConfigError
 from jmarl.learning.trees import is_key, leaf_paths, raw_shapes, shape_text
+from jmarl.runs.exit_codes import full_disk_reason
 
 
 Meta = dict[str, Any]
@@ -31,6 +34,9 @@ Leaf = dict[str, Any]
 """Shape, dtype and SHA-256 of one leaf, as JSON."""
 ASIDE_PREFIX = ".aside-"
 """Prefix of the folder of an old step while its replacement is written."""
+INCOMPLETE = ".orbax-checkpoint-tmp"
+"""Part of the name of a folder that Orbax is writing."""
+_PREVIOUS_HOOK = sys.unraisablehook
 
 
 class Restored(NamedTuple):
@@ -89,6 +95,9 @@ class Checkpoints:
         self._folder = folder.absolute()
         self._verify = verify
         self._warn = warn
+        self._writing = 0
+        self._failure = ""
+        self._warned: set[str] = set()
         if not read_only:
             self._clear_aside()
         self._manager, self._args = _open_manager(self._folder, keep, read_only)
@@ -97,7 +106,8 @@ class Checkpoints:
         """Copy the state to the host and write it in the background.
 
         An existing step of this number is kept until the new one is committed. A failed
-        write results in a warning, at the latest in the next call.
+        write leaves the older steps unchanged, and results in a warning at the latest in
+        the next call. Further failures for the same reason are silent until a write succeeds.
         """
         self._finish_writing()
         host = to_host(state)
@@ -115,9 +125,20 @@ class Checkpoints:
         try:
             if step in self._manager.all_steps():
                 self._move_aside(step)
+            self._make_room()
+            self._writing = step
             self._manager.save(step, args=self._args.Composite(**items), force=True)
         except Exception as error:
-            self._warn_not_written(error)
+            self._fail(step, error)
+
+    def wait(self) -> str:
+        """Wait for the last write.
+
+        Returns:
+            The reason if it failed, else an empty string.
+        """
+        self._finish_writing()
+        return self._failure
 
     def restore(self, template: Any) -> Restored | None:
         """Restore the newest valid step.
@@ -167,12 +188,50 @@ class Checkpoints:
         self._manager.reload()
 
     def _finish_writing(self) -> None:
+        step, self._writing = self._writing, 0
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            self._warn_not_written(error)
+            self._fail(step, error)
+        else:
+            self._succeed(step)
         if self._clear_aside():
             self._manager.reload()
+
+    def _succeed(self, step: int) -> None:
+        if step and self._failure:
+            self._warn(f"checkpoint {step} written; checkpoints can be saved again")
+            self._failure = ""
+            self._warned.clear()
+
+    def _fail(self, step: int, error: Exception) -> None:
+        """Warn, and remove the incomplete step."""
+        self._writing = 0
+        text = _one_line(error).replace(str(self._folder), "checkpoints")
+        self._failure = full_disk_reason(error) or text
+        note = f"checkpoint {step} not written; training continues: {self._failure}"
+        self._warn_once(note)
+        for remains in self._folder.glob(f"*{INCOMPLETE}*"):
+            shutil.rmtree(remains, ignore_errors=True)
+
+    def _make_room(self) -> None:
+        """Remove the oldest of several steps if the disk has too little room for another."""
+        steps = sorted(self._manager.all_steps())
+        if len(steps) < 2:
+            return
+        files = (self._folder / str(steps[-1])).rglob("*")
+        size = 512 * sum(file.stat().st_blocks for file in files)
+        if shutil.disk_usage(self._folder).free < size:
+            note = f"checkpoint {steps[0]} removed, because the disk is nearly full"
+            self._warn_once(note)
+            self._remove(steps[0])
+
+    def _warn_once(self, note: str) -> None:
+        """Warn, unless an earlier note differs only in its numbers."""
+        kind = re.sub(r"\d+", "", note)
+        if kind not in self._warned:
+            self._warn(note)
+        self._warned.add(kind)
 
     def _move_aside(self, step: int) -> None:
         (self._folder / str(step)).rename(self._folder / f"{ASIDE_PREFIX}{step}")
@@ -189,9 +248,6 @@ class Checkpoints:
                 with contextlib.suppress(OSError):
                     aside.rename(step)
         return bool(folders)
-
-    def _warn_not_written(self, error: Exception) -> None:
-        self._warn(f"checkpoint not written; training continues: {_one_line(error)}")
 
     def _load(self, step: int, template: Any) -> Restored:
         record = self._read(step, "record", self._args.JsonRestore())
@@ -228,13 +284,33 @@ def _open_manager(folder: pathlib.Path, keep: int, read_only: bool) -> tuple[Any
     """Return an Orbax manager and the module ``orbax.checkpoint.args``."""
     import orbax.checkpoint as ocp  # slow to import, most of a second
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logger = logging.getLogger("absl")
+    logger.setLevel(logging.ERROR)
+    logger.addFilter(_shorten_record)
+    sys.unraisablehook = _hide_closed_loop
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         create=not read_only,
         cleanup_tmp_directories=not read_only,
     )
     return ocp.CheckpointManager(folder, options=options), ocp.args
+
+
+def _shorten_record(record: logging.LogRecord) -> bool:
+    """Remove the tracebacks that Orbax logs for errors which it also raises."""
+    if "orbax" not in record.pathname or not record.exc_info:
+        return True
+    record.exc_info = None
+    return record.funcName == "delete_checkpoint"  # the only one that it does not raise
+
+
+def _hide_closed_loop(unraisable: Any) -> None:
+    """Hide the errors of the other arrays after one array could not be written.
+
+    They occur because the event loop of the write is closed. TensorStore cannot raise them.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        _PREVIOUS_HOOK(unraisable)
 
 
 def _describe_leaves(host: dict[str, np.ndarray]) -> dict[str, Leaf]:

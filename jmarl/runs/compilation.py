@@ -41,10 +41,12 @@ The limit is long, so that a suspended run can continue.
 class CompiledStage(NamedTuple):
     """Compiled programs of one stage. ``continue_runner`` is None for a first stage."""
 
-    chunk: Callable[[Runner], tuple[Runner, ChunkReport]]
+    chunk: Callable[[Runner, int], tuple[Runner, ChunkReport]]
     continue_runner: Callable[[Runner], Runner] | None
     memory: str
     """Memory of a chunk, as text."""
+    working_bytes: int
+    """Bytes that a chunk needs besides the state, on all devices."""
 
 
 class CompiledRun(NamedTuple):
@@ -69,12 +71,21 @@ class _PendingStage(NamedTuple):
 
     chunk: Future[Any]
     start: Future[Any] | None
+    replicated: Any
+    """Sharding of an array that every device holds."""
 
     def result(self) -> CompiledStage:
         """Wait for the compiled programs."""
-        chunk = self.chunk.result()
-        memory = memory_text(chunk.memory_analysis())
-        return CompiledStage(chunk, self.start and self.start.result(), memory)
+        compiled = self.chunk.result()
+        analysis = compiled.memory_analysis()
+        working = working_bytes(analysis, self.replicated.num_devices)
+
+        def chunk(runner: Runner, updates: int) -> tuple[Runner, ChunkReport]:
+            placed = jax.device_put(np.int32(updates), self.replicated)
+            return compiled(runner, placed)
+
+        start = self.start and self.start.result()
+        return CompiledStage(chunk, start, memory_text(analysis), working)
 
 
 def compile_run(
@@ -85,6 +96,7 @@ def compile_run(
     fresh: bool,
     restart: bool = False,
     first: int = 0,
+    check_memory: Callable[[int, int], None] = lambda stage, working_bytes: None,
 ) -> CompiledRun:
     """Compile the programs of a run's first stage, and prepare those of later stages.
 
@@ -98,11 +110,14 @@ def compile_run(
             compiled.
         restart: True if the first stage restarts from an inexact checkpoint.
         first: Index of the first stage to train.
+        check_memory: Function that is called with the index of a stage, and the bytes
+            that a program needs besides the state of that stage. It may raise an error.
     """
     mesh = jax.tree.leaves(shapes[-1].best)[0].sharding.mesh
     pool = ThreadPoolExecutor(4, thread_name_prefix=COMPILE_THREAD)
     close = partial(pool.shutdown, wait=False, cancel_futures=True)
     stages: dict[int, _PendingStage] = {}
+    checked: dict[int, CompiledStage] = {}
 
     def request(i: int) -> None:
         if i not in stages and i < len(programs):
@@ -112,21 +127,26 @@ def compile_run(
 
     def stage(i: int) -> CompiledStage:
         request(i)
-        compiled = stages[i].result()
+        if i not in checked:
+            compiled = stages[i].result()
+            check_memory(i, compiled.working_bytes)
+            checked[i] = compiled
         request(i + 1)
-        return compiled
+        return checked[i]
 
     def is_ready(i: int) -> bool:
         request(i)
-        pending = [future for future in stages[i] if future is not None]
+        pending = filter(None, (stages[i].chunk, stages[i].start))
         return not wait(pending, timeout=1.0).not_done
 
     try:
         request(first)
         with jax.set_mesh(mesh):
             shared = _submit_shared(pool, config, programs, shapes, fresh=fresh)
-        stages[first].result()
+        check_memory(first, stages[first].result().working_bytes)
         init, evaluate = _shared_programs(programs, shapes, *shared)
+        analysis = shared[1].result().memory_analysis()
+        check_memory(first, working_bytes(analysis, mesh.size))
     except BaseException:
         close()
         raise
@@ -145,16 +165,24 @@ def _submit_stage(
     replicated = jax.tree.leaves(shapes[-1].best)[0].sharding
     runner = shapes[i].runner
     out = shardings_of(runner)
+    updates = with_sharding(jax.ShapeDtypeStruct((), jnp.int32), replicated)
     chunk = _submit(
-        pool, programs[i].chunk, runner, out=(out, replicated), effort=1, donate=(0,)
+        pool,
+        programs[i].chunk,
+        runner,
+        updates,
+        out=(out, replicated),
+        effort=1,
+        donate=(0,),
     )
     if restart:
         start, previous = programs[i].restart_stage, drop_env_state(runner)
     elif i:
         start, previous = programs[i].start_stage, drop_env_state(shapes[i - 1].runner)
     else:
-        return _PendingStage(chunk, None)
-    return _PendingStage(chunk, _submit(pool, start, previous, out=out, effort=0))
+        return _PendingStage(chunk, None, replicated)
+    start = _submit(pool, start, previous, out=out, effort=0)
+    return _PendingStage(chunk, start, replicated)
 
 
 def _submit_shared(
@@ -235,6 +263,17 @@ def compiler_options(effort: int) -> dict[str, str | bool] | None:
     }
     given = os.environ.get("XLA_FLAGS", "")
     return {name: value for name, value in options.items() if name not in given}
+
+
+def working_bytes(analysis: Any, devices: int) -> int:
+    """Return the bytes that a compiled program needs besides its arguments, on all devices.
+
+    They are 0 if the backend does not report them.
+    """
+    if analysis is None:
+        return 0
+    new_outputs = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return devices * (analysis.temp_size_in_bytes + max(0, new_outputs))
 
 
 def memory_text(analysis: Any) -> str:

@@ -3,7 +3,7 @@
     config.yaml      resolved configuration with every key
     versions.json    packages, devices, commit, command
     metrics.jsonl    one row per chunk, per evaluation and for the absolute metric
-    status.json      running, interrupted, failed or finished; replaced atomically
+    status.json      running, interrupted, killed, failed or finished; replaced atomically
     checkpoints/     Orbax checkpoints, one folder per step
     evaluation.json  absolute metric
     curve.png        learning curve
@@ -17,23 +17,34 @@ import dataclasses
 import datetime
 import fcntl
 import importlib.metadata
-import json
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import IO, Any
 
 import jax
 import yaml
 
 import jmarl
-from jmarl.config import ConfigError, CurriculumConfig, RunConfig, check, read_value
+from jmarl.config import (
+    ConfigError,
+    CurriculumConfig,
+    RunConfig,
+    check,
+    read_value,
+    split_argument,
+)
 from jmarl.config.choices import check_choice, configs_dir
 from jmarl.config.compose import from_tree
+from jmarl.results.files import read_json, replace_file, write_json
+from jmarl.runs.exit_codes import ResourceError, full_disk_reason
+from jmarl.runs.status import LOCK
 
 
 PACKAGES = (
@@ -43,6 +54,7 @@ PACKAGES = (
     "optax",
     "distrax",
     "jaxmarl",
+    "jumanji",
     "orbax-checkpoint",
     "hydra-core",
     "numpy",
@@ -51,6 +63,7 @@ PACKAGES = (
 COMPARED_VERSIONS = (
     "jmarl",
     "jaxmarl",
+    "jumanji",
     "jax",
     "jaxlib",
     "flax",
@@ -61,13 +74,26 @@ COMPARED_VERSIONS = (
 """Versions and devices that can change the results of a resumed run."""
 CHANGEABLE_KEYS = (
     "total_timesteps",
+    "seed",
+    "system.lr",
+    "on_nonfinite",
     "checkpoint",
     "logger",
     "arch.compile_cache",
+    "arch.check_memory",
     "run_dir",
     "resume",
 )
 """Keys that may change when a run is resumed. The results depend on all other keys."""
+LOCK_ATTEMPTS = 6
+"""Attempts to lock a folder, because a reader of its status holds the lock for a moment."""
+
+
+class FolderError(ResourceError):
+    """Error for a new run that cannot start, on a full disk or with too little memory.
+
+    Its folder has been removed.
+    """
 
 
 def open_folder(config: RunConfig) -> pathlib.Path:
@@ -78,20 +104,55 @@ def open_folder(config: RunConfig) -> pathlib.Path:
 
     Raises:
         ConfigError: If ``resume`` is not a run folder, or ``run_dir`` already is one.
+        ResourceError: If the disk is full.
     """
     if config.resume:
         return find_folder("resume", config.resume)
     if config.run_dir:
-        folder = pathlib.Path(config.run_dir).expanduser()
-        if (folder / "config.yaml").exists():
-            raise ConfigError(
-                f"run_dir={folder}: holds a run; "
-                f"continue it with resume={folder} or choose another folder"
-            )
-        return _make_folder(folder)
+        return _make_folder(_free_folder(config.run_dir))
     parent = pathlib.Path("runs", config.system_name, str(config.env["name"]))
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     return _make_unique_folder(parent, f"{now}-s{config.seed}")
+
+
+def check_folders(config: RunConfig) -> None:
+    """Check the folders that a new run names, without creating one.
+
+    Raises:
+        ConfigError: If ``run_dir`` holds a run, if no folder can be created there, or if
+            ``init_from`` holds no run.
+    """
+    folder = _free_folder(config.run_dir or "runs")
+    exists = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (exists.is_dir() and os.access(exists, os.W_OK)):
+        reason = "is not a folder" if not exists.is_dir() else "cannot be written to"
+        raise ConfigError(
+            f"run_dir={folder}: {exists} {reason}; choose another run_dir"
+        )
+    if config.init_from:
+        find_folder("init_from", config.init_from)
+
+
+def _free_folder(text: str) -> pathlib.Path:
+    folder = _to_path("run_dir", text)
+    if (folder / "config.yaml").exists():
+        raise ConfigError(
+            f"run_dir={folder}: holds a run; "
+            f"continue it with resume={shlex.quote(str(folder))} or choose another folder"
+        )
+    return folder
+
+
+def _to_path(key: str, text: str) -> pathlib.Path:
+    """Return the path of a folder; raise ``ConfigError`` if no folder can have it."""
+    try:
+        folder = pathlib.Path(text).expanduser()
+        (folder / "config.yaml").exists()
+        str(folder.absolute()).encode()  # checkpoints need a path in UTF-8
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{key}={text}: not a usable path ({reason})") from None
+    return folder
 
 
 def find_folder(key: str, run: str) -> pathlib.Path:
@@ -104,7 +165,7 @@ def find_folder(key: str, run: str) -> pathlib.Path:
     Raises:
         ConfigError: If the folder holds no run.
     """
-    folder = pathlib.Path(run).expanduser()
+    folder = _to_path(key, run)
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"{key}={run}: no run folder (it has no config.yaml)")
     return folder
@@ -114,8 +175,16 @@ def _make_folder(folder: pathlib.Path) -> pathlib.Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"run_dir={folder}: {error.strerror}") from None
+        raise write_error(folder, error) from None
     return folder
+
+
+def write_error(folder: pathlib.Path, error: OSError) -> Exception:
+    """Return the error for a folder that cannot be written to, as one line."""
+    if reason := full_disk_reason(error):
+        fix = "free space or choose another run_dir"
+        return FolderError(f"run_dir={folder}: {reason}; {fix}")
+    return ConfigError(f"run_dir={folder}: cannot be written to ({error.strerror})")
 
 
 def _make_unique_folder(parent: pathlib.Path, name: str) -> pathlib.Path:
@@ -140,44 +209,42 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
     Raises:
         ConfigError: If another process holds the lock, or the folder is read-only.
+        ResourceError: If the disk is full.
     """
     try:
-        file = (folder / ".lock").open("a")
+        file = (folder / LOCK).open("a")
     except OSError as error:
-        raise ConfigError(
-            f"{folder}: cannot be written to ({error.strerror})"
-        ) from None
+        raise write_error(folder, error) from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"{folder}: another process is writing this run"
-            ) from None
+        if not _take_lock(file):
+            raise ConfigError(f"{folder}: another process is writing this run")
         yield
 
 
-def write_json(path: pathlib.Path, tree: Any) -> None:
-    """Write a JSON file atomically."""
-    _replace_file(path, json.dumps(tree, indent=1) + "\n")
+def _take_lock(file: IO[str]) -> bool:
+    for _ in range(LOCK_ATTEMPTS):
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.05)
+    return False
 
 
-def _replace_file(path: pathlib.Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Read a JSON file; return an empty dictionary if it does not exist."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def discard(folder: pathlib.Path) -> None:
+    """Remove the folder of a run that could not start; other files stay."""
+    written = ("config.yaml", "versions.json", "metrics.jsonl", "status.json", LOCK)
+    with suppress(OSError):
+        for name in written:
+            (folder / name).unlink(missing_ok=True)
+        for empty in (folder / "checkpoints", folder):
+            empty.rmdir()
 
 
 def write_config(folder: pathlib.Path, config: RunConfig) -> None:
     """Write ``config.yaml``, without the path of the folder."""
     tree = _tuples_to_lists(dataclasses.asdict(config))
     tree |= {"run_dir": "", "resume": ""}
-    _replace_file(folder / "config.yaml", yaml.safe_dump(tree, sort_keys=False))
+    replace_file(folder / "config.yaml", yaml.safe_dump(tree, sort_keys=False))
 
 
 def read_config(folder: pathlib.Path) -> RunConfig:
@@ -202,7 +269,7 @@ def resume_config(run: str, overrides: Iterable[str] = ()) -> RunConfig:
     folder = find_folder("resume", run)
     tree = _defaults_of_newer_keys() | read_tree(folder)
     for override in overrides:
-        key, _, text = override.lstrip("+").partition("=")
+        key, text = split_argument(override)
         _apply_override(tree, key, read_value(key, text))
     return from_tree({**tree, "resume": run})
 
@@ -330,9 +397,9 @@ def version_changes(before: dict[str, Any]) -> list[str]:
     """Return one line for each of ``COMPARED_VERSIONS`` that has changed."""
     now = versions()
     return [
-        f"{name} {before.get(name)} when it was saved, {now.get(name)} now"
+        f"{name} {before[name]} when it was saved, {now.get(name)} now"
         for name in COMPARED_VERSIONS
-        if before.get(name) != now.get(name)
+        if name in before and before[name] != now.get(name)
     ]
 
 

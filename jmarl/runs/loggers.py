@@ -1,20 +1,31 @@
 """Loggers of metrics: JSON lines, and optionally TensorBoard and Weights & Biases.
 
-A row of metrics is one flat dictionary. A metric of several seeds is a list without averaging.
-A logger that fails is disabled with one warning. Training continues without a pause.
+A row of metrics is one flat dictionary. A metric is a list with one value for each seed.
+TensorBoard and Weights & Biases are disabled with one warning if they fail. A row that cannot be
+written to ``metrics.jsonl`` is lost. Later rows are written as soon as that is possible again.
+Training continues without a pause.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jmarl.config import LoggerConfig
-from jmarl.results.metrics_file import Row, mean_steps, scalars, to_json
+from jmarl.results.metrics_file import (
+    Row,
+    iter_rows,
+    mean_steps,
+    row_filter,
+    scalars,
+    to_json,
+)
 
 
 Warn = Callable[[str], None]
@@ -24,11 +35,11 @@ class Logger(NamedTuple):
     """A destination of rows: ``log`` writes one row, ``close`` flushes and releases."""
 
     log: Callable[[Row], None]
-    close: Callable[[], None]
+    close: Callable[[], Any]
 
 
 def open_loggers(
-    config: LoggerConfig, folder: pathlib.Path, name: str, warn: Warn
+    config: LoggerConfig, folder: pathlib.Path, name: str, warn: Warn, interval: int = 1
 ) -> Logger:
     """Open the loggers of a run, as one logger that raises no exceptions.
 
@@ -37,9 +48,11 @@ def open_loggers(
         folder: The run folder.
         name: Name of the run for Weights & Biases.
         warn: Receives one line for each failure.
+        interval: Updates from one training row to the next; 1 logs every row.
     """
+    path = folder / "metrics.jsonl"
     factories: dict[str, Callable[[], Logger]] = {
-        "metrics.jsonl": lambda: jsonl_logger(folder / "metrics.jsonl")
+        "metrics.jsonl": lambda: jsonl_logger(path, warn)
     }
     if config.tensorboard:
         factories["TensorBoard"] = lambda: tensorboard_logger(folder / "tensorboard")
@@ -48,7 +61,26 @@ def open_loggers(
             folder, config.wandb_project, config.wandb_mode, name, warn
         )
     loggers = [guarded_logger(label, make, warn) for label, make in factories.items()]
-    return combined_logger(loggers)
+    return thinned_logger(combined_logger(loggers), path, interval)
+
+
+def thinned_logger(logger: Logger, path: pathlib.Path, interval: int) -> Logger:
+    """Log one training row per interval, and all other rows.
+
+    Args:
+        logger: Destination of the rows.
+        path: The ``metrics.jsonl`` with the rows so far.
+        interval: Result of ``metrics_file.row_interval``.
+    """
+    keep = row_filter(interval)
+    for row in iter_rows(path):
+        keep(row)
+
+    def log(row: Row) -> None:
+        if keep(row):
+            logger.log(row)
+
+    return Logger(log, logger.close)
 
 
 def combined_logger(loggers: list[Logger]) -> Logger:
@@ -89,27 +121,71 @@ def guarded_logger(label: str, make: Callable[[], Logger], warn: Warn) -> Logger
     return Logger(log, close)
 
 
-def jsonl_logger(path: pathlib.Path) -> Logger:
-    """Write one JSON object per line and flush it; NaN and infinity become ``null``."""
-    file = path.open("a", encoding="utf-8")
+def jsonl_logger(path: pathlib.Path, warn: Warn) -> Logger:
+    """Write one JSON object per line, at once.
+
+    A row that cannot be written is lost. The first of several causes a warning, and so
+    does the next row that is written.
+    """
+    lost = 0
 
     def log(row: Row) -> None:
-        file.write(to_json(row) + "\n")
-        file.flush()
+        nonlocal lost
+        try:
+            append_line(path, to_json(row))
+        except OSError as error:
+            if not lost:
+                reason = error.strerror or str(error)
+                warn(f"{path.name}: {reason}; rows are lost, training continues")
+            lost += 1
+        else:
+            if lost:
+                warn(f"{path.name}: rows are written again; rows lost: {lost}")
+            lost = 0
 
-    return Logger(log, file.close)
+    return Logger(log, lambda: None)
+
+
+def append_line(path: pathlib.Path, line: str) -> None:
+    """Append a whole line to a file, or leave the file unchanged.
+
+    Raises:
+        OSError: If the line cannot be written.
+    """
+    data = f"{line}\n".encode()
+    end = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab", buffering=0) as file:
+            while data:
+                data = data[file.write(data) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.truncate(path, end)
+        raise
 
 
 def tensorboard_logger(folder: pathlib.Path) -> Logger:
-    """Write scalars over environment steps (mean over the seeds) for TensorBoard."""
-    from tensorboardX import SummaryWriter  # slow to import
+    """Write scalars over environment steps (mean over the seeds) for TensorBoard.
 
-    writer = SummaryWriter(str(folder))
+    Events are written without tensorboardX's ``SummaryWriter``. Its thread ends at the first
+    failed write, and the run would then hang at a full queue.
+    """
+    from tensorboardX.event_file_writer import EventsWriter  # slow to import
+    from tensorboardX.proto import event_pb2
+    from tensorboardX.summary import scalar
+
+    event: Any = event_pb2  # its classes are made by protobuf at run time
+    folder.mkdir(exist_ok=True)
+    writer = EventsWriter(str(folder / "events"))
 
     def log(row: Row) -> None:
-        steps = mean_steps(row["env_steps"])
+        step = mean_steps(row["env_steps"])
         for name, value in scalars(row):
-            writer.add_scalar(name, value, steps)
+            summary = scalar(name, value)
+            now = time.time()
+            writer.write_event(event.Event(wall_time=now, step=step, summary=summary))
+        if row["kind"] != "train":  # it is slow, because it waits for the disk
+            writer.flush()
 
     return Logger(log, writer.close)
 

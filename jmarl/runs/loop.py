@@ -13,17 +13,15 @@ from jmarl.config import RunConfig
 from jmarl.runs import progress as report
 from jmarl.runs.checkpoint import Checkpoints, Meta
 from jmarl.runs.compilation import CompiledRun
+from jmarl.runs.exit_codes import ResourceError
 from jmarl.runs.folder import versions
 from jmarl.runs.loggers import Logger
 from jmarl.runs.progress import Reporter
 from jmarl.runs.status import write_status
 from jmarl.training.anakin import Runner, drop_env_state, has_env_state
 from jmarl.training.build import BuiltRun
+from jmarl.training.nonfinite import NonFiniteWatch, find_causes
 from jmarl.training.programs import ChunkReport, Keys, State, score_name
-
-
-class NonFiniteError(ArithmeticError):
-    """Error for a parameter that is NaN or infinite, with the updates, seed and path."""
 
 
 class Progress(NamedTuple):
@@ -52,6 +50,7 @@ class RunContext(NamedTuple):
     checkpoints: Checkpoints | None
     logger: Logger
     reporter: Reporter
+    nonfinite: NonFiniteWatch
     stop: Callable[[], str]
     """Function that returns the name of the signal that requested a stop, or an empty string."""
 
@@ -130,7 +129,7 @@ def due_stage(config: RunConfig, progress: Progress) -> int:
 
     After a run is extended, it does not return to an earlier stage.
     """
-    return max(progress.stage, config.stage_at(progress.update))
+    return max(progress.stage, config.schedule.stage_at(progress.update))
 
 
 def start_stage(
@@ -183,12 +182,9 @@ def _free_env_state(runner: Runner) -> Runner:
 
 
 def evaluation_is_due(config: RunConfig, progress: Progress) -> bool:
-    """Return True at the start, after each evaluation interval, and at the end."""
-    interval = config.updates_per_evaluation
-    at_end = progress.update >= config.num_updates
-    if at_end and progress.last_evaluation < progress.update:
-        return True
-    return progress.update // interval > progress.last_evaluation // interval
+    """Return True at the start, at each evaluation of the schedule, and at the end."""
+    last = progress.last_evaluation
+    return last < progress.update >= config.schedule.next_evaluation(last)
 
 
 def checkpoint_is_due(config: RunConfig, progress: Progress) -> bool:
@@ -206,13 +202,13 @@ def train_chunk(
 ) -> tuple[State, Progress]:
     """Train one chunk, check the parameters, log, and report progress."""
     chunk = ctx.programs.stage(progress.stage).chunk
+    previous, config = progress, ctx.config
+    update = config.schedule.chunk_end(previous.update)
     with report.stopwatch() as seconds:
-        runner, on_device = chunk(state.runner)
+        runner, on_device = chunk(state.runner, update - previous.update)
         result: ChunkReport = jax.device_get(on_device)
         elapsed = seconds()
-    previous, config = progress, ctx.config
-    update = previous.update + config.updates_per_chunk
-    _check_finite(config, result, previous.update + 1, update)
+    _check_finite(ctx, result, previous)
     progress = previous._replace(
         update=update,
         env_steps=count_steps(previous.env_steps, np.asarray(result.env_steps)),
@@ -224,6 +220,14 @@ def train_chunk(
     _report_progress(ctx, progress, row)
     write_status(ctx.folder, "running", update=update, env_steps=progress.env_steps)
     return state.replace(runner=runner), progress
+
+
+def _check_finite(ctx: RunContext, result: ChunkReport, previous: Progress) -> None:
+    """Warn or raise ``NonFiniteError`` if a value of the chunk is not finite."""
+    env = ctx.config.stage_envs[previous.stage]
+    found = result.metrics["nonfinite"]
+    first = previous.update + 1
+    ctx.nonfinite.check(find_causes(found, first, ctx.config.seeds, env))
 
 
 def _speed(ctx: RunContext, previous: Progress, progress: Progress) -> dict[str, float]:
@@ -269,21 +273,6 @@ def _training_metrics(result: ChunkReport) -> dict[str, list[float]]:
         means = {name: total / count for name, total in episodes.items()}
     per_seed = {**result.metrics["train"], **means, "episodes": count}
     return {name: np.asarray(x, np.float64).tolist() for name, x in per_seed.items()}
-
-
-def _check_finite(
-    config: RunConfig, result: ChunkReport, first: int, last: int
-) -> None:
-    """Raise ``NonFiniteError`` if a parameter is not finite.
-
-    Losses are not checked: the optimizer skips a non-finite gradient and continues.
-    """
-    for name, finite in result.finite.items():
-        if not finite.all():
-            seed = config.seed + int(np.argmin(finite))
-            raise NonFiniteError(
-                f"not finite after updates {first} to {last}: {name} of seed {seed}"
-            )
 
 
 def evaluate(
@@ -367,9 +356,13 @@ def save(
         "position": progress._asdict(),
         "score": score,
         "versions": versions(),
+        "seed": ctx.config.seed,
         "exact": has_env_state(state.runner),
     }
     ctx.checkpoints.save(progress.update, state, meta)
+    if ctx.config.checkpoint.required and (reason := ctx.checkpoints.wait()):
+        message = f"checkpoint {progress.update} not written: {reason}"
+        raise ResourceError(f"{message}; it is required by checkpoint.required=true")
 
 
 def saved_shapes(shapes: State, meta: Meta) -> State:

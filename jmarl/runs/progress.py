@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
-
-import numpy as np
-from rich.console import Console
-from rich.live import Live
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
 from jmarl.config import RunConfig
 from jmarl.results.metrics_file import mean_steps
+
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 LOSSES = ("loss", "policy_loss", "value_loss", "td_loss", "entropy")
@@ -40,6 +42,8 @@ def open_reporter(every_s: float = 5.0) -> Reporter:
     Args:
         every_s: Minimum seconds between two plain progress lines.
     """
+    from rich.console import Console  # slow to import
+
     console = Console(highlight=False, soft_wrap=True)
     # Rich reports Jupyter as a terminal, because Jupyter requests colors
     if console.is_terminal and console.file.isatty():
@@ -64,6 +68,8 @@ def _print_warning(line: str) -> None:
 
 
 def _live_reporter(console: Console) -> Reporter:
+    from rich.live import Live
+
     live = Live(console=console, refresh_per_second=4)
 
     def progress(line: str) -> None:
@@ -78,6 +84,49 @@ def _live_reporter(console: Console) -> Reporter:
         console.print(f"warning: {line}", style="bold yellow", markup=False)
 
     return Reporter(info, warn, progress, live.stop)
+
+
+class _OptionalStream:
+    """A stream that discards further output once its reader has closed it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        encoding = self._stream.encoding or "utf-8"
+        printable = text.encode(encoding, "backslashreplace").decode(encoding)
+        self._attempt(lambda: self._stream.write(printable))
+        return len(text)
+
+    def flush(self) -> None:
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except (OSError, ValueError):
+            self._discard()
+
+    def _discard(self) -> None:
+        """Send the output of this stream and its buffer to the null device."""
+        with suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+
+
+@contextmanager
+def optional_output() -> Iterator[None]:
+    """Continue without terminal output if its reader closes it, as ``head`` does."""
+    streams = (sys.stdout, sys.stderr)
+    sys.stdout, sys.stderr = (s and cast(TextIO, _OptionalStream(s)) for s in streams)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
 
 
 def stage_text(config: RunConfig, stage: int) -> str:
@@ -136,7 +185,7 @@ def _format_metrics(row: dict[str, Any], names: dict[str, str]) -> list[str]:
 
 def _median(values: list[float]) -> float:
     finite = [v for v in values if v is not None and math.isfinite(v)]
-    return float(np.median(finite)) if finite else math.nan
+    return float(statistics.median(finite)) if finite else math.nan
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import jax
 
 from jmarl.config import RunConfig, check, check_range
 from jmarl.results import tables
+from jmarl.results.files import write_json
 from jmarl.runs import folder as run_folder
 from jmarl.runs.warm_start import restore_params
 from jmarl.training.anakin import device_mesh
@@ -53,7 +54,7 @@ def evaluate_run(
     record = tables.evaluation_record(config.seeds, episodes, updates, results)
     print(tables.record_table(parameters, record), flush=True)
     if json:
-        run_folder.write_json(pathlib.Path(json), record)
+        write_json(pathlib.Path(json), record)
     return 0
 
 
@@ -102,7 +103,7 @@ def transfer_run(
     print(_transfer_table(config, parameters, records), flush=True)
     if json:
         table = {"trained_on": list(config.stage_envs), "envs": records}
-        run_folder.write_json(pathlib.Path(json), table)
+        write_json(pathlib.Path(json), table)
     return 0
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from jmarl.config import ConfigError, check, check_range
-from jmarl.envs import registry
 from jmarl.envs.scene import Scene
 from jmarl.runs import folder as run_folder
 from jmarl.runs.warm_start import restore_params
@@ -49,6 +47,7 @@ def render_run(
     Raises:
         ConfigError: If an argument is invalid, the run has no checkpoint, or the
             environment cannot be drawn.
+        ResourceError: If the disk is full.
     """
     choices = ", ".join(PARAMETERS)
     check(
@@ -59,9 +58,9 @@ def render_run(
     config = run_folder.read_config(folder)
     check_range("learner", learner, 0, config.num_seeds - 1)
     path = pathlib.Path(file) if file else folder / "episode.gif"
-    draw = scene_function(str(config.env["name"]))
     check_file(path)
     _, env, system = build_run(config)
+    draw = scene_function(env, str(config.env["name"]))
     params, _ = restore_params(config, folder, parameters)
     params = jax.tree.map(lambda x: x[learner], params)
     key = jax.random.key(seed)
@@ -72,19 +71,22 @@ def render_run(
     return 0
 
 
-def scene_function(name: str) -> Callable[[Any], Scene]:
+def scene_function(env: Env, name: str) -> Callable[[Any], Scene]:
     """Return the function from a state of an environment to its scene.
 
+    Args:
+        env: Environment to draw.
+        name: Its registered name, for the error message.
+
     Raises:
-        ConfigError: If the environment has none.
+        ConfigError: If the environment has no scene.
     """
-    scene = registry.scene_of(name)
-    if scene is None:
+    if env.scene is None:
         raise ConfigError(
-            f"env={name}: has no scene to draw; "
-            "register one as in docs/how-to/environment.md, or render another environment"
+            f"env={name}: has no scene to draw; pass a function scene(state) -> Scene to its "
+            "SingleEnv or Env, as in docs/how-to/render.md"
         )
-    return partial(scene, name)
+    return env.scene
 
 
 def play_episode(

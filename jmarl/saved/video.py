@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import pathlib
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -12,29 +15,34 @@ from jaxtyping import UInt8
 
 from jmarl.config import ConfigError
 from jmarl.envs.scene import Disc, Scene
+from jmarl.results.files import replace_file
+from jmarl.runs.exit_codes import ResourceError, full_disk_reason
 
 
 SUFFIXES = (".gif", ".mp4")
 CAPTION_HEIGHT = 32
 """Height of the strip with the caption, in pixels."""
-LAST_FRAME_S = 1.5
-"""Seconds for which the last frame is shown."""
+FRAME_MS = 160
+"""Milliseconds for which a frame is shown; GIF counts in hundredths of a second."""
+LAST_FRAMES = 10
+"""Number of frames for which the last one is held."""
 
 
 def check_file(file: pathlib.Path) -> None:
     """Raise ``ConfigError`` if a video cannot be written to this path."""
     if file.suffix not in SUFFIXES:
         raise ConfigError(f"file={file}: must end in {' or '.join(SUFFIXES)}")
-    if not file.parent.is_dir() or file.is_dir():
+    writable = file.parent.is_dir() and os.access(file.parent, os.W_OK)
+    if not writable or file.is_dir():
         raise ConfigError(
-            f"file={file}: cannot be written; name a file in an existing folder"
+            f"file={file}: cannot be written; name a file in a writable folder"
         )
     if file.suffix == ".mp4":
         try:
-            import imageio_ffmpeg  # noqa: F401  # pyright: ignore[reportMissingImports]
-        except ModuleNotFoundError:
+            import av  # noqa: F401
+        except ImportError:
             raise ConfigError(
-                f"file={file}: mp4 needs ffmpeg; "
+                f"file={file}: mp4 needs PyAV; "
                 "pip install 'jmarl[video]', or write a .gif"
             ) from None
 
@@ -78,52 +86,107 @@ def draw_frame(scene: Scene, pixels: int = 480) -> UInt8[np.ndarray, "H W 3"]:
 
 def _draw_disc(axes: Any, disc: Disc) -> None:
     """Draw a disc with its label and bar; an empty one is a ring."""
-    from matplotlib.patches import Circle, Rectangle
+    from matplotlib.patches import Circle
 
     center = (disc.x, disc.y)
     ring = partial(Circle, center, disc.radius, edgecolor=disc.color, linewidth=1)
-    if disc.fill <= 0:
+    fill = 1.0 if disc.fill is None else disc.fill
+    if fill <= 0:
         axes.add_patch(ring(facecolor="none"))
         return
-    axes.add_patch(ring(facecolor=disc.color, alpha=0.35 + 0.65 * disc.fill))
+    axes.add_patch(ring(facecolor=disc.color, alpha=0.35 + 0.65 * fill))
     axes.text(*center, disc.label, ha="center", va="center", fontsize=7, color="white")
+    if disc.fill is not None:
+        _draw_bar(axes, disc, fill)
+
+
+def _draw_bar(axes: Any, disc: Disc, fill: float) -> None:
+    from matplotlib.patches import Rectangle
+
     corner = (disc.x - disc.radius, disc.y + 1.2 * disc.radius)
-    length = 2 * disc.radius
-    axes.add_patch(Rectangle(corner, length, 0.25, facecolor="#c8c8c8"))
-    axes.add_patch(Rectangle(corner, length * disc.fill, 0.25, facecolor="tab:green"))
+    length, height = 2 * disc.radius, 0.5 * disc.radius
+    axes.add_patch(Rectangle(corner, length, height, facecolor="#c8c8c8"))
+    axes.add_patch(Rectangle(corner, length * fill, height, facecolor="tab:green"))
 
 
-def write_video(scenes: Sequence[Scene], file: pathlib.Path, fps: int = 6) -> None:
+def write_video(scenes: Sequence[Scene], file: pathlib.Path) -> None:
     """Draw scenes and write them as GIF or MP4, by the suffix of ``file``.
 
-    The last frame is shown for ``LAST_FRAME_S`` seconds.
+    A file with this name is replaced only when the new one is complete.
+
+    Args:
+        scenes: Scenes of the same size, one for each frame; the last one is held.
+        file: Path that ends in ``.gif`` or ``.mp4``.
 
     Raises:
-        ConfigError: If the file cannot be written.
+        ConfigError: If the scenes are invalid or the file cannot be written.
+        ResourceError: If the disk is full.
     """
     check_file(file)
+    _check_scenes(scenes)
     frames = [draw_frame(scene) for scene in scenes]
-    if file.suffix == ".gif":
-        _write_gif(frames, file, fps)
-    else:
-        _write_mp4(frames, file, fps)
+    encode = encode_gif if file.suffix == ".gif" else encode_mp4
+    content = encode(frames)
+    try:
+        replace_file(file, content)
+    except OSError as error:
+        raise _write_error(file, error) from None
 
 
-def _write_gif(frames: list[np.ndarray], file: pathlib.Path, fps: int) -> None:
+def _write_error(file: pathlib.Path, error: OSError) -> Exception:
+    """Return the error for a file that cannot be written, as one line."""
+    if reason := full_disk_reason(error):
+        return ResourceError(f"file={file}: {reason}; free space or name another file")
+    return ConfigError(f"file={file}: cannot be written ({error.strerror})")
+
+
+def _check_scenes(scenes: Sequence[Scene]) -> None:
+    for scene in scenes:
+        kind = type(scene).__name__
+        if not isinstance(scene, Scene):
+            raise ConfigError(
+                f"scene: must return a jmarl.envs.scene.Scene, got {kind}"
+            )
+    if len({(scene.width, scene.height) for scene in scenes}) > 1:
+        raise ConfigError("scene: all states of an episode must have the same size")
+
+
+def encode_gif(frames: Sequence[UInt8[np.ndarray, "H W 3"]]) -> bytes:
+    """Return the frames as an animated GIF that repeats."""
     from PIL import Image
 
     first, *others = map(Image.fromarray, frames)
-    durations_ms = [1000 / fps] * len(others) + [1000 * LAST_FRAME_S]
-    first.save(file, save_all=True, append_images=others, duration=durations_ms, loop=0)
+    durations = [FRAME_MS] * len(others) + [FRAME_MS * LAST_FRAMES]
+    file = io.BytesIO()
+    first.save(
+        file, "GIF", save_all=True, append_images=others, duration=durations, loop=0
+    )
+    return file.getvalue()
 
 
-def _write_mp4(frames: list[np.ndarray], file: pathlib.Path, fps: int) -> None:
-    import imageio_ffmpeg  # pyright: ignore[reportMissingImports]
+def encode_mp4(frames: Sequence[UInt8[np.ndarray, "H W 3"]]) -> bytes:
+    """Return the frames as an MP4 (H.264, 4:2:0) with a constant frame rate.
 
+    PyAV encodes in this process. A process that runs JAX must not fork.
+
+    Args:
+        frames: Frames with even height and width.
+    """
+    import av
+
+    shown = [*frames, *[frames[-1]] * (LAST_FRAMES - 1)]
     height, width, _ = frames[0].shape
-    size = (width, height)
-    writer = imageio_ffmpeg.write_frames(str(file), size, fps=fps, macro_block_size=2)
-    writer.send(None)
-    for frame in frames + [frames[-1]] * round(LAST_FRAME_S * fps):
-        writer.send(np.ascontiguousarray(frame))
-    writer.close()
+    file = io.BytesIO()
+    # The index goes before the frames, so that a browser plays the file while it loads.
+    index_bytes = 4096 + 64 * len(shown)
+    options = {"moov_size": str(index_bytes)}
+    with av.open(file, "w", format="mp4", options=options) as container:
+        rate = Fraction(1000, FRAME_MS)
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for image in shown:
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()

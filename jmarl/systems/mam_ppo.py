@@ -23,7 +23,9 @@ norm that CrossMamba has. ``cross=none`` adds the action stream to ``rep`` uncha
 
 ``bi_mode=sum`` is the default because it trains better. On ``smax_3m``, its greedy win rate is 0.85
 after 0.28M environment steps and 0.93 after 0.69M. The rates of ``bi_mode=mam`` are 0.79 and 0.91
-(medians of 3 seeds, ``results/learning``).
+(medians of 3 seeds, ``results/learning``). Over the 1,536 episodes of all seeds, the differences
+are 0.045 [0.018, 0.072] and 0.022 [0.002, 0.043]. These 95 % intervals (Newcombe 1998) do not
+include the variation between seeds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The Anakin loop: environment, policy and learning in one compiled program.
 
-``rollout`` is a scan over ``System.act`` and ``Env.step``. ``train_chunk`` is a scan over
+``rollout`` is a scan over ``System.act`` and ``Env.step``. ``train_chunk`` is a loop over
 rollouts and ``System.update``. Both depend only on the interfaces ``Env`` and ``System``.
 
 Podracer architectures (Hessel et al. 2021, arXiv:2104.06272), section 3.
@@ -12,6 +12,7 @@ one replica per core. Only gradients are split explicitly (``learning.parallel``
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from jmarl.learning.optimizers import keep_schedules
 from jmarl.learning.parallel import ENV_AXIS
+from jmarl.learning.trees import leaf_paths
 from jmarl.system import Learner, System
 from jmarl.types import (
     Carry,
@@ -248,29 +250,62 @@ def _append(rows: Any, last: Any) -> Any:
 
 
 def train_chunk(
-    env: Env, system: System, rollout_length: int, updates: int, runner: Runner
+    env: Env,
+    system: System,
+    rollout_length: int,
+    updates: int | Int[Array, ""],
+    runner: Runner,
 ) -> tuple[Runner, dict[str, Metrics]]:
     """Alternate rollout and update, ``updates`` times.
 
+    The number of updates may be an array, so that one compiled program runs any number.
+
     Returns:
         The runner after the chunk, and metrics: ``train`` has the means over the updates
-        of the metrics of ``System.update``; ``episodes`` has the sums of ``rollout``.
+        of the metrics of ``System.update``; ``episodes`` has the sums of ``rollout``;
+        ``nonfinite`` has an entry for ``reward``, for each metric ``train/<name>`` and for
+        each parameter ``params/<path>``. It is the first update of the chunk, counted
+        from 0, at which the value is not finite, or -1.
     """
+    # jit keeps the trace, so that the loop does not trace the update a second time
+    once = jax.jit(partial(_update_once, env, system, rollout_length), inline=True)
+    shapes = jax.eval_shape(once, runner)[1:]
+    sums, finite = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    first_bad = jax.tree.map(lambda _: jnp.int32(-1), finite)
 
-    def iteration(runner: Runner, _: None) -> tuple[Runner, dict[str, Metrics]]:
-        key, k_rollout, k_update = jax.random.split(runner.key, 3)
-        runner, experience, ended = rollout(
-            env, system, runner, rollout_length, k_rollout
+    def iteration(i: Int[Array, ""], state: Any) -> Any:
+        runner, sums, first_bad = state
+        runner, metrics, finite = once(runner)
+        sums = jax.tree.map(jnp.add, sums, metrics)
+        first_bad = jax.tree.map(
+            lambda first, ok: jnp.where((first < 0) & ~ok, i, first), first_bad, finite
         )
-        learner, metrics = system.update(runner.learner, experience, k_update)
-        runner = runner.replace(learner=learner, key=key)
-        return runner, {"train": metrics, "episodes": ended}
+        return runner, sums, first_bad
 
-    runner, metrics = jax.lax.scan(iteration, runner, None, length=updates)
-    return runner, {
-        "train": jax.tree.map(lambda x: x.mean(0), metrics["train"]),
-        "episodes": jax.tree.map(lambda x: x.sum(0), metrics["episodes"]),
+    start = (runner, sums, first_bad)
+    runner, sums, first_bad = jax.lax.fori_loop(0, updates, iteration, start)
+    means = jax.tree.map(lambda x: x / updates, sums["train"])
+    metrics = {"train": means, "episodes": sums["episodes"], "nonfinite": first_bad}
+    return runner, metrics
+
+
+def _update_once(
+    env: Env, system: System, rollout_length: int, runner: Runner
+) -> tuple[Runner, dict[str, Metrics], Metrics]:
+    """Return the runner after one update, its metrics, and whether each value is finite."""
+    key, k_rollout, k_update = jax.random.split(runner.key, 3)
+    runner, experience, ended = rollout(env, system, runner, rollout_length, k_rollout)
+    learner, metrics = system.update(runner.learner, experience, k_update)
+    params = learner.params
+    checked = {"reward": experience.steps.reward}
+    checked |= {f"train/{name}": x for name, x in metrics.items()}
+    leaves = jax.tree.leaves(params)
+    checked |= {
+        f"params/{path}": x for path, x in zip(leaf_paths(params), leaves, strict=True)
     }
+    finite = {name: jnp.isfinite(x).all() for name, x in checked.items()}
+    runner = runner.replace(learner=learner, key=key)
+    return runner, {"train": metrics, "episodes": ended}, finite
 
 
 def device_mesh(devices: Sequence[Any] = ()) -> Mesh:

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int
+from jax.interpreters import partial_eval
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
 
 from jmarl.config import RunConfig
-from jmarl.learning.trees import leaf_paths
+from jmarl.learning.minibatch import num_env_shards
 from jmarl.training import anakin
 from jmarl.training.anakin import Runner
 from jmarl.training.build import BuiltRun
@@ -48,16 +49,15 @@ class ChunkReport(NamedTuple):
     """Results of a chunk, sent to the host in one transfer."""
 
     metrics: dict[str, Metrics]
+    """``train``, ``episodes`` and ``nonfinite`` of ``anakin.train_chunk``, each ``[S]``."""
     env_steps: Int[Array, " S"]
-    finite: dict[str, Bool[Array, " S"]]
-    """True if all values of a parameter are finite, by path of the parameter."""
 
 
 class Programs(NamedTuple):
     """Pure functions of a stage, over the seed axis.
 
     ``init(keys) -> State``
-    ``chunk(runner) -> (runner, ChunkReport)`` trains; it donates the runner.
+    ``chunk(runner, updates) -> (runner, ChunkReport)`` trains; it donates the runner.
     ``evaluate(best, params, keys, update) -> (best, {mode: {name: [S, episodes]}})``
     ``start_stage(previous) -> runner`` continues from the previous stage.
     ``restart_stage(previous) -> runner`` continues from an inexact checkpoint of this
@@ -67,7 +67,7 @@ class Programs(NamedTuple):
     """
 
     init: Callable[[Key], State]
-    chunk: Callable[[Runner], tuple[Runner, ChunkReport]]
+    chunk: Callable[[Runner, Any], tuple[Runner, ChunkReport]]
     evaluate: Callable[[Best, Params, Key, Any], tuple[Best, dict[str, Metrics]]]
     start_stage: Callable[[Runner], Runner]
     restart_stage: Callable[[Runner], Runner]
@@ -85,8 +85,13 @@ class Keys(NamedTuple):
 
     def of_evaluation(self, number: int) -> Key:
         """Return the keys ``[S]`` of one evaluation. Training never uses them."""
-        data = np.uint32(number)
-        return jax.vmap(lambda key: jax.random.fold_in(key, data))(self.evaluation)
+        return fold_in(self.evaluation, number)
+
+
+def fold_in(keys: Key, numbers: Any) -> Key:
+    """Fold one number, or one for each seed, into the keys ``[S]`` of all seeds."""
+    data = np.broadcast_to(np.asarray(numbers, np.uint32), keys.shape)
+    return jax.vmap(jax.random.fold_in)(keys, data)
 
 
 def seed_keys(config: RunConfig) -> Keys:
@@ -117,10 +122,9 @@ def stage_programs(run: BuiltRun) -> Programs:
         )
         return State(runner, best)
 
-    def chunk(runner: Runner) -> tuple[Runner, ChunkReport]:
-        runner, metrics = jax.vmap(single.chunk)(runner)
-        finite = _finite_params(runner.learner.params)
-        return runner, ChunkReport(metrics, runner.env_steps, finite)
+    def chunk(runner: Runner, updates: Any) -> tuple[Runner, ChunkReport]:
+        runner, metrics = jax.vmap(single.chunk, in_axes=(0, None))(runner, updates)
+        return runner, ChunkReport(metrics, runner.env_steps)
 
     def evaluate(
         best: Best, params: Params, keys: Key, update: Array
@@ -149,13 +153,6 @@ def stage_programs(run: BuiltRun) -> Programs:
     )
 
 
-def _finite_params(params: Params) -> dict[str, Array]:
-    """Return ``bool[S]`` by path, True if all values of a parameter are finite."""
-    leaves = jax.tree.leaves(params)
-    finite = [jnp.isfinite(x).reshape(x.shape[0], -1).all(-1) for x in leaves]
-    return dict(zip(leaf_paths(params), finite, strict=True))
-
-
 def _update_best(best: Best, params: Params, score: Array, update: Array) -> Best:
     improved = score >= best.score
 
@@ -170,9 +167,20 @@ def _update_best(best: Best, params: Params, score: Array, update: Array) -> Bes
     )
 
 
+def run_mesh(config: RunConfig) -> Mesh:
+    """Return the mesh of a run: the most local devices that can share its environment shards."""
+    system = config.system
+    minibatch = config.num_envs // (system.num_minibatches or 1)
+    shards = num_env_shards(minibatch, system.replay_batch)
+    devices = jax.local_devices()
+    counts = range(1, len(devices) + 1)
+    most = max(count for count in counts if shards % count == 0)
+    return anakin.device_mesh(devices[:most])
+
+
 def state_shapes(config: RunConfig, programs: Programs) -> State:
     """Return shapes, dtypes and shardings of a run's state, without computing it."""
-    mesh = anakin.device_mesh()
+    mesh = run_mesh(config)
     keys = jax.eval_shape(lambda: seed_keys(config).init)
     shapes = jax.eval_shape(programs.init, keys)
     replicated = NamedSharding(mesh, PartitionSpec())
@@ -206,6 +214,30 @@ def number_of_bytes(shapes: Any) -> int:
 
 def rollout_bytes(run: BuiltRun, shapes: State) -> int:
     """Return the bytes of the experience of one update, over all seeds."""
+    _, experience = _runner_and_experience(run, shapes)
+    return run.config.num_seeds * number_of_bytes(experience)
+
+
+def used_rollout_bytes(run: BuiltRun, shapes: State) -> int:
+    """Return the bytes of the experience that an update reads, over all seeds.
+
+    XLA does not store the other arrays. Unlike ``rollout_bytes``, this traces the update.
+    """
+    runner, experience = _runner_and_experience(run, shapes)
+    arguments = (experience, runner.learner, runner.key)
+
+    def update(experience: Any, learner: Any, key: Key) -> Any:
+        return run.system.update(learner, experience, key)
+
+    jaxpr = jax.make_jaxpr(update)(*arguments).jaxpr
+    _, is_used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    leaves = jax.tree.leaves(experience)
+    used = [x for x, read in zip(leaves, is_used, strict=False) if read]
+    return run.config.num_seeds * number_of_bytes(used)
+
+
+def _runner_and_experience(run: BuiltRun, shapes: State) -> tuple[Runner, Any]:
+    """Return the shapes of a runner of one seed, and of the result of its rollout."""
     config, env, system = run
 
     def collect(runner: Runner, key: Key) -> Any:
@@ -214,5 +246,4 @@ def rollout_bytes(run: BuiltRun, shapes: State) -> int:
     runner = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), shapes.runner
     )
-    experience = jax.eval_shape(collect, runner, runner.key)
-    return config.num_seeds * number_of_bytes(experience)
+    return runner, jax.eval_shape(collect, runner, runner.key)

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jmarl.config import RunConfig, check
+from jmarl.config.schedule import Schedule
 from jmarl.training.anakin import Runner, continue_in_env, init_runner, train_chunk
 from jmarl.training.build import BuiltRun
 from jmarl.training.evaluation import evaluate_modes
@@ -24,8 +26,28 @@ class SeedPrograms(NamedTuple):
     """Pure functions of a stage, for one seed."""
 
     init: Callable[[Key], Runner]
-    chunk: Callable[[Runner], tuple[Runner, dict[str, Metrics]]]
+    chunk: Callable[[Runner, Any], tuple[Runner, dict[str, Metrics]]]
     evaluate: Callable[[Params, Key], dict[str, Metrics]]
+
+
+class _Chunks(NamedTuple):
+    """Chunks of a stage, ``[C]``."""
+
+    updates: np.ndarray
+    evaluates: np.ndarray
+    """True if an evaluation follows."""
+    evaluation: np.ndarray
+    """Number of that evaluation."""
+
+    @classmethod
+    def of(cls, schedule: Schedule, start: int, lengths: list[int]) -> _Chunks:
+        """Return the chunks of these lengths, after ``start`` updates."""
+        ends = start + np.cumsum(lengths)
+        evaluates = np.array([schedule.is_evaluation(int(end)) for end in ends])
+        before = schedule.evaluations_until(start)
+        return cls(
+            np.asarray(lengths, np.int32), evaluates, before + np.cumsum(evaluates)
+        )
 
 
 def seed_programs(run: BuiltRun) -> SeedPrograms:
@@ -35,8 +57,7 @@ def seed_programs(run: BuiltRun) -> SeedPrograms:
     def init(key: Key) -> Runner:
         return init_runner(env, system, config.num_envs, key)
 
-    def chunk(runner: Runner) -> tuple[Runner, dict[str, Metrics]]:
-        updates = config.updates_per_chunk
+    def chunk(runner: Runner, updates: Any) -> tuple[Runner, dict[str, Metrics]]:
         return train_chunk(env, system, config.rollout_length, updates, runner)
 
     def evaluate(params: Params, key: Key) -> dict[str, Metrics]:
@@ -57,10 +78,23 @@ def train(config: RunConfig, key: Key) -> tuple[Runner, dict[str, Any]]:
         key: Random key of the run.
 
     Returns:
-        The final ``Runner``, and the metrics. ``train`` and ``episodes`` are those of
-        ``train_chunk`` with a leading axis of chunks. ``eval`` is
-        ``{"greedy": ..., "sampled": ...}`` with arrays ``[evaluations, episodes]``. There
-        are ``config.num_evaluations + 1`` evaluations; the first is of untrained parameters.
+        The final ``Runner`` and the metrics. ``vmap`` over keys adds a leading axis of seeds to
+        every array of both.
+
+        * ``metrics["train"][name]``: ``float32[chunks]``, mean over the updates of the chunk.
+          The names are those of the system, such as ``loss``.
+        * ``metrics["episodes"][name]``: ``float32[chunks]``, sum over the episodes that ended in
+          the chunk. The names are ``count``, ``return``, ``length`` and the environment's
+          outcomes, such as ``won``.
+        * ``metrics["nonfinite"][name]``: ``int32[chunks]``, first update of the chunk, counted
+          from 0, at which the value ``name`` was not finite, or -1.
+        * ``metrics["eval"][mode][name]``: ``float32[evaluations, episodes]``, result of each
+          episode. Modes are ``greedy`` and ``sampled``. The names are ``return``, ``length`` and
+          the outcomes.
+
+        The number of chunks is ``len(config.schedule.chunks(0, config.num_updates))``. The number
+        of evaluations is ``config.schedule.num_evaluations + 1``, and the first is of untrained
+        parameters. Each has ``config.eval.episodes`` episodes.
 
     Raises:
         ConfigError: If the configuration cannot be built, or if it sets ``init_from``. A
@@ -79,20 +113,19 @@ def train(config: RunConfig, key: Key) -> tuple[Runner, dict[str, Any]]:
         stages = build_stages(config)
     evaluate = seed_programs(stages[-1]).evaluate
     k_init, k_eval = jax.random.split(key)
-    eval_keys = jax.random.split(k_eval, config.num_evaluations + 1)
+    schedule = config.schedule
+    eval_keys = jax.random.split(k_eval, schedule.num_evaluations + 1)
     runner = seed_programs(stages[0]).init(k_init)
     first = evaluate(runner.learner.params, eval_keys[0])
     metrics, evals = [], [jax.tree.map(lambda x: x[None], first)]
-    done = 1  # evaluations so far
-    for number, (stage, end) in enumerate(zip(stages, config.stage_ends, strict=True)):
+    starts = (0, *schedule.stage_ends)
+    for number, (stage, start) in enumerate(zip(stages, starts, strict=False)):
         if number:
             runner = _start_stage(config, stage, runner)
-        total = 1 + end // config.updates_per_evaluation
-        keys = eval_keys[done:total]
+        lengths = schedule.chunks(start, starts[number + 1])
         runner, (stage_metrics, stage_evals) = _train_stage(
-            config, stage, evaluate, runner, keys
+            stage, evaluate, runner, _Chunks.of(schedule, start, lengths), eval_keys
         )
-        done = total
         metrics.append(stage_metrics)
         evals.append(stage_evals)
     return runner, {**_concatenate(metrics), "eval": _concatenate(evals)}
@@ -109,28 +142,32 @@ def _start_stage(config: RunConfig, stage: BuiltRun, previous: Runner) -> Runner
 
 
 def _train_stage(
-    config: RunConfig,
     stage: BuiltRun,
     evaluate: Callable[[Params, Key], dict[str, Metrics]],
     runner: Runner,
+    chunks: _Chunks,
     keys: Key,
 ) -> tuple[Runner, tuple[dict, dict]]:
-    """Train one evaluation interval per key, and evaluate after each.
+    """Train one chunk per call, and evaluate after those that end with an evaluation.
 
-    Metrics have a leading axis of chunks. Evaluations have a leading axis of intervals.
+    Metrics have a leading axis of chunks. Evaluations have a leading axis of evaluations.
     """
     chunk = seed_programs(stage).chunk
-    chunks = config.updates_per_evaluation // config.updates_per_chunk
+    shapes = jax.eval_shape(evaluate, runner.learner.params, keys[0])
+    skipped = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
-    def interval(runner: Runner, key: Key) -> tuple[Runner, tuple[dict, dict]]:
-        runner, metrics = jax.lax.scan(
-            lambda runner, _: chunk(runner), runner, None, length=chunks
+    def step(runner: Runner, plan: _Chunks) -> tuple[Runner, tuple[dict, dict]]:
+        runner, metrics = chunk(runner, plan.updates)
+        results = jax.lax.cond(
+            plan.evaluates,
+            lambda: evaluate(runner.learner.params, keys[plan.evaluation]),
+            lambda: skipped,
         )
-        return runner, (metrics, evaluate(runner.learner.params, key))
+        return runner, (metrics, results)
 
-    runner, (metrics, evals) = jax.lax.scan(interval, runner, keys)
-    merged = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), metrics)
-    return runner, (merged, evals)
+    runner, (metrics, results) = jax.lax.scan(step, runner, chunks)
+    evals = jax.tree.map(lambda x: x[chunks.evaluates], results)
+    return runner, (metrics, evals)
 
 
 def _concatenate(parts: Sequence[dict]) -> dict:

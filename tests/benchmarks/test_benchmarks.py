@@ -12,6 +12,7 @@ import benchmarks
 from benchmarks import ablation, entities, learning, parameters
 from benchmarks.support import common, growth
 from jmarl.envs import make
+from jmarl.results.intervals import Proportion, difference_interval
 
 
 FOLDER = Path(benchmarks.__file__).parent
@@ -78,10 +79,13 @@ def run_ablation(monkeypatch, out) -> list[tuple[str, ...]]:
         command = learning.train_command(run, out.parent, args)
         trained.append((args["map"], *command[2:4]))
         rows = [{"greedy/won": [0.0] * 3}, {"greedy/won": WIN_RATES[run]}]
-        return {"run": run, "map": args["map"], "environment": {}, "evaluations": rows}
+        record = {"run": run, "map": args["map"], "environment": {}}
+        config = {"eval": {"episodes": args["episodes"]}}
+        return record | {"evaluations": rows, "config": config}
 
     monkeypatch.setattr(learning, "train", train)
     words = ["maps=smax_5v5,smax_2v3", f"out={out}", "overrides=network.embed_dim=16"]
+    words.append("episodes=8")
     monkeypatch.setattr("sys.argv", ["ablation", *words])
     assert ablation.main() == 0
     return trained
@@ -95,7 +99,7 @@ def test_ablation_trains_every_run_on_every_map(monkeypatch, tmp_path):
     ]
 
 
-def test_ablation_tabulates_win_rates_parameters_and_ratios(
+def test_ablation_tabulates_win_rates_parameters_and_differences(
     monkeypatch, capsys, tmp_path
 ):
     out = tmp_path / "ablation.json"
@@ -110,7 +114,10 @@ def test_ablation_tabulates_win_rates_parameters_and_ratios(
     assert [counts["agents"] for counts in plus] == [5, 2]
     printed = capsys.readouterr().out
     assert "| smax_5v5 | 0.75 (0.50 to 1.00) | 0.25 (0.00 to 0.50) |" in printed
-    assert "| 3 |" in printed
+    difference = difference_interval(Proportion(0.75, 24), Proportion(0.25, 24))
+    text = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*difference)
+    assert printed.count(f"| {text} |") == 2
+    assert text == "+0.50 [+0.22, +0.68]"
     assert out.with_suffix(".png").stat().st_size > 0
 
 
@@ -207,6 +214,7 @@ def test_network_without_a_gradient_is_rejected():
             entities.require_gradient("it", job_with_gradient(gradient))
 
 
+@pytest.mark.slow
 def test_small_study_of_entities_from_arguments_to_record_and_picture(
     monkeypatch, capsys, tmp_path
 ):

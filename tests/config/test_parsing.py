@@ -15,6 +15,7 @@ from jmarl.config import (
     key_paths,
     nearest,
     read_value,
+    suggest,
 )
 from jmarl.config.parsing import flatten
 
@@ -103,10 +104,17 @@ def test_the_name_chooses_among_alternatives() -> None:
             changed(inner={"rate": 1, "mode": "b"}),
             "inner.mode='b': must be one of a, bb; did you mean bb?",
         ),
+        (
+            changed(inner={"rate": 1, "mode": "zzz"}),
+            "inner.mode='zzz': must be one of a, bb",
+        ),
         (changed(count="a"), "count='a': expected int"),
         (changed(count=1.5), "count=1.5: expected int"),
         (changed(count=True), "count=True: expected int"),
         (changed(count=None), "count=None: expected int"),
+        (changed(count=float("nan")), "count=nan: expected int"),
+        (changed(count=float("inf")), "count=inf: expected int"),
+        (changed(count="3"), "count='3': expected int"),
         (changed(flag=1), "flag=1: expected bool"),
         (changed(flag="yes"), "flag='yes': expected bool"),
         (changed(rank="a"), "rank='a': expected int or null"),
@@ -120,7 +128,7 @@ def test_the_name_chooses_among_alternatives() -> None:
         ),
         (
             changed(net={"name": "flat", "layers": [1]}),
-            "net.layers=[1]: unknown key; did you mean net.name?",
+            "net.layers=[1]: unknown key with net.name=flat; --help lists the keys",
         ),
         (changed(net="flat"), "net='flat': expected a group of keys"),
     ],
@@ -163,11 +171,65 @@ def test_flatten_lists_leaves_by_dotted_key() -> None:
     }
 
 
-def test_nearest_looks_at_the_last_part_of_a_key_too() -> None:
-    assert (
-        nearest("gama", ["seed", "system.gamma", "system.gae_lambda"]) == "system.gamma"
-    )
-    assert nearest("seed", ["seed", "system.seed"]) == "seed"
+KEYS = [
+    "env.name",
+    "seed",
+    "num_seeds",
+    "total_timesteps",
+    "num_envs",
+    "eval.every",
+    "eval.episodes",
+    "checkpoint.keep",
+    "curriculum.stages.fraction",
+    "system.lr",
+    "system.gamma",
+    "system.gae_lambda",
+    "system.batch_size",
+    "system.target_rate",
+    "network.embed_dim",
+    "network.head",
+    "network.bi_mode",
+]
+NEAR = {
+    "lr": "system.lr",
+    "LR": "system.lr",
+    "lrr": "system.lr",
+    "system.lrr": "system.lr",
+    "sytem.lr": "system.lr",
+    "gama": "system.gamma",
+    "sede": "seed",
+    "seeds": "seed",
+    "num_env": "num_envs",
+    "numenvs": "num_envs",
+    "num-envs": "num_envs",
+    "eval_every": "eval.every",
+    "episode": "eval.episodes",
+    "timesteps": "total_timesteps",
+    "batch": "system.batch_size",
+    "network.embed": "network.embed_dim",
+}
+FAR = """
+    foo bar x rank hello model learning_rate hidden_size tau device discount epsilon
+    system.ab system.xyz network.foo eval.foo 3 ü
+""".split()
+
+
+@pytest.mark.parametrize(("word", "name"), NEAR.items())
+def test_a_near_miss_is_suggested(word: str, name: str) -> None:
+    assert nearest(word, KEYS) == [name]
+    assert suggest(word, KEYS, "none") == f"did you mean {name}?"
+
+
+@pytest.mark.parametrize("word", FAR)
+def test_nothing_is_suggested_for_a_far_word(word: str) -> None:
+    assert nearest(word, KEYS) == []
+    assert suggest(word, KEYS, "none") == "none"
+
+
+def test_several_near_names_are_listed_from_the_nearest() -> None:
+    names = ["seed", "arch.minibatches", "minibatch"]
+    assert nearest("minibatches", names, most=3) == names[1:]
+    assert suggest("minibatches", names, "", 2).endswith("minibatches or minibatch?")
 
 
 @pytest.mark.parametrize(
@@ -207,6 +269,10 @@ def test_a_range_holds_both_its_ends(value: float) -> None:
         (-1, 0, float("inf"), "must be at least 0"),
         (2, -float("inf"), 1, "must be at most 1"),
         (float("nan"), 0, 1, "must lie in [0, 1]"),
+        (float("nan"), 0, float("inf"), "must be at least 0"),
+        (float("inf"), 0, float("inf"), "must be at least 0 and finite"),
+        (0, 1, 2**32 - 1, "must be at least 1"),
+        (2**32, 1, 2**32 - 1, "must be at most 4294967295"),
     ],
 )
 def test_a_value_out_of_range_names_the_range(
@@ -215,6 +281,12 @@ def test_a_value_out_of_range_names_the_range(
     with pytest.raises(ConfigError, match=r"^system\.k=.*: ") as caught:
         check_range("system.k", value, low, high)
     assert str(caught.value).endswith(rule)
+
+
+def test_an_integer_without_a_float_is_an_error_and_no_overflow() -> None:
+    with pytest.raises(ConfigError, match="must be greater than 0 and finite"):
+        check_positive("lr", build(float, 10**400, "lr"))
+    assert build(int, 10**400, "count") == 10**400
 
 
 @pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])

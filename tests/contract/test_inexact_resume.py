@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from test_resume import final_leaves, interrupt_after
+from test_resume import interrupt_after
 
 import jmarl
 from jmarl.results.metrics_file import read_rows
@@ -19,6 +19,7 @@ from jmarl.runs.run import run
 from jmarl.runs.warm_start import load_warm_start, restore_params
 from jmarl.training.anakin import has_env_state
 from jmarl.training.build import build_run
+from tools.compare_runs import final_leaves
 
 
 Q_LEARNING = (

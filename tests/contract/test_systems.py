@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from documented import columns
 
 import jmarl
 from jmarl.config import ConfigError
@@ -112,6 +113,20 @@ def test_an_update_is_finite_and_moves_every_parameter(name, size):
         assert (old != new).any(), jax.tree_util.keystr(path)
 
 
+@over_all_systems
+def test_the_reference_documents_exactly_the_metrics_of_learning(name, size):
+    _, _, (_, _, _, metrics), _ = learned(name, size)
+    of_a_run = {"episodes", "steps_per_second", "agent_steps_per_second"}
+    of_a_run |= {"return", "length", "won"}
+    kit = "PPO" if (name, size) in PPO else "Q-learning"
+    documented = {
+        column
+        for column, row in columns().items()
+        if row.systems in ("all systems", kit) and row.rows == "train"
+    }
+    assert set(metrics) == documented - of_a_run
+
+
 @over(PPO)
 def test_learning_recomputes_the_probabilities_of_acting(name, size):
     """PPO's ratio is 1 in the first minibatch.
@@ -206,7 +221,7 @@ def test_an_environment_may_lack_features_or_entities(devices, name, size, env):
     init, chunk, evaluate = seed_programs(build_run(jmarl.load_config(name, overrides)))
     runner = jax.eval_shape(init, jax.random.key(0))
     with jax.set_mesh(device_mesh(jax.devices()[:devices])):
-        after, metrics = jax.eval_shape(chunk, runner)
+        after, metrics = jax.eval_shape(chunk, runner, 1)
         jax.eval_shape(evaluate, runner.learner.params, jax.random.key(0))
 
     def shapes_and_dtypes(tree):

@@ -96,3 +96,17 @@ def test_a_run_that_missed_its_bar_says_so():
     assert row[1] == "not reached"
     assert row[3] == "0.250 to 0.750"
     assert row[5] == NOT_RECORDED
+
+
+def test_the_ablation_shows_each_difference_with_an_interval_that_contains_it():
+    def record(run, won):
+        config = {"eval": {"episodes": 64}}
+        rows = [{"greedy/won": won}]
+        return {"run": run, "map": "smax_3m", "config": config, "evaluations": rows}
+
+    runs = [record("a", [1.0, 1.0]), record("b", [0.0, 0.0]), record("c", [1.0, 1.0])]
+    rows = list(training.differences(runs))
+    assert rows == [
+        ("`smax_3m`", "`a` - `b`", "+1.000", "+0.959 to +1.000"),
+        ("`smax_3m`", "`a` - `c`", "+0.000", "-0.029 to +0.029"),
+    ]

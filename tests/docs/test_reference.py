@@ -6,10 +6,13 @@ import pathlib
 import pkgutil
 import re
 
+import jax
 import pytest
+import toy
 
 import jmarl
 from docs.generate import api, commands, configuration, schema
+from docs.generate.site import generated
 from jmarl.cli.commands import COMMANDS
 from jmarl.config import RunConfig, key_paths
 from jmarl.config.choices import systems, yaml_names
@@ -77,6 +80,17 @@ def test_every_exit_code_has_a_meaning():
         (int(code), code.name) for code in ExitCode
     ]
     assert "-" not in [meaning for _, _, meaning in rows]
+    assert [int(code) for code, _, _ in rows] == [0, 1, 2, 3, 4, 75, 130, 141]
+
+
+def test_exit_codes_are_listed_on_one_page():
+    root = pathlib.Path(__file__).parents[2]
+    written = [*root.glob("*.md"), *(root / "docs").rglob("*.md")]
+    texts = {str(page): page.read_text(encoding="utf-8") for page in written}
+    texts |= dict(generated())
+    listed = re.compile(r"^\| *`?(?:75|130|141)`? *\|", re.MULTILINE)
+    pages = [name for name, text in texts.items() if listed.search(text)]
+    assert pages == ["reference/exit-codes.md"]
 
 
 def test_every_public_module_has_one_directive():
@@ -85,6 +99,34 @@ def test_every_public_module_has_one_directive():
     found = [m.name for m in pkgutil.walk_packages(jmarl.__path__, "jmarl.")]
     public = [name for name in found if not re.search(r"\._", name)]
     assert sorted(shown) == sorted([*public, "jmarl"])
+
+
+@pytest.mark.parametrize("name", api.ENTRY_POINTS)
+def test_an_entry_point_is_listed_and_its_result_is_in_the_reference(name):
+    assert name in dir(jmarl)
+    assert f'"{name}"' in dict(api.pages())[api.path_of("jmarl")]
+    assert "Returns:\n" in getattr(jmarl, name).__doc__
+
+
+def test_the_documented_shapes_of_training_are_those_of_its_result():
+    toy.install()
+    config = toy.config(total_timesteps=7 * 64)
+    _, metrics = jax.eval_shape(lambda key: jmarl.train(config, key), jax.random.key(0))
+    found = re.findall(
+        r"""``metrics\["(\w+)"\][^`]*``: ``(\w+)\[([\w, ]+)\]``""", jmarl.train.__doc__
+    )
+    schedule = config.schedule
+    sizes = {
+        "chunks": len(schedule.chunks(0, schedule.num_updates)),
+        "evaluations": schedule.num_evaluations + 1,
+        "episodes": config.eval.episodes,
+    }
+    assert [name for name, _, _ in found] == ["train", "episodes", "nonfinite", "eval"]
+    assert metrics.keys() == {name for name, _, _ in found}
+    for name, dtype, axes in found:
+        shape = tuple(sizes[axis] for axis in axes.split(", "))
+        leaves = jax.tree.leaves(metrics[name])
+        assert {(leaf.shape, str(leaf.dtype)) for leaf in leaves} == {(shape, dtype)}
 
 
 def test_packages_follow_their_parent():

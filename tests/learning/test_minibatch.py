@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jmarl.config import ConfigError
+from jmarl.config.compose import load_config
 from jmarl.learning.minibatch import (
     check_batch,
     minibatch_indices,
@@ -16,6 +17,7 @@ from jmarl.learning.minibatch import (
     scan_minibatches,
     take_envs,
 )
+from jmarl.training.programs import run_mesh
 
 
 T, B, F = 3, 64, 5
@@ -30,6 +32,7 @@ def batch():
     return steps, (ids[:, None] * jnp.ones((1, 2), int),)
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("minibatches", [1, 2, 8])
 def test_each_environment_is_drawn_once_an_epoch_and_keeps_its_carry(minibatches):
     steps, carry = batch()
@@ -60,13 +63,66 @@ def test_shards_are_shuffled_independently_and_stay_whole():
     assert len({tuple(shard) for shard in shards}) > 1
 
 
+@pytest.mark.parametrize(
+    ("sizes", "shards"),
+    [
+        ((), 8),
+        ((64,), 8),
+        ((8,), 8),
+        ((4,), 4),
+        ((12,), 4),
+        ((6,), 2),
+        ((7,), 1),
+        ((1,), 1),
+        ((64, 32), 8),
+        ((64, 30), 2),
+        ((16, 0), 8),
+    ],
+)
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_shards_depend_on_sizes_and_not_on_devices(sizes, shards, devices, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    assert num_env_shards(*sizes) == shards
+
+
+@pytest.mark.parametrize("envs", [1, 2, 3, 4, 12, 50])
+@pytest.mark.parametrize("minibatches", [1, 2, 3])
+def test_any_number_of_environments_divides_into_minibatches(envs, minibatches):
+    if envs % minibatches:
+        with pytest.raises(ConfigError):
+            minibatch_indices(jax.random.key(0), envs, minibatches)
+        return
+    order = minibatch_indices(jax.random.key(0), envs, minibatches)
+    shards = order.shape[1]
+    drawn = order + jnp.arange(shards)[:, None] * (envs // shards)
+    assert sorted(np.asarray(drawn).ravel()) == list(range(envs))
+    assert order.shape[0] == minibatches
+
+
 def test_check_batch_error_names_the_rule_and_the_nearest_value():
-    check_batch(num_env_shards() * 6, 3)
-    with pytest.raises(
-        ConfigError,
-        match=rf"num_envs=100: must be a multiple of {4 * num_env_shards()} .* nearest is 96",
-    ):
-        check_batch(100, 4)
+    check_batch(6, 3)
+    with pytest.raises(ConfigError) as caught:
+        check_batch(100, 3)
+    rule = "num_envs=100: must be a multiple of system.minibatches=3; the nearest is 99"
+    assert str(caught.value) == rule
+
+
+@pytest.mark.parametrize(
+    ("system", "sizes", "devices"),
+    [
+        ("ippo", ["num_envs=16"], 4),
+        ("ippo", ["num_envs=4"], 4),
+        ("ippo", ["num_envs=6"], 2),
+        ("ippo", ["num_envs=7"], 1),
+        ("ippo", ["num_envs=16", "system.minibatches=8"], 2),
+        ("vdn", ["num_envs=4"], 4),
+        ("vdn", ["num_envs=16", "system.batch_size=2"], 2),
+    ],
+)
+def test_a_run_uses_as_many_devices_as_share_its_shards(system, sizes, devices):
+    if jax.device_count() != 4:
+        pytest.skip("needs four devices")
+    assert run_mesh(load_config(system, sizes)).size == devices
 
 
 def plain_take(tree, index, axis):

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jmarl.config import ConfigError
 from jmarl.learning.minibatch import num_env_shards
 from jmarl.learning.parallel import ENV_AXIS
-from jmarl.learning.replay import check_batch_size, empty_replay, insert, sample
+from jmarl.learning.replay import empty_replay, insert, sample
 from jmarl.training.anakin import device_mesh
 
 
@@ -55,6 +54,7 @@ def samples(chunks, draws=64, batch=8):
     return jax.tree.map(flat, rows), carry
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("chunks", [1, 2, CAPACITY, CAPACITY + 1, 3 * CAPACITY])
 def test_samples_are_stored_sequences_with_their_memory(chunks):
     rows, (carry,) = samples(chunks)
@@ -81,6 +81,7 @@ def test_each_shard_gives_equally_many_sequences():
     assert (np.bincount(shard.astype(int)) == 2).all()
 
 
+@pytest.mark.fault(15)
 def test_vmapped_buffers_are_independent():
     replay = filled(3)
     both = jax.tree.map(lambda x: jnp.stack([x, x * 0]), replay)
@@ -123,10 +124,9 @@ def test_no_row_leaves_its_device():
     jax.tree.map(np.testing.assert_array_equal, program(replay, rows, carry, key), one)
 
 
-def test_check_batch_size_error_names_the_nearest_value():
-    check_batch_size(3 * num_env_shards())
-    with pytest.raises(
-        ConfigError,
-        match=f"system.batch_size=30: must be a multiple of {num_env_shards()} .* nearest is 32",
-    ):
-        check_batch_size(30)
+@pytest.mark.parametrize("batch", [1, 3, 6, 30])
+def test_a_batch_of_any_size_is_drawn_from_all_environments(batch):
+    rows, _ = samples(2, draws=256, batch=batch)
+    env = np.asarray(rows["wide"])[0, :, 1]
+    assert len(env) == 256 * batch
+    assert set(env) == set(range(B))

@@ -42,6 +42,7 @@ def episodes(rng, T):
     return terminated, valid
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("lam", [0.0, 0.7, 1.0])
 def test_equals_the_sum_of_n_step_returns(lam):
     rng = np.random.default_rng(0)

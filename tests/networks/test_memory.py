@@ -63,6 +63,7 @@ def test_a_scan_equals_its_steps(memory, agents):
     assert_close(end, carry, atol=2e-5)
 
 
+@pytest.mark.fault(20)
 def test_nothing_leaks_across_the_start_of_an_episode(memory):
     net, x, apply = memory
     first = no_start().at[3, 0].set(True)
@@ -79,6 +80,7 @@ def test_nothing_leaks_across_the_start_of_an_episode(memory):
     assert any((leaf[1, 1] != 0).any() for leaf in jax.tree.leaves(by_carry))
 
 
+@pytest.mark.fault(20)
 def test_only_the_joining_agent_is_reset(memory):
     net, x, apply = memory
     first = jnp.zeros((T, B, N), bool).at[2, 1, 0].set(True)
@@ -157,6 +159,7 @@ TWIN = pytest.mark.xfail(
 )
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize(
     "run", [reset_at_first, pytest.param(reset_by_death, marks=TWIN)]
 )

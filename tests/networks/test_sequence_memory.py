@@ -120,6 +120,7 @@ def test_learning_equals_acting(family, kind):
     np.testing.assert_allclose(value, extras.value, atol=1e-4)
 
 
+@pytest.mark.fault(20)
 @families
 def test_memory_is_carried_and_reset(family):
     """The last row depends on row 0 only if no episode starts in between."""

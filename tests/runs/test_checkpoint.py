@@ -80,6 +80,7 @@ def test_restoring_without_a_checkpoint_returns_none(tmp_path):
     assert restore(tmp_path) is None
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
 def test_a_flipped_bit_is_detected_and_the_previous_step_restored(two_steps, place):
     file = data_files(two_steps / "2")[-1]
@@ -92,6 +93,7 @@ def test_a_flipped_bit_is_detected_and_the_previous_step_restored(two_steps, pla
     assert "checkpoint 2 is damaged" in warnings[0]
 
 
+@pytest.mark.fault(4)
 @pytest.mark.xfail(
     reason="defective twin: without the digest a flipped bit is restored",
     strict=True,
@@ -106,6 +108,7 @@ def test_a_flipped_bit_without_verification(two_steps):
     assert digest(result.state) in (digest(state(1.0)), digest(state(2.0)))
 
 
+@pytest.mark.fault(3)
 def test_truncated_files_are_detected_or_irrelevant(two_steps, tmp_path):
     """Truncating a file either restores step 1, or the file is not needed for step 2."""
     saved = {
@@ -116,13 +119,17 @@ def test_truncated_files_are_detected_or_irrelevant(two_steps, tmp_path):
     steps = set()
     for file, content in saved.items():
         os.truncate(file, len(content) // 2)
-        result = restore(two_steps, warnings=[], read_only=True)
+        warnings = []
+        result = restore(two_steps, warnings=warnings, read_only=True)
         steps.add(result.step)
+        damaged = [line for line in warnings if "checkpoint 2 is damaged" in line]
+        assert len(damaged) == len(warnings) == 2 - result.step
         assert digest(result.state) == digest(state(float(result.step)))
         file.write_bytes(content)
     assert 1 in steps
 
 
+@pytest.mark.fault(3)
 def test_an_error_lists_the_steps_if_none_is_valid(two_steps):
     for step in ("1", "2"):
         os.truncate(two_steps / step / "record" / "metadata", 10)
@@ -136,6 +143,7 @@ def template_with(**leaves):
     return jax.eval_shape(lambda: {**state(), **leaves})
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize(
     ("template", "words"),
     [
@@ -193,6 +201,7 @@ def test_a_failed_overwrite_keeps_the_previous_content(tmp_path, monkeypatch):
     assert digest(restore(tmp_path).state) == digest(state(1.0))
 
 
+@pytest.mark.fault(2)
 def test_a_step_is_recovered_after_a_kill_during_its_overwrite(two_steps):
     (two_steps / "2").rename(two_steps / ".aside-2")
     assert restore(two_steps, read_only=True).step == 1
@@ -219,6 +228,7 @@ def test_discarding_keeps_the_restored_step(two_steps):
     assert restore(two_steps).step == 1
 
 
+@pytest.mark.fault(2)
 def test_only_a_writer_removes_the_remains_of_an_interrupted_write(two_steps):
     remains = two_steps / "3.orbax-checkpoint-tmp"
     remains.mkdir()
@@ -228,6 +238,7 @@ def test_only_a_writer_removes_the_remains_of_an_interrupted_write(two_steps):
     assert not remains.exists()
 
 
+@pytest.mark.fault(5)
 def test_a_full_disk_warns_and_keeps_the_previous_step(two_steps):
     """A limit on the file size simulates a full disk."""
     warnings = []

@@ -41,26 +41,26 @@ def curriculum(*fractions):
 
 
 @pytest.mark.parametrize(
-    ("fractions", "evaluations", "ends"),
+    ("fractions", "updates", "ends"),
     [
-        ((), 4, (8,)),
-        ((1.0,), 4, (8,)),
-        ((0.5, 0.5), 4, (4, 8)),
-        ((0.3, 0.7), 4, (2, 8)),
-        ((0.2, 0.3, 0.5), 4, (2, 4, 8)),
-        ((0.1,) * 10, 10, tuple(range(2, 22, 2))),
+        ((), 8, (8,)),
+        ((1.0,), 8, (8,)),
+        ((0.5, 0.5), 8, (4, 8)),
+        ((0.3, 0.7), 8, (2, 8)),
+        ((0.2, 0.3, 0.5), 8, (2, 4, 8)),
+        ((0.1,) * 10, 20, tuple(range(2, 22, 2))),
     ],
 )
-def test_stages_end_with_evaluation_intervals(fractions, evaluations, ends):
+def test_stages_take_their_share_of_the_updates(fractions, updates, ends):
     last = f"team_{max(0, len(fractions) - 1)}"
     config = toy.config(
-        total_timesteps=evaluations * 128,
+        total_timesteps=updates * 64,
         env={"name": last},
         curriculum=curriculum(*fractions),
     )
-    assert config.num_updates == 2 * evaluations and config.stage_ends == ends
+    assert config.num_updates == updates and config.schedule.stage_ends == ends
     assert len(config.stage_envs) == len(ends) and config.stage_envs[-1] == last
-    stages = [config.stage_at(update) for update in range(config.num_updates)]
+    stages = [config.schedule.stage_at(update) for update in range(config.num_updates)]
     lengths = [stages.count(i) for i in range(len(ends))]
     assert lengths == np.diff((0, *ends)).tolist()
 
@@ -82,10 +82,10 @@ INVALID = [
         "curriculum.stages='team_1': the last stage must be the environment of the run",
     ),
     (
-        (0.1, 0.9),
+        (0.05, 0.95),
         {},
-        "eval.every=128: gives 4 evaluations, but each of 2 stages must end with one; "
-        "total_timesteps must be at least 640",
+        "total_timesteps=512: gives 8 updates, too few for 2 stages; "
+        "make it at least 1280",
     ),
 ]
 
@@ -98,17 +98,13 @@ def test_an_invalid_curriculum_gives_an_error_of_one_line(fractions, changes, me
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
 
 
-def test_the_advice_on_too_few_evaluations_suffices():
-    rows = toy.config().rows_per_update
-    halves = curriculum(0.5, 0.5)
-    config = toy.config(
-        total_timesteps=100 * rows, env={"name": "team_1"}, curriculum=halves
-    )
-    too_rare = dataclasses.replace(config.eval, every=100 * rows)
-    with pytest.raises(ConfigError, match=f"make it at most {50 * rows}$"):
-        dataclasses.replace(config, eval=too_rare)
-    as_advised = dataclasses.replace(config.eval, every=50 * rows)
-    assert dataclasses.replace(config, eval=as_advised).stage_ends == (50, 100)
+def test_the_advice_on_too_few_updates_suffices():
+    stages = curriculum(0.05, 0.95)
+    env = {"name": "team_1"}
+    with pytest.raises(ConfigError, match=r"make it at least 1280$"):
+        toy.config(env=env, curriculum=stages)
+    config = toy.config(env=env, curriculum=stages, total_timesteps=1280)
+    assert config.schedule.stage_ends == (1, 20)
 
 
 def test_a_curriculum_is_a_choice_or_a_list():

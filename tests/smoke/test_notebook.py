@@ -97,6 +97,7 @@ def printed(cell: Any) -> str:
     return "".join(o.text for o in cell.outputs if o.output_type == "stream")
 
 
+@pytest.mark.slow
 def test_every_cell_runs(executed: tuple[Any, Path]) -> None:
     notebook, _ = executed
     code = code_cells(notebook)
@@ -106,6 +107,7 @@ def test_every_cell_runs(executed: tuple[Any, Path]) -> None:
     assert printed(cell(notebook, "devices")).count("  ok ") == 4
 
 
+@pytest.mark.slow
 def test_training_follows_the_parameters(executed: tuple[Any, Path]) -> None:
     notebook, folder = executed
     rows = read_rows(folder / "runs" / "mam_smax" / "metrics.jsonl")
@@ -116,6 +118,7 @@ def test_training_follows_the_parameters(executed: tuple[Any, Path]) -> None:
     assert "\x1b" not in output
 
 
+@pytest.mark.slow
 def test_notebook_shows_the_curve_and_an_episode(executed: tuple[Any, Path]) -> None:
     notebook, folder = executed
     (curve,) = outputs_of_type(cell(notebook, "curve"), "image/png")

@@ -8,7 +8,6 @@ from jmarl.config.choices import yaml_names
 
 
 TASKS = yaml_names("experiment")
-QUICK = ["lbf_8x8-2p-2f-coop", "rware_tiny-2ag", "smax_2s3z"]
 TINY = [
     "num_seeds=1",
     "num_envs=8",
@@ -25,16 +24,18 @@ TINY = [
 
 def test_there_are_21_tasks():
     assert len(TASKS) == 21
-    assert set(QUICK) < set(TASKS)
 
 
-@pytest.mark.parametrize(
-    "task",
-    [t if t in QUICK else pytest.param(t, marks=pytest.mark.slow) for t in TASKS],
-)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_composes(task):
+    config = jmarl.load_config("mam_ppo", [f"experiment={task}", *TINY])
+    assert config.env["name"] == task and config.num_updates == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
 def test_a_task_trains_and_evaluates(task):
     config = jmarl.load_config("mam_ppo", [f"experiment={task}", *TINY])
-    assert config.num_updates == 2
     runner, metrics = jax.jit(lambda key: jmarl.train(config, key))(jax.random.key(0))
     assert 0 < int(runner.env_steps) <= 32
     assert jax.numpy.isfinite(metrics["train"]["loss"]).all()
@@ -49,4 +50,4 @@ def test_the_protocol_is_that_of_the_paper():
         10,
         32,
     )
-    assert config.num_evaluations == 122
+    assert config.schedule.num_evaluations == 122

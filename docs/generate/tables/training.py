@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from benchmarks.ablation import win_difference
 from docs.generate.markdown import NOT_RECORDED, code, details, join, number, table
 from docs.generate.tables.records import Record, quoted, seeds
 
@@ -107,6 +108,9 @@ def ablation(records: Sequence[Record]) -> str:
         f"Median of {seeds(data) or NOT_RECORDED} seeds.",
         table(header, map(ablation_row, runs)),
         *map(evaluations, runs),
+        "## Differences of the win rates",
+        "Means over the episodes of all seeds, with Newcombe's interval of the difference.",
+        table(("map", "difference", "win rate", "95 % interval"), differences(runs)),
     )
 
 
@@ -115,3 +119,18 @@ def ablation_row(run: Mapping[str, Any]) -> tuple[Any, ...]:
     _, _, last, spread, _, _, minutes = run_row(run)
     sizes = [run["parameters"].get(name) for name in ("agent", "mixer", "total")]
     return code(run["map"]), code(run["run"]), last, spread, *sizes, minutes
+
+
+def differences(runs: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """Yield the difference between the first run of each map and each other run."""
+    for name in dict.fromkeys(run["map"] for run in runs):
+        first, *others = [run for run in runs if run["map"] == name]
+        for other in others:
+            difference, low, high = map(signed, win_difference(first, other))
+            pair = f"{code(first['run'])} - {code(other['run'])}"
+            yield code(name), pair, difference, f"{low} to {high}"
+
+
+def signed(value: float) -> str:
+    """Return a number with its sign and three decimals."""
+    return f"{value:+.3f}"

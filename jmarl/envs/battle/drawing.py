@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jmarl.envs.battle.rules import MAP_SIZE, N_OWN_ACTIONS, UNITS, get_scenario
+from jmarl.envs.battle.rules import MAP_SIZE, N_OWN_ACTIONS, UNITS, Scenario
 from jmarl.envs.battle.state import ABSENT
 from jmarl.envs.scene import Disc, Line, Scene
 
@@ -15,17 +15,17 @@ ALLY_COLOR = "tab:blue"
 ENEMY_COLOR = "tab:red"
 
 
-def scene(name: str, state: Any) -> Scene:
+def scene(scenario: Scenario, state: Any) -> Scene:
     """Return the scene of one environment.
 
     Allies are blue and enemies red. A dead unit is an empty ring; an absent unit is not drawn.
     A line connects each unit with the target of its last attack.
 
     Args:
-        name: environment name, for example ``smax_3m``.
+        scenario: Scenario of the environment.
         state: ``State`` of NumPy arrays without the batch axis.
     """
-    n_allies = get_scenario(name).n_allies
+    n_allies = scenario.n_allies
     units = np.flatnonzero(np.asarray(state.kind) != ABSENT).tolist()
     discs = {unit: _disc(state, unit, n_allies) for unit in units}
     alive = np.asarray(state.health) > 0

@@ -19,6 +19,7 @@ from jaxtyping import Key as Keys
 from jmarl import config as settings
 from jmarl.envs.batched import select
 from jmarl.envs.battle import opponent, physics, spawn
+from jmarl.envs.battle.drawing import scene
 from jmarl.envs.battle.keys import Path, derive_keys
 from jmarl.envs.battle.observe import episode_limit, observe, spec
 from jmarl.envs.battle.rules import (
@@ -86,6 +87,7 @@ def build(name: str, scenario: Scenario, config: BattleConfig) -> Env:
         reset=partial(reset, scenario, config),
         step=partial(step, scenario, config),
         refresh=partial(refresh, scenario, config),
+        scene=partial(scene, scenario),
     )
 
 

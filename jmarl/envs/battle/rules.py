@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jmarl.config import check_range
+from jmarl.config.errors import MAX_SIZE
 
 
 MAP_SIZE = 32.0
@@ -145,7 +146,7 @@ class BattleConfig:
     smacv2_surround: bool = False
 
     def __post_init__(self) -> None:
-        check_range("env.reset_pool", self.reset_pool, 0)
+        check_range("env.reset_pool", self.reset_pool, 0, MAX_SIZE)
 
 
 def parse_team(composition: str) -> tuple[int, ...]:

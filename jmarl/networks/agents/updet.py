@@ -32,6 +32,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jmarl.config import check_range
+from jmarl.config.schema import MAX_BLOCKS
 from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds
 from jmarl.networks.entities import (
     attend_to_entities,
@@ -61,8 +62,9 @@ class UPDeTConfig:
         Raises:
             ConfigError: If a value is out of range.
         """
-        for key in ("embed_dim", "n_head", "n_block", "mlp_width"):
+        for key in ("embed_dim", "n_head", "mlp_width"):
             check_range(f"network.{key}", getattr(self, key), 1)
+        check_range("network.n_block", self.n_block, 1, MAX_BLOCKS)
 
 
 class UPDeT(nn.Module):

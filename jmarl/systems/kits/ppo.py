@@ -134,6 +134,11 @@ class PPOConfig(SystemConfig):
         return self.minibatches
 
     @property
+    def steps_per_update(self) -> int:
+        """Gradient steps of one update."""
+        return self.epochs * self.minibatches
+
+    @property
     def anneals_lr(self) -> bool:
         """True if the learning rate depends on the length of the run."""
         return self.anneal_lr
@@ -441,7 +446,7 @@ def ppo_optimizer(
         cfg.lr,
         cfg.max_grad_norm,
         anneal=cfg.anneal_lr,
-        steps_per_update=cfg.epochs * cfg.minibatches,
+        steps_per_update=cfg.steps_per_update,
         num_updates=num_updates,
     )
     return by_part(tx, parts) if parts else tx

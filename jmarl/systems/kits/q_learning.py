@@ -36,7 +36,7 @@ from jmarl.learning.exploration import epsilon_greedy, greedy, linear_decay
 from jmarl.learning.minibatch import scan_minibatches
 from jmarl.learning.optimizers import apply_gradients, optimizer, skipped_steps
 from jmarl.learning.parallel import gradient, mean_weights, weighted_sum
-from jmarl.learning.replay import check_batch_size, empty_replay, insert, sample
+from jmarl.learning.replay import empty_replay, insert, sample
 from jmarl.learning.returns import lambda_return
 from jmarl.networks.agents import make_agent
 from jmarl.networks.flatten import empty_obs
@@ -562,7 +562,7 @@ def pqn_system(
     """
     _check_discrete(spec, config)
     net, cfg = QNetwork(agent, mixer, spec), config.system
-    tx = _optimizer(cfg, cfg.epochs * cfg.minibatches, config.num_updates)
+    tx = _optimizer(cfg, config.num_updates)
 
     def init(key: Key) -> PQNLearner:
         params = net.init(key)
@@ -588,13 +588,12 @@ def replay_system(
         System whose learner is a ``ReplayLearner``.
 
     Raises:
-        ConfigError: If the environment has continuous actions, the batch does not divide into
-            environment shards, or the replay buffer is smaller than a rollout.
+        ConfigError: If the environment has continuous actions, or the replay buffer is smaller
+            than a rollout.
     """
     _check_discrete(spec, config)
     net, cfg = QNetwork(agent, mixer, spec), config.system
-    tx = _optimizer(cfg, cfg.gradient_steps, config.num_updates)
-    check_batch_size(cfg.batch_size)
+    tx = _optimizer(cfg, config.num_updates)
     capacity = cfg.replay_size // config.rows_per_update
     check(
         capacity >= 1,
@@ -628,14 +627,12 @@ def _check_discrete(spec: Spec, config: RunConfig) -> None:
         )
 
 
-def _optimizer(
-    cfg: ValueConfig, steps_per_update: int, num_updates: int
-) -> optax.GradientTransformation:
+def _optimizer(cfg: ValueConfig, num_updates: int) -> optax.GradientTransformation:
     return optimizer(
         cfg.lr,
         cfg.max_grad_norm,
         anneal=cfg.anneal_lr,
-        steps_per_update=steps_per_update,
+        steps_per_update=cfg.steps_per_update,
         num_updates=num_updates,
     )
 

@@ -60,6 +60,21 @@ class ReplayConfig(ValueConfig):
         check_positive("system.target_rate", self.target_rate)
         check_range("system.target_rate", self.target_rate, 0, 1)
 
+    @property
+    def replay_batch(self) -> int:
+        """Sequences of a batch from the replay buffer."""
+        return self.batch_size
+
+    @property
+    def replay_rows(self) -> int:
+        """Rows that the replay buffer can hold."""
+        return self.replay_size
+
+    @property
+    def steps_per_update(self) -> int:
+        """Gradient steps of one update."""
+        return self.gradient_steps
+
 
 @dataclasses.dataclass(frozen=True)
 class PQNConfig(ValueConfig):
@@ -77,3 +92,8 @@ class PQNConfig(ValueConfig):
     def num_minibatches(self) -> int:
         """Minibatches of an epoch."""
         return self.minibatches
+
+    @property
+    def steps_per_update(self) -> int:
+        """Gradient steps of one update."""
+        return self.epochs * self.minibatches

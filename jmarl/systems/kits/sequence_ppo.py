@@ -23,6 +23,7 @@ import jax
 from jaxtyping import Array, Int
 
 from jmarl.config import ConfigError, RunConfig, check, check_range
+from jmarl.config.schema import MAX_BLOCKS, MAX_SIZE
 from jmarl.networks.rows import add_time_axis, drop_time_axis
 from jmarl.networks.sequence.blocks import Factory
 from jmarl.networks.sequence.network import Decoder, Encoder, sequence_policy
@@ -58,17 +59,18 @@ class SequenceConfig(PPOConfig):
 
 
 def check_sizes(network: Any, *keys: str) -> None:
-    """Check that sizes of a network are at least 1.
+    """Check that sizes of a network are at least 1, and at most 128 for ``n_block``.
 
     Args:
         network: Configuration of the network.
         *keys: Names of its sizes.
 
     Raises:
-        ConfigError: If a size is below 1.
+        ConfigError: If a size is out of range.
     """
     for key in keys:
-        check_range(f"network.{key}", getattr(network, key), low=1)
+        most = MAX_BLOCKS if key == "n_block" else MAX_SIZE
+        check_range(f"network.{key}", getattr(network, key), 1, most)
 
 
 def check_heads(n_head: int, embed_dim: int) -> None:

@@ -14,7 +14,7 @@ from benchmarks.support.smax_reference import advance
 from jmarl import load_config
 from jmarl.envs import make
 from jmarl.envs.battle import env as battle_env
-from jmarl.envs.battle.drawing import ALLY_COLOR, ENEMY_COLOR, scene
+from jmarl.envs.battle.drawing import ALLY_COLOR, ENEMY_COLOR
 from jmarl.envs.battle.rules import STOP, BattleConfig, get_scenario
 from jmarl.envs.battle.state import ABSENT
 from jmarl.networks.agents import HPNConfig, SAQAConfig, UPDeTConfig, make_agent
@@ -335,6 +335,6 @@ def test_absent_units_are_not_drawn():
     state, _ = initial_states()
     for i, (n, m) in enumerate(zip(*team_sizes(state), strict=True)):
         env_state = jax.tree.map(lambda x, i=i: np.asarray(x)[i], state)
-        discs = scene("smax_1v2+2v1+2v3", env_state).discs
+        discs = make("smax_1v2+2v1+2v3").scene(env_state).discs
         colors = [disc.color for disc in discs]
         assert colors == [ALLY_COLOR] * n + [ENEMY_COLOR] * m
