@@ -16,6 +16,7 @@ import pathlib
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -36,6 +37,8 @@ ASIDE_PREFIX = ".aside-"
 """Prefix of the folder of an old step while its replacement is written."""
 INCOMPLETE = ".orbax-checkpoint-tmp"
 """Part of the name of a folder that Orbax is writing."""
+REMOVE_ATTEMPTS = 20
+"""Attempts to remove an incomplete step, one each 50 ms."""
 _PREVIOUS_HOOK = sys.unraisablehook
 
 
@@ -211,8 +214,17 @@ class Checkpoints:
         self._failure = full_disk_reason(error) or text
         note = f"checkpoint {step} not written; training continues: {self._failure}"
         self._warn_once(note)
-        for remains in self._folder.glob(f"*{INCOMPLETE}*"):
-            shutil.rmtree(remains, ignore_errors=True)
+        self._remove_incomplete()
+
+    def _remove_incomplete(self) -> None:
+        """Remove incomplete steps, to which threads of a failed write may still add files."""
+        for _ in range(REMOVE_ATTEMPTS):
+            folders = list(self._folder.glob(f"*{INCOMPLETE}*"))
+            if not folders:
+                return
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.05)
 
     def _make_room(self) -> None:
         """Remove the oldest of several steps if the disk has too little room for another."""
@@ -287,6 +299,7 @@ def _open_manager(folder: pathlib.Path, keep: int, read_only: bool) -> tuple[Any
     logger = logging.getLogger("absl")
     logger.setLevel(logging.ERROR)
     logger.addFilter(_shorten_record)
+    logging.getLogger("asyncio").addFilter(_is_not_of_orbax)
     sys.unraisablehook = _hide_closed_loop
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
@@ -302,6 +315,11 @@ def _shorten_record(record: logging.LogRecord) -> bool:
         return True
     record.exc_info = None
     return record.funcName == "delete_checkpoint"  # the only one that it does not raise
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    """Hide errors of further arrays, which Orbax does not await after the first error."""
+    return "orbax" not in record.getMessage()
 
 
 def _hide_closed_loop(unraisable: Any) -> None:

@@ -165,6 +165,7 @@ def test_learner_without_change_is_rejected():
             scaling.require_learning("it", update)
 
 
+@pytest.mark.slow
 def test_small_study_from_arguments_to_record_and_picture(
     monkeypatch, capsys, tmp_path
 ):

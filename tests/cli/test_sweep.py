@@ -13,6 +13,7 @@ import toy
 from jmarl.cli.launch import launch
 from jmarl.cli.sweep import TRACEBACK, Job, check_jobs, run_jobs
 from jmarl.config import ConfigError, RunConfig
+from jmarl.runs import device_memory
 from jmarl.runs.exit_codes import ExitCode, ResourceError
 from jmarl.runs.folder import write_config
 from jmarl.runs.run import run
@@ -203,10 +204,14 @@ def test_a_folder_that_cannot_be_used_is_found_before_the_first_job_starts(
     assert sorted(in_tmp.rglob("*")) == before
 
 
-def test_a_job_without_enough_memory_is_found_before_the_first_starts() -> None:
-    large = {"num_envs": 2**24, "rollout_length": 64}
-    large["eval"] = dataclasses.replace(toy.config().eval, every=2**30)
-    with pytest.raises(ResourceError, match="num_envs=16777216: needs at least"):
+def test_a_job_without_enough_memory_is_found_before_the_first_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device_memory, "device_bytes", lambda _: 10**6)
+    large = {"num_envs": 2**16, "rollout_length": 8}
+    large["eval"] = dataclasses.replace(toy.config().eval, every=2**20)
+    check_jobs(jobs({}, {}))
+    with pytest.raises(ResourceError, match="num_envs=65536: needs at least"):
         check_jobs(jobs({}, large))
 
 

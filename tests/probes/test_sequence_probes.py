@@ -40,9 +40,8 @@ def test_memory_over_time_solves_the_cue(name):
     assert greedy_return(name, updates=40) > 0.9
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("mam_ppo", marks=pytest.mark.slow), "sable"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mam_ppo", "sable"])
 def test_without_memory_the_cue_is_not_solved(name):
     """In 256 episodes of two reports, 1/2 up to four standard errors; never reporting gets 0."""
     assert 0.4 < greedy_return(name, updates=40) < 0.6

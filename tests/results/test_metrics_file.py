@@ -102,7 +102,7 @@ def rows_of(schedule):
     """Return the rows of a run: one per compiled call, and one per evaluation."""
     update, rows = 0, [{"kind": "eval", "update": 0}]
     while update < schedule.num_updates:
-        update = schedule.call_end(update)
+        update = schedule.chunk_end(update)
         rows.append(row(update))
         if schedule.is_evaluation(update):
             rows.append({"kind": "eval", "update": update})
@@ -120,7 +120,7 @@ LIMIT = 20
 
 
 def interval_of(schedule):
-    return row_interval(schedule.num_updates, schedule.call_end(0), LIMIT)
+    return row_interval(schedule.num_updates, schedule.chunk_end(0), LIMIT)
 
 
 @pytest.mark.parametrize("kind", ["train", "eval", "absolute"])
