@@ -50,6 +50,9 @@ NETWORKS = {
     ),
     "replay": ("vdn", *GRU, *REPLAY),
 }
+FEED_FORWARD = pytest.param("feed_forward", marks=pytest.mark.slow)
+"""Stores less than a recurrent network with the same system does."""
+KINDS = [FEED_FORWARD, "recurrent", "sequence", "replay"]
 
 
 def interrupt_after(monkeypatch, update: int, function: str = "train_chunk") -> None:
@@ -81,7 +84,7 @@ def compile_once(monkeypatch) -> None:
 
 
 @pytest.mark.fault(1)
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_resumed_is_uninterrupted(kind, tmp_path, monkeypatch):
     system, *network = NETWORKS[kind]
     config = jmarl.load_config(system, ["env=probe_cue", *network, *TINY])

@@ -134,7 +134,9 @@ def greedy_return(name, probe, *overrides, updates):
     return float(metrics["eval"]["greedy"]["return"][-1].mean())
 
 
-@pytest.mark.parametrize("name", ["pqn_vdn", "vdn"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("pqn_vdn", marks=pytest.mark.slow), "vdn"]
+)
 def test_memory_survives_a_death(name):
     """Without memory, or with one that a death resets, the return is at most 3/4."""
     explore_longer = "system.explore_steps=20_000"
