@@ -5,6 +5,8 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 # Processes that the tests are shared among, file by file; each takes up to 6 GB.
 WORKERS ?= 2
+# Files go to the processes in alphabetical order. The default order puts small, slow files last.
+SHARED := --dist loadfile --no-loadscope-reorder
 TRAIN ?= env=smax_3m total_timesteps=200_000
 BENCHMARKS ?= $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
@@ -24,13 +26,13 @@ train: setup
 	$(RUN) -m jmarl.systems.mam_ppo $(TRAIN)
 
 test: setup
-	$(RUN) -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
+	$(RUN) -m pytest -m "not slow" -n $(WORKERS) $(SHARED)
 
 slow: setup
-	$(RUN) -m pytest -n $(WORKERS) --dist loadfile
+	$(RUN) -m pytest -n $(WORKERS) $(SHARED)
 
 faults: setup
-	$(RUN) -m tools.faults --slow -n $(WORKERS) --dist loadfile
+	$(RUN) -m tools.faults --slow -n $(WORKERS) $(SHARED)
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -50,9 +50,12 @@ NETWORKS = {
     ),
     "replay": ("vdn", *GRU, *REPLAY),
 }
-FEED_FORWARD = pytest.param("feed_forward", marks=pytest.mark.slow)
-"""Stores less than a recurrent network with the same system does."""
-KINDS = [FEED_FORWARD, "recurrent", "sequence", "replay"]
+SLOW = ("feed_forward", "recurrent")
+"""Kinds whose algorithm and memory the other kinds have too."""
+KINDS = [
+    *(pytest.param(kind, marks=pytest.mark.slow) for kind in NETWORKS if kind in SLOW),
+    *(kind for kind in NETWORKS if kind not in SLOW),
+]
 
 
 def interrupt_after(monkeypatch, update: int, function: str = "train_chunk") -> None:

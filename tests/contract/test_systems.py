@@ -62,16 +62,26 @@ PHASE = ("system.minibatches=1", "system.epochs=2")
 REPLAY = ("system.batch_size=8", "system.gradient_steps=2", "system.replay_size=112")
 
 
-SLOW = [("rec_mam", "rec_mam"), ("ippo", "ssm"), ("pqn_qmix", "mlp")]
+SLOW = [
+    ("ippo", "ssm"),
+    ("mat_ppo", "mat"),
+    ("rec_mam", "rec_mam"),
+    ("sable", "sable"),
+    ("pqn_qmix", "mlp"),
+]
 """Cases that share their code with two others, so that only a release tests them."""
 
 
 def over(cases):
-    def parameter(case):
-        marks = [pytest.mark.slow] if case in SLOW else []
-        return pytest.param(*case, marks=marks, id="-".join(case))
-
-    return pytest.mark.parametrize(("name", "size"), map(parameter, cases))
+    parameters = [
+        pytest.param(
+            *case,
+            marks=[pytest.mark.slow] if case in SLOW else [],
+            id="-".join(case),
+        )
+        for case in cases
+    ]
+    return pytest.mark.parametrize(("name", "size"), parameters)
 
 
 over_all_systems = over(PPO + VALUE)

@@ -57,7 +57,15 @@ CASES = [
     ("sable", "discrete"),
     ("sable", "continuous"),
 ]
-cases = pytest.mark.parametrize(("family", "kind"), CASES)
+SLOW = [("mat", "continuous"), ("mam_product", "discrete"), ("mam_none", "discrete")]
+"""Cases whose parts are in other cases too."""
+cases = pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        pytest.param(*case, marks=[pytest.mark.slow] if case in SLOW else [])
+        for case in CASES
+    ],
+)
 families = pytest.mark.parametrize("family", ["mat", "mam_sum", "sable"])
 WEIGHT = jnp.asarray(
     np.random.default_rng(6).standard_normal((3, T, B, N)), jnp.float32

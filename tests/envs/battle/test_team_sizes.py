@@ -161,7 +161,9 @@ def parameters(kind):
     return jax.tree.map(perturb, (params, mixer_params))
 
 
-@pytest.mark.parametrize("kind", AGENTS)
+@pytest.mark.parametrize(
+    "kind", ["hpn", "saqa", pytest.param("updet", marks=pytest.mark.slow)]
+)
 def test_one_program_gives_every_env_of_a_mixed_batch_its_own_result(kind):
     traces = []
     padded_program = program(kind, spec(*MOST))
