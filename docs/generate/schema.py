@@ -20,8 +20,8 @@ UNSET = ("system_name", "system", "network", "env")
 """Fields of ``RunConfig`` that are not keys, or that are groups with keys of their own."""
 UNTYPED = {
     "env.name": "text",
+    "rollout_rows": "int",
     "arch.num_envs": "int or null",
-    "arch.minibatches": "int or null",
 }
 """Keys that no dataclass has: they are resolved before ``RunConfig`` is built."""
 

@@ -65,7 +65,7 @@ def _to_job(system: str, tree: Any, changes: str) -> Job:
     config, chosen = compose.to_run_config(system, tree)
     check_folders(config)
     values = ", ".join(f"{key}={value}" for key, value in chosen.items())
-    sizes = f"arch={tree.arch.name} chose {values}\n" if values else ""
+    sizes = f"chosen: {values}\n" if values else ""
     return Job(config, changes, sizes)
 
 

@@ -73,7 +73,11 @@ def run_jobs(jobs: Sequence[Job], run: Callable[[RunConfig], int]) -> int:
     failed: dict[int, str] = {}
     codes = []
     for number, job in enumerate(jobs, 1):
-        print(f"\njob {number}: {job.changes}\n{job.sizes}", end="", flush=True)
+        print(
+            f"\njob {number} of {len(jobs)}: {job.changes}\n{job.sizes}",
+            end="",
+            flush=True,
+        )
         code, reason = _run_job(job, run)
         codes.append(code)
         if code == ExitCode.PREEMPTED:

@@ -1,10 +1,15 @@
-"""Sizes for the hardware, from the preset ``configs/arch/<name>.yaml`` that ``arch`` selects."""
+"""Sizes of a run that are null: from the hardware preset, or from a size in rows.
+
+The preset ``configs/arch/<name>.yaml``, which ``arch`` selects, has the number of environments.
+Everything that learning depends on is specified in rows of experience, and its counts follow from
+the number of environments. A preset therefore changes speed and memory, but not what is learned.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import yaml
@@ -14,42 +19,83 @@ from jmarl.config.errors import MAX_SIZE, ConfigError, check_range
 from jmarl.config.parsing import build, flatten
 
 
+MIN_ROLLOUT = 16
+"""Fewest time steps of a rollout that is specified in rows, for returns and memory."""
+
+
 def fill_sizes(tree: dict[str, Any], platform: str, shards: int) -> dict[str, Any]:
     """Replace the sizes that are null in place, and return them by dotted key.
 
-    If only one of ``num_envs`` and ``system.minibatches`` is given, the other is fitted to it.
-    ``num_envs`` is chosen as a multiple of shards x minibatches. A given ``num_envs`` gets as
-    many shards as divide it, and then as many minibatches as fit, up to the preset. The keys
-    ``arch.num_envs`` and ``arch.minibatches``, the usual sizes of the preset, are removed from
-    the tree.
+    * ``num_envs`` is the multiple of shards x minibatches nearest to the preset.
+    * ``rollout_length`` follows from ``rollout_rows``.
+    * ``system.minibatches`` is the divisor of ``num_envs`` that is nearest to
+      ``system.minibatch_rows`` rows each.
+    * ``system.gradient_steps`` follows from ``system.rows_per_gradient_step``.
+
+    Of a count that is given, the size in rows is set to what follows from it. The keys
+    ``rollout_rows`` and ``arch.num_envs`` serve only here, and are removed from the tree.
     """
     flat = flatten(tree)
     given = {key: value for key, value in flat.items() if value not in (None, "auto")}
     sizes = ChainMap({}, given, _read_preset(given.get("arch.name", platform)))
-    if "system.minibatches" in flat and "system.minibatches" not in sizes:
-        envs = _size(sizes, "num_envs" if "num_envs" in sizes else "arch.num_envs")
-        per_shard = envs // math.gcd(shards, envs)
-        most = min(_size(sizes, "arch.minibatches"), per_shard)
-        counts = range(most, 0, -1)
-        sizes["system.minibatches"] = next(n for n in counts if per_shard % n == 0)
     if "num_envs" not in sizes:
-        minibatches = _size(sizes, "system.minibatches", 1)
-        check_range("system.minibatches", minibatches, 1, MAX_SIZE // shards)
-        unit = shards * minibatches
-        usual_units = round(_size(sizes, "arch.num_envs") / unit)
-        sizes["num_envs"] = max(1, usual_units) * unit
+        sizes["num_envs"] = _preset_envs(sizes, shards)
+    _fill_rollout(sizes)
+    rows = _size(sizes, "num_envs") * _size(sizes, "rollout_length")
+    if "system.minibatches" in flat:
+        _fill_minibatches(sizes, rows)
+    if "system.gradient_steps" in flat:
+        _fill_gradient_steps(sizes, rows)
     if "eval.every" not in sizes:
-        rows_per_update = _size(sizes, "num_envs") * _size(sizes, "rollout_length")
-        twentieth = _size(sizes, "total_timesteps") // 20
-        sizes["eval.every"] = max(twentieth, rows_per_update)
-    chosen = {key: sizes[key] for key in flat if key not in given and key in sizes}
-    for key, value in chosen.items():
+        sizes["eval.every"] = max(_size(sizes, "total_timesteps") // 20, rows)
+    changed = {key: sizes[key] for key in flat if sizes.get(key) != flat[key]}
+    for key, value in changed.items():
         group, _, name = key.rpartition(".")
         (tree[group] if group else tree)[name] = value
-    for name in ("num_envs", "minibatches"):
-        tree.get("arch", {}).pop(name, None)
-        chosen.pop(f"arch.{name}", None)
-    return chosen
+    del tree["rollout_rows"]
+    tree["arch"].pop("num_envs", None)
+    changed.pop("arch.num_envs", None)
+    return {key: value for key, value in changed.items() if key not in given}
+
+
+def _preset_envs(sizes: Mapping[str, Any], shards: int) -> int:
+    minibatches = _size(sizes, "system.minibatches", 1)
+    check_range("system.minibatches", minibatches, 1, MAX_SIZE // shards)
+    unit = shards * minibatches
+    return max(1, round(_size(sizes, "arch.num_envs") / unit)) * unit
+
+
+def _fill_rollout(sizes: MutableMapping[str, Any]) -> None:
+    length = _size(sizes, "rollout_rows") // _size(sizes, "num_envs")
+    sizes.setdefault("rollout_length", max(MIN_ROLLOUT, length))
+
+
+def _fill_minibatches(sizes: ChainMap[str, Any], rows: int) -> None:
+    if "system.minibatches" in sizes:
+        minibatches = _size(sizes, "system.minibatches")
+        sizes["system.minibatch_rows"] = min(max(1, rows // minibatches), MAX_SIZE)
+        return
+    asked = rows / _size(sizes, "system.minibatch_rows")
+    num_envs = _size(sizes, "num_envs")
+    check_range("num_envs", num_envs, 1, MAX_SIZE)
+    divisors = _divisors(num_envs)
+    nearest = min(divisors, key=lambda n: abs(math.log(n / asked)))
+    sizes["system.minibatches"] = nearest
+
+
+def _fill_gradient_steps(sizes: ChainMap[str, Any], rows: int) -> None:
+    if "system.gradient_steps" in sizes:
+        steps = _size(sizes, "system.gradient_steps")
+        ratio = max(1, round(rows / steps))
+        sizes["system.rows_per_gradient_step"] = min(ratio, MAX_SIZE)
+    else:
+        asked = rows / _size(sizes, "system.rows_per_gradient_step")
+        sizes["system.gradient_steps"] = max(1, round(asked))
+
+
+def _divisors(n: int) -> list[int]:
+    small = [i for i in range(1, math.isqrt(n) + 1) if n % i == 0]
+    return small + [n // i for i in small]
 
 
 def _read_preset(name: str) -> dict[str, Any]:

@@ -138,9 +138,24 @@ class SystemConfig:
         return 0
 
     @property
+    def warmup_rows(self) -> int:
+        """Rows of experience before the first gradient step."""
+        return 0
+
+    @property
     def steps_per_update(self) -> int:
         """Gradient steps of one update."""
         return 1
+
+    @property
+    def rows_per_step(self) -> float | None:
+        """Requested rows of experience per gradient step; None if there is no such key."""
+        return None
+
+    @property
+    def steps_per_target_update(self) -> int | None:
+        """Gradient steps between updates of the target network; None if there is none."""
+        return None
 
     @property
     def anneals_lr(self) -> bool:
@@ -223,7 +238,7 @@ class RunConfig:
         rows = self.rows_per_update
         rule = f"with num_envs={self.num_envs} an update has {rows} rows, more than {MAX_SIZE}"
         check(rows <= MAX_SIZE, "rollout_length", self.rollout_length, rule)
-        steps = self.num_updates * self.system.steps_per_update
+        steps = self.gradient_steps
         rule = f"gives {steps} gradient steps, more than {MAX_SIZE}; lower it"
         check(steps <= MAX_SIZE, "total_timesteps", self.total_timesteps, rule)
 
@@ -284,3 +299,19 @@ class RunConfig:
     def num_updates(self) -> int:
         """Smallest number of updates with at least ``total_timesteps`` rows."""
         return self.schedule.num_updates
+
+    @property
+    def warmup_updates(self) -> int:
+        """Updates that only collect experience, before the first gradient step."""
+        rows = self.system.warmup_rows
+        return min(max(0, -(-rows // self.rows_per_update) - 1), self.num_updates)
+
+    @property
+    def learning_updates(self) -> int:
+        """Updates with gradient steps."""
+        return self.num_updates - self.warmup_updates
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps of the run."""
+        return self.learning_updates * self.system.steps_per_update

@@ -1,10 +1,14 @@
 """Running statistics of value targets, which keep the outputs of the critic of order one.
 
-Value normalization of Yu et al. 2022 (arXiv:2103.01955), Appendix: exponential moving averages
-of mean and mean square, corrected for the bias of their start at zero.
+Value normalization of Yu et al. 2022 (arXiv:2103.01955), Appendix: moving averages of the first
+two moments, in which the initial values have no weight.
 
-Differs from the paper: one update per learning phase instead of one per minibatch, and a
-shorter memory.
+Differs from the paper:
+
+* Mean and variance are stored, instead of mean and mean square. A batch is merged with the formula
+  of Chan et al. 1979 (Updating formulae and a pairwise algorithm for computing sample variances).
+  The difference of two large squares never occurs, so the variance is exact for any mean.
+* One update per learning phase instead of one per minibatch, and a shorter memory.
 """
 
 from __future__ import annotations
@@ -18,14 +22,12 @@ MIN_VARIANCE = 1e-4
 
 
 class ValueStats(struct.PyTreeNode):
-    """Exponential moving averages that start at zero."""
+    """Mean and variance of value targets, averaged over recent batches."""
 
     mean: Float[Array, ""]
-    """Average of the targets, biased towards zero."""
-    square: Float[Array, ""]
-    """Average of the squared targets, biased towards zero."""
+    variance: Float[Array, ""]
     weight: Float[Array, ""]
-    """Sum of the weights of all updates, which divides the bias out."""
+    """Weight of the averages in the next merge: 0 without data, and at most 1."""
 
 
 def init_stats() -> ValueStats:
@@ -34,7 +36,7 @@ def init_stats() -> ValueStats:
     Returns:
         Statistics for which ``normalize`` and ``denormalize`` are the identity.
     """
-    return ValueStats(mean=jnp.zeros(()), square=jnp.zeros(()), weight=jnp.zeros(()))
+    return ValueStats(mean=jnp.zeros(()), variance=jnp.ones(()), weight=jnp.zeros(()))
 
 
 def update_stats(
@@ -42,36 +44,51 @@ def update_stats(
     target: Float[Array, "..."],
     mask: Bool[Array, "..."],
     *,
-    decay: float,
+    rate: float,
 ) -> ValueStats:
-    """Add a batch of value targets to the statistics.
+    """Merge a batch of value targets into the statistics.
 
     Args:
         stats: Statistics before the batch.
         target: Value targets in units of reward ``[...]``. Targets that are not finite are ignored.
         mask: Mask of the targets that count. It broadcasts against ``target``.
-        decay: Weight of the old averages in [0, 1]. With 1 values are not normalized.
+        rate: Weight of the batch in [0, 1]; that of the old statistics is ``1 - rate``. With 0
+            values are not normalized.
 
     Returns:
         New statistics, or the old ones if no target counts.
     """
     mask = jnp.broadcast_to(mask, target.shape) & jnp.isfinite(target)
-    target = jnp.where(mask, target, 0.0)
-    count = mask.sum()
-    rate = jnp.where(count > 0, 1.0 - decay, 0.0)
-
-    def blend(old, new):
-        return (1.0 - rate) * old + rate * new
-
+    batch_mean, batch_variance = _moments(target, mask)
+    batch_weight = jnp.where(mask.any(), rate, 0.0)
+    weight = (1.0 - batch_weight) * stats.weight + batch_weight
+    share = batch_weight / jnp.where(weight > 0, weight, 1.0)
+    gap = batch_mean - stats.mean
+    within = (1.0 - share) * stats.variance + share * batch_variance
     return ValueStats(
-        mean=blend(stats.mean, jnp.sum(target) / jnp.maximum(count, 1)),
-        square=blend(stats.square, jnp.sum(target**2) / jnp.maximum(count, 1)),
-        weight=blend(stats.weight, 1.0),
+        mean=stats.mean + share * gap,
+        variance=within + share * (1.0 - share) * gap**2,
+        weight=weight,
     )
 
 
+def _moments(
+    x: Float[Array, "..."], mask: Bool[Array, "..."]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Return mean and variance over a mask, from deviations from a first estimate."""
+    count = jnp.maximum(mask.sum(), 1)
+
+    def mean(y: Float[Array, "..."]) -> Float[Array, ""]:
+        return jnp.where(mask, y, 0.0).sum() / count
+
+    estimate = mean(x)
+    error = mean(x - estimate)
+    variance = mean((x - estimate) ** 2) - error**2
+    return estimate + error, variance
+
+
 def mean_std(stats: ValueStats) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Return the mean and the standard deviation, without the bias of the start at zero.
+    """Return the mean and the standard deviation.
 
     Args:
         stats: Running statistics.
@@ -79,11 +96,7 @@ def mean_std(stats: ValueStats) -> tuple[Float[Array, ""], Float[Array, ""]]:
     Returns:
         Mean and standard deviation; 0 and 1 before the first update.
     """
-    updated = stats.weight > 0
-    weight = jnp.where(updated, stats.weight, 1.0)
-    mean = stats.mean / weight
-    variance = jnp.maximum(stats.square / weight - mean**2, MIN_VARIANCE)
-    return mean, jnp.where(updated, jnp.sqrt(variance), 1.0)
+    return stats.mean, jnp.sqrt(jnp.maximum(stats.variance, MIN_VARIANCE))
 
 
 def normalize(stats: ValueStats, value: Float[Array, "..."]) -> Float[Array, "..."]:

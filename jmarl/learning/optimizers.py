@@ -1,7 +1,8 @@
-"""Optimizer chains, the gradient step, and its metrics."""
+"""Configuration of learning, optimizer chains, the gradient step, and its metrics."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from jmarl.config import SystemConfig, check_positive, check_range
 from jmarl.types import Metrics, Params
 
 
@@ -17,36 +19,52 @@ MAX_SKIPS = 20
 """Consecutive updates without a finite gradient that are skipped before one is applied."""
 
 
-def optimizer(
-    lr: float,
-    max_grad_norm: float,
-    *,
-    anneal: bool,
-    steps_per_update: int,
-    num_updates: int,
-) -> optax.GradientTransformation:
-    """Build Adam with clipping by global norm that skips non-finite gradients.
+@dataclasses.dataclass(frozen=True)
+class LearningConfig(SystemConfig):
+    """Configuration that systems with Adam and discounted rewards share."""
 
-    Adam has ``eps = 1e-5``. With ``anneal`` the learning rate falls linearly to zero. It is
-    constant within a learning phase.
+    lr: float
+    anneal_lr: bool
+    adam_eps: float
+    weight_decay: float
+    max_grad_norm: float
+    gamma: float
+    reward_scale: float
+
+    def __post_init__(self) -> None:
+        check_range("system.gamma", self.gamma, 0, 1)
+        check_range("system.weight_decay", self.weight_decay, 0)
+        for key in ("lr", "adam_eps", "max_grad_norm", "reward_scale"):
+            check_positive(f"system.{key}", getattr(self, key))
+
+    @property
+    def anneals_lr(self) -> bool:
+        """True if the learning rate depends on the length of the run."""
+        return self.anneal_lr
+
+
+def optimizer(cfg: LearningConfig, num_updates: int) -> optax.GradientTransformation:
+    """Build AdamW with clipping by global norm that skips non-finite gradients.
+
+    With ``anneal_lr`` the learning rate falls linearly to zero. It is constant within a learning
+    phase of ``cfg.steps_per_update`` gradient steps.
 
     Args:
-        lr: Learning rate, or its initial value.
-        max_grad_norm: Largest global norm of a gradient.
-        anneal: True for a learning rate that falls to zero.
-        steps_per_update: Gradient steps of a learning phase.
+        cfg: Configuration of the system.
         num_updates: Learning phases of the run.
 
     Returns:
         Gradient transformation.
     """
+    steps = cfg.steps_per_update
 
     def schedule(count):
-        return lr * jnp.maximum(0.0, 1.0 - (count // steps_per_update) / num_updates)
+        return cfg.lr * jnp.maximum(0.0, 1.0 - (count // steps) / num_updates)
 
-    adam = optax.adam(schedule if anneal else lr, eps=1e-5)
-    clipped_adam = optax.chain(optax.clip_by_global_norm(max_grad_norm), adam)
-    return optax.apply_if_finite(clipped_adam, MAX_SKIPS * steps_per_update)
+    lr = schedule if cfg.anneal_lr else cfg.lr
+    adam = optax.adamw(lr, eps=cfg.adam_eps, weight_decay=cfg.weight_decay)
+    clipped_adam = optax.chain(optax.clip_by_global_norm(cfg.max_grad_norm), adam)
+    return optax.apply_if_finite(clipped_adam, MAX_SKIPS * steps)
 
 
 def by_part(

@@ -10,8 +10,6 @@ which is not sampled. A ring of ``capacity`` chunks therefore has ``capacity + 1
 Sequences start where chunks start, because the memory is known there. This is the stored state
 of R2D2 (Kapturowski et al. 2019, section 3).
 
-Differs from the paper: no burn-in.
-
 The environment axis is divided into shards, as in ``learning.minibatch``: into 8, or fewer if
 the sizes require it. Each shard is sampled from its own past, so no row leaves its device.
 """

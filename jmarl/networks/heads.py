@@ -18,7 +18,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jmarl.nn.initializers import orthogonal
-from jmarl.types import Key
+from jmarl.types import Key, Params
 
 
 def _distrax() -> Any:
@@ -177,6 +177,37 @@ class ActionHead(nn.Module):
         log_std = self.param("log_std", start, out.shape[-1:])
         std = jnp.exp(log_std)
         return TanhNormal(out, jnp.broadcast_to(std, out.shape))
+
+
+def rescale_values(
+    params: Params,
+    old: tuple[Float[Array, ""], Float[Array, ""]],
+    new: tuple[Float[Array, ""], Float[Array, ""]],
+) -> Params:
+    """Change the output layer of a critic so that its values in units of reward stay equal.
+
+    PopArt (van Hasselt et al. 2016, arXiv:1602.07714), eq. 9. The output layer is the dense
+    layer with one output inside a module named ``value``.
+
+    Args:
+        params: Parameters of all networks.
+        old: Mean and standard deviation in whose units the critic returned values so far.
+        new: Mean and standard deviation in whose units it returns values from now on.
+
+    Returns:
+        Parameters with another output layer.
+    """
+    (old_mean, old_std), (new_mean, new_std) = old, new
+
+    def rescale(path: Any, x: Array) -> Array:
+        *modules, name = (str(key.key) for key in path)
+        if "value" not in modules or x.shape[-1] != 1:
+            return x
+        if name == "bias":
+            x = x + (old_mean - new_mean) / old_std
+        return x * (old_std / new_std)
+
+    return jax.tree_util.tree_map_with_path(rescale, params)
 
 
 def value_head(x: Float[Array, "... F"]) -> Float[Array, "..."]:

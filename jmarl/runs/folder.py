@@ -167,7 +167,8 @@ def find_folder(key: str, run: str) -> pathlib.Path:
     """
     folder = _to_path(key, run)
     if not (folder / "config.yaml").exists():
-        raise ConfigError(f"{key}={run}: no run folder (it has no config.yaml)")
+        reason = "it has no config.yaml" if folder.exists() else "it does not exist"
+        raise ConfigError(f"{key}={run}: no run folder ({reason})")
     return folder
 
 

@@ -162,8 +162,15 @@ def progress_line(
         f"ETA {duration_text(eta_s)}",
         *outcomes,
         *losses[:3],
+        *_skipped_text(row.get("skipped_steps", [])),
     ]
     return " | ".join(parts)
+
+
+def _skipped_text(per_update: list[float]) -> list[str]:
+    """Return a text if any seed skipped gradient steps, which means over updates count."""
+    most = max((n for n in per_update if n), default=0)
+    return [f"up to {most:.3g} gradient steps skipped per update"] if most else []
 
 
 def evaluation_line(row: dict[str, Any]) -> str:

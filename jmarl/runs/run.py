@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jmarl.config import ConfigError, RunConfig
+from jmarl.config.experience import learning_text, learning_warnings
 from jmarl.results.curves import draw
 from jmarl.results.metrics_file import (
     mean_steps,
@@ -233,6 +234,8 @@ def _restore_and_train(
             warm_start = _load_warm_start(config, setup.stages[-1])
         reporter.info(_plan_text(setup))
         reporter.info(_start_text(setup, progress, restored))
+        for warning in learning_warnings(config):
+            reporter.warn(warning)
         _prepare_folder(setup, progress, restored, checkpoints)
         return _train_and_roll_back(setup, checkpoints, restored, warm_start)
     finally:
@@ -600,18 +603,17 @@ def _devices_text(config: RunConfig) -> str:
 
 
 def _length_lines(config: RunConfig) -> list[str]:
-    """Describe the length of the run in rows, updates, gradient steps and evaluations."""
+    """Describe the length of the run: rows, updates, gradient steps and evaluations."""
     schedule = config.schedule
     updates = schedule.num_updates
     rows = updates * schedule.rows_per_update
     sizes = f"{config.num_envs:,} environments x {config.rollout_length:,} time steps"
-    gradient_steps = updates * config.system.steps_per_update
     evaluations = schedule.num_evaluations + 1
     return [
         f"  length      {rows:,} rows = {updates:,} updates x {sizes}",
         "              (the row that resets an environment is not an environment step)",
-        f"  learning    {gradient_steps:,} gradient steps, {evaluations:,} evaluations, "
-        f"one per {config.eval.every:,} rows",
+        f"  learning    {learning_text(config)}",
+        f"  evaluation  {evaluations:,} times, every {config.eval.every:,} rows",
     ]
 
 

@@ -195,16 +195,22 @@ def rollout(
 ) -> tuple[Runner, Rollout, Metrics]:
     """Act for ``length`` rows with fixed parameters.
 
+    The exploration rate follows its schedule within the rollout, as if all rows were environment
+    steps. It does not depend on how many environments share the experience.
+
     Returns:
         The runner after the rollout, the experience, and sums over the episodes that
         ended: ``count``, ``return``, ``length`` and the environment's outcomes.
     """
     k_refresh, k_steps = jax.random.split(key)
-    explore = system.explore(runner.env_steps.astype(jnp.float32))
+    num_envs = len(runner.timestep.first)
+    env_steps = runner.env_steps + num_envs * jnp.arange(length, dtype=jnp.uint32)
+    explore = jax.vmap(system.explore)(env_steps.astype(jnp.float32))
     params, codec = runner.learner.params, env.spec.obs_codec
 
-    def step(state: tuple[Actor, Episode], keys: Key) -> Any:
+    def step(state: tuple[Actor, Episode], inputs: tuple[Key, Array]) -> Any:
         before, episode = state
+        keys, explore = inputs
         encoded = codec.encode(before.env_state) if codec else None
         actor, action, extras = act_and_step(env, system, params, before, keys, explore)
         after = actor.timestep
@@ -225,7 +231,7 @@ def rollout(
     actor = Actor(env_state, runner.timestep, runner.carry)
     keys = jax.random.split(k_steps, (length, 2))
     (actor, episode), (rows, ended, encoded) = jax.lax.scan(
-        step, (actor, runner.episode), keys
+        step, (actor, runner.episode), (keys, explore)
     )
     if codec:
         encoded = _append(encoded, codec.encode(actor.env_state))

@@ -199,10 +199,12 @@ BAD = [
     ("arch.num_envs=abc", "arch.num_envs='abc': expected int"),
     ("arch.num_envs=0", "arch.num_envs=0: must be at least 1"),
     ("arch.num_envs=-64", "arch.num_envs=-64: must be at least 1"),
-    ("arch.minibatches=abc", "arch.minibatches='abc': expected int"),
-    ("arch.minibatches=0", "arch.minibatches=0: must be at least 1"),
+    ("arch.minibatches=2", "arch.minibatches=2: unknown key"),
+    ("system.minibatch_rows=abc", "system.minibatch_rows='abc': expected int"),
+    ("system.minibatch_rows=0", "system.minibatch_rows=0: must be at least 1"),
+    ("rollout_rows=0", "rollout_rows=0: must be at least 1"),
     ("~total_timesteps", "total_timesteps: missing; give it a value"),
-    ("~rollout_length", "rollout_length: missing; give it a value"),
+    ("~rollout_rows", "rollout_rows: missing; give it a value"),
     ("~arch.name", "arch.name: missing; give it a value"),
     ("~eval.episodes", "eval.episodes: missing; give it a value"),
     ("=3", "='3': names no key"),
@@ -328,9 +330,10 @@ system:
 def tree(
     num_envs: int | None, minibatches: int | None, name: str = "auto"
 ) -> dict[str, Any]:
-    sizes = {"num_envs": None, "minibatches": None, "updates_per_chunk": None}
+    sizes = {"num_envs": None, "updates_per_chunk": None}
     run = {
         "num_envs": num_envs,
+        "rollout_rows": 640,
         "rollout_length": 10,
         "total_timesteps": 100_000,
         "eval": {"every": None},
@@ -338,7 +341,7 @@ def tree(
     return {
         **run,
         "arch": {"name": name, **sizes},
-        "system": {"minibatches": minibatches},
+        "system": {"minibatches": minibatches, "minibatch_rows": 160},
     }
 
 
@@ -353,10 +356,11 @@ def test_arch_keeps_what_is_given_and_fits_the_rest(
     chosen = hardware.fill_sizes(after, platform, shards)
     got = after["num_envs"], after["system"]["minibatches"]
     assert (num_envs in (None, got[0])) and (minibatches in (None, got[1]))
-    if None in (num_envs, minibatches) and (num_envs or shards) % shards == 0:
-        assert got[0] % (shards * got[1]) == 0
-    if minibatches is None:  # any number of environments can run
+    if num_envs is None:
+        assert got[0] % shards == 0
+    if None in (num_envs, minibatches):  # any number of environments can run
         assert got[0] % got[1] == 0
+    assert "rollout_rows" not in after
     updates = after["arch"]["updates_per_chunk"]
     assert after["arch"] == {"name": platform, "updates_per_chunk": updates}
     assert after["eval"]["every"] == max(5_000, 10 * got[0])

@@ -190,7 +190,7 @@ SMOOTH = {
         "network=mlp",
         "system.minibatches=2",
         "network.torso=[64]",
-        "system.value_decay=1",
+        "system.value_memory=0",
     ),
     "vdn": (
         "network=mlp",

@@ -78,7 +78,7 @@ def train(name, probe, *overrides, updates):
         keys = jax.random.split(key, updates)
         runner, _ = jax.lax.scan(iteration, runner, keys)
         _, experience, _ = rollout(env, system, runner, config.rollout_length, key)
-        steps = q_learning.steps_of(experience)
+        steps = q_learning.steps_of(experience, config.system)
         params = runner.learner.params
         q = net.unroll(params, runner.carry, steps)
         return net.mix(params, q, greedy(q, steps.obs.avail), steps), steps

@@ -395,9 +395,8 @@ def test_the_seed_of_an_evaluation_must_lie_in_its_range(finished, seed):
 
 
 def test_an_extended_run_reports_its_changed_learning_rate_schedule():
-    config = toy.config(
-        system=types.SimpleNamespace(anneals_lr=True, steps_per_update=1)
-    )
+    annealing = {"anneals_lr": True, "steps_per_update": 1, "warmup_rows": 0}
+    config = toy.config(system=types.SimpleNamespace(**annealing))
     assert run_module._schedule_change(config, 512) == ""
     change = run_module._schedule_change(config, 100)
     assert "total_timesteps changed from 100 to 512" in change

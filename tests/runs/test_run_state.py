@@ -244,6 +244,14 @@ def test_reported_env_steps_are_the_mean_over_seeds():
     assert "at 15 env steps" in report.evaluation_line(row)
 
 
+def test_skipped_gradient_steps_are_on_the_progress_line_if_there_are_any():
+    row = {"env_steps": [10, 20], "steps_per_second": 1.0, "episodes": [0, 0]}
+    assert "skipped" not in report.progress_line(row, 0.5, 1.0)
+    row["skipped_steps"] = [0.0, 2.5]
+    line = report.progress_line(row, 0.5, 1.0)
+    assert line.endswith("| up to 2.5 gradient steps skipped per update")
+
+
 def test_a_status_is_always_complete_for_a_reader(tmp_path):
     path = tmp_path / "status.json"
     stop = threading.Event()

@@ -12,7 +12,12 @@ import toy
 
 import jmarl
 from jmarl.config import ConfigError, CurriculumConfig, StageConfig
-from jmarl.learning.optimizers import by_part, keep_schedules, optimizer
+from jmarl.learning.optimizers import (
+    LearningConfig,
+    by_part,
+    keep_schedules,
+    optimizer,
+)
 from jmarl.runs import folder as run_folder
 from jmarl.runs import loop
 from jmarl.runs import run as run_module
@@ -124,10 +129,16 @@ def test_a_curriculum_is_a_choice_or_a_list():
         load("curriculum=5v5")
 
 
+@dataclasses.dataclass(frozen=True)
+class TwoSteps(LearningConfig):
+    steps_per_update = 2
+
+
 @pytest.mark.parametrize("parts", [(), ("actor", "critic")])
 def test_schedules_continue_and_moments_are_reset(parts):
     """Adam's first step is the learning rate times the negative sign of the gradient."""
-    tx = optimizer(0.1, 1e9, anneal=True, steps_per_update=2, num_updates=10)
+    cfg = TwoSteps(0.1, True, 1e-5, 0.0, 1e9, gamma=1.0, reward_scale=1.0)
+    tx = optimizer(cfg, num_updates=10)
     tx = by_part(tx, parts) if parts else tx
     params = {"actor": jnp.ones(2), "critic": jnp.ones(3)}
     old = tx.init(params)

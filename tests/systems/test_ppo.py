@@ -32,17 +32,22 @@ ENVS, ROWS = 16, 13
 COMMON = dict(
     lr=3e-3,
     anneal_lr=False,
+    adam_eps=1e-5,
+    weight_decay=0.0,
     max_grad_norm=0.5,
     gamma=0.9,
+    reward_scale=1.0,
     gae_lambda=0.8,
     clip=0.2,
     epochs=2,
+    minibatch_rows=104,
     minibatches=2,
     entropy_coef=0.01,
     value_coef=0.5,
     value_clip=0.2,
     huber_delta=10.0,
-    value_decay=0.99,
+    value_memory=100 * ENVS * ROWS,
+    popart=False,
     mask_dead_values=False,
     advantage="per_agent",
 )
@@ -191,7 +196,7 @@ def batch_of(experience, **changes):
 
 def test_dead_agents_receive_the_team_reward(death):
     """At lambda 1 an agent that dies later has the return of the living in its first row."""
-    batch, *_ = batch_of(death, gae_lambda=1.0, value_decay=1.0)
+    batch, *_ = batch_of(death, gae_lambda=1.0, value_memory=0)
     steps = death.steps
     assert not steps.obs.alive[1:4, :, 1].any()
     np.testing.assert_allclose(
@@ -349,8 +354,12 @@ def test_config_error_is_one_line_with_key_and_value(key, value):
     assert "\n" not in str(error.value)
 
 
+ANNEALED = dict(lr=0.1, anneal_lr=True, epochs=1)
+"""Settings with two gradient steps per learning phase."""
+
+
 def test_the_learning_rate_falls_to_zero_and_is_constant_within_a_phase():
-    tx = optimizer(0.1, 1e9, anneal=True, steps_per_update=2, num_updates=4)
+    tx = optimizer(dataclasses.replace(CFG, **ANNEALED), num_updates=4)
     params = jnp.zeros(())
     state, moves = tx.init(params), []
     for _ in range(9):

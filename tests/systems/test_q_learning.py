@@ -29,8 +29,11 @@ SUM = SumConfig(name="sum", mask_dead=False)
 SHARED = dict(
     lr=1e-2,
     anneal_lr=False,
+    adam_eps=1e-5,
+    weight_decay=0.0,
     max_grad_norm=10.0,
     gamma=GAMMA,
+    reward_scale=1.0,
     td_lambda=LAMBDA,
     explore_start=1.0,
     explore_end=0.1,
@@ -42,12 +45,16 @@ REPLAY = ReplayConfig(
     returns="td_lambda",
     replay_size=1024,
     replay_dtype="float32",
+    warmup=0,
     batch_size=8,
+    burn_in=0,
+    stored_carry=True,
+    rows_per_gradient_step=104,
     gradient_steps=2,
     target_every=3,
     target_rate=1.0,
 )
-PQN = PQNConfig(**SHARED, epochs=1, minibatches=1)
+PQN = PQNConfig(**SHARED, epochs=1, minibatch_rows=208, minibatches=1)
 
 
 def sequences(rng, T=13, B=16):

@@ -34,16 +34,18 @@ import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from jmarl.config import SystemConfig, check_positive, check_range
+from jmarl.config import check_positive, check_range
 from jmarl.learning.minibatch import scan_minibatches
 from jmarl.learning.normalizer import (
     ValueStats,
     denormalize,
     init_stats,
+    mean_std,
     normalize,
     update_stats,
 )
 from jmarl.learning.optimizers import (
+    LearningConfig,
     apply_gradients,
     by_part,
     optimizer,
@@ -52,7 +54,7 @@ from jmarl.learning.optimizers import (
 from jmarl.learning.parallel import gradient, mean_weights, weighted_sum
 from jmarl.learning.returns import lambda_return
 from jmarl.networks.flatten import empty_obs
-from jmarl.networks.heads import choose
+from jmarl.networks.heads import choose, rescale_values
 from jmarl.networks.rows import add_time_axis, drop_time_axis
 from jmarl.system import ActFn, CarryFn, Learner, System, UpdateFn
 from jmarl.types import (
@@ -95,37 +97,39 @@ a mean must be a sum with ``weights``. For each of ``maxima``, the maximum over 
 """
 
 
+MAX_LOG_RATIO = 20.0
+"""Largest absolute log-ratio: its exponential squared is finite in float32."""
+
+
 @dataclasses.dataclass(frozen=True)
-class PPOConfig(SystemConfig):
+class PPOConfig(LearningConfig):
     """Configuration of the PPO kit. A system's ``Config`` can extend it.
 
     Defaults and explanations are in ``configs/system``.
     """
 
-    lr: float
-    anneal_lr: bool
-    max_grad_norm: float
-    gamma: float
     gae_lambda: float
     clip: float
     epochs: int
+    minibatch_rows: int
     minibatches: int
     entropy_coef: float
     value_coef: float
     value_clip: float
     huber_delta: float
-    value_decay: float
+    value_memory: int
+    popart: bool
     mask_dead_values: bool
     advantage: Literal["per_agent", "joint"]
 
     def __post_init__(self) -> None:
-        for key in ("gamma", "gae_lambda", "value_decay"):
-            check_range(f"system.{key}", getattr(self, key), 0, 1)
-        for key in ("lr", "max_grad_norm", "clip"):
-            check_positive(f"system.{key}", getattr(self, key))
+        super().__post_init__()
+        check_range("system.gae_lambda", self.gae_lambda, 0, 1)
+        check_positive("system.clip", self.clip)
         for key in ("entropy_coef", "value_coef", "value_clip", "huber_delta"):
             check_range(f"system.{key}", getattr(self, key), 0)
-        for key in ("epochs", "minibatches"):
+        check_range("system.value_memory", self.value_memory, 0)
+        for key in ("epochs", "minibatch_rows", "minibatches"):
             check_range(f"system.{key}", getattr(self, key), 1)
 
     @property
@@ -139,9 +143,9 @@ class PPOConfig(SystemConfig):
         return self.epochs * self.minibatches
 
     @property
-    def anneals_lr(self) -> bool:
-        """True if the learning rate depends on the length of the run."""
-        return self.anneal_lr
+    def rows_per_step(self) -> float:
+        """Requested rows of experience per gradient step."""
+        return self.minibatch_rows / self.epochs
 
 
 class PPOLearner(Learner):
@@ -240,21 +244,21 @@ def _team_mean(obs: EntityObs, x: Float[Array, "*batch N"]) -> Float[Array, "*ba
 def advantages_and_targets(
     rollout: Rollout, value: Float[Array, "T+1 B N"], cfg: PPOConfig
 ) -> tuple[Float[Array, "T B N"], Float[Array, "T B N"]]:
-    """Compute advantages and value targets in units of reward.
+    """Compute advantages and value targets in units of the scaled reward.
 
     With ``advantage: joint``, values and rewards are replaced by their means over the team. The
     advantage decomposition of sequence policies is stated for this joint advantage.
 
     Args:
         rollout: Experience of T rows.
-        value: Values in units of reward, including the time step after the rollout.
+        value: Values in units of the scaled reward, including the time step after the rollout.
         cfg: Configuration of the kit.
 
     Returns:
         Advantages ``[T, B, N]`` and value targets ``[T, B, N]``.
     """
     steps = rollout.steps
-    reward = steps.reward
+    reward = steps.reward * cfg.reward_scale
     if cfg.advantage == "joint":
         reward = _team_mean(steps.obs, reward)
         row_values = _team_mean(steps.obs, value[:-1])
@@ -286,7 +290,8 @@ def make_batch(
     value = denormalize(stats, jnp.concatenate([steps.extras.value, bootstrap[None]]))
     advantage, target = advantages_and_targets(rollout, value, cfg)
     value_mask = _value_mask(steps, cfg)
-    stats = update_stats(stats, target, value_mask, decay=cfg.value_decay)
+    rate = min(1.0, steps.valid.size / cfg.value_memory) if cfg.value_memory else 0.0
+    stats = update_stats(stats, target, value_mask, rate=rate)
     batch = Batch(steps=steps, advantage=advantage, target=normalize(stats, target))
     centered = advantage - masked_mean(advantage, batch.policy_mask)
     scale = jnp.sqrt(masked_variance(advantage, batch.policy_mask)) + 1e-5
@@ -297,6 +302,12 @@ def make_batch(
         "explained_variance": 1.0 - unexplained / total,
     }
     return batch.replace(advantage=centered / scale), stats, metrics
+
+
+def _renormalize(steps: Transition, old: ValueStats, new: ValueStats) -> Transition:
+    """Convert the stored values from the units of old statistics to those of new ones."""
+    value = normalize(new, denormalize(old, steps.extras.value))
+    return steps.replace(extras=steps.extras.replace(value=value))
 
 
 def value_loss(
@@ -346,6 +357,7 @@ def clipped_loss(evaluate: EvaluateFn, cfg: PPOConfig) -> LossFn:
         steps = batch.steps
         logp, entropy, value = evaluate(params, carry, steps)  # [T, B, N]
         log_ratio = jnp.where(batch.policy_mask, logp - steps.extras.logp, 0.0)
+        log_ratio = jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
         ratio = jnp.exp(log_ratio)
         clipped = jnp.clip(ratio, 1.0 - cfg.clip, 1.0 + cfg.clip)
         gain = jnp.minimum(ratio * batch.advantage, clipped * batch.advantage)
@@ -405,10 +417,14 @@ def ppo_update(
         learner: PPOLearner, rollout: Rollout, key: Key
     ) -> tuple[PPOLearner, Metrics]:
         bootstrap = value(learner.params, rollout.last_carry, rollout.last)
-        batch, stats, metrics = make_batch(rollout, bootstrap, learner.value_stats, cfg)
+        old_stats, params = learner.value_stats, learner.params
+        batch, stats, metrics = make_batch(rollout, bootstrap, old_stats, cfg)
+        if cfg.popart:
+            params = rescale_values(params, mean_std(old_stats), mean_std(stats))
+            batch = batch.replace(steps=_renormalize(batch.steps, old_stats, stats))
         (params, opt_state), trace = scan_minibatches(
             gradient_step,
-            (learner.params, learner.opt_state),
+            (params, learner.opt_state),
             key,
             batch,
             rollout.carry,
@@ -442,13 +458,7 @@ def ppo_optimizer(
     Returns:
         Gradient transformation.
     """
-    tx = optimizer(
-        cfg.lr,
-        cfg.max_grad_norm,
-        anneal=cfg.anneal_lr,
-        steps_per_update=cfg.steps_per_update,
-        num_updates=num_updates,
-    )
+    tx = optimizer(cfg, num_updates)
     return by_part(tx, parts) if parts else tx
 
 

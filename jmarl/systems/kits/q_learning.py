@@ -125,11 +125,12 @@ def _apply(module: nn.Module, params: Params, *args: Any) -> Any:
     return module.apply(params, *args)
 
 
-def steps_of(rollout: Rollout) -> Steps:
+def steps_of(rollout: Rollout, cfg: ValueConfig) -> Steps:
     """Return the rows of a rollout, with the time step after them as the last row.
 
     Args:
         rollout: Experience of T rows.
+        cfg: Configuration of the kit, for the scale of rewards.
 
     Returns:
         Rows with leaves ``[T + 1, B, ...]``.
@@ -140,7 +141,7 @@ def steps_of(rollout: Rollout) -> Steps:
         first=rows.first,
         valid=rows.valid,
         action=rows.action,
-        reward=rows.obs.team_mean(rows.reward),
+        reward=rows.obs.team_mean(rows.reward) * cfg.reward_scale,
         terminated=rows.terminated,
     )
     last_row = Steps(
@@ -330,7 +331,7 @@ def pqn_update(
             gradient_step,
             (learner.params, learner.opt_state),
             key,
-            steps_of(rollout),
+            steps_of(rollout, cfg),
             rollout.carry,
             epochs=cfg.epochs,
             minibatches=cfg.minibatches,
@@ -344,9 +345,14 @@ def pqn_update(
 
 
 def replay_update(
-    net: QNetwork, tx: optax.GradientTransformation, cfg: ReplayConfig
+    net: QNetwork,
+    tx: optax.GradientTransformation,
+    cfg: ReplayConfig,
+    warmup_updates: int = 0,
 ) -> UpdateFn:
     """Build the learning phase with replay: insert the rollout, then take ``gradient_steps``.
+
+    The first ``warmup_updates`` learning phases only insert.
 
     After every ``target_every`` gradient steps of the run, the target network moves towards the
     online network by the fraction ``target_rate``. With (25, 1.0) it is copied every 25 steps.
@@ -356,6 +362,7 @@ def replay_update(
         net: Agent network and mixer.
         tx: Gradient transformation.
         cfg: Configuration of the kit.
+        warmup_updates: Learning phases without gradient steps at the start of the run.
 
     Returns:
         Function ``(learner, rollout, key) -> (learner, metrics)``.
@@ -365,7 +372,7 @@ def replay_update(
     def update(
         learner: ReplayLearner, rollout: Rollout, key: Key
     ) -> tuple[ReplayLearner, Metrics]:
-        chunk = compress(steps_of(rollout), rollout.encoded_obs, cfg)
+        chunk = compress(steps_of(rollout, cfg), rollout.encoded_obs, cfg)
         replay = insert(learner.replay, learner.updates, chunk, rollout.carry)
         updates = learner.updates + 1
 
@@ -373,7 +380,9 @@ def replay_update(
             params, opt_state, target = state
             number, key = number_and_key
             steps, carry = sample(replay, updates, key, cfg.batch_size)
-            weight = mean_weights(steps.valid[:-1])
+            if not cfg.stored_carry:
+                carry = net.agent.initial(cfg.batch_size)
+            weight = mean_weights(_after_burn_in(steps.valid[:-1], cfg))
             loss_gradient = gradient(lambda params, *rest: loss(params, target, *rest))
             grad_out = loss_gradient(params, carry, steps, weight)
             params, opt_state, metrics = apply_gradients(
@@ -382,11 +391,15 @@ def replay_update(
             target = update_target_params(target, params, number, cfg)
             return (params, opt_state, target), metrics
 
-        steps_before = learner.updates * cfg.gradient_steps
-        numbers = steps_before + jnp.arange(1, cfg.gradient_steps + 1)
+        phase = learner.updates - warmup_updates
+        numbers = phase * cfg.gradient_steps + jnp.arange(1, cfg.gradient_steps + 1)
         keys = jax.random.split(key, cfg.gradient_steps)
         start = (learner.params, learner.opt_state, learner.target)
         end, trace = jax.lax.scan(gradient_step, start, (numbers, keys))
+        if warmup_updates:
+            learns = phase >= 0
+            end = jax.tree.map(lambda new, old: jnp.where(learns, new, old), end, start)
+            trace = jax.tree.map(lambda x: jnp.where(learns, x, 0.0), trace)
         params, opt_state, target = end
         after = learner.replace(
             params=params,
@@ -398,6 +411,12 @@ def replay_update(
         return after, _phase_metrics(learner, after, rollout, trace)
 
     return update
+
+
+def _after_burn_in(valid: Bool[Array, "T B"], cfg: ReplayConfig) -> Bool[Array, "T B"]:
+    """Exclude the first rows of each sequence, which only bring the memory up to date."""
+    row = jnp.arange(len(valid))[:, None]
+    return valid & (row >= cfg.burn_in)
 
 
 def update_target_params(
@@ -562,7 +581,7 @@ def pqn_system(
     """
     _check_discrete(spec, config)
     net, cfg = QNetwork(agent, mixer, spec), config.system
-    tx = _optimizer(cfg, config.num_updates)
+    tx = optimizer(cfg, config.learning_updates)
 
     def init(key: Key) -> PQNLearner:
         params = net.init(key)
@@ -593,7 +612,7 @@ def replay_system(
     """
     _check_discrete(spec, config)
     net, cfg = QNetwork(agent, mixer, spec), config.system
-    tx = _optimizer(cfg, config.num_updates)
+    tx = optimizer(cfg, config.learning_updates)
     capacity = cfg.replay_size // config.rows_per_update
     check(
         capacity >= 1,
@@ -602,6 +621,9 @@ def replay_system(
         f"must be at least the {config.rows_per_update} rows of one update "
         "(num_envs x rollout_length)",
     )
+    rule = f"must be less than rollout_length={config.rollout_length}"
+    check(cfg.burn_in < config.rollout_length, "system.burn_in", cfg.burn_in, rule)
+    update = replay_update(net, tx, cfg, config.warmup_updates)
 
     def init(key: Key) -> ReplayLearner:
         params = net.init(key)
@@ -616,7 +638,7 @@ def replay_system(
             replay=empty_replay(chunk, carry, capacity),
         )
 
-    return _system(net, init, replay_update(net, tx, cfg), cfg)
+    return _system(net, init, update, cfg)
 
 
 def _check_discrete(spec: Spec, config: RunConfig) -> None:
@@ -625,16 +647,6 @@ def _check_discrete(spec: Spec, config: RunConfig) -> None:
             f"env={config.env['name']}: has continuous actions, but Q-learning needs "
             "discrete ones; choose another environment, or a PPO system"
         )
-
-
-def _optimizer(cfg: ValueConfig, num_updates: int) -> optax.GradientTransformation:
-    return optimizer(
-        cfg.lr,
-        cfg.max_grad_norm,
-        anneal=cfg.anneal_lr,
-        steps_per_update=cfg.steps_per_update,
-        num_updates=num_updates,
-    )
 
 
 def _system(

@@ -5,18 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from jmarl.config import SystemConfig, check_positive, check_range
+from jmarl.config import check, check_positive, check_range
+from jmarl.learning.optimizers import LearningConfig
 from jmarl.networks.mixers import MixerConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class ValueConfig(SystemConfig):
+class ValueConfig(LearningConfig):
     """Configuration of all value systems."""
 
-    lr: float
-    anneal_lr: bool
-    max_grad_norm: float
-    gamma: float
     td_lambda: float
     explore_start: float
     explore_end: float
@@ -24,16 +21,10 @@ class ValueConfig(SystemConfig):
     mixer: MixerConfig
 
     def __post_init__(self) -> None:
-        for key in ("gamma", "td_lambda", "explore_start", "explore_end"):
+        super().__post_init__()
+        for key in ("td_lambda", "explore_start", "explore_end"):
             check_range(f"system.{key}", getattr(self, key), 0, 1)
-        for key in ("lr", "max_grad_norm"):
-            check_positive(f"system.{key}", getattr(self, key))
         check_range("system.explore_steps", self.explore_steps, 1)
-
-    @property
-    def anneals_lr(self) -> bool:
-        """True if the learning rate depends on the length of the run."""
-        return self.anneal_lr
 
     @property
     def mixer_config(self) -> MixerConfig:
@@ -48,15 +39,29 @@ class ReplayConfig(ValueConfig):
     returns: Literal["td_lambda", "q_lambda"]
     replay_size: int
     replay_dtype: Literal["float32", "bfloat16"]
+    warmup: int
     batch_size: int
+    burn_in: int
+    stored_carry: bool
+    rows_per_gradient_step: int
     gradient_steps: int
     target_every: int
     target_rate: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("replay_size", "batch_size", "gradient_steps", "target_every"):
+        for key in (
+            "replay_size",
+            "batch_size",
+            "rows_per_gradient_step",
+            "gradient_steps",
+            "target_every",
+        ):
             check_range(f"system.{key}", getattr(self, key), 1)
+        for key in ("warmup", "burn_in"):
+            check_range(f"system.{key}", getattr(self, key), 0)
+        rule = f"must be at most system.replay_size={self.replay_size}"
+        check(self.warmup <= self.replay_size, "system.warmup", self.warmup, rule)
         check_positive("system.target_rate", self.target_rate)
         check_range("system.target_rate", self.target_rate, 0, 1)
 
@@ -71,9 +76,24 @@ class ReplayConfig(ValueConfig):
         return self.replay_size
 
     @property
+    def warmup_rows(self) -> int:
+        """Rows in the replay buffer before the first gradient step."""
+        return self.warmup
+
+    @property
     def steps_per_update(self) -> int:
         """Gradient steps of one update."""
         return self.gradient_steps
+
+    @property
+    def rows_per_step(self) -> float:
+        """Requested rows of experience per gradient step."""
+        return self.rows_per_gradient_step
+
+    @property
+    def steps_per_target_update(self) -> int:
+        """Gradient steps between updates of the target network."""
+        return self.target_every
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +101,12 @@ class PQNConfig(ValueConfig):
     """Configuration of Q-learning from each rollout, without a replay buffer."""
 
     epochs: int
+    minibatch_rows: int
     minibatches: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("epochs", "minibatches"):
+        for key in ("epochs", "minibatch_rows", "minibatches"):
             check_range(f"system.{key}", getattr(self, key), 1)
 
     @property
@@ -97,3 +118,8 @@ class PQNConfig(ValueConfig):
     def steps_per_update(self) -> int:
         """Gradient steps of one update."""
         return self.epochs * self.minibatches
+
+    @property
+    def rows_per_step(self) -> float:
+        """Requested rows of experience per gradient step."""
+        return self.minibatch_rows / self.epochs
