@@ -11,10 +11,11 @@ Options:
 
 Method: shapes come from ``System.init`` and from the initialization of the modules, under
 ``jax.eval_shape``. No network runs and no replay buffer is allocated. Every network has its
-defaults. The bytes are those of all of ``ReplayLearner.replay``: the data of each row, one chunk
-more than the capacity (``learning/replay.py``), and the memory of the agents before each chunk. For
-comparison, a buffer with the same layout stores observations and central state as float32,
-instead of the state from which they are computed again.
+defaults, except HPN, which has its published width. The bytes are those of all of
+``ReplayLearner.replay``: the data of each row, one chunk more than the capacity
+(``learning/replay.py``), and the memory of the agents before each chunk. For comparison, a buffer
+with the same layout stores observations and central state as float32, instead of the state from
+which they are computed again.
 
 Output: tables of parameters by team size, and of bytes.
 
@@ -55,8 +56,8 @@ DEFAULTS: dict[str, Any] = {
 }
 AGENTS = {
     "flat GRU": ("network=gru",),
-    "HPN, 1 head": ("network=hpn", "network.n_head=1"),
-    "HPN, 2 heads": ("network=hpn", "network.n_head=2"),
+    "HPN, 1 head": ("network=hpn", "network.memory_width=64", "network.n_head=1"),
+    "HPN, 2 heads": ("network=hpn", "network.memory_width=64", "network.n_head=2"),
     "UPDeT": ("network=updet",),
     "SAQA": ("network=saqa",),
 }

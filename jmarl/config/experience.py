@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from jmarl.config.schema import RunConfig
 
 
-MIN_GRADIENT_STEPS = 500
+MIN_GRADIENT_STEPS = 300
 """Fewest gradient steps of a run without a warning."""
 MIN_TARGET_UPDATES = 20
 """Fewest updates of the target network in a run without a warning."""

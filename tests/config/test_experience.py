@@ -140,7 +140,7 @@ def test_exploration_is_the_same_function_of_experience(num_envs):
             ["one gradient step per 32 r"],
         ),
         ("mappo", ["num_envs=1"], ["one gradient step per 2,048 rows, not per 512"]),
-        ("vdn", ["total_timesteps=100_000"], ["392 gradient", "changes 15 times"]),
+        ("vdn", ["total_timesteps=100_000"], ["changes 15 times"]),
         ("qmix", ["system.gradient_steps=8", "num_envs=512"], []),
         ("ippo", [], []),
     ],

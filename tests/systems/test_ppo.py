@@ -12,20 +12,24 @@ import numpy as np
 import optax
 import pytest
 
+import jmarl
 from jmarl.config import ConfigError
 from jmarl.envs.probes import make as make_probe
 from jmarl.learning.normalizer import init_stats
 from jmarl.learning.optimizers import by_part, optimizer, skipped_steps
 from jmarl.networks.actor_critic import NetworkConfig
+from jmarl.networks.heads import rescale_values
 from jmarl.systems import mappo
 from jmarl.systems.kits.ppo import (
     PPOConfig,
+    advantages_and_targets,
     clipped_loss,
     loss_weights,
     make_batch,
     value_loss,
 )
 from jmarl.training.anakin import init_runner, rollout
+from jmarl.training.build import build_run
 
 
 ENVS, ROWS = 16, 13
@@ -382,3 +386,53 @@ def test_parts_are_clipped_and_skipped_separately():
     assert (moves["b"]["w"] == 0).all()
     np.testing.assert_allclose(moves["a"]["w"], 0.5)
     assert skipped_steps(state) == 1
+
+
+@pytest.mark.parametrize("change", [1e4, -1e4, 1e30])
+def test_a_ratio_beyond_float32_has_a_finite_loss_and_gradient(death, change):
+    """Without the clamp the ratio is infinite, and its product with 0 is NaN."""
+    batch, *_ = batch_of(death)
+    stored = batch.steps.extras.logp
+
+    def evaluate(params, carry, steps):
+        logp = stored + jnp.where(batch.policy_mask, params * change, jnp.nan)
+        return logp, jnp.zeros_like(logp), params * steps.extras.value
+
+    loss = clipped_loss(evaluate, CFG)
+    weights = loss_weights(batch, CFG)
+    value, grad = jax.value_and_grad(lambda p: loss(p, (), batch, weights)[0])(0.5)
+    assert jnp.isfinite(value) and jnp.isfinite(grad)
+
+
+def test_advantages_are_linear_in_the_scale_of_rewards(death):
+    value = jnp.zeros((ROWS + 1, ENVS, death.steps.reward.shape[-1]))
+    plain, _ = advantages_and_targets(death, value, CFG)
+    scaled = dataclasses.replace(CFG, reward_scale=3.0)
+    tripled, _ = advantages_and_targets(death, value, scaled)
+    assert jnp.abs(plain).max() > 0
+    np.testing.assert_allclose(tripled, 3 * plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mappo", ["network.torso=[8]"]),
+        ("hpn_mappo", ["network.memory_width=8", "network.hyper_width=8"]),
+        ("sable", ["network.embed_dim=8"]),
+    ],
+)
+def test_popart_keeps_values_in_units_of_reward(name, words):
+    config = jmarl.load_config(name, ["env=probe_death", "num_envs=8", *words])
+    _, env, sys = build_run(config)
+    runner = init_runner(env, sys, 8, jax.random.key(0))
+    params = jax.tree.map(lambda x: x + 0.1, runner.learner.params)
+    (old_mean, old_std), (mean, std) = (2.0, 3.0), (-50.0, 0.25)
+    rescaled = rescale_values(params, (old_mean, old_std), (mean, std))
+    before, after = (
+        sys.act(p, runner.carry, runner.timestep, jax.random.key(1), 1.0)[2].value
+        for p in (params, rescaled)
+    )
+    expected = before * old_std + old_mean
+    np.testing.assert_allclose(after * std + mean, expected, rtol=1e-3, atol=1e-3)
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), params, rescaled)
+    assert sum(jax.tree.leaves(changed)) == 2

@@ -385,3 +385,57 @@ def test_four_devices_have_the_gradient_of_one():
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), one[2], four[2]
     )
     assert four[1][0]["q_mean"].shape == (4,)
+
+
+def small_gru(*overrides):
+    """Return system, one rollout and a compiled update of VDN with a GRU."""
+    words = ["env=probe_cue", "num_envs=8", "rollout_length=4", "network.torso=[8]"]
+    words += ["network.memory_width=8", "network.head=[8]", "system.batch_size=8"]
+    words += ["system.gradient_steps=2", "system.replay_size=96", *overrides]
+    config = jmarl.load_config("vdn", words)
+    _, env, system = build_run(config)
+    runner = init_runner(env, system, 8, jax.random.key(0))
+    runner, experience, _ = jax.jit(lambda r, k: rollout(env, system, r, 4, k))(
+        runner, jax.random.key(1)
+    )
+    update = jax.jit(lambda learner, rows: system.update(learner, rows, KEY)[0])
+    return runner.learner, experience, update
+
+
+KEY = jax.random.key(2)
+
+
+def moved(a, b):
+    return jax.tree.leaves(jax.tree.map(lambda x, y: bool((x != y).any()), a, b))
+
+
+def test_gradient_steps_start_after_the_warm_up_and_need_no_stored_memory():
+    start, experience, update = small_gru(
+        "system.warmup=64", "system.stored_carry=false"
+    )
+    first = update(start, experience)
+    assert not any(moved(first.params, start.params))
+    assert int(first.updates) == 1
+    second = update(first, experience)
+    assert all(moved(second.params, first.params))
+    other = experience.replace(carry=jax.tree.map(lambda x: x + 5.0, experience.carry))
+    same = update(update(start, other), other)
+    assert not any(moved(same.params, second.params))
+
+
+def test_rows_of_the_burn_in_have_no_weight():
+    cfg = dataclasses.replace(REPLAY, burn_in=5)
+    valid = jnp.asarray(np.random.default_rng(0).random((13, 16)) < 0.8)
+    counted = kit._after_burn_in(valid, cfg)
+    assert not counted[:5].any()
+    np.testing.assert_array_equal(counted[5:], valid[5:])
+
+
+def test_rewards_are_scaled_in_learning_only():
+    _, experience, _ = small_gru()
+    rows = [
+        kit.steps_of(experience, dataclasses.replace(REPLAY, reward_scale=scale))
+        for scale in (1.0, 10.0)
+    ]
+    assert jnp.abs(rows[0].reward).max() > 0
+    np.testing.assert_allclose(rows[1].reward, 10 * rows[0].reward)

@@ -16,6 +16,9 @@ in a sum: ``sum q'_i(u_i) + sum (lambda_i - 1) a_i``.
 Differs from the paper:
 * w and v are functions of the state only, and the gradient is stopped, both as in the authors'
   code.
+* w is 1 unless ``weighted`` is set, which is an option of the authors' code too. A learned w often
+  falls to 0 before lambda has grown. Q_tot then does not depend on the actions, and nothing pulls w
+  back. ``benchmarks.matrix_game`` counts the starts from which each form solves a game.
 * Kernels start as in ``common.dense``.
 * The maximum is over available actions.
 * A masked agent (absent, or dead with ``mask_dead``) adds neither value nor advantage, and lambda
@@ -62,6 +65,8 @@ class QPLEXConfig:
 
     name: Literal["qplex"]
     mask_dead: bool
+    weighted: bool
+    """True: learn the weights w of the transformation. False: w is 1."""
     kernels: int
     """Number of terms of ``lambda``."""
     hypernet: int
@@ -90,8 +95,10 @@ class QPLEX(nn.Module):
         mask = agent_mask(obs, cfg.mask_dead)
         taken = q_of_actions(q, action)
         # [..., N] each
-        w = Hypernet(cfg.hypernet, n_agents, name="w")(state)
-        w = jnp.abs(w) + POSITIVE
+        w = jnp.ones(())
+        if cfg.weighted:
+            w = Hypernet(cfg.hypernet, n_agents, name="w")(state)
+            w = jnp.abs(w) + POSITIVE
         v = Hypernet(cfg.hypernet, n_agents, name="v")(state)
         best = jnp.where(obs.avail, q, MASKED).max(-1)
         advantage = jax.lax.stop_gradient(w * (taken - best))
