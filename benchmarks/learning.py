@@ -2,7 +2,7 @@
 
     python -m benchmarks.learning
         [runs=ippo,mappo,mat_ppo,mam_ppo,mam_ppo:mam,rec_mam,sable,rec_sable]
-        [map=smax_3m] [seeds=3] [steps=1500000] [episodes=512] [evaluations=10] [bar=0.9]
+        [map=smax_3m] [seeds=3] [steps=700000] [episodes=512] [evaluations=10] [bar=0.9]
         [out=results/learning] [overrides=logger=none]
     python -m benchmarks.learning
         runs=hpn_qmix,qmix,pqn_vdn,spectra_qmix_plus bar=0.85 out=results/learning/value
@@ -12,7 +12,7 @@ Options:
 * ``runs``: keys of ``RUNS``, which has overrides for some systems (a smaller width, for two CPU
   cores). Any other name is a system with its defaults.
 * ``map``: environment.
-* ``seeds``, ``steps``: seeds, and environment steps of each seed.
+* ``seeds``, ``steps``: seeds, and rows of each seed.
 * ``episodes``, ``evaluations``: episodes per evaluation, and evaluations per run.
 * ``bar``: win rate to reach.
 * ``out``: folder of the records.
@@ -23,8 +23,9 @@ with the parameters of that step.
 
 Output: ``<out>/<map>_<run>.json`` has the command, the commit, the device, the whole configuration
 and every evaluation of every seed. ``<out>/<map>.png`` shows all runs of this map. The table has
-the environment steps until the median seed reached ``bar``, its last and best win rate, and the
-absolute metric.
+the absolute metric (greedy win rate of the best parameters on fresh episodes): the mean over seeds,
+its 95 % interval (Student's t), and the value of each seed. It also has the environment steps until
+the median seed reached ``bar``, and the gradient steps.
 
 Exit codes: 0 if all runs were trained, 1 if one failed, 2 if an argument is unknown.
 """
@@ -37,7 +38,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ from benchmarks.support.common import (
     write_json,
 )
 from jmarl.cli.process import exit_code
+from jmarl.config.compose import from_tree
+from jmarl.results.intervals import seed_interval
 from jmarl.results.metrics_file import read_rows
 
 
@@ -67,7 +70,7 @@ DEFAULTS: dict[str, Any] = {
         "rec_sable",
     ),
     "map": "smax_3m",
-    "steps": 1_500_000,
+    "steps": 700_000,
     "seeds": 3,
     "episodes": 512,
     "evaluations": 10,
@@ -87,10 +90,11 @@ RUNS = {
 """Module of the system and its overrides."""
 HEADER = (
     "run",
-    "median greedy win rate, last",
-    "best",
+    "absolute win rate",
+    "95 % interval",
+    "by seed",
     "env steps to the bar",
-    "absolute, by seed",
+    "gradient steps",
     "minutes",
 )
 
@@ -104,7 +108,7 @@ def train_command(run: str, folder: Path, args: dict[str, Any]) -> list[str]:
         f"total_timesteps={args['steps']}",
         f"eval.episodes={args['episodes']}",
         f"eval.every={args['steps'] // args['evaluations']}",
-        "eval.absolute_factor=1",
+        "eval.absolute_factor=2",
         f"run_dir={folder}",
         *overrides,
         *args["overrides"],
@@ -124,6 +128,7 @@ def train(run: str, args: dict[str, Any]) -> dict[str, Any]:
         require(code == 0, f"runs={run}: exit code {code} of: {shlex.join(command)}")
         rows = read_rows(folder / "metrics.jsonl")
         config = yaml.safe_load((folder / "config.yaml").read_text())
+    gradient_steps = from_tree(config).gradient_steps
     config.pop("run_dir", None)
     words = [word for word in command[1:] if not word.startswith("run_dir=")]
     evaluations = [row for row in rows if row["kind"] == "eval"]
@@ -135,6 +140,7 @@ def train(run: str, args: dict[str, Any]) -> dict[str, Any]:
         "wall_seconds": seconds,
         "config": config,
         "evaluations": evaluations,
+        "gradient_steps": gradient_steps,
         "absolute": [row for row in rows if row["kind"] == "absolute"],
         **summarize(evaluations, args["bar"]),
     }
@@ -182,18 +188,27 @@ def table(records: list[dict[str, Any]]) -> str:
 
 
 def _row(record: dict[str, Any]) -> list[Any]:
-    absolute = "-"
-    if record["absolute"]:
-        won = record["absolute"][0]["greedy/won"]
-        absolute = ", ".join(f"{x:.3f}" for x in won)
     return [
         record["run"],
-        record["final_median"],
-        record["best_median"],
+        *absolute_cells(record),
         record["env_steps_to_bar"] or "not reached",
-        absolute,
+        record.get("gradient_steps", "-"),
         round(record["wall_seconds"] / 60, 1),
     ]
+
+
+def absolute_cells(record: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return the absolute metric: mean over seeds, 95 % interval, and value of each seed.
+
+    An interval needs seeds that differ.
+    """
+    if not record["absolute"]:
+        return "-", "-", "-"
+    won = record["absolute"][0]["greedy/won"]
+    mean, low, high = seed_interval(np.array(won))
+    interval = f"{max(0, low):.3f} to {min(1, high):.3f}"
+    by_seed = ", ".join(f"{x:.3f}" for x in won)
+    return f"{mean:.3f}", interval if len(set(won)) > 1 else "-", by_seed
 
 
 def load_records(folder: Path, name: str) -> list[dict[str, Any]]:

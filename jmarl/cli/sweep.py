@@ -27,7 +27,7 @@ class Job(NamedTuple):
     changes: str
     """Overrides of a sweep that apply to this job."""
     sizes: str
-    """Line that names the sizes that ``arch`` chose; empty for none."""
+    """Line with the values of sizes that were null; empty for none."""
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:

@@ -45,8 +45,8 @@ def load_config(system: str, overrides: Iterable[str] = ()) -> RunConfig:
         overrides: Overrides such as ``env=smax_10v10``, ``network=gru`` or ``seed=3``.
 
     Returns:
-        The configuration, a frozen dataclass with one field for each key. Null values of
-        ``num_envs``, ``system.minibatches`` and ``eval.every`` are replaced by numbers.
+        The configuration, a frozen dataclass with one field for each key. Sizes that
+        are null, such as ``num_envs`` and ``rollout_length``, are replaced by numbers.
         ``schedule`` has the updates, evaluations and stages of the run.
 
     Raises:
@@ -67,7 +67,7 @@ def hydra_initialized() -> Iterator[None]:
 
 
 def to_run_config(system: str, composed: Any) -> tuple[RunConfig, dict[str, Any]]:
-    """Return the run configuration of a composed tree, and the sizes chosen by ``arch``."""
+    """Return the run configuration of a composed tree, and the values of sizes that were null."""
     import jax
 
     from jmarl.learning.minibatch import num_env_shards

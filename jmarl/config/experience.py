@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jmarl.config.hardware import MAX_DEVIATION
 from jmarl.config.schema import RunConfig
 
 
@@ -11,20 +12,25 @@ MIN_GRADIENT_STEPS = 300
 """Fewest gradient steps of a run without a warning."""
 MIN_TARGET_UPDATES = 20
 """Fewest updates of the target network in a run without a warning."""
-MAX_DEVIATION = 1.5
-"""Largest factor between rows per gradient step as requested and in the run."""
 
 
 def learning_text(config: RunConfig) -> str:
     """Describe the amount of learning, such as ``2,736 gradient steps, one per 256 rows``."""
     rows = config.rows_per_update / config.system.steps_per_update
-    parts = [f"{config.gradient_steps:,} gradient steps", f"one per {rows:,.0f} rows"]
+    parts = [
+        f"{config.gradient_steps:,} gradient steps",
+        f"one per {_rows_text(rows)} rows",
+    ]
     if config.warmup_updates:
         first = (config.warmup_updates + 1) * config.rows_per_update
         parts.append(f"the first after {first:,} rows")
     if every := config.system.steps_per_target_update:
         parts.append(f"{config.gradient_steps // every:,} target updates")
     return ", ".join(parts)
+
+
+def _rows_text(rows: float) -> str:
+    return f"{rows:,.0f}" if rows >= 10 else f"{rows:.2g}"
 
 
 def learning_warnings(config: RunConfig) -> Iterator[str]:
@@ -37,11 +43,13 @@ def learning_warnings(config: RunConfig) -> Iterator[str]:
         )
     actual = rows / system.steps_per_update
     asked = system.rows_per_step or actual
-    if not 1 / MAX_DEVIATION <= actual / asked <= MAX_DEVIATION:
+    if asked > 1 and not 1 / MAX_DEVIATION <= actual / asked <= MAX_DEVIATION:
+        few = "raise num_envs to a multiple of 8, or lower rollout_length"
+        many = "raise num_envs or rollout_length"
         yield (
             f"num_envs={config.num_envs:,} with rollout_length={config.rollout_length:,} allows "
-            f"one gradient step per {actual:,.0f} rows, not per {asked:,.0f}; raise num_envs to "
-            "a multiple of 8, or raise rollout_length"
+            f"one gradient step per {_rows_text(actual)} rows, not per {_rows_text(asked)}; "
+            f"{few if actual > asked else many}"
         )
     if system.rows_per_step and config.gradient_steps < MIN_GRADIENT_STEPS:
         yield (

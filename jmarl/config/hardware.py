@@ -21,15 +21,18 @@ from jmarl.config.parsing import build, flatten
 
 MIN_ROLLOUT = 16
 """Fewest time steps of a rollout that is specified in rows, for returns and memory."""
+MAX_DEVIATION = 1.5
+"""Largest factor between a size as requested in rows and the size of the run, without a warning."""
 
 
 def fill_sizes(tree: dict[str, Any], platform: str, shards: int) -> dict[str, Any]:
     """Replace the sizes that are null in place, and return them by dotted key.
 
-    * ``num_envs`` is the multiple of shards x minibatches nearest to the preset.
+    * ``num_envs`` is the multiple of the shards nearest to the preset, and of the minibatches if
+      these are given.
     * ``rollout_length`` follows from ``rollout_rows``.
     * ``system.minibatches`` is the divisor of ``num_envs`` that is nearest to
-      ``system.minibatch_rows`` rows each.
+      ``system.minibatch_rows`` rows each. Divisors that keep all shards have precedence.
     * ``system.gradient_steps`` follows from ``system.rows_per_gradient_step``.
 
     Of a count that is given, the size in rows is set to what follows from it. The keys
@@ -43,12 +46,13 @@ def fill_sizes(tree: dict[str, Any], platform: str, shards: int) -> dict[str, An
     _fill_rollout(sizes)
     rows = _size(sizes, "num_envs") * _size(sizes, "rollout_length")
     if "system.minibatches" in flat:
-        _fill_minibatches(sizes, rows)
+        _fill_minibatches(sizes, rows, shards)
     if "system.gradient_steps" in flat:
         _fill_gradient_steps(sizes, rows)
     if "eval.every" not in sizes:
         sizes["eval.every"] = max(_size(sizes, "total_timesteps") // 20, rows)
-    changed = {key: sizes[key] for key in flat if sizes.get(key) != flat[key]}
+    changed = {key: sizes[key] for key in flat if key in sizes}
+    changed = {key: value for key, value in changed.items() if value != flat[key]}
     for key, value in changed.items():
         group, _, name = key.rpartition(".")
         (tree[group] if group else tree)[name] = value
@@ -66,21 +70,30 @@ def _preset_envs(sizes: Mapping[str, Any], shards: int) -> int:
 
 
 def _fill_rollout(sizes: MutableMapping[str, Any]) -> None:
-    length = _size(sizes, "rollout_rows") // _size(sizes, "num_envs")
-    sizes.setdefault("rollout_length", max(MIN_ROLLOUT, length))
+    num_envs = _size(sizes, "num_envs")
+    if "rollout_length" not in sizes:
+        length = _size(sizes, "rollout_rows") // num_envs
+        sizes["rollout_length"] = max(MIN_ROLLOUT, length)
+    check_range("num_envs", num_envs, 1, MAX_SIZE)
+    check_range("rollout_length", _size(sizes, "rollout_length"), 1, MAX_SIZE)
 
 
-def _fill_minibatches(sizes: ChainMap[str, Any], rows: int) -> None:
+def _fill_minibatches(sizes: ChainMap[str, Any], rows: int, shards: int) -> None:
     if "system.minibatches" in sizes:
         minibatches = _size(sizes, "system.minibatches")
         sizes["system.minibatch_rows"] = min(max(1, rows // minibatches), MAX_SIZE)
         return
     asked = rows / _size(sizes, "system.minibatch_rows")
+
+    def deviation(minibatches: int) -> float:
+        return abs(math.log(minibatches / asked))
+
     num_envs = _size(sizes, "num_envs")
-    check_range("num_envs", num_envs, 1, MAX_SIZE)
-    divisors = _divisors(num_envs)
-    nearest = min(divisors, key=lambda n: abs(math.log(n / asked)))
-    sizes["system.minibatches"] = nearest
+    keep_shards = _divisors(num_envs // math.gcd(shards, num_envs))
+    best = min(keep_shards, key=deviation)
+    if deviation(best) > math.log(MAX_DEVIATION) + 1e-9:
+        best = min(_divisors(num_envs), key=deviation)
+    sizes["system.minibatches"] = best
 
 
 def _fill_gradient_steps(sizes: ChainMap[str, Any], rows: int) -> None:

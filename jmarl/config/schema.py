@@ -163,6 +163,11 @@ class SystemConfig:
         return False
 
     @property
+    def rescales_values(self) -> bool:
+        """True if the critic's parameters hold only with the statistics of the same update."""
+        return False
+
+    @property
     def learning_rate(self) -> float | None:
         """Value of the key ``lr``; None if the system has no such key."""
         return vars(self).get("lr")
@@ -302,14 +307,15 @@ class RunConfig:
 
     @property
     def warmup_updates(self) -> int:
-        """Updates that only collect experience, before the first gradient step."""
-        rows = self.system.warmup_rows
-        return min(max(0, -(-rows // self.rows_per_update) - 1), self.num_updates)
+        """Updates at the start of each stage that only collect experience."""
+        return max(0, -(-self.system.warmup_rows // self.rows_per_update) - 1)
 
     @property
     def learning_updates(self) -> int:
         """Updates with gradient steps."""
-        return self.num_updates - self.warmup_updates
+        ends = self.schedule.stage_ends
+        lengths = (end - start for start, end in itertools.pairwise((0, *ends)))
+        return sum(max(0, length - self.warmup_updates) for length in lengths)
 
     @property
     def gradient_steps(self) -> int:

@@ -7,7 +7,7 @@ Differs from the paper:
 
 * Mean and variance are stored, instead of mean and mean square. A batch is merged with the formula
   of Chan et al. 1979 (Updating formulae and a pairwise algorithm for computing sample variances).
-  The difference of two large squares never occurs, so the variance is exact for any mean.
+  The difference of two large squares never occurs, so nothing cancels for a large mean.
 * One update per learning phase instead of one per minibatch, and a shorter memory.
 """
 

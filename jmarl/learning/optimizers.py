@@ -59,7 +59,8 @@ def optimizer(cfg: LearningConfig, num_updates: int) -> optax.GradientTransforma
     steps = cfg.steps_per_update
 
     def schedule(count):
-        return cfg.lr * jnp.maximum(0.0, 1.0 - (count // steps) / num_updates)
+        share = (count // steps) / max(1, num_updates)
+        return cfg.lr * jnp.maximum(0.0, 1.0 - share)
 
     lr = schedule if cfg.anneal_lr else cfg.lr
     adam = optax.adamw(lr, eps=cfg.adam_eps, weight_decay=cfg.weight_decay)

@@ -39,6 +39,24 @@ def confidence_interval(x: Float[np.ndarray, " N"]) -> tuple[float, float, float
     return mean, mean - half, mean + half
 
 
+def seed_interval(x: Float[np.ndarray, " S"]) -> tuple[float, float, float]:
+    """Compute the mean over seeds and its 95 % confidence interval (Student's t).
+
+    Args:
+        x: One result per seed, ``[S]``.
+
+    Returns:
+        Mean, lower bound and upper bound. The bounds of one seed are infinite.
+    """
+    from scipy.special import stdtrit  # slow to import
+
+    n, mean = len(x), float(np.mean(x))
+    if n == 1:
+        return mean, -math.inf, math.inf
+    half = float(stdtrit(n - 1, 0.975) * np.std(x, ddof=1) / math.sqrt(n))
+    return mean, mean - half, mean + half
+
+
 def wilson_interval(share: Proportion) -> tuple[float, float]:
     """Compute the 95 % score interval of a proportion (Wilson 1927).
 

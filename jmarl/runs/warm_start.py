@@ -90,9 +90,12 @@ def load_warm_start(run: BuiltRun) -> dict[str, Any]:
     check_fit("init_from", config.init_from, run, build_run(other, "init_from"))
     state, _ = _restore("init_from", other, folder)
     learner = state.runner.learner
+    params = state.best.params
+    if other.system.rescales_values:
+        params = learner.params  # the value statistics are those of the last update
     return {
-        "params": state.best.params,
-        "target": state.best.params,
+        "params": params,
+        "target": params,
         "value_stats": learner.value_stats,
     }
 

@@ -203,6 +203,8 @@ BAD = [
     ("system.minibatch_rows=abc", "system.minibatch_rows='abc': expected int"),
     ("system.minibatch_rows=0", "system.minibatch_rows=0: must be at least 1"),
     ("rollout_rows=0", "rollout_rows=0: must be at least 1"),
+    ("seed=auto", "seed='auto': expected int"),
+    (f"rollout_length={10**400}", "rollout_length=1"),
     ("~total_timesteps", "total_timesteps: missing; give it a value"),
     ("~rollout_rows", "rollout_rows: missing; give it a value"),
     ("~arch.name", "arch.name: missing; give it a value"),
@@ -357,7 +359,7 @@ def test_arch_keeps_what_is_given_and_fits_the_rest(
     got = after["num_envs"], after["system"]["minibatches"]
     assert (num_envs in (None, got[0])) and (minibatches in (None, got[1]))
     if num_envs is None:
-        assert got[0] % shards == 0
+        assert got[0] % (shards * got[1]) == 0
     if None in (num_envs, minibatches):  # any number of environments can run
         assert got[0] % got[1] == 0
     assert "rollout_rows" not in after

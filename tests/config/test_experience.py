@@ -137,9 +137,9 @@ def test_exploration_is_the_same_function_of_experience(num_envs):
         (
             "qmix",
             ["num_envs=1", "system.target_every=1"],
-            ["one gradient step per 32 r"],
+            ["one gradient step per 32 rows, not per 256; raise num_envs or roll"],
         ),
-        ("mappo", ["num_envs=1"], ["one gradient step per 2,048 rows, not per 512"]),
+        ("mappo", ["num_envs=1"], ["2,048 rows, not per 512; raise num_envs to a mul"]),
         ("vdn", ["total_timesteps=100_000"], ["changes 15 times"]),
         ("qmix", ["system.gradient_steps=8", "num_envs=512"], []),
         ("ippo", [], []),
@@ -158,6 +158,21 @@ def test_a_count_that_is_given_replaces_the_size_in_rows():
     assert config.system.rows_per_gradient_step == 512
     config = load("ippo", "num_envs=8", "rollout_length=10", "system.minibatches=2")
     assert config.system.minibatch_rows == 40
+
+
+def test_warm_up_is_repeated_in_every_stage():
+    stages = "curriculum.stages=[{env: smax_2v2, fraction: 0.5}, {env: smax_3m, fraction: 0.5}]"
+    words = ["num_envs=64", "system.warmup=5_000", "total_timesteps=20_480", stages]
+    assert load("vdn", *words).gradient_steps == 6 * 8
+
+
+@pytest.mark.parametrize("num_envs", [64, 16, 12, 4, 7])
+def test_the_table_of_shards(num_envs):
+    page = Path(__file__).parents[2] / "docs/explanation/devices.md"
+    minibatches = load("ippo", f"num_envs={num_envs}").system.num_minibatches
+    shards = math.gcd(8, num_envs // minibatches)
+    cells = num_envs, minibatches, shards, num_envs // minibatches // shards
+    assert f"| {' | '.join(map(str, cells))} |" in page.read_text()
 
 
 def test_warm_up_delays_learning_by_rows():

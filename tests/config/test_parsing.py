@@ -227,7 +227,7 @@ def test_nothing_is_suggested_for_a_far_word(word: str) -> None:
 
 
 def test_several_near_names_are_listed_from_the_nearest() -> None:
-    names = ["seed", "arch.minibatches", "minibatch"]
+    names = ["seed", "system.minibatches", "minibatch"]
     assert nearest("minibatches", names, most=3) == names[1:]
     assert suggest("minibatches", names, "", 2).endswith("minibatches or minibatch?")
 

@@ -117,7 +117,7 @@ def test_an_inexact_checkpoint_has_no_replay_and_no_environments_and_is_smaller(
     inexact_bytes = bytes_of(folder / "checkpoints" / "3")
     exact_bytes = bytes_of(folder / "checkpoints" / "4")
     # The replay holds mostly zeros, and checkpoints are compressed.
-    assert inexact_bytes < 0.7 * exact_bytes
+    assert inexact_bytes < 0.8 * exact_bytes
 
 
 def test_what_is_learned_is_restored_bit_for_bit_and_the_rest_is_reset(resumed):

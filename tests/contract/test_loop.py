@@ -200,11 +200,11 @@ SMOOTH = {
     ),
     "pqn_vdn": ("network=mlp", "network.torso=[64]", "system.minibatches=2"),
 }
-SLOW = pytest.param("pqn_vdn", marks=pytest.mark.slow)
-"""Shares its minibatches with `ippo` and its loss with `vdn`."""
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("vdn", "pqn_vdn")]
+"""Their gradients are summed over devices by the same function as those of `ippo`."""
 
 
-@pytest.fixture(scope="module", params=["ippo", "vdn", SLOW])
+@pytest.fixture(scope="module", params=["ippo", *SLOW])
 def one_and_four(request):
     """Train the same chunk on one device and on four, whose numbers of valid rows differ.
 

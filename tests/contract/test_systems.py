@@ -248,7 +248,10 @@ def test_an_environment_may_lack_features_or_entities(devices, name, size, env):
     assert all(x.shape == () for x in jax.tree.leaves(metrics))
 
 
-@pytest.mark.parametrize(("name", "size"), [("ippo", "mlp"), ("pqn_vdn", "mlp")])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [pytest.param("ippo", "mlp", marks=pytest.mark.slow), ("pqn_vdn", "mlp")],
+)
 def test_actions_of_absent_agents_do_not_change_learning(name, size):
     sizes = ("num_envs=16", "rollout_length=8", *SMALL[size])
     cfg = jmarl.load_config(name, ["env=smax_1v2+2v1", *PHASE, *sizes])

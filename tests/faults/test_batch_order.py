@@ -233,7 +233,8 @@ def ends_one_step_late(steps):
 def test_returns_sum_the_rewards_of_the_same_agent_to_the_end_of_its_episode(ends):
     rows, last = experience().steps, experience().last
     value = np.random.default_rng(0).normal(size=(T + 1, B, N)).astype(np.float32)
-    config = SimpleNamespace(gamma=GAMMA, gae_lambda=LAMBDA, advantage="per_agent")
+    settings = {"gamma": GAMMA, "gae_lambda": LAMBDA, "advantage": "per_agent"}
+    config = SimpleNamespace(**settings, reward_scale=1.0)
     mixed = experience().replace(steps=ends(rows))
     _, target = advantages_and_targets(mixed, jnp.asarray(value), config)
     valid = np.concatenate([rows.valid, last.valid[None]])

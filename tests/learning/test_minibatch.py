@@ -111,7 +111,8 @@ def test_check_batch_error_names_the_rule_and_the_nearest_value():
     ("system", "sizes", "devices"),
     [
         ("ippo", ["num_envs=16"], 4),
-        ("ippo", ["num_envs=4"], 4),
+        ("ippo", ["num_envs=4"], 1),
+        ("ippo", ["num_envs=4", "system.minibatches=1"], 4),
         ("ippo", ["num_envs=6"], 2),
         ("ippo", ["num_envs=7"], 1),
         ("ippo", ["num_envs=16", "system.minibatches=8"], 2),

@@ -39,9 +39,10 @@ ST = STHyperNetConfig(
     "st_hypernet", mask_dead=True, embed=32, heads=4, form="residual", norm="mean"
 )
 PUBLISHED = dataclasses.replace(ST, form="relu", norm="none")
-MIXERS = (SUM, QMIX, QPLEX, ST, PUBLISHED)
+UNWEIGHTED = dataclasses.replace(QPLEX, weighted=False)
+MIXERS = (SUM, QMIX, QPLEX, UNWEIGHTED, ST, PUBLISHED)
 KINDS = pytest.mark.parametrize(
-    "cfg", MIXERS, ids=["sum", "qmix", "qplex", "st", "st_published"]
+    "cfg", MIXERS, ids=["sum", "qmix", "qplex", "unweighted", "st", "st_published"]
 )
 HYPERNETS = pytest.mark.parametrize("cfg", [ST, PUBLISHED], ids=["st", "st_published"])
 
@@ -420,7 +421,7 @@ def test_a_constant_w_lets_qplex_solve_a_nonmonotonic_game_from_more_starts():
     counts = {}
     for cfg in (matrix_game.DEFAULT, matrix_game.LEARNED):
         cfg = dataclasses.replace(cfg, hypernet=32)
-        best, error = fit_game(cfg, starts=20, steps=2000, deviation=5.0)
+        best, error = fit_game(cfg, starts=20, steps=1000, deviation=5.0)
         solved = error < 0.1
         assert best[solved].all()
         counts[cfg.weighted] = int(solved.sum())

@@ -145,6 +145,7 @@ def test_memory_survives_a_death(name):
     )
 
 
+@pytest.mark.slow
 def test_memory_solves_the_cue():
     """The best policy without memory gets 1/2."""
     assert (

@@ -7,6 +7,7 @@ from jmarl.results.intervals import (
     Proportion,
     confidence_interval,
     difference_interval,
+    seed_interval,
     wilson_interval,
 )
 from jmarl.results.tables import summarize
@@ -93,3 +94,12 @@ def test_the_interval_of_a_difference_has_its_nominal_coverage_and_bounds(p, q):
         assert -1.0 <= low <= difference <= high <= 1.0
         covered.append(low <= p - q <= high)
     assert 0.93 < np.mean(covered) < 0.99
+
+
+def test_the_interval_over_seeds_is_students():
+    """The quantile of Student's t with two degrees of freedom is 4.3027."""
+    half = 4.302653 / np.sqrt(3)
+    expected = 2.0, 2.0 - half, 2.0 + half
+    found = seed_interval(np.array([1.0, 2.0, 3.0]))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert seed_interval(np.array([0.5])) == (0.5, -np.inf, np.inf)

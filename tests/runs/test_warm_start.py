@@ -266,7 +266,8 @@ def assert_equals_broadcast(x, y):
 
 
 @pytest.mark.parametrize(
-    ("system", "source_seeds", "seeds"), [("vdn", 1, 2), ("ippo", 2, 2)]
+    ("system", "source_seeds", "seeds"),
+    [("vdn", 1, 2), pytest.param("ippo", 2, 2, marks=pytest.mark.slow)],
 )
 def test_a_run_starts_with_the_parameters_of_another(
     system, source_seeds, seeds, tmp_path
@@ -345,7 +346,7 @@ def test_a_warm_start_is_reported_and_needs_its_source_until_the_first_checkpoin
             "parameter params/bias is float32[2] for bandit_3 and float32[1] for bandit_2; "
             "the networks differ (network.width=2 and 1); use the same",
         ),
-        (None, {}, "no run folder (it has no config.yaml)"),
+        (None, {}, "no run folder (it does not exist)"),
     ],
 )
 def test_an_unusable_warm_start_is_rejected_before_compilation(

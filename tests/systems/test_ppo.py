@@ -15,7 +15,7 @@ import pytest
 import jmarl
 from jmarl.config import ConfigError
 from jmarl.envs.probes import make as make_probe
-from jmarl.learning.normalizer import init_stats
+from jmarl.learning.normalizer import denormalize, init_stats
 from jmarl.learning.optimizers import by_part, optimizer, skipped_steps
 from jmarl.networks.actor_critic import NetworkConfig
 from jmarl.networks.heads import rescale_values
@@ -58,7 +58,7 @@ COMMON = dict(
 CFG = PPOConfig(**COMMON)
 
 
-def system(env, memory):
+def system(env, memory, **changes):
     network = NetworkConfig(
         torso=(8,),
         memory=memory,
@@ -69,7 +69,7 @@ def system(env, memory):
         agent_id=False,
     )
     run = SimpleNamespace(
-        system=mappo.Config(**COMMON, critic_input="state_and_id"),
+        system=mappo.Config(**{**COMMON, **changes}, critic_input="state_and_id"),
         network=network,
         num_updates=10,
         num_envs=ENVS,
@@ -417,22 +417,68 @@ def test_advantages_are_linear_in_the_scale_of_rewards(death):
     ("name", "words"),
     [
         ("mappo", ["network.torso=[8]"]),
-        ("hpn_mappo", ["network.memory_width=8", "network.hyper_width=8"]),
+        pytest.param(
+            "hpn_mappo",
+            ["network.memory_width=8", "network.hyper_width=8"],
+            marks=pytest.mark.slow,
+        ),
         ("sable", ["network.embed_dim=8"]),
     ],
 )
 def test_popart_keeps_values_in_units_of_reward(name, words):
     config = jmarl.load_config(name, ["env=probe_death", "num_envs=8", *words])
     _, env, sys = build_run(config)
-    runner = init_runner(env, sys, 8, jax.random.key(0))
+    runner = jax.jit(lambda key: init_runner(env, sys, 8, key))(jax.random.key(0))
     params = jax.tree.map(lambda x: x + 0.1, runner.learner.params)
     (old_mean, old_std), (mean, std) = (2.0, 3.0), (-50.0, 0.25)
     rescaled = rescale_values(params, (old_mean, old_std), (mean, std))
-    before, after = (
-        sys.act(p, runner.carry, runner.timestep, jax.random.key(1), 1.0)[2].value
-        for p in (params, rescaled)
-    )
+
+    @jax.jit
+    def values(params):
+        key = jax.random.key(1)
+        return sys.act(params, runner.carry, runner.timestep, key, 1.0)[2].value
+
+    before, after = values(params), values(rescaled)
     expected = before * old_std + old_mean
     np.testing.assert_allclose(after * std + mean, expected, rtol=1e-3, atol=1e-3)
     changed = jax.tree.map(lambda a, b: bool((a != b).any()), params, rescaled)
     assert sum(jax.tree.leaves(changed)) == 2
+
+
+def test_popart_changes_no_value_and_no_ratio_when_the_statistics_move(death):
+    """Values equal the stored ones before the first step, so clipping them changes nothing."""
+    env = make_probe("probe_death")
+    far = death.replace(steps=death.steps.replace(reward=death.steps.reward + 50.0))
+    results = []
+    for value_clip in (0.2, 0.0):
+        changes = {"popart": True, "lr": 1e-12, "value_clip": value_clip}
+        sys = system(env, "none", **changes, value_memory=ENVS * ROWS)
+        start = jax.jit(lambda key: init_runner(env, sys, ENVS, key))
+        rows = start(jax.random.key(0))  # as in the fixture
+        learner = rows.learner
+        after, metrics = jax.jit(sys.update)(learner, far, jax.random.key(1))
+        results.append(metrics["value_loss"])
+        assert after.value_stats.mean > 20
+        values = []
+        for one in (learner, after):
+            _, _, extras = sys.act(
+                one.params, rows.carry, rows.timestep, jax.random.key(2), 1.0
+            )
+            values.append(denormalize(one.value_stats, extras.value))
+        np.testing.assert_allclose(*values, atol=1e-3)
+        assert metrics["ratio_error"] < 1e-4
+    np.testing.assert_allclose(*results, rtol=1e-4)
+
+
+def test_weight_decay_shrinks_parameters_without_gradient():
+    tx = optimizer(dataclasses.replace(CFG, lr=0.1, weight_decay=0.5), num_updates=4)
+    params = jnp.full(3, 2.0)
+    move, _ = tx.update(jnp.zeros(3), tx.init(params), params)
+    np.testing.assert_allclose(move, -0.1 * 0.5 * 2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("eps", "share"), [(1e-8, 0.5), (3e-8, 0.25)])
+def test_eps_limits_the_steps_of_tiny_gradients(eps, share):
+    tx = optimizer(dataclasses.replace(CFG, lr=0.1, adam_eps=eps), num_updates=4)
+    move, _ = tx.update(jnp.float32(1e-8), tx.init(jnp.zeros(())), jnp.zeros(()))
+    np.testing.assert_allclose(move, -0.1 * share, rtol=1e-3)

@@ -394,10 +394,9 @@ def small_gru(*overrides):
     words += ["system.gradient_steps=2", "system.replay_size=96", *overrides]
     config = jmarl.load_config("vdn", words)
     _, env, system = build_run(config)
-    runner = init_runner(env, system, 8, jax.random.key(0))
-    runner, experience, _ = jax.jit(lambda r, k: rollout(env, system, r, 4, k))(
-        runner, jax.random.key(1)
-    )
+    start = jax.jit(lambda key: init_runner(env, system, 8, key))
+    play = jax.jit(lambda runner, key: rollout(env, system, runner, 4, key)[:2])
+    runner, experience = play(start(jax.random.key(0)), jax.random.key(1))
     update = jax.jit(lambda learner, rows: system.update(learner, rows, KEY)[0])
     return runner.learner, experience, update
 
@@ -423,12 +422,17 @@ def test_gradient_steps_start_after_the_warm_up_and_need_no_stored_memory():
     assert not any(moved(same.params, second.params))
 
 
-def test_rows_of_the_burn_in_have_no_weight():
-    cfg = dataclasses.replace(REPLAY, burn_in=5)
-    valid = jnp.asarray(np.random.default_rng(0).random((13, 16)) < 0.8)
-    counted = kit._after_burn_in(valid, cfg)
-    assert not counted[:5].any()
-    np.testing.assert_array_equal(counted[5:], valid[5:])
+def test_rewards_of_the_burn_in_have_no_effect():
+    """With a lambda of 0, targets of later rows do not depend on them either."""
+    start, experience, update = small_gru("system.burn_in=2", "system.td_lambda=0")
+
+    def with_reward(row):
+        reward = experience.steps.reward.at[row].add(5.0)
+        return experience.replace(steps=experience.steps.replace(reward=reward))
+
+    first, second, later = (update(start, with_reward(row)) for row in (0, 1, 2))
+    assert not any(moved(first.params, second.params))
+    assert any(moved(first.params, later.params))
 
 
 def test_rewards_are_scaled_in_learning_only():

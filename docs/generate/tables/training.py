@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.ablation import win_difference
+from benchmarks.learning import absolute_cells
 from docs.generate.markdown import NOT_RECORDED, code, details, join, number, table
 from docs.generate.tables.records import Record, quoted, seeds
 
@@ -30,16 +31,18 @@ def learning_section(folder: str, records: Sequence[Record]) -> str:
     bars = sorted({run["bar"] for run in runs})
     header = (
         "run",
+        "absolute metric",
+        "95 % interval",
+        "by seed",
         f"steps to {' or '.join(f'{bar:g}' for bar in bars)}",
-        "last",
-        "worst to best",
-        "best",
-        "absolute, by seed",
+        "gradient steps",
         "minutes",
     )
     return join(
         f"## `{folder}`: {settings(runs)}",
-        "Greedy win rate of the median seed, and environment steps to its bar.",
+        "The absolute metric is the greedy win rate of the best parameters on fresh episodes. The "
+        "interval of its mean is over seeds (Student's t). The steps are environment steps until "
+        "the median seed reached the bar in an evaluation.",
         table(header, map(run_row, runs)),
         *map(evaluations, runs),
     )
@@ -55,15 +58,11 @@ def settings(runs: Sequence[Mapping[str, Any]]) -> str:
 
 def run_row(run: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return one row of the summary of training."""
-    last = run["evaluations"][-1]["greedy/won"]
-    absolute = run["absolute"][0]["greedy/won"] if run["absolute"] else []
     return (
         code(run["run"]),
+        *absolute_cells(run),
         run["env_steps_to_bar"] or "not reached",
-        fixed(run["final_median"]),
-        f"{fixed(min(last))} to {fixed(max(last))}",
-        fixed(run["best_median"]),
-        ", ".join(map(fixed, absolute)) or NOT_RECORDED,
+        run.get("gradient_steps", NOT_RECORDED),
         fixed(run["wall_seconds"] / 60, 1),
     )
 
@@ -116,7 +115,9 @@ def ablation(records: Sequence[Record]) -> str:
 
 def ablation_row(run: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return one row of the ablation."""
-    _, _, last, spread, _, _, minutes = run_row(run)
+    won = run["evaluations"][-1]["greedy/won"]
+    last, spread = fixed(run["final_median"]), f"{fixed(min(won))} to {fixed(max(won))}"
+    minutes = fixed(run["wall_seconds"] / 60, 1)
     sizes = [run["parameters"].get(name) for name in ("agent", "mixer", "total")]
     return code(run["map"]), code(run["run"]), last, spread, *sizes, minutes
 

@@ -19,6 +19,7 @@ Differs from the papers:
 * Dead agents are masked from policy loss and entropy. Their values continue to learn from the
   team's reward.
 * Advantages are normalized once per learning phase, over the entries of the policy loss.
+* Log-ratios beyond ``MAX_LOG_RATIO`` are clipped, and have no gradient.
 """
 
 from __future__ import annotations
@@ -131,6 +132,11 @@ class PPOConfig(LearningConfig):
         check_range("system.value_memory", self.value_memory, 0)
         for key in ("epochs", "minibatch_rows", "minibatches"):
             check_range(f"system.{key}", getattr(self, key), 1)
+
+    @property
+    def rescales_values(self) -> bool:
+        """True if the critic's parameters hold only with the statistics of the same update."""
+        return self.popart
 
     @property
     def num_minibatches(self) -> int:
@@ -448,7 +454,7 @@ def ppo_update(
 def ppo_optimizer(
     cfg: PPOConfig, num_updates: int, parts: Sequence[str] = ()
 ) -> optax.GradientTransformation:
-    """Build Adam with gradient clipping.
+    """Build AdamW with gradient clipping.
 
     Args:
         cfg: Configuration of the kit.

@@ -17,6 +17,8 @@ Differs from the papers:
 * The team's reward is the mean over its agents. The reported return uses the same mean.
 * A time limit bootstraps from the true final observation. Traces end there, as at a termination.
 * Sequences are whole rollouts. They may cross episodes, and memory is reset between episodes.
+* Rows of the burn-in have no loss, but gradients of later rows flow through them. R2D2
+  (Kapturowski et al. 2019) stops these gradients.
 """
 
 from __future__ import annotations
@@ -352,7 +354,7 @@ def replay_update(
 ) -> UpdateFn:
     """Build the learning phase with replay: insert the rollout, then take ``gradient_steps``.
 
-    The first ``warmup_updates`` learning phases only insert.
+    The first ``warmup_updates`` learning phases only insert, and report losses of zero.
 
     After every ``target_every`` gradient steps of the run, the target network moves towards the
     online network by the fraction ``target_rate``. With (25, 1.0) it is copied every 25 steps.
@@ -395,11 +397,17 @@ def replay_update(
         numbers = phase * cfg.gradient_steps + jnp.arange(1, cfg.gradient_steps + 1)
         keys = jax.random.split(key, cfg.gradient_steps)
         start = (learner.params, learner.opt_state, learner.target)
-        end, trace = jax.lax.scan(gradient_step, start, (numbers, keys))
-        if warmup_updates:
-            learns = phase >= 0
-            end = jax.tree.map(lambda new, old: jnp.where(learns, new, old), end, start)
-            trace = jax.tree.map(lambda x: jnp.where(learns, x, 0.0), trace)
+
+        def learn() -> Any:
+            return jax.lax.scan(gradient_step, start, (numbers, keys))
+
+        def wait() -> Any:
+            trace = jax.eval_shape(learn)[1]
+            return start, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), trace)
+
+        end, trace = (
+            jax.lax.cond(phase >= 0, learn, wait) if warmup_updates else learn()
+        )
         params, opt_state, target = end
         after = learner.replace(
             params=params,
@@ -414,7 +422,7 @@ def replay_update(
 
 
 def _after_burn_in(valid: Bool[Array, "T B"], cfg: ReplayConfig) -> Bool[Array, "T B"]:
-    """Exclude the first rows of each sequence, which only bring the memory up to date."""
+    """Exclude the loss of the first rows of each sequence."""
     row = jnp.arange(len(valid))[:, None]
     return valid & (row >= cfg.burn_in)
 
