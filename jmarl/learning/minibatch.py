@@ -14,6 +14,7 @@ every minibatch.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -22,11 +23,41 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jmarl.config import ConfigError
+from jmarl.config import ConfigError, check_range
+from jmarl.learning.optimizers import LearningConfig
 from jmarl.types import Key
 
 
 State = TypeVar("State")
+
+
+@dataclasses.dataclass(frozen=True)
+class MinibatchConfig(LearningConfig):
+    """Configuration of learning from minibatches of each rollout."""
+
+    epochs: int
+    minibatch_rows: int
+    minibatches: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("epochs", "minibatch_rows", "minibatches"):
+            check_range(f"system.{key}", getattr(self, key), 1)
+
+    @property
+    def num_minibatches(self) -> int:
+        """Minibatches of an epoch."""
+        return self.minibatches
+
+    @property
+    def steps_per_update(self) -> int:
+        """Gradient steps of one update."""
+        return self.epochs * self.minibatches
+
+    @property
+    def rows_per_step(self) -> float:
+        """Requested rows of experience per gradient step."""
+        return self.minibatch_rows / self.epochs
 
 
 def num_env_shards(*sizes: int) -> int:

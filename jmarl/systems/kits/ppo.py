@@ -36,7 +36,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jmarl.config import check_positive, check_range
-from jmarl.learning.minibatch import scan_minibatches
+from jmarl.learning.minibatch import MinibatchConfig, scan_minibatches
 from jmarl.learning.normalizer import (
     ValueStats,
     denormalize,
@@ -46,7 +46,6 @@ from jmarl.learning.normalizer import (
     update_stats,
 )
 from jmarl.learning.optimizers import (
-    LearningConfig,
     apply_gradients,
     by_part,
     optimizer,
@@ -103,7 +102,7 @@ MAX_LOG_RATIO = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
-class PPOConfig(LearningConfig):
+class PPOConfig(MinibatchConfig):
     """Configuration of the PPO kit. A system's ``Config`` can extend it.
 
     Defaults and explanations are in ``configs/system``.
@@ -111,9 +110,6 @@ class PPOConfig(LearningConfig):
 
     gae_lambda: float
     clip: float
-    epochs: int
-    minibatch_rows: int
-    minibatches: int
     entropy_coef: float
     value_coef: float
     value_clip: float
@@ -130,28 +126,11 @@ class PPOConfig(LearningConfig):
         for key in ("entropy_coef", "value_coef", "value_clip", "huber_delta"):
             check_range(f"system.{key}", getattr(self, key), 0)
         check_range("system.value_memory", self.value_memory, 0)
-        for key in ("epochs", "minibatch_rows", "minibatches"):
-            check_range(f"system.{key}", getattr(self, key), 1)
 
     @property
     def rescales_values(self) -> bool:
         """True if the critic's parameters hold only with the statistics of the same update."""
         return self.popart
-
-    @property
-    def num_minibatches(self) -> int:
-        """Minibatches of an epoch."""
-        return self.minibatches
-
-    @property
-    def steps_per_update(self) -> int:
-        """Gradient steps of one update."""
-        return self.epochs * self.minibatches
-
-    @property
-    def rows_per_step(self) -> float:
-        """Requested rows of experience per gradient step."""
-        return self.minibatch_rows / self.epochs
 
 
 class PPOLearner(Learner):

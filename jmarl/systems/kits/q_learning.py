@@ -350,7 +350,7 @@ def replay_update(
     net: QNetwork,
     tx: optax.GradientTransformation,
     cfg: ReplayConfig,
-    warmup_updates: int = 0,
+    warmup_updates: int,
 ) -> UpdateFn:
     """Build the learning phase with replay: insert the rollout, then take ``gradient_steps``.
 

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from jmarl.config import check, check_positive, check_range
+from jmarl.learning.minibatch import MinibatchConfig
 from jmarl.learning.optimizers import LearningConfig
 from jmarl.networks.mixers import MixerConfig
 
@@ -97,29 +98,5 @@ class ReplayConfig(ValueConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class PQNConfig(ValueConfig):
+class PQNConfig(ValueConfig, MinibatchConfig):
     """Configuration of Q-learning from each rollout, without a replay buffer."""
-
-    epochs: int
-    minibatch_rows: int
-    minibatches: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for key in ("epochs", "minibatch_rows", "minibatches"):
-            check_range(f"system.{key}", getattr(self, key), 1)
-
-    @property
-    def num_minibatches(self) -> int:
-        """Minibatches of an epoch."""
-        return self.minibatches
-
-    @property
-    def steps_per_update(self) -> int:
-        """Gradient steps of one update."""
-        return self.epochs * self.minibatches
-
-    @property
-    def rows_per_step(self) -> float:
-        """Requested rows of experience per gradient step."""
-        return self.minibatch_rows / self.epochs
