@@ -76,7 +76,7 @@ def parameter_counts(run: str, args: dict[str, Any]) -> dict[str, int]:
     from jmarl import load_config
     from jmarl.training.build import build_run
 
-    system, *overrides = learning.RUNS.get(run, (run,))
+    system, overrides = learning.system_and_overrides(run)
     words = [f"env={args['map']}", *overrides, *args["overrides"]]
     built = build_run(load_config(system, words))
     learner = jax.eval_shape(lambda: built.system.init(jax.random.key(0)))

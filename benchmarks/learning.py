@@ -1,16 +1,16 @@
 """Learning curves: train systems through their command line and record all evaluations.
 
     python -m benchmarks.learning
-        [runs=ippo,mappo,mat_ppo,mam_ppo,mam_ppo:mam,rec_mam,sable,rec_sable]
+        [runs=ippo,mappo,mat_ppo,mam_ppo,mam_ppo:network.bi_mode=mam,rec_mam,sable,rec_sable]
         [map=smax_3m] [seeds=3] [steps=700000] [episodes=512] [evaluations=10] [bar=0.9]
         [out=results/learning] [overrides=logger=none]
     python -m benchmarks.learning
-        runs=hpn_qmix,qmix,pqn_vdn,spectra_qmix_plus bar=0.85 out=results/learning/value
+        runs=hpn_qmix,qmix,pqn_vdn,spectra_qmix_plus out=results/learning/value
 
 Options:
 
-* ``runs``: keys of ``RUNS``, which has overrides for some systems (a smaller width, for two CPU
-  cores). Any other name is a system with its defaults.
+* ``runs``: systems, with the overrides that ``RUNS`` has for some of them (a smaller width, for two
+  CPU cores). Further overrides follow a colon: ``mappo:system.gamma=0.9+system.clip=0.1``.
 * ``map``: environment.
 * ``seeds``, ``steps``: seeds, and rows of each seed.
 * ``episodes``, ``evaluations``: episodes per evaluation, and evaluations per run.
@@ -33,6 +33,7 @@ Exit codes: 0 if all runs were trained, 1 if one failed, 2 if an argument is unk
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -64,7 +65,7 @@ DEFAULTS: dict[str, Any] = {
         "mappo",
         "mat_ppo",
         "mam_ppo",
-        "mam_ppo:mam",
+        "mam_ppo:network.bi_mode=mam",
         "rec_mam",
         "sable",
         "rec_sable",
@@ -80,14 +81,13 @@ DEFAULTS: dict[str, Any] = {
 }
 SMALL = "network.embed_dim=32"
 RUNS = {
-    "mat_ppo": ("mat_ppo", SMALL),
-    "mam_ppo": ("mam_ppo", SMALL),
-    "mam_ppo:mam": ("mam_ppo", SMALL, "network.bi_mode=mam"),
-    "rec_mam": ("rec_mam", SMALL),
-    "sable": ("sable", SMALL),
-    "rec_sable": ("rec_sable", SMALL),
+    "mat_ppo": (SMALL,),
+    "mam_ppo": (SMALL,),
+    "rec_mam": (SMALL,),
+    "sable": (SMALL,),
+    "rec_sable": (SMALL,),
 }
-"""Module of the system and its overrides."""
+"""Overrides of a system."""
 HEADER = (
     "run",
     "absolute win rate",
@@ -99,9 +99,20 @@ HEADER = (
 )
 
 
+def system_and_overrides(run: str) -> tuple[str, list[str]]:
+    """Split a run such as ``mappo:system.gamma=0.9`` into the system and its overrides."""
+    system, _, changes = run.partition(":")
+    return system, [*RUNS.get(system, ()), *filter(None, changes.split("+"))]
+
+
+def file_stem(name: str, run: str) -> str:
+    """Return the name of a run's record on a map, without the suffix."""
+    return re.sub(r"[^\w.]+", "_", f"{name}_{run}")
+
+
 def train_command(run: str, folder: Path, args: dict[str, Any]) -> list[str]:
     """Return the command that trains a run into a folder."""
-    system, *overrides = RUNS.get(run, (run,))
+    system, overrides = system_and_overrides(run)
     words = [
         f"env={args['map']}",
         f"num_seeds={args['seeds']}",
@@ -259,7 +270,7 @@ def main() -> int:
     args = parse_arguments(DEFAULTS)
     out = Path(args["out"])
     for run in args["runs"]:
-        file = out / f"{args['map']}_{run.replace(':', '_')}.json"
+        file = out / f"{file_stem(args['map'], run)}.json"
         write_json(file, train(run, args))
     records = load_records(out, args["map"])
     plot(records, out / f"{args['map']}.png")

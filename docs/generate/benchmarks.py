@@ -17,6 +17,7 @@ from docs.generate.tables.records import (
     circumstances,
     date,
     device,
+    row_tables,
     scalars,
 )
 
@@ -76,7 +77,7 @@ PAGES = (
         "learning",
         "Learning curves",
         "learning",
-        ("learning/*.json", "learning/value/*.json"),
+        ("learning/*.json", "learning/*/*.json"),
         training.learning,
     ),
     Page(
@@ -85,6 +86,13 @@ PAGES = (
         "ablation",
         ("ablation.json",),
         training.ablation,
+    ),
+    Page(
+        "matrix-game",
+        "Non-monotonic matrix game",
+        "matrix_game",
+        ("matrix_game.json",),
+        row_tables,
     ),
 )
 OTHER = Page("other", "Other records", "", ("**/*.json",), scalars)

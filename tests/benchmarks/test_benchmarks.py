@@ -55,6 +55,17 @@ def test_summary_of_a_run_that_missed_the_bar_has_no_steps():
     assert summary["env_steps_to_bar"] is None
 
 
+def test_a_run_may_have_overrides_which_are_in_its_command_and_file_name(tmp_path):
+    args = learning.DEFAULTS | {"overrides": ("logger=none",)}
+    run = "mam_ppo:network.bi_mode=mam+system.gamma=0.9"
+    command = learning.train_command(run, tmp_path, args)
+    assert command[2] == "jmarl.systems.mam_ppo"
+    changes = [learning.SMALL, "network.bi_mode=mam", "system.gamma=0.9"]
+    assert command[-4:] == [*changes, "logger=none"]
+    name = "smax_3m_mam_ppo_network.bi_mode_mam_system.gamma_0.9"
+    assert learning.file_stem("smax_3m", run) == name
+
+
 def test_picture_has_the_records_of_its_own_map_and_names_their_sizes(tmp_path):
     for name, seeds in (("smax_3m", 3), ("smax_3m_wide", 5)):
         config = {"num_seeds": seeds, "eval": {"episodes": 64}}

@@ -82,6 +82,12 @@ def seeds(record: Mapping[str, Any]) -> int | None:
     return next((place for place in places if place is not None), None)
 
 
+def row_tables(records: Sequence[Record]) -> str:
+    """Return the field ``rows`` of records, a list of mappings with equal keys, as tables."""
+    rows = [record.data["rows"] for record in records]
+    return join(*(table(tuple(r[0]), [tuple(row.values()) for row in r]) for r in rows))
+
+
 def scalars(records: Sequence[Record]) -> str:
     """Return all numbers and texts of records without a page of their own."""
     return join(
