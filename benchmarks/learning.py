@@ -14,7 +14,7 @@ Options:
 * ``map``: environment.
 * ``seeds``, ``steps``: seeds, and rows of each seed.
 * ``episodes``, ``evaluations``: episodes per evaluation, and evaluations per run.
-* ``bar``: win rate to reach.
+* ``bar``: win rate to reach; the return, if the environment has no win rate.
 * ``out``: folder of the records.
 * ``overrides``: further overrides of all runs.
 
@@ -23,9 +23,9 @@ with the parameters of that step.
 
 Output: ``<out>/<map>_<run>.json`` has the command, the commit, the device, the whole configuration
 and every evaluation of every seed. ``<out>/<map>.png`` shows all runs of this map. The table has
-the absolute metric (greedy win rate of the best parameters on fresh episodes): the mean over seeds,
-its 95 % interval (Student's t), and the value of each seed. It also has the environment steps until
-the median seed reached ``bar``, and the gradient steps.
+the absolute metric (greedy win rate, or return, of the best parameters on fresh episodes): the mean
+over seeds, its 95 % interval (Student's t), and the value of each seed. It also has the gradient
+steps, and the environment steps until the median seed reached ``bar``.
 
 Exit codes: 0 if all runs were trained, 1 if one failed, 2 if an argument is unknown.
 """
@@ -90,7 +90,7 @@ RUNS = {
 """Overrides of a system."""
 HEADER = (
     "run",
-    "absolute win rate",
+    "absolute metric",
     "95 % interval",
     "by seed",
     "env steps to the bar",
@@ -175,14 +175,20 @@ def subprocess_device_record() -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def scores(row: Mapping[str, Any], mode: str = "greedy") -> list[float]:
+    """Return the win rate of each seed in an evaluation, or the return if there is none."""
+    won = f"{mode}/won"
+    return row[won if won in row else f"{mode}/return"]
+
+
 def summarize(evaluations: list[dict[str, Any]], bar: float) -> dict[str, Any]:
-    """Summarize the greedy win rate of the median seed.
+    """Summarize the greedy win rate, or return, of the median seed.
 
     Returns:
         The bar, environment steps of the first evaluation at the bar or None, and the
-        best and last win rate.
+        best and last median.
     """
-    medians = [float(np.median(row["greedy/won"])) for row in evaluations]
+    medians = [float(np.median(scores(row))) for row in evaluations]
     at_bar = [i for i, median in enumerate(medians) if median >= bar]
     first = max(evaluations[at_bar[0]]["env_steps"]) if at_bar else None
     return {
@@ -215,11 +221,13 @@ def absolute_cells(record: Mapping[str, Any]) -> tuple[str, str, str]:
     """
     if not record["absolute"]:
         return "-", "-", "-"
-    won = record["absolute"][0]["greedy/won"]
-    mean, low, high = seed_interval(np.array(won))
-    interval = f"{max(0, low):.3f} to {min(1, high):.3f}"
-    by_seed = ", ".join(f"{x:.3f}" for x in won)
-    return f"{mean:.3f}", interval if len(set(won)) > 1 else "-", by_seed
+    row = record["absolute"][0]
+    values = scores(row)
+    mean, low, high = seed_interval(np.array(values))
+    if "greedy/won" in row:
+        low, high = max(0, low), min(1, high)
+    interval = f"{low:.3f} to {high:.3f}" if len(set(values)) > 1 else "-"
+    return f"{mean:.3f}", interval, ", ".join(f"{x:.3f}" for x in values)
 
 
 def load_records(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -242,24 +250,23 @@ def _alternatives(numbers: Iterable[int]) -> str:
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:
-    """Draw greedy win rates by environment steps: the median seed, and the range of all."""
+    """Draw greedy scores by environment steps: the median seed, and the range of all."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     for record in records:
         steps = [max(row["env_steps"]) for row in record["evaluations"]]
-        won = np.array([row["greedy/won"] for row in record["evaluations"]])
-        (line,) = axes.plot(steps, np.median(won, axis=1), label=record["run"])
+        values = np.array([scores(row) for row in record["evaluations"]])
+        (line,) = axes.plot(steps, np.median(values, axis=1), label=record["run"])
         band = {"color": line.get_color(), "alpha": 0.15, "linewidth": 0}
-        axes.fill_between(steps, won.min(1), won.max(1), **band)
+        axes.fill_between(steps, values.min(1), values.max(1), **band)
     axes.axhline(records[0]["bar"], color="gray", linestyle="--", linewidth=0.8)
-    axes.set(
-        xlabel="environment steps",
-        ylabel="greedy win rate",
-        ylim=(-0.02, 1.02),
-        title=title(records),
-    )
+    axes.set(xlabel="environment steps", title=title(records))
+    if "greedy/won" in records[0]["evaluations"][0]:
+        axes.set(ylabel="greedy win rate", ylim=(-0.02, 1.02))
+    else:
+        axes.set(ylabel="greedy return")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=140)

@@ -55,6 +55,17 @@ def test_summary_of_a_run_that_missed_the_bar_has_no_steps():
     assert summary["env_steps_to_bar"] is None
 
 
+def test_without_a_win_rate_the_return_is_the_score():
+    first = {"env_steps": [0], "greedy/return": [-3.0]}
+    last = {"env_steps": [100], "greedy/return": [2.5]}
+    summary = learning.summarize([first, last], bar=2.0)
+    assert (summary["env_steps_to_bar"], summary["best_median"]) == (100, 2.5)
+    record = {"absolute": [{"greedy/return": [-3.0, 2.5, 9.0]}]}
+    mean, interval, by_seed = learning.absolute_cells(record)
+    assert (mean, by_seed) == ("2.833", "-3.000, 2.500, 9.000")
+    assert interval == "-12.089 to 17.755"
+
+
 def test_a_run_may_have_overrides_which_are_in_its_command_and_file_name(tmp_path):
     args = learning.DEFAULTS | {"overrides": ("logger=none",)}
     run = "mam_ppo:network.bi_mode=mam+system.gamma=0.9"

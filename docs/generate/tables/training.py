@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.ablation import win_difference
-from benchmarks.learning import absolute_cells
+from benchmarks.learning import absolute_cells, scores
 from docs.generate.markdown import NOT_RECORDED, code, details, join, number, table
 from docs.generate.tables.records import Record, quoted, seeds
 
@@ -40,9 +40,10 @@ def learning_section(folder: str, records: Sequence[Record]) -> str:
     )
     return join(
         f"## `{folder}`: {settings(runs)}",
-        "The absolute metric is the greedy win rate of the best parameters on fresh episodes. The "
-        "interval of its mean is over seeds (Student's t). The steps are environment steps until "
-        "the median seed reached the bar in an evaluation.",
+        "The absolute metric is the greedy win rate of the best parameters on fresh episodes (the "
+        "return, if the environment has no win rate). The interval of its mean is over seeds "
+        "(Student's t). The steps are environment steps until the median seed reached the bar in "
+        "an evaluation.",
         table(header, map(run_row, runs)),
         *map(evaluations, runs),
     )
@@ -73,7 +74,7 @@ def fixed(value: float, digits: int = 3) -> str:
 
 
 def evaluations(run: Mapping[str, Any]) -> str:
-    """Return command and win rates of a run, which open on a click."""
+    """Return command and evaluations of a run, which open on a click."""
     header = ("environment steps", "greedy", "worst to best", "sampled")
     rows = table(header, map(evaluation_row, run["evaluations"]))
     text = f"Command: {quoted(run.get('train_command'))}. Medians of the seeds:"
@@ -81,8 +82,8 @@ def evaluations(run: Mapping[str, Any]) -> str:
 
 
 def evaluation_row(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return one row of win rates."""
-    greedy, sampled = row["greedy/won"], row["sampled/won"]
+    """Return the row of one evaluation."""
+    greedy, sampled = scores(row), scores(row, "sampled")
     median = fixed(statistics.median(greedy))
     spread = f"{fixed(min(greedy))} to {fixed(max(greedy))}"
     return max(row["env_steps"]), median, spread, fixed(statistics.median(sampled))
