@@ -46,7 +46,7 @@ from benchmarks.support.common import (
 )
 from jmarl.cli.process import exit_code
 from jmarl.envs import make
-from jmarl.envs.battle.rules import get_scenario
+from jmarl.envs.battle.scenario import get_scenario
 from jmarl.envs.conformance import random_action
 from jmarl.types import Key
 

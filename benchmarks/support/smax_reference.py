@@ -19,7 +19,8 @@ from jmarl.envs.batched import select
 from jmarl.envs.battle.env import Outcome, allies_won, initial_state, transition
 from jmarl.envs.battle.keys import derive_keys
 from jmarl.envs.battle.observe import observe
-from jmarl.envs.battle.rules import N_OWN_ACTIONS, UNITS, BattleConfig, Scenario
+from jmarl.envs.battle.rules import SMAX
+from jmarl.envs.battle.scenario import BattleConfig, Scenario
 from jmarl.envs.battle.state import State, trait
 from jmarl.types import EntityObs, Key
 
@@ -123,8 +124,8 @@ def flat_observation(obs: EntityObs) -> Float[Array, "B N F"]:
 
 def world_state(scenario: Scenario, state: State) -> Float[Array, "B F"]:
     """Return SMAX's global state, including raw positions, cooldowns and type ids."""
-    health = state.health / trait(UNITS.health, state.kind)
-    kind = jax.nn.one_hot(state.kind, UNITS.count)
+    health = state.health / trait(SMAX.units.health, state.kind)
+    kind = jax.nn.one_hot(state.kind, SMAX.units.count)
     cooldown = state.cooldown[..., None]
     columns = [health[..., None], state.position, cooldown, kind]
     rows = jnp.concatenate(columns, axis=-1)  # [B, U, F]
@@ -260,9 +261,9 @@ def _choose_actions(key: Key, available: Bool[Array, "B N A"]) -> Int[Array, "B 
     noise = jax.random.uniform(key, available.shape)
     scores = jnp.where(available, noise, -1.0)
     random_action = jnp.argmax(scores, axis=-1)
-    attacks = available[..., N_OWN_ACTIONS:]
-    first_attack = jnp.argmax(attacks, axis=-1) + N_OWN_ACTIONS
-    move = jnp.where(available[..., EAST], EAST, N_OWN_ACTIONS - 1)
+    attacks = available[..., SMAX.n_own_actions :]
+    first_attack = jnp.argmax(attacks, axis=-1) + SMAX.n_own_actions
+    move = jnp.where(available[..., EAST], EAST, SMAX.n_own_actions - 1)
     offensive_action = jnp.where(jnp.any(attacks, axis=-1), first_attack, move)
     offensive = jnp.arange(available.shape[0]) % 2 == 1
     return jnp.where(offensive[:, None], offensive_action, random_action)

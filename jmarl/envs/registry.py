@@ -51,8 +51,8 @@ FAMILIES: list[Family] = [
     Family(
         "battle",
         make="jmarl.envs.battle.env:make",
-        names="jmarl.envs.battle.rules:names",
-        matches="jmarl.envs.battle.rules:matches",
+        names="jmarl.envs.battle.scenario:names",
+        matches="jmarl.envs.battle.scenario:matches",
         hint="smax_NvN for any N from 1 to 1280, smax_5v5+10v10 for teams of several sizes",
     ),
     Family(

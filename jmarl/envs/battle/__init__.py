@@ -1,4 +1,5 @@
 """Battle simulator of ``smax_*``: scenarios, physics, enemy policy, observations and rendering.
 
-It may import neither learning code nor JaxMARL, and its module ``rules`` may not import JAX.
+It may import neither learning code nor JaxMARL. Its modules ``rules`` and ``scenario`` may not
+import JAX.
 """

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jmarl.envs.battle.rules import MAP_SIZE, N_OWN_ACTIONS, UNITS, Scenario
+from jmarl.envs.battle.scenario import Scenario
 from jmarl.envs.battle.state import ABSENT
 from jmarl.envs.scene import Disc, Line, Scene
 
@@ -27,34 +27,37 @@ def scene(scenario: Scenario, state: Any) -> Scene:
     """
     n_allies = scenario.n_allies
     units = np.flatnonzero(np.asarray(state.kind) != ABSENT).tolist()
-    discs = {unit: _disc(state, unit, n_allies) for unit in units}
+    discs = {unit: _disc(scenario, state, unit) for unit in units}
     alive = np.asarray(state.health) > 0
     attacking = (np.asarray(state.attack) > 0) & alive
     lines = []
     for unit in np.flatnonzero(attacking).tolist():
-        target = _target(int(state.attack[unit]), unit, n_allies)
+        target = _target(scenario, int(state.attack[unit]), unit)
         start, end = discs[unit], discs[target]
         lines.append(Line(start.x, start.y, end.x, end.y, start.color))
     caption = _caption(state, alive[:n_allies], alive[n_allies:])
-    return Scene(MAP_SIZE, MAP_SIZE, tuple(discs.values()), tuple(lines), caption)
+    size = scenario.rules.map_size
+    return Scene(size, size, tuple(discs.values()), tuple(lines), caption)
 
 
-def _disc(state: Any, unit: int, n_allies: int) -> Disc:
+def _disc(scenario: Scenario, state: Any, unit: int) -> Disc:
+    units = scenario.rules.units
     kind = int(state.kind[unit])
     x, y = state.position[unit]
     return Disc(
         x=float(x),
         y=float(y),
-        radius=float(UNITS.radius[kind]),
-        color=ALLY_COLOR if unit < n_allies else ENEMY_COLOR,
-        label=UNITS.letters[kind],
-        fill=float(state.health[unit] / UNITS.health[kind]),
+        radius=units.radius[kind],
+        color=ALLY_COLOR if unit < scenario.n_allies else ENEMY_COLOR,
+        label=units.letters[kind],
+        fill=float(state.health[unit] / units.health[kind]),
     )
 
 
-def _target(attack: int, unit: int, n_allies: int) -> int:
+def _target(scenario: Scenario, attack: int, unit: int) -> int:
     """Return the index of the attacked unit."""
-    rank = attack - N_OWN_ACTIONS
+    n_allies = scenario.n_allies
+    rank = attack - scenario.rules.n_own_actions
     # Enemies number the allies from the last one backwards.
     return n_allies + rank if unit < n_allies else n_allies - 1 - rank
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 from jaxtyping import Key as Keys
@@ -22,15 +21,8 @@ from jmarl.envs.battle import opponent, physics, spawn
 from jmarl.envs.battle.drawing import scene
 from jmarl.envs.battle.keys import Path, derive_keys
 from jmarl.envs.battle.observe import episode_limit, observe, spec
-from jmarl.envs.battle.rules import (
-    N_OWN_ACTIONS,
-    STOP,
-    UNITS,
-    WIN_BONUS,
-    BattleConfig,
-    Scenario,
-    get_scenario,
-)
+from jmarl.envs.battle.rules import Rules
+from jmarl.envs.battle.scenario import BattleConfig, Scenario, get_scenario
 from jmarl.envs.battle.state import (
     Bodies,
     Pool,
@@ -80,7 +72,7 @@ def make(name: str, **options: Any) -> Env:
 
 
 def build(name: str, scenario: Scenario, config: BattleConfig) -> Env:
-    """Build the environment of any scenario, named in ``rules`` or not."""
+    """Build the environment of any scenario, named in ``scenario`` or not."""
     return Env(
         name=name,
         spec=spec(scenario, config),
@@ -152,7 +144,7 @@ def state_from_spawn(scenario: Scenario, start: Spawn) -> State:
     """Return the first state of an episode with a given start."""
     batch, units = start.kind.shape
     exists = present(scenario, start.kind)
-    full = trait(UNITS.health, start.kind)
+    full = trait(scenario.rules.units.health, start.kind)
     return State(
         position=start.position,
         health=jnp.where(exists, full, 0.0),
@@ -189,17 +181,19 @@ def transition(
     Returns:
         The next state and the outcome of the step.
     """
-    n = scenario.n_allies
+    n, rules = scenario.n_allies, scenario.rules
     before = to_bodies(state)
     kind = state.kind.T
     memory = _enemy_memory(state)
     allies = Bodies(*(x[:n] for x in before))
     enemies = Bodies(*(x[n:] for x in before))
-    reply, memory = opponent.choose_actions(keys[1], allies, enemies, kind[n:], memory)
+    reply, memory = opponent.choose_actions(
+        rules, keys[1], allies, enemies, kind[n:], memory
+    )
     actions = jnp.concatenate([action.T, reply])  # [U, B]
     orders = _orders(scenario, actions)
-    after = physics.simulate(keys[0], before, kind, orders)
-    state = _advanced(state, after, orders, actions, memory)
+    after = physics.simulate(rules, keys[0], before, kind, orders)
+    state = _advanced(rules, state, after, orders, actions, memory)
     outcome = _outcome(scenario, config, state, (before, after), kind)
     return state.replace(ended=outcome.terminated | outcome.truncated), outcome
 
@@ -213,6 +207,7 @@ def _enemy_memory(state: State) -> opponent.Memory:
 
 
 def _advanced(
+    rules: Rules,
     state: State,
     after: Bodies,
     orders: physics.Orders,
@@ -225,7 +220,7 @@ def _advanced(
         health=after.health.T,
         cooldown=after.cooldown.T,
         heading=_points(orders.heading_x, orders.heading_y),
-        attack=jnp.where(actions >= N_OWN_ACTIONS, actions, 0).T,
+        attack=jnp.where(actions >= rules.n_own_actions, actions, 0).T,
         destination=_points(memory.destination_x, memory.destination_y),
         last_target=memory.last_target.T,
         steps=state.steps + 1,
@@ -255,9 +250,9 @@ def _outcome(
         count = present(scenario, kind[n:]).sum(axis=0)
     enemies_before = before.health[n:]
     enemies_after = after.health[n:]
-    full = trait(UNITS.health, kind[n:])
+    full = trait(scenario.rules.units.health, kind[n:])
     reward = damage_reward(enemies_before, enemies_after, full, count)
-    reward = reward + WIN_BONUS * allies_won(scenario, state)
+    reward = reward + scenario.rules.win_bonus * allies_won(scenario, state)
     return Outcome(reward, terminated, truncated)
 
 
@@ -302,19 +297,13 @@ def _next_spawn(pool: Pool) -> Spawn:
 def _orders(scenario: Scenario, actions: Int[Array, "U B"]) -> physics.Orders:
     """Convert actions to headings and targets."""
     n = scenario.n_allies
-    rank = actions - N_OWN_ACTIONS
+    rules = scenario.rules
+    rank = actions - rules.n_own_actions
     # Enemies number the allies from the last one backwards.
     index = jnp.concatenate([rank[:n] + n, n - 1 - rank[n:]])
-    heading = jnp.asarray(_headings())[:, jnp.minimum(actions, STOP)]  # [2, U, B]
+    n_actions = rules.n_own_actions + max(n, scenario.n_enemies)
+    heading = jnp.asarray(rules.headings(n_actions))[:, actions]  # [2, U, B]
     return physics.Orders(heading[0], heading[1], jnp.where(rank >= 0, index, -1))
-
-
-def _headings() -> np.ndarray:
-    """Return the x and y of a move north, east, south, west and of a stop, ``[2, 5]``."""
-    # SMAX rotates diagonals, so a move is shorter than 1 by a rounding error.
-    diagonal = np.float32(1 / np.sqrt(2))
-    unit = diagonal * diagonal * 2
-    return np.asarray([[0, unit, 0, -unit, 0], [unit, 0, -unit, 0, 0]], np.float32)
 
 
 def _timestep(

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jmarl.envs.battle.rules import (
-    MAP_SIZE,
-    N_OWN_ACTIONS,
-    STOP,
-    UNITS,
-    BattleConfig,
-    Scenario,
-)
+from jmarl.envs.battle.rules import Rules
+from jmarl.envs.battle.scenario import BattleConfig, Scenario
 from jmarl.envs.battle.state import ObservableState, distance, present, trait
 from jmarl.types import CentralState, EntityObs, Group, Spec
-
-
-OWN_WIDTH = 4 + UNITS.count
-"""Width of own features: health fraction, x and y over the map size, cooldown ratio, type."""
 
 
 class ObsCodec(NamedTuple):
@@ -54,24 +45,30 @@ class ObsCodec(NamedTuple):
 
 
 def spec(scenario: Scenario, config: BattleConfig) -> Spec:
-    """Return the shapes and action targets of a battle; action 5 + j attacks the j-th enemy."""
+    """Return the shapes and action targets of a battle.
+
+    The own actions are followed by the attacks on each enemy.
+    """
+    rules = scenario.rules
     n_allies = scenario.n_allies
     n_enemies = scenario.n_enemies
-    width = 6 + config.last_targeted + UNITS.count
+    # own: health fraction, x and y over the map size, cooldown ratio, type
+    own_width = 4 + rules.units.count
+    width = own_width + 2 + config.last_targeted
     # Entity slots of an observer: N - 1 allies, then M enemies.
     enemy_slots = tuple(range(n_allies - 1, n_allies - 1 + n_enemies))
     return Spec(
         n_agents=n_allies,
-        n_actions=N_OWN_ACTIONS + n_enemies,
-        own_width=OWN_WIDTH,
+        n_actions=rules.n_own_actions + n_enemies,
+        own_width=own_width,
         groups=(
-            Group("allies", n_allies - 1, width, n_allies, OWN_WIDTH),
-            Group("enemies", n_enemies, width, n_enemies, OWN_WIDTH),
+            Group("allies", n_allies - 1, width, n_allies, own_width),
+            Group("enemies", n_enemies, width, n_enemies, own_width),
         ),
         global_width=1,
         episode_limit=episode_limit(scenario, config),
-        action_target=(-1,) * N_OWN_ACTIONS + enemy_slots,
-        n_unit_classes=UNITS.count,
+        action_target=(-1,) * rules.n_own_actions + enemy_slots,
+        n_unit_classes=rules.units.count,
         outcomes=("won",),
         obs_codec=ObsCodec(scenario, config),
         fixed_team=not scenario.choices,
@@ -93,7 +90,7 @@ def observe(
     n = scenario.n_allies
     alive = state.alive
     exists = present(scenario, state.kind)
-    own = _own_rows(state)  # [B, U, F]
+    own = _own_rows(scenario.rules, state)  # [B, U, F]
     seen, in_range = _visibility(scenario, state)  # [B, N, U] each
     rows = _entity_rows(scenario, config, state, seen)
     limit = episode_limit(scenario, config)
@@ -101,7 +98,9 @@ def observe(
         own=own[:, :n],
         rows=rows,
         mask=_split_groups(scenario, seen),
-        avail=_available_actions(alive[:, :n], exists[:, :n], in_range[:, :, n:]),
+        avail=_available_actions(
+            scenario.rules, alive[:, :n], exists[:, :n], in_range[:, :, n:]
+        ),
         alive=alive[:, :n],
         joined=jnp.zeros((alive.shape[0], n), bool),
         unit_class=jnp.where(exists, state.kind, 0)[:, :n],
@@ -113,23 +112,25 @@ def observe(
     )
 
 
-def _own_rows(state: ObservableState) -> Float[Array, "B U F"]:
+def _own_rows(rules: Rules, state: ObservableState) -> Float[Array, "B U F"]:
     """Return each unit's own features in absolute coordinates; zero for dead units."""
-    health, position, cooldown, kind = _features(state)
-    rows = jnp.concatenate([health, position / MAP_SIZE, cooldown, kind], axis=-1)
+    health, position, cooldown, kind = _features(rules, state)
+    rows = jnp.concatenate([health, position / rules.map_size, cooldown, kind], axis=-1)
     return jnp.where(state.alive[..., None], rows, 0.0)
 
 
-def _features(state: ObservableState) -> tuple[Array, Array, Array, Array]:
+def _features(
+    rules: Rules, state: ObservableState
+) -> tuple[Array, Array, Array, Array]:
     """Return health fraction, position, cooldown ratio and one-hot type, ``[B, U, ...]`` each."""
-    health = state.health / trait(UNITS.health, state.kind)
-    ratio = state.cooldown / trait(UNITS.cooldown, state.kind)
+    health = state.health / trait(rules.units.health, state.kind)
+    ratio = state.cooldown / trait(rules.units.cooldown, state.kind)
     cooldown = jnp.clip(ratio, 0.0, 1.0)
     return (
         health[..., None],
         state.position,
         cooldown[..., None],
-        jax.nn.one_hot(state.kind, UNITS.count),
+        jax.nn.one_hot(state.kind, rules.units.count),
     )
 
 
@@ -149,8 +150,9 @@ def _visibility(
     dy = y[:, None] - y[:, :n, None]
     apart = distance(dx, dy)
     both_alive = alive[:, None] & alive[:, :n, None]
-    seen = both_alive & (apart < trait(UNITS.sight_range, kind))
-    in_range = both_alive & (apart < trait(UNITS.attack_range, kind))
+    units = scenario.rules.units
+    seen = both_alive & (apart < trait(units.sight_range, kind))
+    in_range = both_alive & (apart < trait(units.attack_range, kind))
     return seen, in_range
 
 
@@ -166,14 +168,14 @@ def _entity_rows(
     observer's origin and scale are applied to the two position columns.
     """
     n = scenario.n_allies
-    health, position, cooldown, kind = _features(state)
+    health, position, cooldown, kind = _features(scenario.rules, state)
     columns = [health, position, state.heading]
     if config.last_targeted:
         columns.append(_last_targeted(scenario, state))
     unit = jnp.concatenate([*columns, cooldown, kind], axis=-1)  # [B, U, F]
     origin = jnp.zeros_like(unit[:, :n]).at[..., 1:3].set(position[:, :n])
     ones = jnp.ones_like(unit[:, :n])
-    sight = trait(UNITS.sight_range, state.kind[:, :n])
+    sight = trait(scenario.rules.units.sight_range, state.kind[:, :n])
     scale = ones.at[..., 1:3].set(sight[..., None])
 
     def relative(mask: Array, rows: Array) -> Array:
@@ -206,21 +208,23 @@ def _before_observer(n: int) -> Bool[Array, "{n} {n}-1"]:
 
 def _last_targeted(scenario: Scenario, state: ObservableState) -> Float[Array, "B U 1"]:
     """Return each unit's last attack over the largest index of its actions."""
-    n_actions = [N_OWN_ACTIONS + scenario.n_enemies] * scenario.n_allies
-    n_actions += [N_OWN_ACTIONS + scenario.n_allies] * scenario.n_enemies
+    n_own = scenario.rules.n_own_actions
+    n_actions = [n_own + scenario.n_enemies] * scenario.n_allies
+    n_actions += [n_own + scenario.n_allies] * scenario.n_enemies
     last_action = jnp.asarray(n_actions)[None] - 1
     return (state.attack / last_action)[..., None]
 
 
 def _available_actions(
+    rules: Rules,
     alive: Bool[Array, "B N"],
     exists: Bool[Array, "B N"],
     in_range: Bool[Array, "B N M"],
 ) -> Bool[Array, "B N A"]:
-    """Return the availability of moves, stop and attacks.
-
-    An absent agent has no action, a dead agent can only stop, and an alive agent can also move
-    and attack enemies in range.
-    """
-    move = jnp.repeat(alive[..., None], STOP, axis=-1)
-    return jnp.concatenate([move, exists[..., None], in_range], axis=-1)
+    """Return the availability of own actions and of attacks, of which absent agents have none."""
+    units = {"alive": alive, "always": exists}
+    blocks = []
+    for who, actions in itertools.groupby(rules.own_actions, lambda a: a.available):
+        block = (*alive.shape, len(list(actions)))
+        blocks.append(jnp.broadcast_to(units[who][..., None], block))
+    return jnp.concatenate([*blocks, in_range], axis=-1)

@@ -16,11 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jmarl.envs.battle.keys import Path, bits_to_uniform, derive_keys, random_bits
-from jmarl.envs.battle.rules import MAP_SIZE, N_OWN_ACTIONS, UNITS
+from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.state import Bodies, distance, trait
-
-
-CENTER = MAP_SIZE / 2
 
 
 class Memory(NamedTuple):
@@ -41,6 +38,7 @@ class View(NamedTuple):
 
 
 def choose_actions(
+    rules: Rules,
     keys: Key[Array, "B"],
     allies: Bodies,
     enemies: Bodies,
@@ -52,22 +50,25 @@ def choose_actions(
     Actions 0 to 3 move; action 5 + j attacks the j-th ally from the end.
     """
     alive = enemies.health > 0
-    view = _view(allies, enemies, kind)
+    view = _view(rules, allies, enemies, kind)
     target, can_attack, last_target = _choose_target(view, memory.last_target)
     x = jnp.where(alive, enemies.x, 0.0)
     y = jnp.where(alive, enemies.y, 0.0)
     no_destination = (memory.destination_x == 0) & (memory.destination_y == 0)
     is_new = no_destination & (memory.last_target == -1)
-    destination_x = jnp.where(is_new, -(x - CENTER) + CENTER, memory.destination_x)
-    destination_y = jnp.where(is_new, -(y - CENTER) + CENTER, memory.destination_y)
+    center = rules.center
+    destination_x = jnp.where(is_new, -(x - center) + center, memory.destination_x)
+    destination_y = jnp.where(is_new, -(y - center) + center, memory.destination_y)
     move = _choose_move(keys, view, (x, y), (destination_x, destination_y))
-    action = jnp.where(can_attack, target + N_OWN_ACTIONS, move)
+    action = jnp.where(can_attack, target + rules.n_own_actions, move)
     return action, Memory(destination_x, destination_y, last_target)
 
 
-def _view(allies: Bodies, enemies: Bodies, kind: Int[Array, "M B"]) -> View:
-    sight_range = trait(UNITS.sight_range, kind)[:, None]  # [M, 1, B]
-    attack_range = trait(UNITS.attack_range, kind)[:, None]
+def _view(
+    rules: Rules, allies: Bodies, enemies: Bodies, kind: Int[Array, "M B"]
+) -> View:
+    sight_range = trait(rules.units.sight_range, kind)[:, None]  # [M, 1, B]
+    attack_range = trait(rules.units.attack_range, kind)[:, None]
     dx = allies.x[::-1][None] - enemies.x[:, None]  # [M, N, B]
     dy = allies.y[::-1][None] - enemies.y[:, None]
     ally_alive = allies.health[::-1][None] > 0

@@ -1,4 +1,4 @@
-"""Physics of one environment step: eight sub-steps of moving, attacking, dying and pushing apart.
+"""Physics of one environment step: in each tick, units attack, move, die and are pushed apart.
 
 All arrays are batch-last (``state.Bodies``). The random draws reproduce those of SMAX from one key
 per environment, restricted to the draws in use.
@@ -14,12 +14,14 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jmarl.envs.battle.keys import bits_to_uniform, fold_in, random_bits
-from jmarl.envs.battle.rules import DT, MAP_SIZE, SUBSTEPS, UNITS
+from jmarl.envs.battle.rules import Rules, UnitTypes
 from jmarl.envs.battle.state import Bodies, distance, trait
 
 
 EPSILON = 1e-6
 """Constant added to a distance in a denominator."""
+DEAD_RADIUS = -64.0
+"""Radius with which dead units never overlap, so that pairs need no mask."""
 SCATTER_OVER_UNITS = lax.ScatterDimensionNumbers(
     update_window_dims=(),
     inserted_window_dims=(0,),
@@ -54,9 +56,9 @@ class Shots(NamedTuple):
 
     fired: Bool[Array, "U B"]
     key: Key[Array, "U B"]
-    """Key of the sub-step of the shot."""
+    """Key of the tick of the shot."""
     remaining: Float[Array, "U B"]
-    """Number of sub-steps after the shot."""
+    """Number of ticks after the shot."""
 
 
 class _Carry(NamedTuple):
@@ -65,15 +67,19 @@ class _Carry(NamedTuple):
     shots: Shots
 
 
-def _traits(kind: Int[Array, "U B"]) -> Traits:
-    return Traits(*(trait(getattr(UNITS, name), kind) for name in Traits._fields))
+def _traits(table: UnitTypes, kind: Int[Array, "U B"]) -> Traits:
+    return Traits(*(trait(getattr(table, name), kind) for name in Traits._fields))
 
 
 def simulate(
-    keys: Key[Array, "B"], bodies: Bodies, kind: Int[Array, "U B"], orders: Orders
+    rules: Rules,
+    keys: Key[Array, "B"],
+    bodies: Bodies,
+    kind: Int[Array, "U B"],
+    orders: Orders,
 ) -> Bodies:
-    """Advance every environment by one environment step of ``SUBSTEPS`` sub-steps."""
-    units = _traits(kind)
+    """Advance every environment by one environment step."""
+    units = _traits(rules.units, kind)
     shape = bodies.x.shape
     no_shots = Shots(
         fired=jnp.zeros(shape, bool),
@@ -81,29 +87,34 @@ def simulate(
         remaining=jnp.zeros(shape),
     )
 
-    def substep(carry: _Carry, remaining: Array) -> tuple[_Carry, None]:
-        return _substep(carry, remaining, units, orders), None
+    def tick(carry: _Carry, remaining: Array) -> tuple[_Carry, None]:
+        return _tick(rules, carry, remaining, units, orders), None
 
-    remaining = jnp.arange(SUBSTEPS - 1, -1, -1, dtype=jnp.float32)
-    end, _ = lax.scan(substep, _Carry(keys, bodies, no_shots), remaining)
-    cooldown = _reload(end.bodies.cooldown, units.cooldown, end.shots)
+    remaining = jnp.arange(rules.ticks - 1, -1, -1, dtype=jnp.float32)
+    end, _ = lax.scan(tick, _Carry(keys, bodies, no_shots), remaining)
+    cooldown = _reload(rules, end.bodies.cooldown, units.cooldown, end.shots)
     return end.bodies._replace(cooldown=cooldown)
 
 
-def _substep(
-    carry: _Carry, remaining: Float[Array, ""], units: Traits, orders: Orders
+def _tick(
+    rules: Rules,
+    carry: _Carry,
+    remaining: Float[Array, ""],
+    units: Traits,
+    orders: Orders,
 ) -> _Carry:
-    """Advance every environment by one sub-step, after which ``remaining`` sub-steps follow."""
+    """Advance every environment by one tick, after which ``remaining`` ticks follow."""
     bodies = carry.bodies
     shots = carry.shots
     keys = jax.vmap(jax.random.split, out_axes=1)(carry.keys)  # [2, B]
     fires = _can_hit(bodies, units, orders.target) & ~shots.fired
     fired = shots.fired | fires
-    moved = _move(bodies, units.speed, orders)
+    moved = _move(rules, bodies, units.speed, orders)
     health = _apply_damage(bodies.health, units.damage, orders.target, fires)
     # A weapon that fired is reloaded at the end of the environment step.
-    cooldown = bodies.cooldown - jnp.where(fired, 0.0, DT)
-    bodies = _kill_out_of_bounds(moved._replace(health=health, cooldown=cooldown))
+    cooldown = bodies.cooldown - jnp.where(fired, 0.0, rules.tick)
+    moved = moved._replace(health=health, cooldown=cooldown)
+    bodies = _kill_out_of_bounds(rules, moved)
     x, y = push_apart(bodies.x, bodies.y, bodies.health > 0, units.radius)
     shots = Shots(
         fired=fired,
@@ -123,8 +134,7 @@ def push_apart(
 
     Only units that are alive push and are pushed.
     """
-    # A negative sum of radii never overlaps, so dead units need no mask over pairs.
-    radius = jnp.where(alive, radius, -2 * MAP_SIZE)
+    radius = jnp.where(alive, radius, DEAD_RADIUS)
     push_x, push_y = lax.platform_dependent(
         x, y, radius, cpu=_pushes_in_sequence, default=_pushes_at_once
     )
@@ -190,7 +200,7 @@ def _apply_damage(
     target: Int[Array, "U B"],
     fires: Bool[Array, "U B"],
 ) -> Float[Array, "U B"]:
-    """Return the health after all hits of a sub-step.
+    """Return the health after all hits of a tick.
 
     All hits land at the same time, so two units can kill each other.
     """
@@ -200,35 +210,42 @@ def _apply_damage(
     return jnp.maximum(health, 0.0)
 
 
-def _move(bodies: Bodies, speed: Float[Array, "U B"], orders: Orders) -> Bodies:
+def _move(
+    rules: Rules, bodies: Bodies, speed: Float[Array, "U B"], orders: Orders
+) -> Bodies:
     """Move the units that are alive, within the map."""
-    x = jnp.clip(bodies.x + orders.heading_x * speed * DT, 0.0, MAP_SIZE)
-    y = jnp.clip(bodies.y + orders.heading_y * speed * DT, 0.0, MAP_SIZE)
+    x = bodies.x + orders.heading_x * speed * rules.tick
+    y = bodies.y + orders.heading_y * speed * rules.tick
+    x = jnp.clip(x, 0.0, rules.map_size)
+    y = jnp.clip(y, 0.0, rules.map_size)
     alive = bodies.health > 0
     x = jnp.where(alive, x, bodies.x)
     y = jnp.where(alive, y, bodies.y)
     return bodies._replace(x=x, y=y)
 
 
-def _kill_out_of_bounds(bodies: Bodies) -> Bodies:
+def _kill_out_of_bounds(rules: Rules, bodies: Bodies) -> Bodies:
     """Set the health of units on the border of the map or beyond to zero."""
     low = jnp.minimum(bodies.x, bodies.y)
     high = jnp.maximum(bodies.x, bodies.y)
-    outside = (low <= 0.0) | (high >= MAP_SIZE)
+    outside = (low <= 0.0) | (high >= rules.map_size)
     return bodies._replace(health=jnp.where(outside, 0.0, bodies.health))
 
 
 def _reload(
-    waited: Float[Array, "U B"], cooldown: Float[Array, "U B"], shots: Shots
+    rules: Rules,
+    waited: Float[Array, "U B"],
+    cooldown: Float[Array, "U B"],
+    shots: Shots,
 ) -> Float[Array, "U B"]:
     """Return the cooldowns at the end of the step.
 
     A weapon fires at most once in an environment step, because every cooldown is longer than the
-    step. Thus one draw per unit replaces SMAX's draw per unit and sub-step.
+    step. Thus one draw per unit replaces SMAX's draw per unit and tick.
     """
     units = jnp.arange(waited.shape[0], dtype=jnp.uint32)
     words = random_bits(fold_in(shots.key, units), 1)[..., 0]
-    deviation = bits_to_uniform(words) * (3 * DT) - DT
+    deviation = bits_to_uniform(words) * (3 * rules.tick) - rules.tick
     # The order of the additions is SMAX's, so that the results have the same bits.
     loaded = waited + ((cooldown + deviation) - waited)
-    return jnp.where(shots.fired, loaded - shots.remaining * DT, waited)
+    return jnp.where(shots.fired, loaded - shots.remaining * rules.tick, waited)

@@ -17,16 +17,15 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 from jmarl.envs.batched import select
 from jmarl.envs.battle.keys import Path, bits_to_uniform, derive_keys, random_bits
 from jmarl.envs.battle.physics import push_apart
-from jmarl.envs.battle.rules import MAP_SIZE, UNITS, BattleConfig, Scenario
+from jmarl.envs.battle.rules import Rules
+from jmarl.envs.battle.scenario import BattleConfig, Scenario
 from jmarl.envs.battle.state import ABSENT, Spawn, trait
 
 
 SPREAD = 2.0
 """Half the side of the square in which a group of units is scattered."""
-CENTER = np.full(2, MAP_SIZE / 2, np.float32)
-CORNERS = np.asarray(
-    [[0, 0], [0, MAP_SIZE], [MAP_SIZE, 0], [MAP_SIZE, MAP_SIZE]], np.float32
-)
+CORNERS = np.asarray([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
+"""Corners of the map, as fractions of its side."""
 SMACV2_OFFSET = 2.0
 """Distance from the center, along each axis, at which SMACv2's diagonals begin."""
 
@@ -63,12 +62,14 @@ def draw_spawns(
     draw = _draw_randomized if scenario.randomized else _draw_fixed
     spawn = draw(scenario, config, keys)
     position = spawn.position
-    radius = trait(UNITS.radius, spawn.kind)
+    rules = scenario.rules
+    radius = trait(rules.units.radius, spawn.kind)
     everyone = jnp.ones(spawn.kind.shape, bool)
     x, y = push_apart(position[..., 0].T, position[..., 1].T, everyone.T, radius.T)
     position = jnp.stack([x.T, y.T], axis=-1)
     if config.clip_spawns:
-        position = jnp.clip(position, radius[..., None], MAP_SIZE - radius[..., None])
+        margin = radius[..., None]
+        position = jnp.clip(position, margin, rules.map_size - margin)
     return spawn.replace(position=position)
 
 
@@ -116,9 +117,9 @@ def _draw_fixed(
     allies, enemies = _uniform_points(
         random_bits(leaves, 2 * _larger_team_size(scenario))
     )
-    middle = MAP_SIZE / 2
-    allies = jnp.asarray([[[MAP_SIZE / 4, middle]]]) + _scatter(allies)
-    enemies = jnp.asarray([[[MAP_SIZE / 4 * 3, middle]]]) + _scatter(enemies)
+    size, middle = scenario.rules.map_size, scenario.rules.center
+    allies = jnp.asarray([[[size / 4, middle]]]) + _scatter(allies)
+    enemies = jnp.asarray([[[size / 4 * 3, middle]]]) + _scatter(enemies)
     position = _join_teams(scenario, allies, enemies)
     kind = jnp.asarray([scenario.allies + scenario.enemies], jnp.int32)
     kind = jnp.broadcast_to(kind, (keys.shape[0], scenario.n_units))
@@ -136,7 +137,8 @@ def _draw_randomized(
     allies_inside = (decisions[1] & 1) == 1
     surround_keys = jnp.where(allies_inside, leaves[6:10], leaves[10:14])  # [4, B]
     option_keys = jnp.concatenate([leaves[4:6], surround_keys[3:]])
-    options = random_bits(option_keys, UNITS.count * larger)  # [3, B, w]
+    n_kinds = scenario.rules.units.count
+    options = random_bits(option_keys, n_kinds * larger)  # [3, B, w]
     point_keys = jnp.concatenate([leaves[2:4], surround_keys[:3]])
     points = _uniform_points(random_bits(point_keys, 2 * max(larger, len(CORNERS))))
     if config.smacv2_surround:
@@ -172,12 +174,13 @@ def _mirror(
     n_allies = scenario.n_allies
     n_enemies = scenario.n_enemies
     n_extra = max(n_enemies - n_allies, 0)
-    half = jnp.asarray([[[MAP_SIZE / 2, MAP_SIZE]]])
+    size, middle = scenario.rules.map_size, scenario.rules.center
+    half = jnp.asarray([[[middle, size]]])
     allies = allies[:, :n_allies] * half
-    mirrored = jnp.stack([MAP_SIZE - allies[..., 0], allies[..., 1]], axis=-1)
+    mirrored = jnp.stack([size - allies[..., 0], allies[..., 1]], axis=-1)
     mirrored = mirrored[:, :n_enemies]
     extra = extra[:, :n_extra] * half
-    extra = extra + jnp.asarray([[[MAP_SIZE / 2, 0.0]]])
+    extra = extra + jnp.asarray([[[middle, 0.0]]])
     return jnp.concatenate([allies, mirrored, extra], axis=1)
 
 
@@ -198,9 +201,10 @@ def _surround(
     allies_inside = allies_inside[:, None, None]
     fraction = draws[2].reshape(draws.shape[1], -1)  # [B, 2 n]
     fraction = fraction[:, : len(CORNERS), None]
-    places = fraction * CENTER + (1 - fraction) * CORNERS  # [B, 4, 2]
+    center, corners = _center_and_corners(scenario.rules)
+    places = fraction * center + (1 - fraction) * corners  # [B, 4, 2]
     larger = _larger_team_size(scenario)
-    inside = CENTER + _scatter(draws[0, :, :larger])
+    inside = center + _scatter(draws[0, :, :larger])
     place = jnp.take_along_axis(places, group[:, :larger, None], axis=1)
     outside = place + _scatter(draws[1, :, :larger])
     allies = jnp.where(allies_inside, inside, outside)
@@ -217,11 +221,16 @@ def _smacv2_surround(scenario: Scenario, key: Key[Array, ""]) -> Float[Array, "U
     n_groups = jax.random.randint(count_key, (), 1, len(CORNERS) + 1)
     group = jax.random.randint(group_key, (scenario.n_enemies,), 0, n_groups)
     fraction = jax.random.uniform(place_key, (len(CORNERS), 1))
-    inner_ends = CENTER + SMACV2_OFFSET * np.sign(CORNERS - CENTER)
-    places = fraction * inner_ends + (1 - fraction) * CORNERS
+    center, corners = _center_and_corners(scenario.rules)
+    inner_ends = center + SMACV2_OFFSET * np.sign(corners - center)
+    places = fraction * inner_ends + (1 - fraction) * corners
     places = jax.random.permutation(diagonal_key, places)
-    allies = jnp.tile(CENTER[None], (scenario.n_allies, 1))
+    allies = jnp.tile(center[None], (scenario.n_allies, 1))
     return jnp.concatenate([allies, places[group]])
+
+
+def _center_and_corners(rules: Rules) -> tuple[np.ndarray, np.ndarray]:
+    return np.full(2, rules.center, np.float32), rules.map_size * CORNERS
 
 
 def _draw_kinds(
@@ -233,8 +242,9 @@ def _draw_kinds(
     """Draw the types of the allies uniformly; each enemy has the type of the ally of its rank."""
     n_enemies = scenario.n_enemies
     n_extra = max(n_enemies - scenario.n_allies, 0)
-    allies = _categorical(words, UNITS.count)[:, : scenario.n_allies]
-    extra = _categorical(extra_words, UNITS.count)[:, :n_extra]
+    n_kinds = scenario.rules.units.count
+    allies = _categorical(words, n_kinds)[:, : scenario.n_allies]
+    extra = _categorical(extra_words, n_kinds)[:, :n_extra]
     if not config.draw_extra_enemies:
         extra = jnp.zeros_like(extra)
     return jnp.concatenate([allies, allies[:, :n_enemies], extra], axis=1)

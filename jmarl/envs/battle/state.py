@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from jmarl.envs.battle.rules import Scenario
+from jmarl.envs.battle.rules import Column
+from jmarl.envs.battle.scenario import Scenario
 
 
 ABSENT = -1
@@ -21,7 +23,7 @@ class Spawn(struct.PyTreeNode):
 
     position: Float[Array, "*batch U 2"]
     kind: Int[Array, "*batch U"]
-    """Type id, an index into the columns of ``rules.UNITS``, or ``ABSENT``."""
+    """Type id, an index into the columns of ``UnitTypes``, or ``ABSENT``."""
 
 
 class Pool(struct.PyTreeNode):
@@ -99,9 +101,15 @@ def present(scenario: Scenario, kind: Int[Array, "*shape"]) -> Bool[Array, "*sha
     return kind != ABSENT if scenario.choices else jnp.ones_like(kind, bool)
 
 
-def trait(column: np.ndarray, kind: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return the entry of a ``rules.UNITS`` column for each unit; arbitrary for absent units."""
-    return jnp.asarray(column)[kind]
+def trait(column: Column, kind: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return the entry of a ``UnitTypes`` column for each unit; arbitrary for absent units."""
+    return jnp.asarray(_as_array(column))[kind]
+
+
+@functools.cache
+def _as_array(column: Column) -> np.ndarray:
+    """Return the one array of a column. Programs contain each constant once."""
+    return np.asarray(column, np.float32)
 
 
 def distance(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from functools import cache
 
@@ -16,14 +17,8 @@ from jmarl.envs import make
 from jmarl.envs.battle import env as battle_env
 from jmarl.envs.battle import physics, spawn
 from jmarl.envs.battle.observe import observe
-from jmarl.envs.battle.rules import (
-    DT,
-    SUBSTEPS,
-    UNITS,
-    BattleConfig,
-    Scenario,
-    get_scenario,
-)
+from jmarl.envs.battle.rules import SMAX
+from jmarl.envs.battle.scenario import BattleConfig, Scenario, get_scenario
 
 
 SHORT = Scenario(allies=(0, 0), enemies=(0, 0), limit=2)
@@ -70,10 +65,10 @@ def one_env(positions, health):
     return state.replace(health=jnp.asarray(health, jnp.float32)[None])
 
 
-def advance(state, action):
+def advance(state, action, scenario=SHORT):
     keys = jax.random.split(jax.random.key(0), 1)
     actions = jnp.asarray(action)[None]
-    return _advance_batch(SHORT, BattleConfig(), keys, state, actions)
+    return _advance_batch(scenario, BattleConfig(), keys, state, actions)
 
 
 def test_first_and_truncated_rows_alternate_with_the_limit():
@@ -241,7 +236,48 @@ def test_a_unit_on_the_border_dies():
 
 def test_cooldowns_are_longer_than_an_environment_step():
     """The physics relies on this: it draws one cooldown per unit and environment step."""
-    assert UNITS.cooldown.min() - DT > (SUBSTEPS - 2) * DT
+    assert min(SMAX.units.cooldown) > (SMAX.ticks - 1) * SMAX.tick
+
+
+def test_rules_are_hashable_and_compare_by_value():
+    assert hash(SMAX) == hash(dataclasses.replace(SMAX))
+    assert dataclasses.replace(SMAX, tick=0.1) != SMAX
+
+
+def doubled():
+    """Return the rules of SMAX with all lengths doubled."""
+    lengths = ("speed", "attack_range", "sight_range", "radius")
+    columns = {n: tuple(2 * x for x in getattr(SMAX.units, n)) for n in lengths}
+    size = 2 * SMAX.map_size
+    return dataclasses.replace(
+        SMAX, units=SMAX.units._replace(**columns), map_size=size
+    )
+
+
+def test_a_battle_with_doubled_lengths_is_the_same_battle():
+    """No rule is a constant of the code: each length is read from the rules."""
+    big = dataclasses.replace(SHORT, rules=doubled())
+    small_state = one_env([[8, 8], [8.5, 9], [12, 8], [12.5, 9]], [45] * 4)
+    big_state = small_state.replace(position=2 * small_state.position)
+    for action in ([5, 6], [1, 0], [6, 6], [3, 2], [5, 5], [1, 1]):
+        small_state, small = advance(small_state, action)
+        big_state, large = advance(big_state, action, big)
+        halved = big_state.replace(
+            position=big_state.position / 2, destination=big_state.destination / 2
+        )
+        for name in ("position", "destination", "health", "cooldown"):
+            expected = getattr(small_state, name)
+            assert np.allclose(getattr(halved, name), expected, atol=1e-4), name
+        assert np.allclose(large.reward, small.reward, atol=1e-5)
+    small_obs = observe(SHORT, BattleConfig(), small_state)
+    big_obs = observe(big, BattleConfig(), big_state)
+    assert_trees_close(big_obs, small_obs)
+    assert float(small_state.health.sum()) < 4 * 45
+
+
+def assert_trees_close(tree, other):
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
+    assert all(np.allclose(x, y, atol=1e-4) for x, y in pairs)
 
 
 def test_both_implementations_of_pushes_agree():
@@ -315,7 +351,7 @@ def test_spawns_off_the_map_are_clipped_only_by_option():
     position = starts().position
     assert 0.001 < float(jnp.mean((position <= 0) | (position >= 32))) < 0.05
     clipped = corrected_starts().position
-    radius = jnp.asarray(UNITS.radius)[corrected_starts().kind][..., None]
+    radius = jnp.asarray(SMAX.units.radius)[corrected_starts().kind][..., None]
     assert bool(jnp.all((clipped >= radius) & (clipped <= 32 - radius)))
 
 

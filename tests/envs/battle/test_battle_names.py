@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from jmarl.envs import registry
-from jmarl.envs.battle.rules import SCENARIOS, get_scenario, parse_team
+from jmarl.envs.battle.scenario import SCENARIOS, get_scenario, parse_team
 
 
 def test_all_smax_scenarios_are_listed():

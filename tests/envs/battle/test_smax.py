@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.support import smax_reference
 from benchmarks.support.smax_reference import Differences
-from jmarl.envs.battle.rules import Scenario, get_scenario
+from jmarl.envs.battle.scenario import Scenario, get_scenario
 
 
 TOLERANCE = 5e-5

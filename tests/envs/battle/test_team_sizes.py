@@ -15,7 +15,8 @@ from jmarl import load_config
 from jmarl.envs import make
 from jmarl.envs.battle import env as battle_env
 from jmarl.envs.battle.drawing import ALLY_COLOR, ENEMY_COLOR
-from jmarl.envs.battle.rules import STOP, BattleConfig, get_scenario
+from jmarl.envs.battle.rules import SMAX
+from jmarl.envs.battle.scenario import BattleConfig, get_scenario
 from jmarl.envs.battle.state import ABSENT
 from jmarl.networks.agents import HPNConfig, SAQAConfig, UPDeTConfig, make_agent
 from jmarl.networks.flatten import empty_obs
@@ -71,7 +72,7 @@ def battle(n, m):
     alive = tuple(rng.random((T, 1, count)) < 0.8 for count in (n, m))
     seen = tuple(rng.random(x.shape) < 0.7 for x in obs.mask)
     avail = (rng.random(obs.avail.shape) < 0.6) & alive[0][..., None]
-    avail[..., STOP] = True
+    avail[..., SMAX.own_action("stop")] = True
     state_rows = masked_noise(obs.state.rows, alive)
     return obs.replace(
         own=noise(obs.own) * alive[0][..., None],
@@ -263,7 +264,7 @@ def simulate(scenario, state, steps=12):
         obs = battle_env.observe(scenario, config, state)
         attacks = obs.avail[..., 5:]
         attack = jnp.argmax(attacks, axis=-1) + 5
-        walk = jnp.where(obs.alive, 1, STOP)
+        walk = jnp.where(obs.alive, 1, SMAX.own_action("stop"))
         action = jnp.where(attacks.any(-1), attack, walk)
         state, outcome = advance(scenario, config, keys, state, action)
         won = battle_env.allies_won(scenario, state)
