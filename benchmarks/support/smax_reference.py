@@ -124,8 +124,8 @@ def flat_observation(obs: EntityObs) -> Float[Array, "B N F"]:
 
 def world_state(scenario: Scenario, state: State) -> Float[Array, "B F"]:
     """Return SMAX's global state, including raw positions, cooldowns and type ids."""
-    health = state.health / trait(SMAX.units.health, state.kind)
-    kind = jax.nn.one_hot(state.kind, SMAX.units.count)
+    health = state.health / trait(SMAX, "health", state.kind)
+    kind = jax.nn.one_hot(state.kind, SMAX.n_unit_types)
     cooldown = state.cooldown[..., None]
     columns = [health[..., None], state.position, cooldown, kind]
     rows = jnp.concatenate(columns, axis=-1)  # [B, U, F]

@@ -41,16 +41,15 @@ def scene(scenario: Scenario, state: Any) -> Scene:
 
 
 def _disc(scenario: Scenario, state: Any, unit: int) -> Disc:
-    units = scenario.rules.units
-    kind = int(state.kind[unit])
+    unit_type = scenario.rules.units[int(state.kind[unit])]
     x, y = state.position[unit]
     return Disc(
         x=float(x),
         y=float(y),
-        radius=units.radius[kind],
+        radius=unit_type.radius,
         color=ALLY_COLOR if unit < scenario.n_allies else ENEMY_COLOR,
-        label=units.letters[kind],
-        fill=float(state.health[unit] / units.health[kind]),
+        label=unit_type.letter,
+        fill=float(state.health[unit] / unit_type.health),
     )
 
 

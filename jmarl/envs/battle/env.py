@@ -144,7 +144,7 @@ def state_from_spawn(scenario: Scenario, start: Spawn) -> State:
     """Return the first state of an episode with a given start."""
     batch, units = start.kind.shape
     exists = present(scenario, start.kind)
-    full = trait(scenario.rules.units.health, start.kind)
+    full = trait(scenario.rules, "health", start.kind)
     return State(
         position=start.position,
         health=jnp.where(exists, full, 0.0),
@@ -250,7 +250,7 @@ def _outcome(
         count = present(scenario, kind[n:]).sum(axis=0)
     enemies_before = before.health[n:]
     enemies_after = after.health[n:]
-    full = trait(scenario.rules.units.health, kind[n:])
+    full = trait(scenario.rules, "health", kind[n:])
     reward = damage_reward(enemies_before, enemies_after, full, count)
     reward = reward + scenario.rules.win_bonus * allies_won(scenario, state)
     return Outcome(reward, terminated, truncated)

@@ -53,7 +53,7 @@ def spec(scenario: Scenario, config: BattleConfig) -> Spec:
     n_allies = scenario.n_allies
     n_enemies = scenario.n_enemies
     # own: health fraction, x and y over the map size, cooldown ratio, type
-    own_width = 4 + rules.units.count
+    own_width = 4 + rules.n_unit_types
     width = own_width + 2 + config.last_targeted
     # Entity slots of an observer: N - 1 allies, then M enemies.
     enemy_slots = tuple(range(n_allies - 1, n_allies - 1 + n_enemies))
@@ -68,7 +68,7 @@ def spec(scenario: Scenario, config: BattleConfig) -> Spec:
         global_width=1,
         episode_limit=episode_limit(scenario, config),
         action_target=(-1,) * rules.n_own_actions + enemy_slots,
-        n_unit_classes=rules.units.count,
+        n_unit_classes=rules.n_unit_types,
         outcomes=("won",),
         obs_codec=ObsCodec(scenario, config),
         fixed_team=not scenario.choices,
@@ -123,14 +123,14 @@ def _features(
     rules: Rules, state: ObservableState
 ) -> tuple[Array, Array, Array, Array]:
     """Return health fraction, position, cooldown ratio and one-hot type, ``[B, U, ...]`` each."""
-    health = state.health / trait(rules.units.health, state.kind)
-    ratio = state.cooldown / trait(rules.units.cooldown, state.kind)
+    health = state.health / trait(rules, "health", state.kind)
+    ratio = state.cooldown / trait(rules, "cooldown", state.kind)
     cooldown = jnp.clip(ratio, 0.0, 1.0)
     return (
         health[..., None],
         state.position,
         cooldown[..., None],
-        jax.nn.one_hot(state.kind, rules.units.count),
+        jax.nn.one_hot(state.kind, rules.n_unit_types),
     )
 
 
@@ -150,9 +150,9 @@ def _visibility(
     dy = y[:, None] - y[:, :n, None]
     apart = distance(dx, dy)
     both_alive = alive[:, None] & alive[:, :n, None]
-    units = scenario.rules.units
-    seen = both_alive & (apart < trait(units.sight_range, kind))
-    in_range = both_alive & (apart < trait(units.attack_range, kind))
+    rules = scenario.rules
+    seen = both_alive & (apart < trait(rules, "sight_range", kind))
+    in_range = both_alive & (apart < trait(rules, "attack_range", kind))
     return seen, in_range
 
 
@@ -175,7 +175,7 @@ def _entity_rows(
     unit = jnp.concatenate([*columns, cooldown, kind], axis=-1)  # [B, U, F]
     origin = jnp.zeros_like(unit[:, :n]).at[..., 1:3].set(position[:, :n])
     ones = jnp.ones_like(unit[:, :n])
-    sight = trait(scenario.rules.units.sight_range, state.kind[:, :n])
+    sight = trait(scenario.rules, "sight_range", state.kind[:, :n])
     scale = ones.at[..., 1:3].set(sight[..., None])
 
     def relative(mask: Array, rows: Array) -> Array:

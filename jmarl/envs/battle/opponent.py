@@ -67,8 +67,8 @@ def choose_actions(
 def _view(
     rules: Rules, allies: Bodies, enemies: Bodies, kind: Int[Array, "M B"]
 ) -> View:
-    sight_range = trait(rules.units.sight_range, kind)[:, None]  # [M, 1, B]
-    attack_range = trait(rules.units.attack_range, kind)[:, None]
+    sight_range = trait(rules, "sight_range", kind)[:, None]  # [M, 1, B]
+    attack_range = trait(rules, "attack_range", kind)[:, None]
     dx = allies.x[::-1][None] - enemies.x[:, None]  # [M, N, B]
     dy = allies.y[::-1][None] - enemies.y[:, None]
     ally_alive = allies.health[::-1][None] > 0

@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jmarl.envs.battle.keys import bits_to_uniform, fold_in, random_bits
-from jmarl.envs.battle.rules import Rules, UnitTypes
+from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.state import Bodies, distance, trait
 
 
@@ -42,7 +42,7 @@ class Orders(NamedTuple):
 
 
 class Traits(NamedTuple):
-    """Columns of the unit table that the physics needs, for each unit."""
+    """Fields of the unit type that the physics needs, for each unit."""
 
     speed: Float[Array, "U B"]
     damage: Float[Array, "U B"]
@@ -67,8 +67,8 @@ class _Carry(NamedTuple):
     shots: Shots
 
 
-def _traits(table: UnitTypes, kind: Int[Array, "U B"]) -> Traits:
-    return Traits(*(trait(getattr(table, name), kind) for name in Traits._fields))
+def _traits(rules: Rules, kind: Int[Array, "U B"]) -> Traits:
+    return Traits(*(trait(rules, name, kind) for name in Traits._fields))
 
 
 def simulate(
@@ -79,7 +79,7 @@ def simulate(
     orders: Orders,
 ) -> Bodies:
     """Advance every environment by one environment step."""
-    units = _traits(rules.units, kind)
+    units = _traits(rules, kind)
     shape = bodies.x.shape
     no_shots = Shots(
         fired=jnp.zeros(shape, bool),

@@ -5,6 +5,7 @@ This module does not import JAX, so that environments can be listed quickly.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -12,33 +13,25 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 
-Column = tuple[float, ...]
-"""One number for each unit type."""
+class UnitType(NamedTuple):
+    """Type of a unit: one row of the unit table."""
 
-
-class UnitTypes(NamedTuple):
-    """Table of unit types: one entry per type, in the order of the one-hot encoding."""
-
-    names: tuple[str, ...]
-    letters: str
-    speed: Column
+    name: str
+    letter: str
+    """Short name in compositions and pictures."""
+    speed: float
     """Distance per second."""
-    damage: Column
+    damage: float
     """Health per hit."""
-    attack_range: Column
+    attack_range: float
     """Distance between centers."""
-    sight_range: Column
+    sight_range: float
     """Distance between centers."""
-    radius: Column
-    health: Column
+    radius: float
+    health: float
     """Health at the start of an episode."""
-    cooldown: Column
+    cooldown: float
     """Seconds between hits, before the random deviation of -1 to 2 ticks."""
-
-    @property
-    def count(self) -> int:
-        """Number of unit types."""
-        return len(self.names)
 
 
 class OwnAction(NamedTuple):
@@ -58,7 +51,7 @@ class Rules:
 
     Attributes:
         prefix: start of the names of environments with these rules.
-        units: unit types.
+        units: unit table, in the order of the one-hot encoding of types.
         own_actions: actions without a target. One attack per enemy follows them.
         ticks: steps of the physics in one environment step.
         tick: seconds in one step of the physics.
@@ -67,7 +60,7 @@ class Rules:
     """
 
     prefix: str
-    units: UnitTypes
+    units: tuple[UnitType, ...]
     own_actions: tuple[OwnAction, ...]
     ticks: int
     tick: float
@@ -84,6 +77,15 @@ class Rules:
         """Coordinate of the center of the map, on both axes."""
         return self.map_size / 2
 
+    @property
+    def n_unit_types(self) -> int:
+        """Number of unit types."""
+        return len(self.units)
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a field of all unit types, always as the same array."""
+        return _column(self.units, name)
+
     def own_action(self, name: str) -> int:
         """Return the index of an own action."""
         return [action.name for action in self.own_actions].index(name)
@@ -99,21 +101,24 @@ class Rules:
         return headings
 
 
+@functools.cache
+def _column(units: tuple[UnitType, ...], name: str) -> np.ndarray:
+    # Programs contain a constant once if it is one array.
+    return np.asarray([getattr(unit, name) for unit in units], np.float32)
+
+
 _DIAGONAL = np.float32(1 / math.sqrt(2))
 _MOVE = float(_DIAGONAL * _DIAGONAL * 2)
 """Length of a move in SMAX. It rotates diagonals, so a move is shorter by a rounding error."""
 SMAX = Rules(
     prefix="smax_",
-    units=UnitTypes(
-        names=("marine", "marauder", "stalker", "zealot", "zergling", "hydralisk"),
-        letters="mMsZzh",
-        speed=(3.15, 2.25, 4.13, 3.15, 4.13, 3.15),
-        damage=(9.0, 10.0, 13.0, 8.0, 5.0, 12.0),
-        attack_range=(5.0, 6.0, 6.0, 2.0, 2.0, 5.0),
-        sight_range=(9.0, 10.0, 10.0, 9.0, 8.0, 9.0),
-        radius=(0.375, 0.5625, 0.625, 0.5, 0.375, 0.625),
-        health=(45.0, 125.0, 160.0, 150.0, 35.0, 80.0),
-        cooldown=(0.61, 1.07, 1.87, 0.86, 0.5, 0.59),
+    units=(
+        UnitType("marine", "m", 3.15, 9.0, 5.0, 9.0, 0.375, 45.0, 0.61),
+        UnitType("marauder", "M", 2.25, 10.0, 6.0, 10.0, 0.5625, 125.0, 1.07),
+        UnitType("stalker", "s", 4.13, 13.0, 6.0, 10.0, 0.625, 160.0, 1.87),
+        UnitType("zealot", "Z", 3.15, 8.0, 2.0, 9.0, 0.5, 150.0, 0.86),
+        UnitType("zergling", "z", 4.13, 5.0, 2.0, 8.0, 0.375, 35.0, 0.5),
+        UnitType("hydralisk", "h", 3.15, 12.0, 5.0, 9.0, 0.625, 80.0, 0.59),
     ),
     own_actions=(
         OwnAction("north", "alive", 0.0, _MOVE),

@@ -96,9 +96,10 @@ def parse_team(composition: str) -> tuple[int, ...]:
 
     For example, ``parse_team("2s3Z")`` returns two stalkers and three zealots.
     """
+    letters = [unit.letter for unit in SMAX.units]
     types: list[int] = []
     for count, letter in re.findall(r"(\d+)([a-zA-Z])", composition):
-        types += int(count) * [SMAX.units.letters.index(letter)]
+        types += int(count) * [letters.index(letter)]
     return tuple(types)
 
 
@@ -200,7 +201,7 @@ def describe(scenario: Scenario) -> str:
     if scenario.randomized:
         sizes = f"{scenario.n_allies} v {scenario.n_enemies}"
         return f"{sizes} units of drawn types, drawn starts (SMACv2 style)"
-    names = scenario.rules.units.names
+    names = tuple(unit.name for unit in scenario.rules.units)
     return f"{_roster(scenario.allies, names)} v {_roster(scenario.enemies, names)}"
 
 

@@ -63,7 +63,7 @@ def draw_spawns(
     spawn = draw(scenario, config, keys)
     position = spawn.position
     rules = scenario.rules
-    radius = trait(rules.units.radius, spawn.kind)
+    radius = trait(rules, "radius", spawn.kind)
     everyone = jnp.ones(spawn.kind.shape, bool)
     x, y = push_apart(position[..., 0].T, position[..., 1].T, everyone.T, radius.T)
     position = jnp.stack([x.T, y.T], axis=-1)
@@ -137,7 +137,7 @@ def _draw_randomized(
     allies_inside = (decisions[1] & 1) == 1
     surround_keys = jnp.where(allies_inside, leaves[6:10], leaves[10:14])  # [4, B]
     option_keys = jnp.concatenate([leaves[4:6], surround_keys[3:]])
-    n_kinds = scenario.rules.units.count
+    n_kinds = scenario.rules.n_unit_types
     options = random_bits(option_keys, n_kinds * larger)  # [3, B, w]
     point_keys = jnp.concatenate([leaves[2:4], surround_keys[:3]])
     points = _uniform_points(random_bits(point_keys, 2 * max(larger, len(CORNERS))))
@@ -242,7 +242,7 @@ def _draw_kinds(
     """Draw the types of the allies uniformly; each enemy has the type of the ally of its rank."""
     n_enemies = scenario.n_enemies
     n_extra = max(n_enemies - scenario.n_allies, 0)
-    n_kinds = scenario.rules.units.count
+    n_kinds = scenario.rules.n_unit_types
     allies = _categorical(words, n_kinds)[:, : scenario.n_allies]
     extra = _categorical(extra_words, n_kinds)[:, :n_extra]
     if not config.draw_extra_enemies:

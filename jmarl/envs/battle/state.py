@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from jmarl.envs.battle.rules import Column
+from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.scenario import Scenario
 
 
@@ -23,7 +21,7 @@ class Spawn(struct.PyTreeNode):
 
     position: Float[Array, "*batch U 2"]
     kind: Int[Array, "*batch U"]
-    """Type id, an index into the columns of ``UnitTypes``, or ``ABSENT``."""
+    """Type id, an index into ``Rules.units``, or ``ABSENT``."""
 
 
 class Pool(struct.PyTreeNode):
@@ -101,15 +99,11 @@ def present(scenario: Scenario, kind: Int[Array, "*shape"]) -> Bool[Array, "*sha
     return kind != ABSENT if scenario.choices else jnp.ones_like(kind, bool)
 
 
-def trait(column: Column, kind: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return the entry of a ``UnitTypes`` column for each unit; arbitrary for absent units."""
-    return jnp.asarray(_as_array(column))[kind]
-
-
-@functools.cache
-def _as_array(column: Column) -> np.ndarray:
-    """Return the one array of a column. Programs contain each constant once."""
-    return np.asarray(column, np.float32)
+def trait(
+    rules: Rules, name: str, kind: Int[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """Return a field of each unit's type; it is arbitrary for absent units."""
+    return jnp.asarray(rules.column(name))[kind]
 
 
 def distance(

@@ -236,7 +236,7 @@ def test_a_unit_on_the_border_dies():
 
 def test_cooldowns_are_longer_than_an_environment_step():
     """The physics relies on this: it draws one cooldown per unit and environment step."""
-    assert min(SMAX.units.cooldown) > (SMAX.ticks - 1) * SMAX.tick
+    assert min(SMAX.column("cooldown")) > (SMAX.ticks - 1) * SMAX.tick
 
 
 def test_rules_are_hashable_and_compare_by_value():
@@ -247,11 +247,11 @@ def test_rules_are_hashable_and_compare_by_value():
 def doubled():
     """Return the rules of SMAX with all lengths doubled."""
     lengths = ("speed", "attack_range", "sight_range", "radius")
-    columns = {n: tuple(2 * x for x in getattr(SMAX.units, n)) for n in lengths}
-    size = 2 * SMAX.map_size
-    return dataclasses.replace(
-        SMAX, units=SMAX.units._replace(**columns), map_size=size
+    units = tuple(
+        unit._replace(**{name: 2 * getattr(unit, name) for name in lengths})
+        for unit in SMAX.units
     )
+    return dataclasses.replace(SMAX, units=units, map_size=2 * SMAX.map_size)
 
 
 def test_a_battle_with_doubled_lengths_is_the_same_battle():
@@ -351,7 +351,7 @@ def test_spawns_off_the_map_are_clipped_only_by_option():
     position = starts().position
     assert 0.001 < float(jnp.mean((position <= 0) | (position >= 32))) < 0.05
     clipped = corrected_starts().position
-    radius = jnp.asarray(SMAX.units.radius)[corrected_starts().kind][..., None]
+    radius = jnp.asarray(SMAX.column("radius"))[corrected_starts().kind][..., None]
     assert bool(jnp.all((clipped >= radius) & (clipped <= 32 - radius)))
 
 
