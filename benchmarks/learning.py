@@ -1,11 +1,10 @@
 """Learning curves: train systems through their command line and record all evaluations.
 
     python -m benchmarks.learning
-        [runs=ippo,mappo,mat_ppo,mam_ppo,mam_ppo:network.bi_mode=mam,rec_mam,sable,rec_sable]
-        [map=smax_3m] [seeds=3] [steps=700000] [episodes=512] [evaluations=10] [bar=0.9]
+        [runs=ippo,mappo,mat_ppo,mam_ppo,rec_mam,sable,rec_sable,qmix,hpn_qmix,pqn_vdn]
+        [map=smax_3m] [seeds=3] [steps=700000] [episodes=512] [evaluations=10] [bar=0.85]
         [out=results/learning] [overrides=logger=none]
-    python -m benchmarks.learning
-        runs=hpn_qmix,qmix,pqn_vdn,spectra_qmix_plus out=results/learning/value
+    python -m benchmarks.learning out=results/learning/gpu_sizes overrides=logger=none,arch=gpu
 
 Options:
 
@@ -65,17 +64,19 @@ DEFAULTS: dict[str, Any] = {
         "mappo",
         "mat_ppo",
         "mam_ppo",
-        "mam_ppo:network.bi_mode=mam",
         "rec_mam",
         "sable",
         "rec_sable",
+        "qmix",
+        "hpn_qmix",
+        "pqn_vdn",
     ),
     "map": "smax_3m",
     "steps": 700_000,
     "seeds": 3,
     "episodes": 512,
     "evaluations": 10,
-    "bar": 0.9,
+    "bar": 0.85,
     "out": "results/learning",
     "overrides": ("logger=none",),
 }

@@ -12,6 +12,18 @@ from docs.generate.markdown import NOT_RECORDED, code, details, join, number, ta
 from docs.generate.tables.records import Record, quoted, seeds
 
 
+DESCRIPTIONS = {
+    "learning": "Default settings, with 64 environments (`arch=cpu`).",
+    "learning/gpu_sizes": "The same settings with 512 environments (`arch=gpu`), on the CPU. "
+    "Both tables would be equal if learning did not depend on the number of environments.",
+    "learning/changes": "Single changes to the settings of systems with replay. The seeds are "
+    "not those of the defaults.",
+    "learning/ppo": "PPO: the settings before version 0.2, and those after it.",
+    "learning/cue": "Memory in replay, on `probe_cue` with a cue 24 steps before its use.",
+}
+"""Text for the records of a folder."""
+
+
 def learning(records: Sequence[Record]) -> str:
     """Return the summary of all runs of each folder, and their evaluations."""
     folders = dict.fromkeys(record.path.rpartition("/")[0] for record in records)
@@ -40,6 +52,7 @@ def learning_section(folder: str, records: Sequence[Record]) -> str:
     )
     return join(
         f"## `{folder}`: {settings(runs)}",
+        DESCRIPTIONS.get(folder, ""),
         "The absolute metric is the greedy win rate of the best parameters on fresh episodes (the "
         "return, if the environment has no win rate). The interval of its mean is over seeds "
         "(Student's t). The steps are environment steps until the median seed reached the bar in "
