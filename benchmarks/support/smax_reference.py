@@ -16,11 +16,12 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxtyping import Key as Keys
 
 from jmarl.envs.batched import select
-from jmarl.envs.battle.env import Outcome, allies_won, initial_state, transition
+from jmarl.envs.battle.env import Outcome
 from jmarl.envs.battle.keys import derive_keys
-from jmarl.envs.battle.observe import observe
 from jmarl.envs.battle.rules import SMAX
 from jmarl.envs.battle.scenario import BattleConfig, Scenario
+from jmarl.envs.battle.smax.smax_battle import allies_won, initial_state, transition
+from jmarl.envs.battle.smax.smax_observe import observe
 from jmarl.envs.battle.state import State, trait
 from jmarl.types import EntityObs, Key
 

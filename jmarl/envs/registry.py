@@ -50,7 +50,7 @@ class Entry(NamedTuple):
 FAMILIES: list[Family] = [
     Family(
         "battle",
-        make="jmarl.envs.battle.env:make",
+        make="jmarl.envs.battle.smax.smax_battle:make",
         names="jmarl.envs.battle.scenario:names",
         matches="jmarl.envs.battle.scenario:matches",
         hint="smax_NvN for any N from 1 to 1280, smax_5v5+10v10 for teams of several sizes",

@@ -1,44 +1,28 @@
-"""Battle environment: transitions of SMAX for a batch of environments, with next-step reset.
-
-Exact to ``HeuristicEnemySMAX`` of JaxMARL 0.2.0 if all options have their defaults.
-"""
+"""Battles as environments: next-step reset and pools of starts, for any rules."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 from jaxtyping import Key as Keys
 
-from jmarl import config as settings
 from jmarl.envs.batched import select
-from jmarl.envs.battle import opponent, physics, spawn
-from jmarl.envs.battle.drawing import scene
 from jmarl.envs.battle.keys import Path, derive_keys
-from jmarl.envs.battle.observe import episode_limit, observe, spec
-from jmarl.envs.battle.rules import Rules
-from jmarl.envs.battle.scenario import BattleConfig, Scenario, get_scenario
-from jmarl.envs.battle.state import (
-    Bodies,
-    Pool,
-    Spawn,
-    State,
-    present,
-    to_bodies,
-    trait,
-)
-from jmarl.types import Env, Key, TimeStep
+from jmarl.envs.scene import Scene
+from jmarl.types import EntityObs, Env, Key, Spec, TimeStep
 
 
-# Paths of SMAX's keys below the key of a step; see ``keys.derive_keys``.
-PHYSICS: Path = (0, 0)
-ENEMY_POLICY: Path = (0, 1)
-RESET: Path = (1,)
+State = Any
+"""State of a batch of battles, with the fields ``ended`` and ``pool``."""
+Starts = Any
+"""Starts of a batch of episodes: a pytree whose leaves have a leading B."""
 
 
 class Outcome(NamedTuple):
@@ -50,275 +34,124 @@ class Outcome(NamedTuple):
     truncated: Bool[Array, "B"]
 
 
-def make(name: str, **options: Any) -> Env:
-    """Build the environment ``smax_<scenario>``.
+class Battle(NamedTuple):
+    """Functions that the rules of a scenario determine."""
+
+    spec: Spec
+    draw_starts: Callable[[Keys[Array, "B"]], Starts]
+    """Draw one start per key."""
+    first_state: Callable[[Starts], State]
+    """Return the first state of episodes with given starts."""
+    transition: Callable[[Keys[Array, "L B"], State, Int[Array, "B N"]], Any]
+    """``(keys, state, action) -> (state, outcome)``: one step, also of an ended episode."""
+    observe: Callable[[State], EntityObs]
+    won: Callable[[State], Bool[Array, "B"]]
+    """Return whether the allies have won."""
+    scene: Callable[[State], Scene]
+    """Return the picture of one environment."""
+    paths: tuple[Path, ...]
+    """Paths from the key of a step to those of ``transition``, see ``keys.derive_keys``."""
+    reset_path: Path
+    """Path from the key of a step to that of ``draw_starts``."""
+
+
+class Pool(struct.PyTreeNode):
+    """Pre-drawn starts, P for each environment, used in turn."""
+
+    starts: Starts
+    """Leaves ``[B, P, ...]``."""
+    used: Int[Array, "B"]
+    """Number of starts used since the last refresh."""
+
+
+def build(name: str, battle: Battle, reset_pool: int) -> Env:
+    """Build the environment of a battle.
 
     Args:
-        name: environment name, for example ``smax_3m`` or ``smax_5v5``.
-        **options: fields of ``BattleConfig``.
-
-    Raises:
-        ValueError: the scenario or an option is unknown.
-        ConfigError: the value of an option has a wrong type or range.
+        name: name of the environment.
+        battle: functions of the scenario.
+        reset_pool: starts that ``reset`` and ``refresh`` draw ahead for each environment; 0 draws
+            every start when its episode begins.
     """
-    known = [field.name for field in fields(BattleConfig)]
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        raise ValueError(
-            f"{name} has no option {unknown[0]!r}; expected one of {', '.join(known)}"
-        )
-    scenario = get_scenario(name)
-    return build(name, scenario, settings.build(BattleConfig, options, "env"))
-
-
-def build(name: str, scenario: Scenario, config: BattleConfig) -> Env:
-    """Build the environment of any scenario, named in ``scenario`` or not."""
     return Env(
         name=name,
-        spec=spec(scenario, config),
-        reset=partial(reset, scenario, config),
-        step=partial(step, scenario, config),
-        refresh=partial(refresh, scenario, config),
-        scene=partial(scene, scenario),
+        spec=battle.spec,
+        reset=partial(reset, battle, reset_pool),
+        step=partial(step, battle),
+        refresh=partial(refresh, battle, reset_pool),
+        scene=battle.scene,
     )
 
 
 def reset(
-    scenario: Scenario, config: BattleConfig, key: Key, batch: int
+    battle: Battle, reset_pool: int, key: Key, batch: int
 ) -> tuple[State, TimeStep]:
     """Start the first episode of ``batch`` environments."""
     key, pool_key = jax.random.split(key)
-    state = initial_state(scenario, config, jax.random.split(key, batch))
-    if config.reset_pool:
-        state = state.replace(pool=draw_pool(scenario, config, pool_key, batch))
+    state = battle.first_state(battle.draw_starts(jax.random.split(key, batch)))
+    if reset_pool:
+        state = state.replace(pool=draw_pool(battle, reset_pool, pool_key, batch))
     # Each flag needs its own array: a buffer that occurs twice in a time step cannot be donated.
     zeros = partial(jnp.zeros, batch)
     outcome = Outcome(zeros(), zeros(bool), zeros(bool))
-    return state, _timestep(scenario, config, state, outcome, first=~zeros(bool))
+    return state, _timestep(battle, state, outcome, first=~zeros(bool))
 
 
 def step(
-    scenario: Scenario,
-    config: BattleConfig,
-    key: Key,
-    state: State,
-    action: Int[Array, "B N"],
+    battle: Battle, key: Key, state: State, action: Int[Array, "B N"]
 ) -> tuple[State, TimeStep]:
     """Advance each environment by one step; reset it instead if its last step ended an episode."""
     ended = state.ended
     pool = state.pool
     env_keys = jax.random.split(key, ended.shape[0])
-    keys = derive_keys(env_keys, [PHYSICS, ENEMY_POLICY, RESET])  # [3, B]
+    keys = derive_keys(env_keys, [*battle.paths, battle.reset_path])  # [L + 1, B]
     state = state.replace(pool=None)
-    moved, outcome = transition(scenario, config, keys, state, action)
+    moved, outcome = battle.transition(keys, state, action)
     if pool is None:
         fresh = lax.cond(
             jnp.any(ended),
-            lambda: initial_state(scenario, config, keys[2]),
+            lambda: battle.first_state(battle.draw_starts(keys[-1])),
             lambda: state,
         )
     else:
-        fresh = state_from_spawn(scenario, _next_spawn(pool))
+        fresh = battle.first_state(_next_starts(pool))
         pool = pool.replace(used=pool.used + ended)
     state = select(ended, fresh, moved).replace(pool=pool)
     no_outcome = jax.tree.map(jnp.zeros_like, outcome)
     outcome = select(ended, no_outcome, outcome)
-    return state, _timestep(scenario, config, state, outcome, first=ended)
+    return state, _timestep(battle, state, outcome, first=ended)
 
 
-def refresh(scenario: Scenario, config: BattleConfig, key: Key, state: State) -> State:
+def refresh(battle: Battle, reset_pool: int, key: Key, state: State) -> State:
     """Draw a new pool of starts if there is a pool."""
     if state.pool is None:
         return state
-    return state.replace(pool=draw_pool(scenario, config, key, state.ended.shape[0]))
+    pool = draw_pool(battle, reset_pool, key, state.ended.shape[0])
+    return state.replace(pool=pool)
 
 
-def initial_state(
-    scenario: Scenario, config: BattleConfig, keys: Keys[Array, "B"]
-) -> State:
-    """Return the first state of one episode per key, as drawn by ``HeuristicEnemySMAX.reset``."""
-    return state_from_spawn(scenario, spawn.draw_spawns(scenario, config, keys))
-
-
-def state_from_spawn(scenario: Scenario, start: Spawn) -> State:
-    """Return the first state of an episode with a given start."""
-    batch, units = start.kind.shape
-    exists = present(scenario, start.kind)
-    full = trait(scenario.rules, "health", start.kind)
-    return State(
-        position=start.position,
-        health=jnp.where(exists, full, 0.0),
-        cooldown=jnp.zeros((batch, units)),
-        kind=start.kind,
-        heading=jnp.zeros((batch, units, 2)),
-        attack=jnp.zeros((batch, units), jnp.int32),
-        destination=jnp.zeros((batch, scenario.n_enemies, 2)),
-        last_target=jnp.full((batch, scenario.n_enemies), -1, jnp.int32),
-        steps=jnp.zeros(batch, jnp.int32),
-        ended=jnp.zeros(batch, bool),
-        pool=None,
-    )
-
-
-def transition(
-    scenario: Scenario,
-    config: BattleConfig,
-    keys: Keys[Array, "L B"],
-    state: State,
-    action: Int[Array, "B N"],
-) -> tuple[State, Outcome]:
-    """Advance every environment by one step, whether its episode has ended or not.
-
-    Args:
-        scenario: teams and limits.
-        config: options.
-        keys: ``keys[0]`` for the physics and ``keys[1]`` for the enemy policy, one key per
-            environment. With the keys at ``(0,)`` and ``(1,)`` below a key, the random draws equal
-            those of ``HeuristicEnemySMAX.step_env`` with that key.
-        state: current state.
-        action: actions of the allies.
-
-    Returns:
-        The next state and the outcome of the step.
-    """
-    n, rules = scenario.n_allies, scenario.rules
-    before = to_bodies(state)
-    kind = state.kind.T
-    memory = _enemy_memory(state)
-    allies = Bodies(*(x[:n] for x in before))
-    enemies = Bodies(*(x[n:] for x in before))
-    reply, memory = opponent.choose_actions(
-        rules, keys[1], allies, enemies, kind[n:], memory
-    )
-    actions = jnp.concatenate([action.T, reply])  # [U, B]
-    orders = _orders(scenario, actions)
-    after = physics.simulate(rules, keys[0], before, kind, orders)
-    state = _advanced(rules, state, after, orders, actions, memory)
-    outcome = _outcome(scenario, config, state, (before, after), kind)
-    return state.replace(ended=outcome.terminated | outcome.truncated), outcome
-
-
-def _enemy_memory(state: State) -> opponent.Memory:
-    return opponent.Memory(
-        destination_x=state.destination[..., 0].T,
-        destination_y=state.destination[..., 1].T,
-        last_target=state.last_target.T,
-    )
-
-
-def _advanced(
-    rules: Rules,
-    state: State,
-    after: Bodies,
-    orders: physics.Orders,
-    actions: Int[Array, "U B"],
-    memory: opponent.Memory,
-) -> State:
-    """Write the results of a step back into the batch-first state."""
-    return state.replace(
-        position=_points(after.x, after.y),
-        health=after.health.T,
-        cooldown=after.cooldown.T,
-        heading=_points(orders.heading_x, orders.heading_y),
-        attack=jnp.where(actions >= rules.n_own_actions, actions, 0).T,
-        destination=_points(memory.destination_x, memory.destination_y),
-        last_target=memory.last_target.T,
-        steps=state.steps + 1,
-    )
-
-
-def _points(x: Float[Array, "U B"], y: Float[Array, "U B"]) -> Float[Array, "B U 2"]:
-    return jnp.stack([x.T, y.T], axis=-1)
-
-
-def _outcome(
-    scenario: Scenario,
-    config: BattleConfig,
-    state: State,
-    bodies: tuple[Bodies, Bodies],
-    kind: Int[Array, "U B"],
-) -> Outcome:
-    """Return the outcome of the step that led to ``state``, from the bodies before and after."""
-    before, after = bodies
-    n = scenario.n_allies
-    allies_left = jnp.any(after.health[:n] > 0, axis=0)
-    enemies_left = jnp.any(after.health[n:] > 0, axis=0)
-    terminated = ~(allies_left & enemies_left)
-    truncated = ~terminated & (state.steps >= episode_limit(scenario, config))
-    count = scenario.n_enemies
-    if scenario.choices:
-        count = present(scenario, kind[n:]).sum(axis=0)
-    enemies_before = before.health[n:]
-    enemies_after = after.health[n:]
-    full = trait(scenario.rules, "health", kind[n:])
-    reward = damage_reward(enemies_before, enemies_after, full, count)
-    reward = reward + scenario.rules.win_bonus * allies_won(scenario, state)
-    return Outcome(reward, terminated, truncated)
-
-
-def damage_reward(
-    before: Float[Array, "M B"],
-    after: Float[Array, "M B"],
-    full: Float[Array, "M B"],
-    count: Int[Array, "B"] | int,
-) -> Float[Array, "B"]:
-    """Return the mean fraction of health that ``count`` enemies lost in a step, at least 0.
-
-    Differs from SMAX and SMAC: they take the absolute value, which would reward healing an enemy.
-    """
-    lost = jnp.sum((before - after) / full, axis=0)
-    return jnp.maximum(lost, 0.0) / count
-
-
-def allies_won(scenario: Scenario, state: State) -> Bool[Array, "B"]:
-    """Return whether all enemies are dead and an ally is alive."""
-    n = scenario.n_allies
-    alive = state.alive
-    allies_left = jnp.any(alive[:, :n], axis=1)
-    enemies_left = jnp.any(alive[:, n:], axis=1)
-    return allies_left & ~enemies_left
-
-
-def draw_pool(scenario: Scenario, config: BattleConfig, key: Key, batch: int) -> Pool:
-    """Draw ``config.reset_pool`` starts for each of ``batch`` environments."""
-    size = config.reset_pool
-    keys = jax.random.split(key, batch * size)
-    starts = spawn.draw_spawns(scenario, config, keys)
+def draw_pool(battle: Battle, size: int, key: Key, batch: int) -> Pool:
+    """Draw ``size`` starts for each of ``batch`` environments."""
+    starts = battle.draw_starts(jax.random.split(key, batch * size))
     pooled = jax.tree.map(lambda x: x.reshape(batch, size, *x.shape[1:]), starts)
     return Pool(pooled, jnp.zeros(batch, jnp.int32))
 
 
-def _next_spawn(pool: Pool) -> Spawn:
-    rank = pool.used % pool.spawn.kind.shape[1]
+def _next_starts(pool: Pool) -> Starts:
+    size = jax.tree.leaves(pool.starts)[0].shape[1]
+    rank = pool.used % size
     take = jax.vmap(lambda starts, i: starts[i])
-    return jax.tree.map(lambda starts: take(starts, rank), pool.spawn)
-
-
-def _orders(scenario: Scenario, actions: Int[Array, "U B"]) -> physics.Orders:
-    """Convert actions to headings and targets."""
-    n = scenario.n_allies
-    rules = scenario.rules
-    rank = actions - rules.n_own_actions
-    # Enemies number the allies from the last one backwards.
-    index = jnp.concatenate([rank[:n] + n, n - 1 - rank[n:]])
-    n_actions = rules.n_own_actions + max(n, scenario.n_enemies)
-    heading = jnp.asarray(rules.headings(n_actions))[:, actions]  # [2, U, B]
-    return physics.Orders(heading[0], heading[1], jnp.where(rank >= 0, index, -1))
+    return jax.tree.map(lambda starts: take(starts, rank), pool.starts)
 
 
 def _timestep(
-    scenario: Scenario,
-    config: BattleConfig,
-    state: State,
-    outcome: Outcome,
-    *,
-    first: Bool[Array, "B"],
+    battle: Battle, state: State, outcome: Outcome, *, first: Bool[Array, "B"]
 ) -> TimeStep:
     return TimeStep(
-        obs=observe(scenario, config, state),
-        reward=jnp.repeat(outcome.reward[:, None], scenario.n_allies, axis=1),
+        obs=battle.observe(state),
+        reward=jnp.repeat(outcome.reward[:, None], battle.spec.n_agents, axis=1),
         terminated=outcome.terminated,
         truncated=outcome.truncated,
         first=first,
-        info={"won": allies_won(scenario, state)},
+        info={"won": battle.won(state)},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import struct
@@ -22,15 +22,6 @@ class Spawn(struct.PyTreeNode):
     position: Float[Array, "*batch U 2"]
     kind: Int[Array, "*batch U"]
     """Type id, an index into ``Rules.units``, or ``ABSENT``."""
-
-
-class Pool(struct.PyTreeNode):
-    """Pre-drawn starts, P for each environment, used in turn."""
-
-    spawn: Spawn
-    """Leaves ``[B, P, ...]``."""
-    used: Int[Array, "B"]
-    """Number of starts used since the last refresh."""
 
 
 class ObservableState(struct.PyTreeNode):
@@ -68,7 +59,8 @@ class State(ObservableState):
     """Last target of an enemy, counted from the last ally backwards; -1 if there is none."""
     ended: Bool[Array, "B"]
     """Flag: the last step ended the episode, so the next step resets."""
-    pool: Pool | None
+    pool: Any
+    """Pool of starts (``env.Pool``), or None."""
 
 
 class Bodies(NamedTuple):

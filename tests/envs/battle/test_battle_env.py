@@ -15,10 +15,12 @@ from benchmarks.support.smax_reference import advance as advance_batch
 from jmarl.config import ConfigError
 from jmarl.envs import make
 from jmarl.envs.battle import env as battle_env
-from jmarl.envs.battle import physics, spawn
-from jmarl.envs.battle.observe import observe
+from jmarl.envs.battle import physics
 from jmarl.envs.battle.rules import SMAX
 from jmarl.envs.battle.scenario import BattleConfig, Scenario, get_scenario
+from jmarl.envs.battle.smax import smax_battle, smax_starts
+from jmarl.envs.battle.smax.smax_observe import observe
+from jmarl.envs.battle.state import Spawn
 
 
 SHORT = Scenario(allies=(0, 0), enemies=(0, 0), limit=2)
@@ -28,7 +30,7 @@ BATCH = 6
 @cache
 def short(**options):
     """Build 2 against 2 units with a step limit of 2, compiled once for each set of options."""
-    env = battle_env.build("short", SHORT, BattleConfig(**options))
+    env = smax_battle.build("short", SHORT, BattleConfig(**options))
     return env._replace(
         reset=jax.jit(env.reset, static_argnums=1),
         step=jax.jit(env.step),
@@ -60,8 +62,8 @@ _advance_batch = jax.jit(advance_batch, static_argnums=(0, 1))
 def one_env(positions, health):
     """Return the state of one environment with given positions and healths, all weapons ready."""
     kinds = jnp.asarray(SHORT.allies + SHORT.enemies)[None]
-    start = spawn.Spawn(jnp.asarray(positions, jnp.float32)[None], kinds)
-    state = battle_env.state_from_spawn(SHORT, start)
+    start = Spawn(jnp.asarray(positions, jnp.float32)[None], kinds)
+    state = smax_battle.state_from_spawn(SHORT, start)
     return state.replace(health=jnp.asarray(health, jnp.float32)[None])
 
 
@@ -80,8 +82,8 @@ def test_first_and_truncated_rows_alternate_with_the_limit():
 
 
 def test_smax_limit_is_one_step_longer():
-    assert battle_env.spec(SHORT, BattleConfig()).episode_limit == 3
-    assert battle_env.spec(SHORT, BattleConfig(exact_limit=True)).episode_limit == 2
+    assert smax_battle.spec(SHORT, BattleConfig()).episode_limit == 3
+    assert smax_battle.spec(SHORT, BattleConfig(exact_limit=True)).episode_limit == 2
 
 
 def test_reset_step_has_no_reward_ignores_the_action_and_draws_a_new_start():
@@ -107,7 +109,7 @@ def test_only_ended_envs_are_reset():
 def test_pool_starts_are_used_in_order_and_wrap_around():
     env = short(exact_limit=True, reset_pool=64)
     state, _ = env.reset(jax.random.key(0), BATCH)
-    drawn = state.pool.spawn.position
+    drawn = state.pool.starts.position
     starts = [
         state.position
         for state, timestep in play(env, 6)[1:]
@@ -127,11 +129,11 @@ def test_refresh_draws_a_new_pool_with_the_distribution_of_reset():
     state, _ = env.reset(jax.random.key(0), BATCH)
     refreshed = env.refresh(jax.random.key(1), state)
     assert not refreshed.pool.used.any()
-    assert not jnp.any(refreshed.pool.spawn.position == state.pool.spawn.position)
+    assert not jnp.any(refreshed.pool.starts.position == state.pool.starts.position)
     keys = jax.random.split(jax.random.key(2), BATCH * 64)
-    draw = jax.jit(battle_env.initial_state, static_argnums=(0, 1))
+    draw = jax.jit(smax_battle.initial_state, static_argnums=(0, 1))
     plain = draw(SHORT, BattleConfig(), keys)
-    pooled = refreshed.pool.spawn.position.reshape(-1, 4, 2)
+    pooled = refreshed.pool.starts.position.reshape(-1, 4, 2)
     assert jnp.allclose(pooled.mean(0), plain.position.mean(0), atol=0.3)
     assert jnp.allclose(pooled.std(0), plain.position.std(0), atol=0.2)
     centers = jnp.asarray([[8, 16], [8, 16], [24, 16], [24, 16]])
@@ -140,13 +142,14 @@ def test_refresh_draws_a_new_pool_with_the_distribution_of_reset():
 
 def test_refresh_without_a_pool_returns_the_state():
     state = one_env([[8, 8]] * 4, [45] * 4)
-    assert battle_env.refresh(SHORT, BattleConfig(), jax.random.key(1), state) is state
+    battle = smax_battle.make_battle(SHORT, BattleConfig())
+    assert battle_env.refresh(battle, 0, jax.random.key(1), state) is state
 
 
 def test_all_enemies_dead_with_an_ally_alive_is_a_win():
     state = one_env([[8, 8], [9, 12], [10, 8], [20, 20]], [45, 45, 5, 0])
     after, (reward, terminated, truncated) = advance(state, [5, 4])
-    assert bool(battle_env.allies_won(SHORT, after)[0])
+    assert bool(smax_battle.allies_won(SHORT, after)[0])
     assert bool(terminated[0])
     assert not bool(truncated[0])
     assert np.isclose(float(reward[0]), 5 / 45 / 2 + 1)
@@ -157,12 +160,12 @@ def test_a_draw_is_not_a_win_and_has_no_bonus():
     after, (reward, terminated, _) = advance(state, [5, 4])
     assert not after.alive.any()
     assert bool(terminated[0])
-    assert not bool(battle_env.allies_won(SHORT, after)[0])
+    assert not bool(smax_battle.allies_won(SHORT, after)[0])
     assert np.isclose(float(reward[0]), 5 / 45 / 2)
 
 
 def won_by_state(state, reward):
-    return battle_env.allies_won(SHORT, state)
+    return smax_battle.allies_won(SHORT, state)
 
 
 def won_by_reward(state, reward):
@@ -325,8 +328,8 @@ def test_central_state_is_bounded_and_has_no_ids():
 
 
 def test_last_targeted_adds_a_feature():
-    plain = battle_env.spec(SHORT, BattleConfig())
-    shown = battle_env.spec(SHORT, BattleConfig(last_targeted=True))
+    plain = smax_battle.spec(SHORT, BattleConfig())
+    shown = smax_battle.spec(SHORT, BattleConfig(last_targeted=True))
     assert shown.groups[0].width == plain.groups[0].width + 1 == 13
     state = one_env([[8, 8], [9, 8], [12, 8], [25, 25]], [45] * 4)
     after, _ = advance(state, [5, 4])
@@ -338,7 +341,7 @@ def test_last_targeted_adds_a_feature():
 def starts(**options):
     """Draw 512 starts of 2 against 4 units of random types."""
     keys = jax.random.split(jax.random.key(0), 512)
-    draw = jax.jit(spawn.draw_spawns, static_argnums=(0, 1))
+    draw = jax.jit(smax_starts.draw_spawns, static_argnums=(0, 1))
     return draw(get_scenario("2v4"), BattleConfig(**options), keys)
 
 
@@ -429,7 +432,7 @@ def absolute_reward(before, after, full, count):
 @pytest.mark.parametrize(
     "reward",
     [
-        battle_env.damage_reward,
+        smax_battle.damage_reward,
         pytest.param(absolute_reward, marks=defective("pays for the enemy's healing")),
     ],
 )

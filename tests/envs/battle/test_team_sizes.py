@@ -13,10 +13,10 @@ import pytest
 from benchmarks.support.smax_reference import advance
 from jmarl import load_config
 from jmarl.envs import make
-from jmarl.envs.battle import env as battle_env
 from jmarl.envs.battle.drawing import ALLY_COLOR, ENEMY_COLOR
 from jmarl.envs.battle.rules import SMAX
 from jmarl.envs.battle.scenario import BattleConfig, get_scenario
+from jmarl.envs.battle.smax import smax_battle
 from jmarl.envs.battle.state import ABSENT
 from jmarl.networks.agents import HPNConfig, SAQAConfig, UPDeTConfig, make_agent
 from jmarl.networks.flatten import empty_obs
@@ -50,7 +50,7 @@ T = 2
 
 @functools.cache
 def spec(n, m):
-    return battle_env.spec(get_scenario(f"{n}v{m}"), BattleConfig())
+    return smax_battle.spec(get_scenario(f"{n}v{m}"), BattleConfig())
 
 
 @functools.cache
@@ -219,7 +219,7 @@ def initial_states():
     keys = jax.random.split(jax.random.key(0), KEYS)
 
     def draw(scenario):
-        return battle_env.initial_state(scenario, BattleConfig(), keys)
+        return smax_battle.initial_state(scenario, BattleConfig(), keys)
 
     return jax.jit(lambda: (draw(MIX), [draw(choice) for choice in MIX.choices]))()
 
@@ -248,7 +248,7 @@ def test_each_episode_of_a_mix_starts_as_one_of_the_choices():
 class Battle(NamedTuple):
     """Results of all steps of a battle."""
 
-    outcome: battle_env.Outcome
+    outcome: smax_battle.Outcome
     won: jax.Array
     allies: jax.Array
     """Health of the allies."""
@@ -261,13 +261,13 @@ def simulate(scenario, state, steps=12):
     config = BattleConfig()
 
     def step(state, keys):
-        obs = battle_env.observe(scenario, config, state)
+        obs = smax_battle.observe(scenario, config, state)
         attacks = obs.avail[..., 5:]
         attack = jnp.argmax(attacks, axis=-1) + 5
         walk = jnp.where(obs.alive, 1, SMAX.own_action("stop"))
         action = jnp.where(attacks.any(-1), attack, walk)
         state, outcome = advance(scenario, config, keys, state, action)
-        won = battle_env.allies_won(scenario, state)
+        won = smax_battle.allies_won(scenario, state)
         allies = state.health[:, : scenario.n_allies]
         enemies = state.health[:, scenario.n_allies :]
         return state, Battle(outcome, won, allies, enemies)
@@ -310,7 +310,7 @@ def test_a_smaller_team_fights_as_in_its_own_scenario(choice):
 
 def test_absent_units_are_masked_and_have_no_action():
     state, _ = initial_states()
-    obs = jax.jit(lambda state: battle_env.observe(MIX, BattleConfig(), state))(state)
+    obs = jax.jit(lambda state: smax_battle.observe(MIX, BattleConfig(), state))(state)
     exists = np.asarray(state.kind) != ABSENT
     agents = exists[:, : MIX.n_allies]
     enemies = exists[:, MIX.n_allies :]

@@ -1,0 +1,1 @@
+"""Rules of SMAX: its physics, opponents, starts and observations, exact to JaxMARL."""
