@@ -18,7 +18,9 @@ DESCRIPTIONS = {
     "Both tables would be equal if learning did not depend on the number of environments.",
     "learning/changes": "Single changes to the settings of systems with replay. The seeds are "
     "not those of the defaults.",
-    "learning/ppo": "PPO: the settings before version 0.2, and those after it.",
+    "learning/ppo_grid": "MAPPO with single changes to its settings, on seeds other than those of "
+    "the defaults. `gamma=0.97`, `max_grad_norm=10`, `entropy_coef=0.01`, `rollout_rows=8192` and "
+    "`minibatch_rows=2048` are the unchanged values.",
     "learning/cue": "Memory in replay, on `probe_cue` with a cue 24 steps before its use.",
 }
 """Text for the records of a folder."""
@@ -42,6 +44,7 @@ def learning_section(folder: str, records: Sequence[Record]) -> str:
     runs = [record.data for record in records]
     bars = sorted({run["bar"] for run in runs})
     header = (
+        "map",
         "run",
         "absolute metric",
         "95 % interval",
@@ -73,6 +76,7 @@ def settings(runs: Sequence[Mapping[str, Any]]) -> str:
 def run_row(run: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return one row of the summary of training."""
     return (
+        code(run["map"]),
         code(run["run"]),
         *absolute_cells(run),
         run["env_steps_to_bar"] or "not reached",
