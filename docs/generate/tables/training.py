@@ -13,15 +13,14 @@ from docs.generate.tables.records import Record, quoted, seeds
 
 
 DESCRIPTIONS = {
-    "learning": "Default settings, with 64 environments (`arch=cpu`).",
-    "learning/gpu_sizes": "The same settings with 512 environments (`arch=gpu`), on the CPU. "
-    "Both tables would be equal if learning did not depend on the number of environments.",
+    "learning": "64 environments (`arch=cpu`), with the defaults of each record's commit.",
+    "learning/gpu_sizes": "512 environments (`arch=gpu`), trained on the CPU. Learning is "
+    "specified per row, so win rates should not be lower than with 64 environments.",
     "learning/changes": "Single changes to the settings of systems with replay. The seeds are "
     "not those of the defaults.",
     "learning/ppo_grid": "MAPPO with single changes to its settings, on seeds other than those of "
     "the defaults. `gamma=0.97`, `max_grad_norm=10`, `entropy_coef=0.01`, `rollout_rows=8192` and "
     "`minibatch_rows=2048` are the unchanged values.",
-    "learning/cue": "Memory in replay, on `probe_cue` with a cue 24 steps before its use.",
 }
 """Text for the records of a folder."""
 
