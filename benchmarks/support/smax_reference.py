@@ -20,8 +20,9 @@ from jmarl.envs.battle.env import Outcome
 from jmarl.envs.battle.keys import derive_keys
 from jmarl.envs.battle.rules import SMAX
 from jmarl.envs.battle.scenario import BattleConfig, Scenario
-from jmarl.envs.battle.smax.smax_battle import allies_won, initial_state, transition
+from jmarl.envs.battle.smax.smax_battle import allies_won, state_from_spawn, transition
 from jmarl.envs.battle.smax.smax_observe import observe
+from jmarl.envs.battle.smax.smax_starts import draw_spawns
 from jmarl.envs.battle.state import State, trait
 from jmarl.types import EntityObs, Key
 
@@ -99,6 +100,13 @@ def from_smax(smax_state: Any) -> State:
         ended=inner.done,
         pool=None,
     )
+
+
+def initial_state(
+    scenario: Scenario, config: BattleConfig, keys: Keys[Array, "B"]
+) -> State:
+    """Return the first state of one episode per key, as drawn by ``HeuristicEnemySMAX.reset``."""
+    return state_from_spawn(scenario, draw_spawns(scenario, config, keys))
 
 
 def advance(

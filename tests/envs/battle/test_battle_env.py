@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.support.smax_reference import advance as advance_batch
+from benchmarks.support.smax_reference import initial_state
 from jmarl.config import ConfigError
 from jmarl.envs import make
 from jmarl.envs.battle import env as battle_env
@@ -131,7 +132,7 @@ def test_refresh_draws_a_new_pool_with_the_distribution_of_reset():
     assert not refreshed.pool.used.any()
     assert not jnp.any(refreshed.pool.starts.position == state.pool.starts.position)
     keys = jax.random.split(jax.random.key(2), BATCH * 64)
-    draw = jax.jit(smax_battle.initial_state, static_argnums=(0, 1))
+    draw = jax.jit(initial_state, static_argnums=(0, 1))
     plain = draw(SHORT, BattleConfig(), keys)
     pooled = refreshed.pool.starts.position.reshape(-1, 4, 2)
     assert jnp.allclose(pooled.mean(0), plain.position.mean(0), atol=0.3)

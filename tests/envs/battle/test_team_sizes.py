@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.support.smax_reference import advance
+from benchmarks.support.smax_reference import advance, initial_state
 from jmarl import load_config
 from jmarl.envs import make
 from jmarl.envs.battle.drawing import ALLY_COLOR, ENEMY_COLOR
@@ -219,7 +219,7 @@ def initial_states():
     keys = jax.random.split(jax.random.key(0), KEYS)
 
     def draw(scenario):
-        return smax_battle.initial_state(scenario, BattleConfig(), keys)
+        return initial_state(scenario, BattleConfig(), keys)
 
     return jax.jit(lambda: (draw(MIX), [draw(choice) for choice in MIX.choices]))()
 

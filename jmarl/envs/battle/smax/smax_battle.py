@@ -81,13 +81,6 @@ def make_battle(scenario: Scenario, config: BattleConfig) -> Battle:
     )
 
 
-def initial_state(
-    scenario: Scenario, config: BattleConfig, keys: Keys[Array, "B"]
-) -> State:
-    """Return the first state of one episode per key, as drawn by ``HeuristicEnemySMAX.reset``."""
-    return state_from_spawn(scenario, draw_spawns(scenario, config, keys))
-
-
 def state_from_spawn(scenario: Scenario, start: Spawn) -> State:
     """Return the first state of an episode with a given start."""
     batch, units = start.kind.shape
