@@ -111,7 +111,7 @@ def test_the_reference_reads_like_the_yaml_files() -> None:
     docs = documented_keys("mam_ppo")
     assert list(docs)[:2] == ["env.name", "seed"]
     assert docs["total_timesteps"].default == "2_000_000"
-    assert docs["system.gamma"] == ("0.97", "discount")
+    assert docs["system.gamma"] == ("0.99", "discount")
     assert (docs["num_envs"].default, docs["run_dir"].default) == ("null", "''")
 
 

@@ -18,8 +18,8 @@ DESCRIPTIONS = {
     "specified per row, so win rates should not be lower than with 64 environments.",
     "learning/changes": "Single changes to the settings of systems with replay. The seeds are "
     "not those of the defaults.",
-    "learning/ppo": "MAPPO: the default discount and clip norm against the best of the grid, on "
-    "seeds that the grid did not use.",
+    "learning/ppo": "MAPPO: the default discount and clip norm, the best of the grid, against the "
+    "earlier ones (0.97 and 10), on seeds that the grid did not use.",
     "learning/ppo_grid": "MAPPO with single changes to its settings, on seeds other than those of "
     "the defaults. `gamma=0.97`, `max_grad_norm=10`, `entropy_coef=0.01`, `rollout_rows=8192` and "
     "`minibatch_rows=2048` are the unchanged values.",
