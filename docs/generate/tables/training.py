@@ -19,7 +19,8 @@ DESCRIPTIONS = {
     "learning/changes": "Single changes to the settings of systems with replay. The seeds are "
     "not those of the defaults.",
     "learning/ppo": "MAPPO: the default discount and clip norm, the best of the grid, against the "
-    "earlier ones (0.97 and 10), on seeds that the grid did not use.",
+    "earlier ones (0.97 and 10), on seeds that the grid did not use. The intervals overlap on both "
+    "maps.",
     "learning/ppo_grid": "MAPPO with single changes to its settings, on seeds other than those of "
     "the defaults. `gamma=0.97`, `max_grad_norm=10`, `entropy_coef=0.01`, `rollout_rows=8192` and "
     "`minibatch_rows=2048` are the unchanged values.",
