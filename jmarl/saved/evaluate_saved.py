@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 
 from jmarl.config import RunConfig, check, check_range
 from jmarl.results import tables
-from jmarl.results.files import write_json
+from jmarl.results.files import check_writable, write_json
 from jmarl.runs import folder as run_folder
 from jmarl.runs.warm_start import restore_params
 from jmarl.training.anakin import device_mesh
@@ -114,21 +113,12 @@ def _open_run(
     rule = f"must be one of {', '.join(PARAMETERS)}"
     check(parameters in PARAMETERS, "parameters", parameters, rule)
     check(episodes >= 1, "episodes", episodes, "must be at least 1")
-    _check_writable(json)
+    check_writable(json)
     folder = run_folder.find_folder("run", run)
     config = run_folder.read_config(folder)
     largest = 2**32 - 1 - FIRST_ABSOLUTE_KEY - config.eval.absolute_factor
     check_range("seed", seed, 0, largest)
     return folder, config
-
-
-def _check_writable(json: str) -> None:
-    """Check that results can be written, before a long evaluation starts."""
-    path = pathlib.Path(json)
-    folder_exists = path.parent.is_dir() and os.access(path.parent, os.W_OK)
-    fits = not json or (folder_exists and not path.is_dir())
-    rule = "cannot be written; name a file in an existing folder"
-    check(fits, "json", json, rule)
 
 
 def _build_target(own: BuiltRun, name: str) -> BuiltRun:

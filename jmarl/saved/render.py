@@ -1,4 +1,4 @@
-"""Videos of episodes: play one episode of a run, draw its scenes, write GIF or MP4."""
+"""Pictures of episodes: play one episode of a run, and write GIF, MP4 or an HTML page."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def render_run(
     seed: int = 0,
     greedy: bool = True,
 ) -> int:
-    """Play one episode with the parameters of a run and write it as GIF or MP4.
+    """Play one episode with the parameters of a run and write it as GIF, MP4 or HTML.
 
     Args:
         run: Path of the run folder.
-        file: Path of the video; by default ``episode.gif`` in the run folder.
+        file: Path of the result; by default ``episode.gif`` in the run folder.
         parameters: ``best`` for those of the best evaluation, or ``latest``.
         learner: Index of the seed of the run, from 0.
         seed: Seed of the episode.
@@ -65,8 +65,9 @@ def render_run(
     params = jax.tree.map(lambda x: x[learner], params)
     key = jax.random.key(seed)
     states, result = play_episode(env, system, params, key, greedy=greedy)
-    write_video([draw(state) for state in states], path)
     text = ", ".join(f"{name} {value:.3g}" for name, value in result.items())
+    title = f"{config.env['name']}: {text}"
+    write_video([draw(state) for state in states], path, title)
     print(f"{len(states) - 1} steps, {text}; wrote {path}", flush=True)
     return 0
 

@@ -22,6 +22,7 @@ from jmarl.envs.scene import Disc, Line, Scene
 from jmarl.runs.exit_codes import ResourceError
 from jmarl.runs.folder import write_config
 from jmarl.saved import video
+from jmarl.saved.frame import CAPTION_HEIGHT, draw_frame
 from jmarl.saved.render import play_episode
 from jmarl.training.build import build_run
 
@@ -98,14 +99,12 @@ def test_a_scene_contains_units_health_attacks_and_the_winner():
 
 def test_a_frame_has_the_colors_at_the_right_pixels():
     disc = Disc(8.0, 4.0, 1.0, "#0000ff", "", 1.0)
-    image = video.draw_frame(
+    image = draw_frame(
         Scene(16, 8, (disc,), (Line(0, 0, 4, 0.5, "#ff0000"),), "caption"), pixels=160
     )
     assert image.shape == (112, 160, 3)
     assert tuple(image[32 + 42, 78]) == (0, 0, 255)
-    empty = video.draw_frame(
-        Scene(16, 8, (disc._replace(fill=0.0),), (), ""), pixels=160
-    )
+    empty = draw_frame(Scene(16, 8, (disc._replace(fill=0.0),), (), ""), pixels=160)
     assert tuple(empty[32 + 42, 78]) != (0, 0, 255)
 
 
@@ -113,7 +112,7 @@ def test_a_frame_does_not_depend_on_the_unit_of_length():
     def frame(unit):
         disc = Disc(8 * unit, 4 * unit, unit, "blue", "m", 0.5)
         line = Line(0, 0, 4 * unit, unit, "red")
-        return video.draw_frame(Scene(16 * unit, 8 * unit, (disc,), (line,), ""), 160)
+        return draw_frame(Scene(16 * unit, 8 * unit, (disc,), (line,), ""), 160)
 
     np.testing.assert_array_equal(frame(1), frame(1 / 8))
 
@@ -123,15 +122,15 @@ def test_a_bar_is_drawn_only_for_a_disc_with_fill():
 
     def green(fill):
         scene = Scene(16, 8, (disc._replace(fill=fill),), (), "")
-        return (video.draw_frame(scene) == (44, 160, 44)).all(-1).any()
+        return (draw_frame(scene) == (44, 160, 44)).all(-1).any()
 
     assert green(0.5) and not green(None)
 
 
 @pytest.mark.parametrize("height", (3, 97, 239))
 def test_a_frame_of_any_shape_has_even_sides(height):
-    frame = video.draw_frame(Scene(240, height, (), (), ""), pixels=240)
-    expected = 2 * round(height / 2) + video.CAPTION_HEIGHT
+    frame = draw_frame(Scene(240, height, (), (), ""), pixels=240)
+    expected = 2 * round(height / 2) + CAPTION_HEIGHT
     assert frame.shape == (expected, 240, 3)
 
 
@@ -148,9 +147,9 @@ def test_an_mp4_decodes_to_the_drawn_frames(tmp_path):
     video.write_video(THREE_SCENES, file)
     frames, times = decoded(file)
     assert times == [160 * i for i in range(2 + 10)]
-    drawn = [video.draw_frame(scene) for scene in THREE_SCENES]
+    drawn = [draw_frame(scene) for scene in THREE_SCENES]
     for shown, expected in zip(frames, [*drawn, *[drawn[-1]] * 9], strict=True):
-        assert shown.shape == expected.shape == (512, 480, 3)
+        assert shown.shape == expected.shape == (672, 640, 3)
         assert np.abs(shown.astype(float) - expected).mean() < 2
 
 
@@ -194,7 +193,7 @@ def test_the_error_without_pyav_names_the_extra(tmp_path, monkeypatch):
     video.check_file(tmp_path / "episode.gif")
 
 
-@pytest.mark.parametrize("suffix", ["gif", "mp4"])
+@pytest.mark.parametrize("suffix", ["gif", "mp4", "html"])
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, suffix):
     file = tmp_path / f"episode.{suffix}"
     file.write_text("old")
@@ -231,7 +230,7 @@ def test_invalid_scenes_are_named(tmp_path, scenes, says):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["file=a.png"], "file=a.png: must end in .gif or .mp4"),
+        (["file=a.png"], "file=a.png: must end in .gif, .mp4 or .html"),
         (["file=nowhere/a.gif"], "file=nowhere/a.gif: cannot be written"),
         (["parameters=worst"], "parameters='worst': must be one of best, latest"),
         (["learner=1"], "learner=1: must"),
@@ -291,11 +290,13 @@ def test_an_environment_of_an_installed_package_is_trained_and_drawn(tmp_path, c
     assert dispatch(["train", "ippo", *words, f"run_dir={run}"]) == 0
     assert dispatch(["render", f"run={run}"]) == 0
     assert dispatch(["render", f"run={run}", f"file={tmp_path / 'a.mp4'}"]) == 0
+    assert dispatch(["render", f"run={run}", f"file={tmp_path / 'a.html'}"]) == 0
+    assert '"title":"rendezvous: return' in (tmp_path / "a.html").read_text("utf-8")
     assert f"wrote {run / 'episode.gif'}" in capsys.readouterr().out
     frames, _ = decoded(tmp_path / "a.mp4")
     with Image.open(io.BytesIO((run / "episode.gif").read_bytes())) as gif:
         first = np.asarray(gif.convert("RGB"), float)
     assert (
-        first.shape == frames[0].shape == (32 + 160, 480, 3)
+        first.shape == frames[0].shape == (32 + 214, 640, 3)
     )  # a line of 9 x 3 places
     assert np.abs(first - frames[0]).mean() < 4

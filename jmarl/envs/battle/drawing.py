@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import numpy as np
 
 from jmarl.envs.battle.scenario import Scenario
 from jmarl.envs.battle.state import ABSENT
-from jmarl.envs.scene import Disc, Line, Scene
+from jmarl.envs.scene import Disc, LegendEntry, Line, Scene
 
 
 ALLY_COLOR = "tab:blue"
 ENEMY_COLOR = "tab:red"
+HEALTH_COLOR = "tab:green"
+TYPE_COLOR = "tab:gray"
+"""Color of the sample discs that explain the labels."""
+
+
+class NamedType(Protocol):
+    """Type of a unit with a name and a short name."""
+
+    @property
+    def name(self) -> str:
+        """Name of the type."""
+        ...
+
+    @property
+    def letter(self) -> str:
+        """Short name."""
+        ...
 
 
 def scene(scenario: Scenario, state: Any) -> Scene:
@@ -33,23 +51,64 @@ def scene(scenario: Scenario, state: Any) -> Scene:
     lines = []
     for unit in np.flatnonzero(attacking).tolist():
         target = _target(scenario, int(state.attack[unit]), unit)
-        start, end = discs[unit], discs[target]
-        lines.append(Line(start.x, start.y, end.x, end.y, start.color))
-    caption = _caption(state, alive[:n_allies], alive[n_allies:])
+        lines.append(connect(discs[unit], discs[target], discs[unit].color))
+    allies, enemies = int(alive[:n_allies].sum()), int(alive[n_allies:].sum())
+    outcome = describe_outcome(allies > 0, enemies > 0) if state.ended else ""
     size = scenario.rules.map_size
-    return Scene(size, size, tuple(discs.values()), tuple(lines), caption)
+    types = [scenario.rules.units[kind] for kind in state.kind[units].tolist()]
+    return Scene(
+        size,
+        size,
+        tuple(discs.values()),
+        tuple(lines),
+        caption(int(state.steps), allies, enemies, outcome),
+        legend=(*team_legend(types), LegendEntry("attack", ALLY_COLOR, "solid")),
+    )
+
+
+def connect(start: Disc, end: Disc, color: str) -> Line:
+    """Return a solid line between the centers of two discs."""
+    return Line(start.x, start.y, end.x, end.y, color)
+
+
+def team_legend(types: Iterable[NamedType]) -> tuple[LegendEntry, ...]:
+    """Explain the colors of the teams, the letters of unit types, and the bar of health."""
+    letters = {unit.letter: unit.name.replace("_", " ") for unit in types}
+    return (
+        LegendEntry("ally", ALLY_COLOR, "disc"),
+        LegendEntry("enemy", ENEMY_COLOR, "disc"),
+        *(
+            LegendEntry(name, TYPE_COLOR, "disc", letter)
+            for letter, name in letters.items()
+        ),
+        LegendEntry("health", HEALTH_COLOR, "bar"),
+    )
+
+
+def unit_name(type_name: str, unit: int, n_allies: int) -> str:
+    """Return a name such as ``marine, ally 3``."""
+    return f"{type_name.replace('_', ' ')}, {member(unit, n_allies)}"
+
+
+def member(unit: int, n_allies: int) -> str:
+    """Return the team of a unit, and its index in the team."""
+    return f"ally {unit}" if unit < n_allies else f"enemy {unit - n_allies}"
 
 
 def _disc(scenario: Scenario, state: Any, unit: int) -> Disc:
     unit_type = scenario.rules.units[int(state.kind[unit])]
     x, y = state.position[unit]
+    is_ally = unit < scenario.n_allies
+    health = float(state.health[unit])
     return Disc(
         x=float(x),
         y=float(y),
         radius=unit_type.radius,
-        color=ALLY_COLOR if unit < scenario.n_allies else ENEMY_COLOR,
+        color=ALLY_COLOR if is_ally else ENEMY_COLOR,
         label=unit_type.letter,
-        fill=float(state.health[unit] / unit_type.health),
+        fill=health / unit_type.health,
+        name=unit_name(unit_type.name, unit, scenario.n_allies),
+        details=(("health", f"{health:.1f} / {unit_type.health:g}"),),
     )
 
 
@@ -61,16 +120,14 @@ def _target(scenario: Scenario, attack: int, unit: int) -> int:
     return n_allies + rank if unit < n_allies else n_allies - 1 - rank
 
 
-def _caption(state: Any, allies: np.ndarray, enemies: np.ndarray) -> str:
-    """Return the caption, given which allies and enemies are alive."""
-    steps = int(state.steps)
-    caption = f"step {steps}   allies {allies.sum()}   enemies {enemies.sum()}"
-    if state.ended:
-        caption += f"   {_outcome(bool(allies.any()), bool(enemies.any()))}"
-    return caption
+def caption(steps: int, allies: int, enemies: int, outcome: str) -> str:
+    """Return the caption, given the numbers of living units and the outcome, if any."""
+    text = f"step {steps}   allies {allies}   enemies {enemies}"
+    return f"{text}   {outcome}" if outcome else text
 
 
-def _outcome(allies: bool, enemies: bool) -> str:
+def describe_outcome(allies: bool, enemies: bool) -> str:
+    """Return the outcome of an ended episode, given which teams are not beaten."""
     if allies == enemies:
-        return "time is up" if allies else "no unit is alive"
+        return "time is up" if allies else "both teams are beaten"
     return "allies win" if allies else "enemies win"
