@@ -127,6 +127,11 @@ class Spec(NamedTuple):
     """
     n_unit_classes: int = 1
     """Number of values of ``EntityObs.unit_class``."""
+    class_actions: tuple[tuple[bool, ...], ...] = ()
+    """Whether a unit class can ever take an action, ``[n_unit_classes][n_actions]``.
+
+    Empty if every class can take every action.
+    """
     discrete: bool = True
     """False if an action is a vector of ``n_actions`` components in [-1, 1]."""
     outcomes: tuple[str, ...] = ()
@@ -140,6 +145,13 @@ class Spec(NamedTuple):
     def n_slots(self) -> int:
         """Number of entities that one agent observes, over all groups."""
         return sum(group.size for group in self.groups)
+
+    @property
+    def action_group(self) -> tuple[int, ...]:
+        """Action group (0, 1, ...) of each unit class: classes with equal actions share one."""
+        rows = self.class_actions or ((),) * self.n_unit_classes
+        groups = {row: rank for rank, row in enumerate(dict.fromkeys(rows))}
+        return tuple(groups[row] for row in rows)
 
     @property
     def action_kind(self) -> tuple[int, ...]:

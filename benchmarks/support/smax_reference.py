@@ -207,7 +207,6 @@ def _differences(scenario: Scenario, smax: Any, step: _Step) -> Differences:
     expected = from_smax(step.next_state)
     done = step.done["__all__"]
     flags, events = _compare_flags(scenario, (state, outcome), expected, done)
-    reward = jnp.repeat(outcome.reward[:, None], scenario.n_allies, 1)
     available = observe(scenario, config, before).avail
     smax_alive = step.next_state.state.unit_alive
     smax_dead = _stack_agents(smax, step.done)
@@ -215,7 +214,7 @@ def _differences(scenario: Scenario, smax: Any, step: _Step) -> Differences:
         start=jnp.zeros(()),
         observation=_gap(flat_observation(obs), _stack_agents(smax, step.next_obs)),
         world=_gap(world_state(scenario, state), step.next_obs["world_state"]),
-        reward=_gap(reward, _stack_agents(smax, step.reward)),
+        reward=_gap(outcome.reward, _stack_agents(smax, step.reward)),
         state=_state_gap(state, expected),
         available=jnp.sum(available != step.available),
         alive=jnp.sum(state.alive != smax_alive) + jnp.sum(obs.alive == smax_dead),

@@ -79,7 +79,8 @@ def to_run_config(system: str, composed: Any) -> tuple[RunConfig, dict[str, Any]
     chosen = fill_sizes(tree, jax.default_backend(), num_env_shards())
     config = from_tree({**tree, "system_name": system})
     _check_env_names(config)
-    return config, chosen
+    env = registry.inline_files(config.env["name"], config.env)
+    return dataclasses.replace(config, env=env), chosen
 
 
 def _resolve(composed: Any) -> dict[str, Any]:

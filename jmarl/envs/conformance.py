@@ -100,6 +100,11 @@ def _check_spec(spec: Spec) -> None:
         spec.discrete or set(spec.action_target) == {-1},
         "action_target must be all -1 if actions are continuous",
     )
+    table = [len(row) for row in spec.class_actions]
+    _require(
+        table in ([], [spec.n_actions] * spec.n_unit_classes),
+        f"class_actions must have {spec.n_unit_classes} rows of {spec.n_actions} actions",
+    )
     names = [group.name for group in spec.groups]
     _require(len(set(names)) == len(names), f"group names must be unique: {names}")
 
@@ -178,6 +183,12 @@ def _check_rows(timestep: TimeStep, spec: Spec) -> None:
         (obs.unit_class >= 0).all() and (obs.unit_class < spec.n_unit_classes).all(),
         f"unit_class must lie in [0, {spec.n_unit_classes})",
     )
+    if spec.class_actions:
+        able = np.asarray(spec.class_actions)[obs.unit_class]
+        _require(
+            (able | ~obs.avail).all(),
+            "avail offers an action that class_actions denies to the unit's class",
+        )
     _check_masks(obs, spec)
     _check_flags(timestep)
 

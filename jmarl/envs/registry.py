@@ -37,6 +37,8 @@ class Family(NamedTuple):
     """``matches(name) -> bool``, also True for unlisted names. It must not import JAX."""
     hint: str = ""
     """Pattern of the unlisted names, for error messages."""
+    inline_files: FunctionRef = dict
+    """``inline_files(options) -> options``, with the text of files in place of their paths."""
 
 
 class Entry(NamedTuple):
@@ -54,6 +56,21 @@ FAMILIES: list[Family] = [
         names="jmarl.envs.battle.scenario:names",
         matches="jmarl.envs.battle.scenario:matches",
         hint="smax_NvN for any N from 1 to 1280, smax_5v5+10v10 for teams of several sizes",
+    ),
+    Family(
+        "smac",
+        make="jmarl.envs.battle.smac.smac_battle:make",
+        names="jmarl.envs.battle.scenarios.naming:names",
+        matches="jmarl.envs.battle.scenarios.naming:matches",
+        hint="smac_7m2M1d_vs_8m3M1d for any teams, smacv2_terran_NvM for drawn ones",
+    ),
+    Family(
+        "scenario",
+        make="jmarl.envs.battle.scenario_env:make",
+        names=tuple,
+        matches="battle".__eq__,
+        hint="battle with env.scenario=<file> for a scenario file",
+        inline_files="jmarl.envs.battle.scenario_env:inline_files",
     ),
     Family(
         "jaxmarl",
@@ -126,6 +143,20 @@ def check_name(name: str) -> None:
     """
     if name not in _ENTRIES and name not in _plugins():
         family_of(name)
+
+
+def inline_files(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return options that no longer depend on files, so that a run can store them.
+
+    Args:
+        name: A listed or a generated name.
+        options: Options of the environment.
+
+    Raises:
+        ConfigError: If a file cannot be read or is wrong.
+    """
+    family = _find_family(name)
+    return _load(family.inline_files)(options) if family else options
 
 
 def family_of(name: str) -> Family:

@@ -15,6 +15,7 @@ from jmarl.envs.conformance import check_env
 QUICK = [
     "smax_3m",
     "smax_1v2+2v1",
+    "smac_3m",
     "mpe_spread",
     "mpe_spread_continuous",
     "lbf_8x8-2p-2f-coop",
@@ -148,6 +149,18 @@ SPEC_DEFECTS = {
     "too long": ({"episode_limit": 3}, "exceeds episode_limit"),
     "action_target": ({"action_target": (-1,)}, "action_target has length"),
     "outcomes": ({"outcomes": ("won",)}, "lacks the outcomes"),
+    "classes": (
+        {"class_actions": ((True,) * 3,) * 2},
+        "class_actions must have 1 rows of 3 actions",
+    ),
+    "actions of a class": (
+        {"class_actions": ((True,),)},
+        "class_actions must have 1 rows of 3 actions",
+    ),
+    "action that a class cannot take": (
+        {"class_actions": ((True, False, True),)},
+        "avail offers an action that class_actions denies",
+    ),
 }
 
 

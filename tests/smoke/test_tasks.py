@@ -1,4 +1,4 @@
-"""The 21 tasks of the MAM paper: each starts, trains two updates and evaluates."""
+"""The tasks of papers: each composes; those of MAM also train two updates and evaluate."""
 
 import jax
 import pytest
@@ -7,7 +7,9 @@ import jmarl
 from jmarl.config.choices import yaml_names
 
 
-TASKS = yaml_names("experiment")
+BATTLES = [name for name in yaml_names("experiment") if name.startswith("smac")]
+TASKS = [name for name in yaml_names("experiment") if name not in BATTLES]
+VALUE_SYSTEMS = ("hpn_qmix", "updet_qmix", "spectra_qmix_plus", "qmix")
 TINY = [
     "num_seeds=1",
     "num_envs=8",
@@ -24,6 +26,18 @@ TINY = [
 
 def test_there_are_21_tasks():
     assert len(TASKS) == 21
+
+
+def test_hpn_has_10_hard_maps_and_each_race_4_sizes():
+    assert sum(name.startswith("smac_") for name in BATTLES) == 10
+    assert sum(name.startswith("smacv2_") for name in BATTLES) == 3 * 4
+
+
+@pytest.mark.parametrize("task", BATTLES)
+def test_a_battle_composes_for_the_value_family(task):
+    for system in VALUE_SYSTEMS if task == "smac_MMM2" else VALUE_SYSTEMS[:1]:
+        config = jmarl.load_config(system, [f"experiment={task}", "arch=cpu"])
+        assert config.env["name"] == task and config.total_timesteps == 10_000_000
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -1,5 +1,6 @@
-"""Battle simulator of ``smax_*``: scenarios, physics, enemy policy, observations and rendering.
+"""Simulator of battles: ``smax_*``, ``smac_*``, ``smacv2_*``, and those of scenario files.
 
-It may import neither learning code nor JaxMARL. Its modules ``rules`` and ``scenario`` may not
-import JAX.
+``smax`` and ``smac`` hold the two physics with their observations and opponents, ``combat`` units
+and weapons of SMAC, ``scenarios`` maps and scenario files. Nothing here may import learning code or
+JaxMARL. The modules ``rules`` and ``scenario`` and the package ``scenarios`` may not import JAX.
 """

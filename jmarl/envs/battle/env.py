@@ -28,13 +28,12 @@ Starts = Any
 class Outcome(NamedTuple):
     """Consequences of one step of each environment."""
 
-    reward: Float[Array, "B"]
-    """Reward of the team."""
+    reward: Float[Array, "B N"]
     terminated: Bool[Array, "B"]
     truncated: Bool[Array, "B"]
 
 
-class Battle(NamedTuple):
+class Engine(NamedTuple):
     """Functions that the rules of a scenario determine."""
 
     spec: Spec
@@ -64,75 +63,76 @@ class Pool(struct.PyTreeNode):
     """Number of starts used since the last refresh."""
 
 
-def build(name: str, battle: Battle, reset_pool: int) -> Env:
+def build(name: str, engine: Engine, reset_pool: int) -> Env:
     """Build the environment of a battle.
 
     Args:
         name: name of the environment.
-        battle: functions of the scenario.
+        engine: functions of the scenario.
         reset_pool: starts that ``reset`` and ``refresh`` draw ahead for each environment; 0 draws
             every start when its episode begins.
     """
     return Env(
         name=name,
-        spec=battle.spec,
-        reset=partial(reset, battle, reset_pool),
-        step=partial(step, battle),
-        refresh=partial(refresh, battle, reset_pool),
-        scene=battle.scene,
+        spec=engine.spec,
+        reset=partial(reset, engine, reset_pool),
+        step=partial(step, engine),
+        refresh=partial(refresh, engine, reset_pool),
+        scene=engine.scene,
     )
 
 
 def reset(
-    battle: Battle, reset_pool: int, key: Key, batch: int
+    engine: Engine, reset_pool: int, key: Key, batch: int
 ) -> tuple[State, TimeStep]:
     """Start the first episode of ``batch`` environments."""
     key, pool_key = jax.random.split(key)
-    state = battle.first_state(battle.draw_starts(jax.random.split(key, batch)))
+    state = engine.first_state(engine.draw_starts(jax.random.split(key, batch)))
     if reset_pool:
-        state = state.replace(pool=draw_pool(battle, reset_pool, pool_key, batch))
+        state = state.replace(pool=draw_pool(engine, reset_pool, pool_key, batch))
     # Each flag needs its own array: a buffer that occurs twice in a time step cannot be donated.
     zeros = partial(jnp.zeros, batch)
-    outcome = Outcome(zeros(), zeros(bool), zeros(bool))
-    return state, _timestep(battle, state, outcome, first=~zeros(bool))
+    reward = jnp.zeros((batch, engine.spec.n_agents))
+    outcome = Outcome(reward, zeros(bool), zeros(bool))
+    return state, _timestep(engine, state, outcome, first=~zeros(bool))
 
 
 def step(
-    battle: Battle, key: Key, state: State, action: Int[Array, "B N"]
+    engine: Engine, key: Key, state: State, action: Int[Array, "B N"]
 ) -> tuple[State, TimeStep]:
     """Advance each environment by one step; reset it instead if its last step ended an episode."""
     ended = state.ended
     pool = state.pool
     env_keys = jax.random.split(key, ended.shape[0])
-    keys = derive_keys(env_keys, [*battle.paths, battle.reset_path])  # [L + 1, B]
+    keys = derive_keys(env_keys, [*engine.paths, engine.reset_path])  # [L + 1, B]
     state = state.replace(pool=None)
-    moved, outcome = battle.transition(keys, state, action)
+    moved, outcome = engine.transition(keys, state, action)
     if pool is None:
         fresh = lax.cond(
             jnp.any(ended),
-            lambda: battle.first_state(battle.draw_starts(keys[-1])),
+            lambda: engine.first_state(engine.draw_starts(keys[-1])),
             lambda: state,
         )
     else:
-        fresh = battle.first_state(_next_starts(pool))
+        fresh = engine.first_state(_next_starts(pool))
         pool = pool.replace(used=pool.used + ended)
     state = select(ended, fresh, moved).replace(pool=pool)
     no_outcome = jax.tree.map(jnp.zeros_like, outcome)
     outcome = select(ended, no_outcome, outcome)
-    return state, _timestep(battle, state, outcome, first=ended)
+    return state, _timestep(engine, state, outcome, first=ended)
 
 
-def refresh(battle: Battle, reset_pool: int, key: Key, state: State) -> State:
+def refresh(engine: Engine, reset_pool: int, key: Key, state: State) -> State:
     """Draw a new pool of starts if there is a pool."""
     if state.pool is None:
         return state
-    pool = draw_pool(battle, reset_pool, key, state.ended.shape[0])
+    pool = draw_pool(engine, reset_pool, key, state.ended.shape[0])
     return state.replace(pool=pool)
 
 
-def draw_pool(battle: Battle, size: int, key: Key, batch: int) -> Pool:
+def draw_pool(engine: Engine, size: int, key: Key, batch: int) -> Pool:
     """Draw ``size`` starts for each of ``batch`` environments."""
-    starts = battle.draw_starts(jax.random.split(key, batch * size))
+    starts = engine.draw_starts(jax.random.split(key, batch * size))
     pooled = jax.tree.map(lambda x: x.reshape(batch, size, *x.shape[1:]), starts)
     return Pool(pooled, jnp.zeros(batch, jnp.int32))
 
@@ -145,13 +145,13 @@ def _next_starts(pool: Pool) -> Starts:
 
 
 def _timestep(
-    battle: Battle, state: State, outcome: Outcome, *, first: Bool[Array, "B"]
+    engine: Engine, state: State, outcome: Outcome, *, first: Bool[Array, "B"]
 ) -> TimeStep:
     return TimeStep(
-        obs=battle.observe(state),
-        reward=jnp.repeat(outcome.reward[:, None], battle.spec.n_agents, axis=1),
+        obs=engine.observe(state),
+        reward=outcome.reward,
         terminated=outcome.terminated,
         truncated=outcome.truncated,
         first=first,
-        info={"won": battle.won(state)},
+        info={"won": engine.won(state)},
     )

@@ -127,52 +127,60 @@ def _tick(
 def push_apart(
     x: Float[Array, "U B"],
     y: Float[Array, "U B"],
-    alive: Bool[Array, "U B"],
+    solid: Bool[Array, "U B"],
     radius: Float[Array, "U B"],
+    plane: Int[Array, "U B"] | None = None,
 ) -> tuple[Float[Array, "U B"], Float[Array, "U B"]]:
     """Move overlapping units apart, each by half the overlap, all pairs at once.
 
-    Only units that are alive push and are pushed.
+    Args:
+        x: first coordinates.
+        y: second coordinates.
+        solid: units that push and are pushed.
+        radius: radii.
+        plane: units push only units of their plane; None for a single plane.
     """
-    radius = jnp.where(alive, radius, DEAD_RADIUS)
+    radius = jnp.where(solid, radius, DEAD_RADIUS)
+    units = (x, y, radius) if plane is None else (x, y, radius, plane)
     push_x, push_y = lax.platform_dependent(
-        x, y, radius, cpu=_pushes_in_sequence, default=_pushes_at_once
+        *units, cpu=_pushes_in_sequence, default=_pushes_at_once
     )
     return x + push_x / 2, y + push_y / 2
 
 
-def _push(
-    x: Array, y: Array, radius: Array, other: tuple[Array, Array, Array]
-) -> tuple[Array, Array]:
-    """Return the push of ``other`` on the units, which is zero on itself."""
-    other_x, other_y, other_radius = other
+def _push(units: tuple[Array, ...], others: tuple[Array, ...]) -> tuple[Array, Array]:
+    """Return the pushes of others on units, which are zero on the same unit."""
+    x, y, radius, *plane = units
+    other_x, other_y, other_radius, *other_plane = others
     dx = x - other_x
     dy = y - other_y
     ratio = (radius + other_radius) / (distance(dx, dy) + EPSILON)
     overlap = jax.nn.relu(ratio - 1.0)
+    for own, other in zip(plane, other_plane, strict=True):
+        overlap = jnp.where(own == other, overlap, 0.0)
     return dx * overlap, dy * overlap
 
 
-def _pushes_in_sequence(x: Array, y: Array, radius: Array) -> tuple[Array, Array]:
+def _pushes_in_sequence(*units: Array) -> tuple[Array, Array]:
     """Add the pushes of one unit after another, in U element-wise passes that suit a CPU."""
 
     def add(
-        total: tuple[Array, Array], other: tuple[Array, Array, Array]
+        total: tuple[Array, Array], other: tuple[Array, ...]
     ) -> tuple[tuple[Array, Array], None]:
-        push_x, push_y = _push(x, y, radius, other)
+        push_x, push_y = _push(units, other)
         return (total[0] + push_x, total[1] + push_y), None
 
-    zeros = (jnp.zeros_like(x), jnp.zeros_like(y))
-    total, _ = lax.scan(add, zeros, (x, y, radius))
+    zeros = (jnp.zeros_like(units[0]), jnp.zeros_like(units[0]))
+    total, _ = lax.scan(add, zeros, units)
     return total
 
 
-def _pushes_at_once(x: Array, y: Array, radius: Array) -> tuple[Array, Array]:
+def _pushes_at_once(*units: Array) -> tuple[Array, Array]:
     """Add the pushes of all pairs in one fused reduction, which suits an accelerator."""
     # [U, 1, B] against [1, U, B]
-    pushed = (x[:, None], y[:, None], radius[:, None])
-    pushing = (x[None], y[None], radius[None])
-    push_x, push_y = _push(*pushed, pushing)
+    pushed = tuple(values[:, None] for values in units)
+    pushing = tuple(values[None] for values in units)
+    push_x, push_y = _push(pushed, pushing)
     return push_x.sum(axis=1), push_y.sum(axis=1)
 
 
@@ -194,6 +202,13 @@ def _can_hit(
     return has_target & (bodies.health > 0) & (bodies.cooldown <= 0)
 
 
+def scatter_add(
+    values: Float[Array, "U B"], index: Int[Array, "U B"], added: Float[Array, "U B"]
+) -> Float[Array, "U B"]:
+    """Add to the values of the units at some indices, in each environment."""
+    return lax.scatter_add(values, index[..., None], added, SCATTER_OVER_UNITS)
+
+
 def _apply_damage(
     health: Float[Array, "U B"],
     damage: Float[Array, "U B"],
@@ -205,8 +220,7 @@ def _apply_damage(
     All hits land at the same time, so two units can kill each other.
     """
     dealt = jnp.where(fires, damage, 0.0)
-    index = jnp.maximum(target, 0)[..., None]
-    health = lax.scatter_add(health, index, -dealt, SCATTER_OVER_UNITS)
+    health = scatter_add(health, jnp.maximum(target, 0), -dealt)
     return jnp.maximum(health, 0.0)
 
 

@@ -143,7 +143,7 @@ def test_refresh_draws_a_new_pool_with_the_distribution_of_reset():
 
 def test_refresh_without_a_pool_returns_the_state():
     state = one_env([[8, 8]] * 4, [45] * 4)
-    battle = smax_battle.make_battle(SHORT, BattleConfig())
+    battle = smax_battle.make_engine(SHORT, BattleConfig())
     assert battle_env.refresh(battle, 0, jax.random.key(1), state) is state
 
 
@@ -153,7 +153,7 @@ def test_all_enemies_dead_with_an_ally_alive_is_a_win():
     assert bool(smax_battle.allies_won(SHORT, after)[0])
     assert bool(terminated[0])
     assert not bool(truncated[0])
-    assert np.isclose(float(reward[0]), 5 / 45 / 2 + 1)
+    assert np.allclose(reward[0], 5 / 45 / 2 + 1)
 
 
 def test_a_draw_is_not_a_win_and_has_no_bonus():
@@ -162,7 +162,7 @@ def test_a_draw_is_not_a_win_and_has_no_bonus():
     assert not after.alive.any()
     assert bool(terminated[0])
     assert not bool(smax_battle.allies_won(SHORT, after)[0])
-    assert np.isclose(float(reward[0]), 5 / 45 / 2)
+    assert np.allclose(reward[0], 5 / 45 / 2)
 
 
 def won_by_state(state, reward):
@@ -188,7 +188,7 @@ def test_a_win_depends_on_the_state_and_not_on_the_reward(is_win):
     for state, expected in ((lost, False), (won, True)):
         after, outcome = advance(state, [5, 4])
         for scale in (0.5, 1.0, 40.0):
-            assert bool(is_win(after, scale * outcome.reward)[0]) == expected
+            assert bool(is_win(after, scale * outcome.reward)[0].all()) == expected
 
 
 def unchanged(before, timestep):

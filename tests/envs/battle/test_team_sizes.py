@@ -300,9 +300,8 @@ def test_a_smaller_team_fights_as_in_its_own_scenario(choice):
         start = choices[choice].health[None, :, :n]
         health = jnp.concatenate([start, alone.allies])
         same &= np.asarray((health[:-1] == health[0]).all(-1))
-    present = Battle(
-        mixed.outcome, mixed.won, mixed.allies[..., :n], mixed.enemies[..., :m]
-    )
+    outcome = mixed.outcome._replace(reward=mixed.outcome.reward[..., :n])
+    present = Battle(outcome, mixed.won, mixed.allies[..., :n], mixed.enemies[..., :m])
     for a, b in zip(jax.tree.leaves(present), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(np.asarray(a)[same], np.asarray(b)[same], atol=1e-6)
     assert np.asarray(alone.outcome.reward)[same].any()

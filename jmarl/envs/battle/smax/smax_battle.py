@@ -16,7 +16,7 @@ from jaxtyping import Key as Keys
 from jmarl import config as settings
 from jmarl.envs.battle import env, physics
 from jmarl.envs.battle.drawing import scene
-from jmarl.envs.battle.env import Battle, Outcome
+from jmarl.envs.battle.env import Engine, Outcome
 from jmarl.envs.battle.keys import Path
 from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.scenario import BattleConfig, Scenario, get_scenario
@@ -63,12 +63,12 @@ def make(name: str, **options: Any) -> Env:
 
 def build(name: str, scenario: Scenario, config: BattleConfig) -> Env:
     """Build the environment of any scenario, named in ``scenario`` or not."""
-    return env.build(name, make_battle(scenario, config), config.reset_pool)
+    return env.build(name, make_engine(scenario, config), config.reset_pool)
 
 
-def make_battle(scenario: Scenario, config: BattleConfig) -> Battle:
+def make_engine(scenario: Scenario, config: BattleConfig) -> Engine:
     """Return the functions of a scenario."""
-    return Battle(
+    return Engine(
         spec=spec(scenario, config),
         draw_starts=partial(draw_spawns, scenario, config),
         first_state=partial(state_from_spawn, scenario),
@@ -194,7 +194,8 @@ def _outcome(
     full = trait(scenario.rules, "health", kind[n:])
     reward = damage_reward(enemies_before, enemies_after, full, count)
     reward = reward + scenario.rules.win_bonus * allies_won(scenario, state)
-    return Outcome(reward, terminated, truncated)
+    rewards = jnp.repeat(reward[:, None], n, axis=1)
+    return Outcome(rewards, terminated, truncated)
 
 
 def damage_reward(

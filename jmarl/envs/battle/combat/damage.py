@@ -1,0 +1,140 @@
+"""Damage of one tick: armor, shields, bonuses, volleys, and weapons that hit several units.
+
+All hits of a tick land at the same time. The shield of a unit absorbs them in the order of the
+attackers, without the armor. What a hit has left loses the armor.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+
+LEAST_DAMAGE = 0.5
+"""Least damage of a hit that the shield did not absorb."""
+DISCS = 5
+"""Discs of a line weapon on either side of its target."""
+DISC_SPACING = 0.25
+DISC_RADIUS = 0.15
+
+
+class Vital(NamedTuple):
+    """What damage reduces."""
+
+    health: Float[Array, "U B"]
+    shield: Float[Array, "U B"] | None
+
+
+class Volley(NamedTuple):
+    """Hits of the attackers, L of them, on all units."""
+
+    lands: Bool[Array, "L U B"]
+    raw: Float[Array, "L U B"]
+    """Damage of one hit, with the bonus and before the armor."""
+    hits: Float[Array, "L B"]
+    """Number of hits, one after another."""
+
+
+def land(
+    vital: Vital, armor: Float[Array, "U B"], volley: Volley, most_hits: int
+) -> Vital:
+    """Return health and shields after all hits of a volley, at least 0.
+
+    Args:
+        vital: health and shields before.
+        armor: armor of each unit.
+        volley: the hits.
+        most_hits: largest number of hits of an attacker.
+    """
+    if vital.shield is None:
+        after_armor = jnp.maximum(volley.raw - armor, LEAST_DAMAGE)
+        lost = jnp.where(volley.lands, after_armor * volley.hits[:, None], 0.0)
+        return vital._replace(health=jnp.maximum(vital.health - lost.sum(0), 0.0))
+    return lax.platform_dependent(
+        vital,
+        armor,
+        volley,
+        cpu=partial(_land_in_sequence, most_hits),
+        default=partial(_land_at_once, most_hits),
+    )
+
+
+def _land_in_sequence(
+    most_hits: int, vital: Vital, armor: Array, volley: Volley
+) -> Vital:
+    """Let one attacker after another hit, in L element-wise passes that suit a CPU."""
+    zeros = jnp.zeros_like(vital.health)
+
+    def hit(
+        carry: tuple[Array, Array], attacker: Volley
+    ) -> tuple[tuple[Array, Array], None]:
+        prior, lost = carry
+        lost = lost + _health_lost(vital, armor, attacker, prior, most_hits)
+        total = jnp.where(attacker.lands, attacker.raw * attacker.hits, 0.0)
+        return (prior + total, lost), None
+
+    (prior, lost), _ = lax.scan(hit, (zeros, zeros), volley)
+    return _after(vital, prior, lost)
+
+
+def _land_at_once(most_hits: int, vital: Vital, armor: Array, volley: Volley) -> Vital:
+    """Let all attackers hit in one fused reduction, which suits an accelerator."""
+    total = jnp.where(volley.lands, volley.raw * volley.hits[:, None], 0.0)
+    prior = jnp.cumsum(total, axis=0) - total  # [L, U, B]
+    each = volley._replace(hits=volley.hits[:, None])
+    lost = _health_lost(vital, armor, each, prior, most_hits)
+    return _after(vital, total.sum(0), lost.sum(0))
+
+
+def _health_lost(
+    vital: Vital, armor: Array, volley: Volley, prior: Array, most_hits: int
+) -> Array:
+    """Return the health that hits cost, after ``prior`` damage by others before them."""
+    assert vital.shield is not None
+    lost = jnp.zeros_like(prior)
+    for earlier in range(most_hits):
+        shield = jnp.maximum(vital.shield - prior - earlier * volley.raw, 0.0)
+        rest = volley.raw - jnp.minimum(volley.raw, shield)
+        part = jnp.where(rest > 0, jnp.maximum(rest - armor, LEAST_DAMAGE), 0.0)
+        lost = lost + jnp.where(volley.lands & (earlier < volley.hits), part, 0.0)
+    return lost
+
+
+def _after(vital: Vital, total: Array, lost: Array) -> Vital:
+    assert vital.shield is not None
+    return Vital(
+        health=jnp.maximum(vital.health - lost, 0.0),
+        shield=jnp.maximum(vital.shield - total, 0.0),
+    )
+
+
+def touched_by_line(
+    shooter: tuple[Array, Array],
+    target: tuple[Array, Array],
+    units: tuple[Array, Array],
+    radius: Float[Array, "U B"],
+) -> Bool[Array, "L U B"]:
+    """Return the units that a line of discs across the shot touches.
+
+    Args:
+        shooter: x and y of the shooters, ``[L, B]`` each.
+        target: x and y of their targets, ``[L, B]`` each.
+        units: x and y of all units, ``[U, B]`` each.
+        radius: radius of each unit.
+    """
+    dx, dy = target[0] - shooter[0], target[1] - shooter[1]
+    length = jnp.sqrt(dx * dx + dy * dy)
+    far = length > 0
+    along_x = jnp.where(far, dx / jnp.where(far, length, 1.0), 1.0)[:, None]
+    along_y = jnp.where(far, dy / jnp.where(far, length, 1.0), 0.0)[:, None]
+    offset_x = units[0] - target[0][:, None]  # [L, U, B]
+    offset_y = units[1] - target[1][:, None]
+    across = offset_y * along_x - offset_x * along_y
+    depth = offset_x * along_x + offset_y * along_y
+    disc = jnp.clip(jnp.round(across / DISC_SPACING), -DISCS, DISCS) * DISC_SPACING
+    apart = jnp.sqrt((across - disc) ** 2 + depth**2)
+    return apart <= DISC_RADIUS + radius

@@ -1,0 +1,61 @@
+"""Ways around walls: the next cell on the shortest path between any two cells."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
+
+from jmarl.envs.battle.scenarios.terrain import Terrain, walkable
+
+
+DIRECT = -1
+"""Entry of a pair of cells between which no wall is in the way."""
+
+
+@functools.cache
+def next_cells(terrain: Terrain) -> np.ndarray | None:
+    """Return the next cell on the way from each cell to each other.
+
+    Cells are numbered by ``32 x + y``. Neighbors share an edge or, if walls do not touch the way,
+    a corner. A straight walk is possible where no path is longer than on an empty map.
+
+    Returns:
+        ``[from, to]``, with ``DIRECT`` for a straight walk; None if every walk is straight.
+    """
+    cells = walkable(terrain)
+    if cells.all():
+        return None
+    distance, previous = dijkstra(_graph(cells), return_predecessors=True)
+    place = np.stack(np.unravel_index(np.arange(cells.size), cells.shape))
+    apart = np.sort(np.abs(place[:, :, None] - place[:, None]), axis=0)
+    unobstructed = apart[1] + (np.sqrt(2) - 1) * apart[0]
+    is_detour = np.isfinite(distance) & (distance > unobstructed + 1e-6)
+    if not is_detour.any():
+        return None
+    # The graph is symmetric: the cell before i on the way from j is the next from i to j.
+    return np.where(is_detour, previous.T, DIRECT).astype(np.int16)
+
+
+def _graph(cells: np.ndarray) -> csr_array:
+    """Return the lengths of the steps between neighboring cells."""
+    size = cells.shape[0]
+    starts, ends, lengths = [], [], []
+    for x, y in zip(*np.nonzero(cells), strict=True):
+        for dx, dy in itertools.product((-1, 0, 1), repeat=2):
+            if (dx or dy) and _is_open(cells, x, y, dx, dy):
+                starts.append(size * x + y)
+                ends.append(size * (x + dx) + y + dy)
+                lengths.append(np.hypot(dx, dy))
+    shape = (cells.size, cells.size)
+    return csr_array((lengths, (starts, ends)), shape=shape)
+
+
+def _is_open(cells: np.ndarray, x: int, y: int, dx: int, dy: int) -> bool:
+    size = cells.shape[0]
+    if not (0 <= x + dx < size and 0 <= y + dy < size):
+        return False
+    return bool(cells[x + dx, y + dy] and cells[x + dx, y] and cells[x, y + dy])

@@ -1,0 +1,1 @@
+"""Scripted players: policies of the allies that read observations and learn nothing."""

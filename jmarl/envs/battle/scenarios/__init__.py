@@ -1,0 +1,1 @@
+"""Scenarios of battles as files: teams, starts, orders and terrains."""

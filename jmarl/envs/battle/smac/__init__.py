@@ -1,0 +1,1 @@
+"""Rules of SMAC: units, maps, physics, opponents and observations."""

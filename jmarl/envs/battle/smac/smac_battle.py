@@ -1,0 +1,278 @@
+"""Battles under the rules of SMAC."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Key as Keys
+
+from jmarl import config as settings
+from jmarl.config.errors import ConfigError, check
+from jmarl.envs.battle import env
+from jmarl.envs.battle.combat import combatants, tick
+from jmarl.envs.battle.combat.combatants import take
+from jmarl.envs.battle.combat.tick import (
+    Bodies,
+    Conditions,
+    Events,
+    Field,
+    Orders,
+    Ward,
+)
+from jmarl.envs.battle.env import Engine, Outcome
+from jmarl.envs.battle.keys import Path
+from jmarl.envs.battle.scenarios.battle_spec import AnyBattle
+from jmarl.envs.battle.scenarios.naming import parse_name
+from jmarl.envs.battle.smac import smac_outcome
+from jmarl.envs.battle.smac.smac_actions import STOP, has_name, target_index
+from jmarl.envs.battle.smac.smac_actions import column as action_column
+from jmarl.envs.battle.smac.smac_facts import MAP_SIZE, NEVER, TICK, TICKS, Facts
+from jmarl.envs.battle.smac.smac_observe import observe, sight_enemies, spec
+from jmarl.envs.battle.smac.smac_opponents import Reply, choose_orders, columns_of
+from jmarl.envs.battle.smac.smac_options import SmacConfig
+from jmarl.envs.battle.smac.smac_scene import scene
+from jmarl.envs.battle.smac.smac_starts import draw_starts
+from jmarl.envs.battle.smac.smac_state import (
+    Start,
+    State,
+    first_state,
+    rows_of,
+    to_bodies,
+    trait,
+    with_bodies,
+)
+from jmarl.types import Env
+
+
+MOVE_LENGTH = 2.0
+"""Distance at which a move ends."""
+PHYSICS: Path = (0,)
+RESET: Path = (1,)
+
+
+def make(name: str, **options: Any) -> Env:
+    """Build the environment of a name such as ``smac_MMM2`` or ``smacv2_terran_10v10``.
+
+    Args:
+        name: full name; see ``scenarios.naming``.
+        **options: fields of ``SmacConfig``.
+
+    Raises:
+        ConfigError: a part of the name or an option is unknown, or a value is wrong.
+    """
+    config = settings.build(SmacConfig, options, "env")
+    return build(name, parse_name(name), config)
+
+
+def build(name: str, battle: AnyBattle, config: SmacConfig) -> Env:
+    """Build the environment of any battle.
+
+    Raises:
+        ConfigError: the options do not fit the battle.
+    """
+    f = Facts(battle, config)
+    _check_pad(f)
+    if config.layout == "clash" and f.wards:
+        fix = "use env.layout=unified"
+        raise ConfigError(f"env.layout=clash: {name} has units with a ward; {fix}")
+    return env.build(name, make_engine(f), config.reset_pool)
+
+
+def _check_pad(f: Facts) -> None:
+    sizes = f.battle.n_allies, f.battle.n_enemies
+    for team, (size, pad) in enumerate(zip(sizes, f.config.pad, strict=True)):
+        rule = f"smaller than the team of {size}; use 0 or at least {size}"
+        check(pad == 0 or pad >= size, f"env.pad[{team}]", pad, rule)
+
+
+def make_engine(f: Facts) -> Engine:
+    """Return the functions of a battle."""
+    return Engine(
+        spec=spec(f),
+        draw_starts=partial(draw_starts, f),
+        first_state=partial(_first_state, f),
+        transition=partial(transition, f),
+        observe=partial(observe, f),
+        won=partial(smac_outcome.won, f),
+        scene=partial(scene, f),
+        paths=(PHYSICS,),
+        reset_path=RESET,
+    )
+
+
+def _first_state(f: Facts, start: Start) -> State:
+    return sight_enemies(f, first_state(f, start))
+
+
+def transition(
+    f: Facts, keys: Keys[Array, "L B"], state: State, action: Int[Array, "B N"]
+) -> tuple[State, Outcome]:
+    """Advance every environment by one step, whether its episode has ended or not."""
+    state = _spot(f, state, action)
+    bodies = to_bodies(state)
+    reply = choose_orders(f, state, bodies)
+    orders = _orders(f, reply, state, action)
+    last_target = jnp.concatenate([orders.target[: f.n], reply.aim])
+    if bodies.healing is not None:
+        same = last_target == state.last_target.T
+        bodies = bodies._replace(healing=bodies.healing & same)
+    bodies, events = simulate(f, state, orders, bodies, _deviations(f, keys[0]))
+    after = with_bodies(state, bodies).replace(
+        last_action=action,
+        last_target=last_target.T,
+        steps=state.steps + 1,
+        facing=_turn(f, state, action),
+    )
+    killed = state.alive & ~after.alive
+    after = sight_enemies(f, _withdraw(_arrive(f, after)))
+    outcome = smac_outcome.outcome(f, smac_outcome.Step(state, after, events, killed))
+    return after.replace(ended=outcome.terminated | outcome.truncated), outcome
+
+
+def simulate(
+    f: Facts,
+    state: State,
+    orders: Orders,
+    bodies: Bodies,
+    deviation: Float[Array, "ticks U B"],
+) -> tuple[Bodies, Events]:
+    """Advance the bodies by one step, with given random parts of the cooldowns."""
+    row = columns_of(rows_of(f, state))
+    units = combatants.static(f.table, row)
+    ward = _ward(f, row)
+    area = f.slots.shields or f.slots.lines.size or f.slots.bursts.size
+    is_ally = np.arange(f.n + f.m) < f.n
+    hostile = jnp.asarray(is_ally[:, None] != is_ally)
+    terrain = f.choose(f.ground, state.choice)
+    conditions = Conditions(
+        slots=f.slots,
+        field=Field(TICK, MAP_SIZE, f.walkable, terrain, f.zones),
+        units=units,
+        ward=ward,
+        aim=combatants.aim(f.table, row, orders, units, hostile, ward),
+        orders=orders,
+        raw=combatants.raw_of_all_pairs(f.table, row) if area else None,
+        hostile=hostile,
+    )
+    return tick.simulate(conditions, bodies, deviation)
+
+
+def _ward(f: Facts, row: combatants.Rows) -> Ward | None:
+    if not f.wards:
+        return None
+
+    def gather(name: str) -> Any:
+        return take(f.ability(name, "allies"), row)
+
+    return Ward(
+        reach=gather("attack_range"),
+        armor=gather("amount"),
+        seconds=gather("duration"),
+        cooldown=gather("cooldown"),
+    )
+
+
+def _deviations(f: Facts, keys: Keys[Array, "B"]) -> Float[Array, "ticks U B"]:
+    shape = (TICKS, f.n + f.m)
+    draw = partial(jax.random.uniform, shape=shape, minval=-TICK, maxval=2 * TICK)
+    return jnp.moveaxis(jax.vmap(draw)(keys), 0, -1)
+
+
+def _orders(f: Facts, reply: Reply, state: State, action: Int[Array, "B N"]) -> Orders:
+    """Return the orders of all units from the actions and the orders of the enemies."""
+    heading = take(action_column(f, "heading").astype(np.float32), action)  # [B, N, 2]
+    target = target_index(f, rows_of(f, state), action)
+    length = jnp.full(action.T.shape, MOVE_LENGTH)
+    join = partial(jnp.concatenate, axis=0)
+    wards = None
+    if f.wards:
+        idle = jnp.zeros(reply.target.shape, bool)
+        wards = join([has_name(f, "ward", action).T, idle])
+    return Orders(
+        heading_x=join([heading[..., 0].T, reply.heading_x]),
+        heading_y=join([heading[..., 1].T, reply.heading_y]),
+        length=join([length, reply.length]),
+        target=join([target.T, reply.target]),
+        wards=wards,
+    )
+
+
+def _turn(f: Facts, state: State, action: Int[Array, "B N"]) -> Any:
+    """Return the direction of view of each ally after its action."""
+    if state.facing is None:
+        return None
+    direction = take(action_column(f, "direction"), action)
+    return jnp.where(state.alive[:, : f.n] & (direction >= 0), direction, state.facing)
+
+
+def _spot(f: Facts, state: State, action: Int[Array, "B N"]) -> State:
+    """Extend the sight of the allies near a unit that spots."""
+    if state.spotted is None or state.extra_sight is None:
+        return state
+    rows = rows_of(f, state)[..., : f.n]
+    ready = state.alive & (state.cooldown <= 0)
+    spots = has_name(f, "spot", action) & ready[:, : f.n]
+
+    def gather(name: str) -> Any:
+        return jnp.broadcast_to(take(f.ability(name, "self"), rows), spots.shape)
+
+    lands = spots[..., None] & _near(f, state, gather("attack_range"))  # [B, N, N]
+
+    def best(values: Array) -> Array:
+        return jnp.max(jnp.where(lands, values[..., None], 0.0), axis=1)
+
+    seconds, sight = best(gather("duration")), best(gather("amount"))
+    left = jnp.maximum(state.spotted - TICK * TICKS, 0.0)
+    spotted = jnp.where(seconds > 0, seconds, left)
+    extra = jnp.where(seconds > 0, sight, state.extra_sight)
+    cooldown = jnp.where(spots, gather("cooldown"), state.cooldown[:, : f.n])
+    return state.replace(
+        spotted=spotted,
+        extra_sight=jnp.where(spotted > 0, extra, 0.0),
+        cooldown=state.cooldown.at[:, : f.n].set(cooldown),
+    )
+
+
+def _near(f: Facts, state: State, reach: Array) -> Bool[Array, "B N N"]:
+    """Return the living allies within the edge-to-edge reach of each ally."""
+    position = state.position[:, : f.n]
+    offset = position[:, :, None] - position[:, None]
+    radius = trait(f, rows_of(f, state)[..., : f.n], "radius")
+    limit = reach[..., None] + radius[..., None] + radius[..., None, :]
+    alive = state.alive[:, None, : f.n]
+    return alive & ((offset**2).sum(-1) <= limit**2)
+
+
+def _arrive(f: Facts, state: State) -> State:
+    """Give full strength to the units that appear now."""
+    if state.arrives is None:
+        return state
+    arrives = (state.arrives == state.steps[:, None]) & (state.steps[:, None] > 0)
+    rows = rows_of(f, state)
+
+    def fill(values: Array | None, name: str) -> Any:
+        if values is None:
+            return None
+        return jnp.where(arrives, trait(f, rows, name), values)
+
+    is_new = arrives[:, : f.n]  # their last actions had no effect
+    return state.replace(
+        last_action=jnp.where(is_new, STOP, state.last_action),
+        health=fill(state.health, "health"),
+        shield=fill(state.shield, "shield"),
+        energy=fill(state.energy, "energy"),
+    )
+
+
+def _withdraw(state: State) -> State:
+    """Remove the living units that leave now; a unit that died before does not leave."""
+    if state.leaves is None:
+        return state
+    is_due = state.leaves == state.steps[:, None]
+    leaves = jnp.where(is_due & ~state.alive, NEVER, state.leaves)
+    return state.replace(leaves=leaves, health=jnp.where(is_due, 0.0, state.health))

@@ -1,0 +1,159 @@
+"""The environment ``battle``: battles of scenario files, which runs store."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+from jax.extend.core import ClosedJaxpr
+
+from jmarl.config import EvalConfig
+from jmarl.config.compose import load_config
+from jmarl.config.errors import ConfigError
+from jmarl.envs import make, registry
+from jmarl.envs.conformance import random_action
+from jmarl.runs.folder import resume_config, write_config
+from jmarl.runs.run import run
+from jmarl.types import Env
+
+
+DUEL = """\
+limit: 5
+allies: [{units: {marine: 2}, at: [14, 16]}]
+enemies: [{units: {marine: 1}, at: [18, 16]}]
+"""
+ONE_LINE = (
+    "{rules: smax, allies: [{units: {marine: 2}}], enemies: [{units: {marine: 1}}]}"
+)
+BATCH = 8
+STEPS = 40
+
+
+@pytest.fixture
+def duel(tmp_path) -> Path:
+    path = tmp_path / "duel.yaml"
+    path.write_text(DUEL)
+    return path
+
+
+def test_a_file_and_its_text_build_the_same_environment(duel):
+    env, same = make("battle", scenario=str(duel)), make("battle", scenario=DUEL)
+    assert env.name == same.name == "battle"
+    assert env.spec == same.spec
+    assert (env.spec.n_agents, env.spec.episode_limit) == (2, 5)
+
+
+def test_options_apply_to_a_file(duel):
+    env = make("battle", scenario=str(duel), layout="clash", pad=(3, 3))
+    assert (env.spec.n_agents, env.spec.groups[1].size) == (3, 3)
+    with pytest.raises(ConfigError, match=r"env.clip_spawns"):
+        make("battle", scenario=str(duel), clip_spawns=True)
+    smax = make("battle", scenario=ONE_LINE + "\n", clip_spawns=True)
+    assert smax.spec.n_agents == 2
+
+
+@pytest.mark.parametrize("text", [DUEL, ONE_LINE, ONE_LINE + "\n"])
+def test_a_configuration_holds_the_text_of_the_file(duel, text):
+    """It can be built when the file is gone, also from a file without a line break."""
+    duel.write_text(text)
+    config = load_config("ippo", ["env=battle", f"env.scenario={duel}"])
+    duel.unlink()
+    assert config.env["scenario"].strip() == text.strip()
+    options = {key: value for key, value in config.env.items() if key != "name"}
+    assert make("battle", **options).spec.n_agents == 2
+    assert registry.inline_files("battle", config.env) == config.env
+
+
+def test_a_run_folder_holds_the_battle(duel, tmp_path):
+    config = load_config("ippo", ["env=battle", f"env.scenario={duel}"])
+    write_config(tmp_path, config)
+    duel.unlink()
+    assert resume_config(str(tmp_path)).env == config.env
+
+
+@pytest.mark.slow
+def test_a_run_resumes_when_the_file_is_gone(duel, tmp_path):
+    toy.install()
+    env = registry.inline_files("battle", {"name": "battle", "scenario": str(duel)})
+    folder = tmp_path / "run"
+    config = toy.config(
+        run_dir=str(folder),
+        env=env,
+        total_timesteps=64,
+        eval=EvalConfig(4, 64, 1),
+    )
+    assert run(config) == 0
+    duel.unlink()
+    resumed = resume_config(str(folder), ["total_timesteps=128"])
+    assert resumed.env["scenario"] == DUEL
+    assert run(resumed) == 0
+
+
+SMAX = {
+    "3m": ("marine: 3", "marine: 3"),
+    "5m_vs_6m": ("marine: 5", "marine: 6"),
+    "2s3z": ("zealot: 3, stalker: 2", "stalker: 2, zealot: 3"),
+}
+"""Teams of battles of SMAX."""
+
+
+def smax_pair(name: str) -> tuple[Env, Env]:
+    """Return the environment of a file and that of SMAX with the same teams."""
+    allies, enemies = SMAX[name]
+    text = (
+        "rules: smax\nlimit: 100\n"
+        f"allies: [{{units: {{{allies}}}}}]\nenemies: [{{units: {{{enemies}}}}}]\n"
+    )
+    return make("battle", scenario=text), make(f"smax_{name}")
+
+
+@pytest.mark.parametrize("name", SMAX)
+def test_a_file_with_the_rules_of_smax_has_the_program_of_smax(name):
+    """Their resets and steps consist of the same operations and constants."""
+    pair = smax_pair(name)
+    ours, theirs = map(programs, pair)
+    assert [str(program.jaxpr) for program in ours] == [
+        str(program.jaxpr) for program in theirs
+    ]
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        [program.consts for program in ours],
+        [program.consts for program in theirs],
+    )
+    specs = [env.spec._replace(obs_codec=None) for env in pair]
+    assert specs[0] == specs[1]
+
+
+def programs(env: Env) -> list[ClosedJaxpr]:
+    """Return the programs of a reset and of a step."""
+    key = jax.random.key(0)
+    state, _ = jax.eval_shape(partial(env.reset, batch=BATCH), key)
+    action = jnp.zeros((BATCH, env.spec.n_agents), jnp.int32)
+    reset = jax.make_jaxpr(partial(env.reset, batch=BATCH))(key)
+    return [reset, jax.make_jaxpr(env.step)(key, state, action)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMAX)
+def test_a_file_with_the_rules_of_smax_plays_as_smax(name):
+    results = [play(env, STEPS) for env in smax_pair(name)]
+    jax.tree.map(np.testing.assert_array_equal, *results)
+
+
+def play(env: Env, steps: int) -> list[Any]:
+    """Return the states and time steps of random play."""
+    state, timestep = env.reset(jax.random.key(0), BATCH)
+    step = jax.jit(env.step)
+    record = [(state, timestep)]
+    for t in range(steps):
+        key, act_key = jax.random.split(jax.random.key(t))
+        action = random_action(act_key, timestep, env.spec)
+        state, timestep = step(key, state, action)
+        record.append((state, timestep))
+    return record
