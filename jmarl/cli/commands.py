@@ -111,17 +111,44 @@ def _render(arguments: Sequence[str]) -> int:
     return _call(render_run, arguments)
 
 
+def _play(arguments: Sequence[str]) -> int:
+    from jmarl.cli.play import PlayArguments, play
+
+    use_cores()
+    own, options = [], {}
+    for argument in arguments:
+        if argument.startswith(ENV_OPTION):
+            key, text = split_argument(argument.removeprefix(ENV_OPTION))
+            options[key] = read_value(ENV_OPTION + key, text)
+        else:
+            own.append(argument)
+    return play(_read_arguments(PlayArguments, own), options)
+
+
+def _scenario(arguments: Sequence[str]) -> int:
+    from jmarl.cli.scenario_report import ScenarioArguments, report
+
+    use_cores()
+    return report(_read_arguments(ScenarioArguments, arguments))
+
+
 def _call(function: Callable[..., int], arguments: Sequence[str]) -> int:
     """Call a function of a saved run with arguments ``key=value``, checked by its signature."""
     use_cores()
-    hints = typing.get_type_hints(function)
+    given = _read_arguments(_keywords_class(function), arguments)
+    keywords = dataclasses.asdict(given)
+    _use_compile_cache_of(keywords["run"])
+    return function(**keywords)
+
+
+def _read_arguments(cls: Any, arguments: Sequence[str]) -> Any:
+    """Read arguments ``key=value`` as a dataclass. The values of texts are taken as written."""
+    hints = typing.get_type_hints(cls)
     given = {}
     for argument in arguments:
         key, text = split_argument(argument)
         given[key] = text if hints.get(key) is str else read_value(key, text)
-    keywords = dataclasses.asdict(build(_keywords_class(function), given))
-    _use_compile_cache_of(keywords["run"])
-    return function(**keywords)
+    return build(cls, given)
 
 
 def _use_compile_cache_of(run: str) -> None:
@@ -179,6 +206,8 @@ def _check_no_arguments(command: str, arguments: Sequence[str]) -> None:
         raise ConfigError(f"{arguments[0]}: jmarl {command} takes no arguments")
 
 
+ENV_OPTION = "env."
+"""Start of arguments that are options of an environment."""
 OVERVIEW = """\
 usage: jmarl <command> [arguments]   (or: python -m jmarl <command> [arguments])
 
@@ -231,14 +260,45 @@ evaluate the saved parameters of a run in other environments, unchanged (zero-sh
         """\
 usage: jmarl render run=<folder> [key=value ...]
 
-write an episode with the saved parameters of a run as GIF or MP4
+write an episode with the saved parameters of a run as GIF, MP4 or HTML
 
   run=<folder>      run folder; it may have been moved
-  file=<file>       .gif, or .mp4 (requires the extra jmarl[video]); default: <folder>/episode.gif
+  file=<file>       .gif, .html (a page that plays in a browser), or .mp4 (requires the extra
+                    jmarl[video]); default: <folder>/episode.gif
   parameters=best   best: of the best evaluation; latest: of the newest checkpoint
   learner=0         index of the run's seed, counted from 0
   seed=0            seed of the episode
   greedy=true       false: sample actions""",
+    ),
+    "play": Command(
+        _play,
+        """\
+usage: jmarl play env=<name>[,<name>...] [key=value ...]
+
+evaluate scripted players in battles, with 95 % intervals
+
+  env=<name>,...      environments, such as smac_MMM2,smacv2_terran_5v5
+  player=<name>,...   random, nearest, focus or kite; default: all of them
+  episodes=512        episodes of each player, exactly one in each environment of the batch
+  seed=0              seed of the episodes
+  json=<file>         also write the results to this file
+  env.<option>=...    option of the environments, such as env.opponent=healer_first
+
+Players share one compiled program in each environment. random also plays environments without
+enemies.""",
+    ),
+    "scenario": Command(
+        _scenario,
+        """\
+usage: jmarl scenario file=<yaml> [key=value ...]
+
+check a scenario file, and write its roster, players' win rates, a preview and an episode
+
+  file=<yaml>       battle of your own, see docs/how-to/write-a-battle.md
+  out=<folder>      folder for the results; default: the name of the file
+  player=focus      player of the drawn episode: random, nearest, focus or kite
+  episodes=512      episodes of each player; 0 leaves out their win rates
+  seed=0            seed of the episodes""",
     ),
     "runs": Command(
         _runs,

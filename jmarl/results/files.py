@@ -7,6 +7,8 @@ import os
 import pathlib
 from typing import Any
 
+from jmarl.config.errors import check
+
 
 def replace_file(path: pathlib.Path, content: str | bytes) -> None:
     """Write a file atomically. Text is encoded as UTF-8.
@@ -28,6 +30,22 @@ def replace_file(path: pathlib.Path, content: str | bytes) -> None:
 def json_text(tree: Any) -> str:
     """Return the text of a JSON file."""
     return json.dumps(tree, indent=1) + "\n"
+
+
+def check_writable(json: str) -> None:
+    """Check before long work that its results can be written.
+
+    Args:
+        json: Value of the argument ``json``; empty for no file.
+
+    Raises:
+        ConfigError: If the file cannot be written.
+    """
+    path = pathlib.Path(json)
+    folder_exists = path.parent.is_dir() and os.access(path.parent, os.W_OK)
+    fits = not json or (folder_exists and not path.is_dir())
+    rule = "cannot be written; name a file in an existing folder"
+    check(fits, "json", json, rule)
 
 
 def write_json(path: pathlib.Path, tree: Any) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from jmarl.results.intervals import confidence_interval
 
 
+MEANS = ("return", "length")
+"""Results of an episode besides the outcomes of the environment."""
 Estimate = dict[str, float]
 """``mean``, ``low`` and ``high`` of a 95 % confidence interval."""
 Summary = dict[str, dict[str, list[Estimate]]]
@@ -61,6 +63,21 @@ def transfer_table(summaries: dict[str, Summary], seeds: list[int]) -> str:
         for label, summary in summaries.items()
         for line in results_table(summary, seeds).splitlines()
     )
+
+
+def player_table(label: str, summary: Summary) -> str:
+    """Format the results of scripted players, one line for each; lines start with the label.
+
+    ``return`` and ``length`` are means, all other results have intervals.
+    """
+    width = max(map(len, summary))
+    lines = []
+    for player, by_name in summary.items():
+        first = {name: seeds[0] for name, seeds in by_name.items()}
+        means = [f"{name} {first.pop(name)['mean']:6.2f}" for name in MEANS]
+        cells = [_format_estimate(name, estimate) for name, estimate in first.items()]
+        lines.append(f"  {label}  {player:<{width}}  {'   '.join([*cells, *means])}")
+    return "\n".join(lines)
 
 
 def evaluation_record(

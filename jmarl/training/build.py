@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from jmarl.config import ConfigError, RunConfig, check
 from jmarl.envs import registry
@@ -40,7 +41,17 @@ def build_run(config: RunConfig, key: str = "env") -> BuiltRun:
 def build_env(config: RunConfig, key: str = "env") -> Env:
     """Build the environment of a configuration; raise ``ConfigError`` if that fails."""
     options = dict(config.env)
-    name = options.pop("name")
+    return make_env(options.pop("name"), options, key)
+
+
+def make_env(name: str, options: Mapping[str, Any], key: str = "env") -> Env:
+    """Build an environment; raise ``ConfigError`` if that fails or it has no agents.
+
+    Args:
+        name: Name in the registry.
+        options: Options of the environment.
+        key: Configuration key to name in an error about the name.
+    """
     try:
         env = registry.make(name, **options)
     except ConfigError:
