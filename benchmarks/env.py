@@ -28,9 +28,8 @@ Exit codes: 0 if the transitions are equal, 1 if not, 2 if an argument is unknow
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +43,7 @@ from benchmarks.support.common import (
     time_pair,
     write_json,
 )
+from benchmarks.support.rollouts import Side, compile_side, jmarl_rollout, warm_up
 from jmarl.cli.process import exit_code
 from jmarl.envs import make
 from jmarl.envs.battle.scenario import get_scenario
@@ -73,15 +73,6 @@ HEADER = (
     "compile CPU s",
     "JaxMARL compile CPU s",
 )
-
-
-class Side(NamedTuple):
-    """A compiled rollout. Each call continues from the end of the previous one."""
-
-    call: Callable[[], Any]
-    compile_seconds: float
-    steps: Callable[[], float]
-    """``steps() -> environment steps per call``, the mean of all calls so far."""
 
 
 def main() -> int:
@@ -119,49 +110,15 @@ def check(name: str) -> dict[str, float]:
     return values
 
 
-def warm_up() -> None:
-    """Compile another program, so that no side is charged for the start of the compiler."""
-
-    def step(x: jax.Array, key: Key) -> tuple[jax.Array, None]:
-        logits = jnp.where(x > 0, x, 0.0)[:, None]
-        return x + jax.random.categorical(key, logits), None
-
-    def program(x: jax.Array, key: Key) -> Any:
-        return lax.scan(step, x, jax.random.split(key, 3))
-
-    jax.jit(program).lower(jnp.ones(3), jax.random.key(0)).compile()
-
-
 def measure(batch: int, args: dict[str, Any]) -> list[dict[str, Any]]:
     """Return one row for resets in the step, and one for a pool of resets."""
     name, length = args["name"], args["length"]
     theirs = jaxmarl_rollout(name, batch, length)
     rows = []
     for side, pool in (("exact", 0), ("pool", args["pool"])):
-        ours = jmarl_rollout(name, batch, length, pool)
+        ours = jmarl_rollout(make(name, reset_pool=pool), batch, length)
         rows.append(_row(side, batch, args["repeats"], theirs, ours))
     return rows
-
-
-def jmarl_rollout(name: str, batch: int, length: int, pool: int) -> Side:
-    """Compile ``length`` steps of jmarl's environment with random available actions."""
-    env = make(name, reset_pool=pool)
-
-    def step(carry: tuple, key: Key) -> tuple[tuple, None]:
-        action_key, step_key = jax.random.split(key)
-        state, timestep, steps = carry
-        action = random_action(action_key, timestep, env.spec)
-        steps = steps + timestep.valid.sum(dtype=jnp.int32)
-        return (*env.step(step_key, state, action), steps), None
-
-    def rollout(carry: tuple, key: Key) -> tuple:
-        state, timestep, steps = carry
-        state = env.refresh(jax.random.fold_in(key, 0), state)
-        keys = jax.random.split(key, length)
-        return lax.scan(step, (state, timestep, steps), keys)[0]
-
-    state, timestep = env.reset(jax.random.key(1), batch)
-    return _compile(rollout, (state, timestep, jnp.int32(0)))
 
 
 def jaxmarl_rollout(name: str, batch: int, length: int) -> Side:
@@ -187,7 +144,7 @@ def jaxmarl_rollout(name: str, batch: int, length: int) -> Side:
     obs, state = jax.jit(jax.vmap(env.reset))(reset_keys)
     reward = {agent: jnp.zeros(batch) for agent in env.agents}
     done = {agent: jnp.zeros(batch, bool) for agent in (*env.agents, "__all__")}
-    return _compile(rollout, (state, (obs, reward, done), jnp.int32(0)))
+    return compile_side(rollout, (state, (obs, reward, done), jnp.int32(0)))
 
 
 def _random_by_availability(
@@ -202,24 +159,6 @@ def _random_by_availability(
         return random_action(key, timestep.replace(obs=obs), env.spec)
 
     return draw
-
-
-def _compile(rollout: Callable[[tuple, Key], tuple], carry: tuple) -> Side:
-    """Compile a rollout. The last entry of ``carry`` counts environment steps."""
-    started = time.process_time()
-    executable = jax.jit(rollout).lower(carry, jax.random.key(0)).compile()
-    seconds = time.process_time() - started
-    key = jax.random.key(2)
-    calls = 0
-
-    def call() -> Any:
-        nonlocal carry, key, calls
-        call_key, key = jax.random.split(key)
-        carry = executable(carry, call_key)
-        calls += 1
-        return carry
-
-    return Side(call, seconds, lambda: int(carry[-1]) / calls)
 
 
 def _row(

@@ -26,7 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -118,17 +118,38 @@ def time_pair(
         wall: Use wall time on every backend.
     """
     sides = [(call, _calls_per_sample(call)) for call in (baseline, candidate)]
-    samples: tuple[list, list] = ([], [])
+    samples = [[], []]
     for _ in range(attempts):
-        for side in (0, 1, 1, 0) * max(1, (repeats + 1) // 2):
-            call, calls = sides[side]
-            samples[side].append(_sample(call, calls))
+        _add_samples(sides, samples, repeats)
         a = _summarize(samples[0], wall)
         b = _summarize(samples[1], wall)
         pair = PairTiming(a, b, ratio=a.best / b.best, noise=max(a.noise, b.noise))
         if pair.trusted:
             break
     return pair
+
+
+def time_each(
+    calls: Mapping[str, Callable[[], Any]], repeats: int = 10
+) -> dict[str, Timing]:
+    """Time several calls, interleaved A B C C B A; ``repeats`` is rounded up as above."""
+    sides = [(call, _calls_per_sample(call)) for call in calls.values()]
+    samples = [[] for _ in sides]
+    _add_samples(sides, samples, repeats)
+    timings = [_summarize(rows, False) for rows in samples]
+    return dict(zip(calls, timings, strict=True))
+
+
+def _add_samples(
+    sides: Sequence[tuple[Callable[[], Any], int]],
+    samples: Sequence[list[tuple[float, float]]],
+    repeats: int,
+) -> None:
+    """Add ``repeats`` samples to each side, rounded up to an even number, back and forth."""
+    order = range(len(sides))
+    for side in (*order, *reversed(order)) * max(1, (repeats + 1) // 2):
+        call, calls = sides[side]
+        samples[side].append(_sample(call, calls))
 
 
 def ratio_text(pair: PairTiming) -> str:
@@ -218,6 +239,12 @@ def all_changed(before: Any, after: Any) -> bool:
     """Return True if every parameter array has changed and is finite."""
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
     return all(bool(jnp.any(a != b) and jnp.all(jnp.isfinite(b))) for a, b in pairs)
+
+
+def use_one_core() -> None:
+    """Keep this process and its children on one core; call it before JAX's backend starts."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def require(condition: bool, message: str) -> None:

@@ -43,6 +43,7 @@ class Page(NamedTuple):
 
 PAGES = (
     Page("environment", "Environment", "env", ("env.json",), timing.environment),
+    Page("smac", "SMAC battles", "smac", ("smac.json",), timing.smac),
     Page("scan", "Selective scan", "scan", ("scan.json",), timing.scan),
     Page(
         "throughput",

@@ -18,6 +18,37 @@ SIZES = {
     "gradient_steps": "gradient steps per update",
 }
 """Entry of a record of throughput -> its title."""
+SMAC_TABLES = {
+    "bounds": "Figures with a bound",
+    "costs": "Time of an environment step and compilation",
+    "twins": "The same map under the rules of SMAC and of SMAX",
+    "peer": "Steps per CPU second beside SMAClite",
+    "replay": "A step in a replay buffer",
+    "parts": "Parts of a step",
+}
+"""Table of a record of ``benchmarks.smac`` -> its title."""
+SMAC_SHARES = (
+    "noise",
+    "smaclite_noise",
+    "ticks",
+    "observation",
+    "opponents",
+    "starts",
+    "rest",
+    "actions",
+)
+SMAC_HEADERS = {
+    "envs": "environments",
+    "us": "µs",
+    "smac_us": "SMAC, µs",
+    "smax_us": "SMAX, µs",
+    "compile_s": "compilation, CPU s",
+    "steps_per_cpu_s": "jmarl",
+    "smaclite_steps_per_cpu_s": "SMAClite",
+    "smaclite_noise": "SMAClite's noise",
+    "smaclite_steps": "SMAClite's steps",
+    "uncompressed_bytes": "bytes without the codec",
+}
 
 
 def environment(records: Sequence[Record]) -> str:
@@ -44,6 +75,23 @@ def columns(
     """Yield the entries ``names`` of each row; shares called ``noise`` become percentages."""
     for row in rows:
         yield [percent(row[n]) if n == "noise" else row.get(n) for n in names]
+
+
+def smac(records: Sequence[Record]) -> str:
+    """Return the tables of battles under the rules of SMAC; a table without rows is left out."""
+    data = records[0].data
+    found = {title: data[key] for key, title in SMAC_TABLES.items() if data[key]}
+    return join(*(f"## {title}\n\n{smac_table(rows)}" for title, rows in found.items()))
+
+
+def smac_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows with equal keys as a table; shares become percentages."""
+    header = [SMAC_HEADERS.get(name, name) for name in rows[0]]
+    cells = [
+        [percent(x) if name in SMAC_SHARES else x for name, x in row.items()]
+        for row in rows
+    ]
+    return table(header, cells)
 
 
 def scan(records: Sequence[Record]) -> str:
