@@ -6,16 +6,21 @@ the yaml files below ``configs`` and the comments in them (``jmarl.config.refere
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import typing
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import NamedTuple
 
 from docs.generate.markdown import code, fence, join, table
 from docs.generate.schema import (
+    attribute_docs,
     field_docs,
     network_type,
     run_types,
     system_types,
+    type_text,
     types_of,
 )
 from jmarl.config import RunConfig, build
@@ -30,6 +35,8 @@ from jmarl.config.choices import (
 )
 from jmarl.config.reference import KeyDoc, read_reference
 from jmarl.envs import registry
+from jmarl.envs.battle.scenario import BattleConfig
+from jmarl.envs.battle.smac.smac_options import SmacConfig
 
 
 FOLDER = "reference/configuration"
@@ -164,7 +171,44 @@ def environments_table() -> str:
     rows = [(code(name), text) for name, text in registry.names()]
     hints = [f"* {family.hint}" for family in registry.FAMILIES if family.hint]
     listed = table(("name", "environment"), rows)
-    return join(ENVIRONMENTS, listed, "Other names are generated:", "\n".join(hints))
+    generated = join("Other names are generated:", "\n".join(hints))
+    return join(ENVIRONMENTS, listed, generated, *map(options_section, OPTIONS))
+
+
+class Options(NamedTuple):
+    """Options of a family of environments, ``env.<option>``."""
+
+    title: str
+    text: str
+    config: type
+
+
+OPTIONS = (
+    Options(
+        "Options of `smac_`, `smacv2_` and `battle`",
+        "`env=battle` also needs `env.scenario`, the path of a "
+        "[scenario file](../battles/keys.md).",
+        SmacConfig,
+    ),
+    Options("Options of `smax_`", "The defaults are those of SMAX.", BattleConfig),
+)
+
+
+def options_section(options: Options) -> str:
+    """Return the table of a family's options."""
+    title = f"### {options.title}"
+    return join(title, options.text, key_table(option_rows(options.config)))
+
+
+def option_rows(config: type) -> Iterator[Row]:
+    """Yield a row for each option of a family."""
+    meanings, kinds = attribute_docs(config), typing.get_type_hints(config)
+    for option in dataclasses.fields(config):
+        default = option.default
+        text = default if isinstance(default, str) else json.dumps(default)
+        kind, meaning = type_text(kinds[option.name]), meanings[option.name]
+        meaning = meaning.replace("``", "`").rstrip(".")
+        yield Row(f"env.{option.name}", kind, text, meaning)
 
 
 def hardware_table() -> str:

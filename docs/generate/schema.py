@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import inspect
 import itertools
+import re
 import textwrap
 import types
 import typing
@@ -24,6 +25,8 @@ UNTYPED = {
     "arch.num_envs": "int or null",
 }
 """Keys that no dataclass has: they are resolved before ``RunConfig`` is built."""
+ATTRIBUTE = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
+"""Line of an attribute in a docstring, and the lines that continue it."""
 
 
 def run_types() -> dict[str, str]:
@@ -57,6 +60,12 @@ def field_docs(cls: type) -> dict[str, str]:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
     }
+
+
+def attribute_docs(cls: type) -> dict[str, str]:
+    """Return the texts below ``Attributes:`` in the docstring of a dataclass."""
+    _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+    return {name: " ".join(text.split()) for name, text in ATTRIBUTE.findall(section)}
 
 
 def network_type(system: str) -> Any:

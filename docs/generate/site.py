@@ -18,11 +18,15 @@ from mkdocs.structure.files import File, Files
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 from docs.generate import api, benchmarks, commands, configuration
+from docs.generate.battles import keys, maps, units
 
 
 def generated() -> Iterator[tuple[str, str]]:
     """Yield path and text of every generated page, in the order of the navigation."""
     yield from configuration.pages()
+    yield "reference/battles/units.md", units.page()
+    yield "reference/battles/maps.md", maps.page()
+    yield "reference/battles/keys.md", keys.page()
     yield "reference/commands.md", commands.commands_page()
     yield "reference/exit-codes.md", commands.exit_codes_page()
     yield from api.pages()

@@ -24,6 +24,12 @@ WIDTH = 118
 
 SMALL = "total_timesteps=200_000 eval.every=40_000 eval.absolute_factor=4"
 TRAIN = f"python -m jmarl.systems.ippo env=smax_3m {SMALL} run_dir=runs/first"
+BATTLE = "python -m jmarl.systems.mappo env=battle env.scenario=outpost.yaml"
+BATTLE_TRAIN = (
+    f"{BATTLE} total_timesteps=160_000 eval.every=40_000 eval.absolute_factor=1 "
+    "run_dir=runs/outpost"
+)
+OUTPOST = EXAMPLES / "outpost.yaml"
 
 
 class Transcript(NamedTuple):
@@ -33,6 +39,13 @@ class Transcript(NamedTuple):
     command: str
     run: str = ""
     """Shell command that replaces ``command``; empty for the same."""
+
+
+def mistake(name: str, edit: str) -> Transcript:
+    """Return a run of the small battle after an edit of its file with ``sed``."""
+    return Transcript(
+        name, BATTLE, run=f"sed '{edit}' {OUTPOST} > outpost.yaml; {BATTLE}"
+    )
 
 
 TRANSCRIPTS = (
@@ -66,6 +79,17 @@ TRANSCRIPTS = (
     ),
     Transcript("runs", "jmarl runs"),
     Transcript("resumed", "python -m jmarl.systems.ippo resume=runs/second"),
+    Transcript("battle_train", BATTLE_TRAIN, run=f"cp {OUTPOST} . && {BATTLE_TRAIN}"),
+    Transcript(
+        "battle_resumed",
+        "rm outpost.yaml; "
+        "python -m jmarl.systems.mappo resume=runs/outpost total_timesteps=200_000",
+    ),
+    mistake("battle_unit", "s/marine/marines/"),
+    mistake("battle_wall", "s/[[]9, 16[]]/[9, 26]/"),
+    mistake("battle_key", "s/limit/limits/"),
+    mistake("battle_field", "s/terrain: strip/units: {marine: {shields: 20}}/"),
+    Transcript("play", "jmarl play env=smac_2s3z,smac_3s_vs_5z"),
 )
 
 

@@ -33,7 +33,8 @@ def commands():
 
 
 @pytest.mark.parametrize(("system", "arguments"), commands())
-def test_a_command_of_a_page_composes(system, arguments):
+def test_a_command_of_a_page_composes(system, arguments, monkeypatch):
+    monkeypatch.chdir(DOCS / "examples")  # of scenario files
     words = shlex.split(arguments)
     if "-m" in words:
         words = [re.sub(r"^([\w.]+=[^\[,]+),.*", r"\1", w) for w in words if w != "-m"]
