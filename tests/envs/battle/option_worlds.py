@@ -6,6 +6,7 @@ units, as ``smac_worlds.Arena`` does.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -173,3 +174,31 @@ def random_actions(
     prefers = rng.random(obs.alive.shape) < share
     score[..., targeted:] += prefers[..., None]
     return np.where(obs.avail, score, -1.0).argmax(-1)
+
+
+ABILITIES = """
+limit: 60
+orders: hold
+allies:
+  - {units: {marine: 1, medivac: 1, stalker: 1, spine_crawler: 1}, at: [16, 16]}
+  - {units: {wall: 1, guard: 2, scout: 2, priest: 1}, at: [16, 16]}
+enemies:
+  - {units: {marine: 1, zealot: 1, baneling: 1, gun: 1}, at: [16, 16]}
+units:
+  wall: {like: marine, health: 5000}
+  guard: {like: marauder, abilities: [ward]}
+  scout: {like: marine, targets: none, damage: 0, abilities: [spot]}
+  priest: {like: medivac, abilities: [bless]}
+  gun: {like: marine, cooldown: 0}
+abilities:
+  ward: {amount: 2, duration: 1.5, cooldown: 2, attack_range: 5}
+  spot: {amount: 4, duration: 1.5, cooldown: 3, attack_range: 6}
+  bless: {like: ward, amount: 9, duration: 1.5}
+"""
+"""A gun fires in each tick, and a wall survives that for some steps."""
+
+
+@functools.cache
+def world_of_abilities() -> World:
+    """Return a world of units with all abilities."""
+    return World(ABILITIES, even=True)

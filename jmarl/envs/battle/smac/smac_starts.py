@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from functools import partial
 from typing import Any
@@ -172,17 +173,16 @@ def _draw_places(battle: Battle, key: Key[Array, ""]) -> Float[Array, "U 2"]:
 def _tables(battle: Battle) -> list[np.ndarray]:
     """Return the slots of each group for each point at which it may start, ``[P, K, 2]``."""
     groups: list[Group] = [*battle.allies, *battle.enemies]
-    names = {name for group in groups for name, _ in group.units}
+    return [_group_table(battle, group) for group in groups]
+
+
+def _group_table(battle: Battle, group: Group) -> np.ndarray:
+    """Return the slots of a group, in which its largest bodies touch."""
+    names = [name for name, _ in group.units]
     spacing = 2 * max(row.separation for row in battle.units if row.name in names)
-    return [
-        np.stack(
-            [
-                _ring_slots(battle.terrain, point, spacing, team_size((group,)))
-                for point in group.at.points()
-            ]
-        )
-        for group in groups
-    ]
+    size = team_size((group,))
+    points = group.at.points()
+    return np.stack([_ring_slots(battle.terrain, p, spacing, size) for p in points])
 
 
 @functools.cache
@@ -195,15 +195,16 @@ def _ring_slots(
     """
     cells = walkable(terrain)
     rings = math.ceil(2 * MAP_SIZE / spacing)
-    slots = [
+    around = (
         (center[0] + length * math.cos(angle), center[1] + length * math.sin(angle))
         for ring, length in enumerate(np.arange(rings) * spacing)
         for angle in _angles(ring)
-    ]
-    slots = [slot for slot in slots if _has_room(cells, *slot)]
+    )
+    free = (slot for slot in around if _has_room(cells, *slot))
+    slots = list(itertools.islice(free, count))
     if len(slots) < count:
         return _ring_slots(terrain, center, CLOSER * spacing, count)
-    return np.asarray(slots[:count], np.float32)
+    return np.asarray(slots, np.float32)
 
 
 def _angles(ring: int) -> list[float]:

@@ -4,30 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from option_worlds import World
+from option_worlds import World, world_of_abilities
 from smac_worlds import Case
 
 
-SCOUTS = """
-limit: 60
-orders: hold
-allies:
-  - {units: {marine: 1, medivac: 1, stalker: 1}, at: [16, 16]}
-  - {units: {wall: 1, guard: 2, scout: 2, priest: 1}, at: [16, 16]}
-enemies:
-  - {units: {marine: 1, zealot: 1, baneling: 1, gun: 1}, at: [16, 16]}
-units:
-  wall: {like: marine, health: 5000}
-  guard: {like: marauder, abilities: [ward]}
-  scout: {like: marine, abilities: [spot]}
-  priest: {like: medivac, abilities: [bless]}
-  gun: {like: marine, cooldown: 0}
-abilities:
-  ward: {amount: 2, duration: 1.5, cooldown: 2, attack_range: 5}
-  spot: {amount: 4, duration: 1.5, cooldown: 3, attack_range: 6}
-  bless: {like: ward, amount: 9, duration: 1.5}
-"""
-"""A gun fires in each tick, and a wall survives that for some steps."""
 AMOUNT, DURATION, COOLDOWN = 2, 1.5, 2.0
 REACH = 5 + 0.5625 + 0.375
 """Distance of centers up to which a guard wards a marine or a wall."""
@@ -39,7 +19,7 @@ ACTING = {"cooldown": 0.0}
 
 @pytest.fixture(scope="module")
 def scouts() -> World:
-    return World(SCOUTS, even=True)
+    return world_of_abilities()
 
 
 def shot_at(scouts: World, name: str, enemy: str, **state: float) -> tuple[Case, int]:

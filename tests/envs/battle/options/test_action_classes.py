@@ -4,120 +4,116 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from option_worlds import Episodes, World
-from smac_worlds import N_OWN_ACTIONS
+from option_worlds import World, world_of_abilities
+from smac_worlds import N_OWN_ACTIONS, Case
 
 from jmarl.envs import make
 from jmarl.envs.battle.smac.smac_actions import layout
 
 
-CLINIC = """
-limit: 60
-orders: hold
-allies:
-  - {units: {marine: 1, medivac: 1, guard: 1, spine_crawler: 1, scout: 1}, at: [16, 16]}
-enemies:
-  - {units: {marine: 2}, at: [18, 16]}
-units:
-  guard: {like: marauder, abilities: [ward]}
-  scout: {like: marine, abilities: [spot], targets: none, damage: 0}
-abilities:
-  ward: {cooldown: 0}
-"""
+OWN = {"no_op", "stop", "move"}
+CLASSES = {
+    "marine": OWN | {"attack"},
+    "zealot": OWN | {"attack"},
+    "medivac": OWN | {"heal"},
+    "guard": OWN | {"attack", "ward"},
+    "scout": OWN | {"spot"},
+    "priest": OWN | {"heal", "ward"},
+    "spine_crawler": {"no_op", "stop", "attack"},
+}
+"""Actions of unit types by their weapon, speed and abilities."""
 
 
 @pytest.fixture(scope="module")
 def clinic() -> World:
-    return World(CLINIC)
+    return world_of_abilities()
 
 
-def class_named(world: Episodes, name: str) -> int:
-    return [unit.name for unit in world.facts.unit_types].index(name)
+def class_named(clinic: World, name: str) -> int:
+    """Return the unit class of a type."""
+    return [unit.name for unit in clinic.facts.unit_types].index(name)
 
 
 def test_actions_are_own_then_enemies_then_one_block_for_each_support(clinic):
     names = [action.name for action in layout(clinic.facts)]
+    others = clinic.n - 1
     own = ["no_op", "stop", "move", "move", "move", "move", "spot"]
-    blocks = ["attack"] * clinic.m + ["heal"] * 4 + ["ward"] * 4
+    blocks = ["attack"] * clinic.m + ["heal"] * others + ["ward"] * others
     assert names == own + blocks
     assert clinic.spec.n_actions == len(names)
 
 
 def test_both_blocks_of_support_are_aimed_at_the_slots_of_the_allies(clinic):
-    spec = clinic.spec
-    allies, enemies = list(range(clinic.n - 1)), [4, 5]
+    spec, others = clinic.spec, clinic.n - 1
+    allies, enemies = range(others), range(others, others + clinic.m)
     assert spec.action_target == (*[-1] * 7, *enemies, *allies, *allies)
-    assert spec.action_kind == (*range(7), 0, 0, *[0] * 4, *[1] * 4)
+    kinds = (*range(7), *[0] * clinic.m, *[0] * others, *[1] * others)
+    assert spec.action_kind == kinds
+
+
+def full_team(clinic: World) -> Case:
+    """Return a case with all units close together."""
+    case = clinic.case()
+    for unit, name in enumerate(clinic.arena.names[: clinic.n]):
+        health = {"wall": 4000.0}.get(name, 20.0)
+        case.ally(name, 14 + unit % 4, 14 + unit // 4, health=health)
+    for k, name in enumerate(clinic.arena.names[clinic.n :]):
+        case.enemy(name, 14 + k, 17.5)
+    return case
 
 
 def test_an_action_affects_the_ally_in_the_slot_at_which_it_is_aimed(clinic):
     """A ward on slot k reaches the ally whose features slot k shows."""
-    case = clinic.case()
-    units = [
-        case.ally(name, 16 + x, 16, health=20)
-        for name, x in (("marine", 0), ("medivac", 1), ("scout", 2), ("guard", 3))
-    ]
-    case.ally("spine_crawler", 16, 19)
-    case.enemy("marine", 28, 28)
+    guard = clinic.arena.names.index("guard")
     cases = []
-    for slot in range(4):
-        aimed = clinic.case()
-        aimed.changes = case.changes
-        aimed.actions = {units[3]: clinic.named("ward")[slot]}
-        aimed.last_actions = aimed.actions
-        cases.append(aimed)
+    for ward in clinic.named("ward"):
+        case = full_team(clinic)
+        case.actions = case.last_actions = {guard: ward}
+        cases.append(case)
     obs, row = clinic.see(cases), clinic.run(cases)[0]
-    for slot in range(4):
-        seen = obs.rows[0][slot, units[3]]  # [slots, features]
+    for slot in range(clinic.n - 1):
+        seen = obs.rows[0][slot, guard]  # [slots, features]
         assert list(np.flatnonzero(seen[:, -1])) == [slot]
-        kind = obs.unit_class[slot, int(row.state.ward[slot].argmax())]
+        (unit,) = np.flatnonzero(row.state.ward[slot])
+        assert slot == clinic.rank(guard, unit)
         first_kind = 4  # after health, shield, gauge and ward
-        assert seen[slot, first_kind + kind] == 1
+        assert seen[slot, first_kind + obs.unit_class[slot, unit]] == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "own", "targeted"),
-    [
-        ("marine", {"no_op", "stop", "move"}, {"attack"}),
-        ("medivac", {"no_op", "stop", "move"}, {"heal"}),
-        ("guard", {"no_op", "stop", "move"}, {"attack", "ward"}),
-        ("scout", {"no_op", "stop", "move", "spot"}, set()),
-        ("spine_crawler", {"no_op", "stop"}, {"attack"}),
-    ],
-)
-def test_a_class_has_the_actions_of_its_weapon_speed_and_abilities(
-    clinic, name, own, targeted
-):
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_has_the_actions_of_its_weapon_speed_and_abilities(clinic, name):
     able = clinic.spec.class_actions[class_named(clinic, name)]
-    assert able == tuple(row.name in own | targeted for row in layout(clinic.facts))
+    assert able == tuple(row.name in CLASSES[name] for row in layout(clinic.facts))
 
 
 def test_classes_with_equal_actions_form_a_group(clinic):
     groups = clinic.spec.action_group
-    names = ("marine", "zealot", "medivac", "guard", "scout", "spine_crawler")
-    kinds = [class_named(clinic, name) for name in names]
-    marine, zealot, *others = (groups[kind] for kind in kinds)
-    assert marine == zealot
-    assert len({marine, *others}) == 5
-    assert sorted(set(groups)) == list(range(5))
+    found = {name: groups[class_named(clinic, name)] for name in CLASSES}
+    for name, group in found.items():
+        equal = [other for other in found if found[other] == group]
+        assert equal == [other for other in CLASSES if CLASSES[other] == CLASSES[name]]
+    assert sorted(set(groups)) == list(range(6))
 
 
 def test_each_class_is_offered_all_its_actions_and_no_others(clinic):
-    """Around a unit in the open with all targets near, nothing but the no-op is missing."""
-    case = clinic.case()
-    for name, x in (("marine", 0), ("medivac", 1), ("guard", 2), ("scout", 3)):
-        case.ally(name, 14 + x, 16)
-    case.ally("spine_crawler", 15, 18)
-    for x in (15, 16):
-        case.enemy("marine", x, 14)
-    obs = clinic.see([case])
-    able = np.asarray(clinic.spec.class_actions)[obs.unit_class[0]]
+    """With all targets near, a unit lacks the no-op and its own kind as a patient of healers."""
+    obs = clinic.see([full_team(clinic)])
+    classes = obs.unit_class[0]
+    able = np.asarray(clinic.spec.class_actions)[classes]
     able[:, 0] = False
+    healers = [
+        unit
+        for unit in range(clinic.n)
+        if clinic.arena.names[unit] in ("medivac", "priest")
+    ]
+    for unit in healers:
+        for other in set(healers) - {unit}:
+            able[unit, clinic.named("heal")[clinic.rank(unit, other)]] = False
     assert (obs.avail[0] == able).all()
 
 
 def test_a_battle_without_abilities_has_the_actions_of_smac():
     spec = make("smac_3s5z").spec
     assert spec.n_actions == N_OWN_ACTIONS + 8
-    groups = dict(zip(["stalker", "zealot"], [4, 5], strict=True))
-    assert len({spec.action_group[kind] for kind in groups.values()}) == 1
+    stalker, zealot = 4, 5
+    assert spec.action_group[stalker] == spec.action_group[zealot]

@@ -35,9 +35,15 @@ def test_it_has_at_most_40_lines():
     assert len(FORD.read_text().splitlines()) <= MOST_LINES
 
 
+def test_it_is_an_environment():
+    spec = make("battle", scenario=str(FORD)).spec
+    assert (spec.n_agents, spec.episode_limit, spec.fixed_team) == (11, 150, False)
+
+
+@pytest.mark.slow
 def test_it_conforms():
     env = make("battle", scenario=str(FORD))
-    check_env(env, jax.random.key(0), batch=2, steps=60)
+    check_env(env, jax.random.key(0), batch=2)
 
 
 def test_the_river_can_be_crossed_at_the_ford_alone(ford):
@@ -65,6 +71,22 @@ def test_the_marauders_arrive_at_a_random_step_and_place(ford):
     after = ford.step(soon, ford.stop(BATCH))
     assert after.obs.joined[:, marauders].all()
     assert (after.state.health[:, marauders] == 125).all()
+
+
+def test_the_units_of_a_group_start_in_rings_of_touching_bodies(ford):
+    """The spacing is that of the largest body of the group, not of the battle."""
+    start = ford.arena.start.position
+    first = units(ford, "zergling")[:10]
+    for group, place, spacing, rings in (
+        (first, (26, 16), 0.75, 2),
+        (units(ford, "guard"), (10, 16), 0.75, 1),
+        ([*units(ford, "marine"), *units(ford, "medivac")], (8, 16), 1.5, 1),
+    ):
+        offset = start[:, group] - place
+        distance = np.linalg.norm(offset, axis=-1)
+        ring = np.rint(distance / spacing)
+        assert np.abs(distance - ring * spacing).max() < 0.1
+        assert ring.max() == rings
 
 
 def test_the_second_wave_arrives_at_step_40(ford):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
-from option_worlds import Episodes, World
+from option_worlds import World
 from smac_worlds import BATCH, N_OWN_ACTIONS
-
-from jmarl.envs.battle.scenarios.naming import parse_name
 
 
 PAIR = """
@@ -21,7 +20,8 @@ enemies:
 CENTER = 16.0
 TWELFTH = 30
 """Degrees between two directions of the view."""
-EPISODES = 400
+CHANCE = 0.3
+EPISODES = 2000
 SIGMAS = 4.5
 
 
@@ -113,58 +113,88 @@ def test_the_cone_hides_allies_and_patients_too(cone):
 
 
 @pytest.fixture(scope="module")
-def alone() -> World:
-    """Return a world in which only the first ally that sights an enemy can see it."""
-    return World(PAIR, prob_obs_enemy=0.0)
+def rare() -> World:
+    """Return a world in which most allies cannot see what another has sighted first."""
+    return World(PAIR, prob_obs_enemy=CHANCE)
 
 
-def column_views(alone: World, columns: list[tuple[float, float]]) -> list[list[bool]]:
-    """Return which of two allies sees an enemy at x = 18 while they move along x."""
-    case = alone.case()
+def column_views(
+    rare: World, columns: list[tuple[float, float]], luck: tuple[bool, bool]
+) -> list[list[bool]]:
+    """Return which of two allies sees an enemy at x = 18 while they move along x.
+
+    Args:
+        rare: the world.
+        columns: x of both allies in each step.
+        luck: whether each can see what the other sights first.
+    """
+    case = rare.case()
     pair = [case.ally("marine", x, 16) for x in columns[0]]
     enemy = case.enemy("marine", 18, 16)
-    state, views = alone.arena.state([case]), []
+    state, views = rare.arena.state([case]), []
+    lucky = np.zeros(state.luck.shape, bool)
+    lucky[:, pair] = np.asarray(luck)[:, None]
+    state = state.replace(luck=lucky)
     for t, column in enumerate(columns):
         position = np.array(state.position)
         position[0, pair, 0] = column
-        row = alone.step(state.replace(position=position), alone.stop(BATCH), seed=t)
+        row = rare.step(state.replace(position=position), rare.stop(BATCH), seed=t)
         state = row.state
-        views.append([alone.sees(row.obs, 0, ally, enemy) for ally in pair])
+        views.append([rare.sees(row.obs, 0, ally, enemy) for ally in pair])
         near = np.abs(state.position[0, pair, 0] - 18) <= 6
-        targets = [alone.offers(row.obs, 0, ally, "attack", enemy) for ally in pair]
+        targets = [rare.offers(row.obs, 0, ally, "attack", enemy) for ally in pair]
         assert targets == list(near & views[-1])
     return views
 
 
-def test_only_the_first_ally_that_sights_an_enemy_ever_sees_it(alone):
+def test_only_the_first_ally_that_sights_an_enemy_ever_sees_it(rare):
     """Of two that sight it in the same step, it is the first in the order of agents."""
-    views = column_views(alone, [(4, 6), (13, 14), (4, 14), (14, 13)])
+    columns = [(4, 6), (13, 14), (4, 14), (14, 13)]
+    views = column_views(rare, columns, (False, False))
     assert views == [[False, False], [True, False], [False, False], [True, False]]
 
 
-def test_a_later_agent_may_be_the_first_to_sight_an_enemy(alone):
-    views = column_views(alone, [(4, 13), (14, 13), (14, 4), (14, 13)])
+def test_a_later_agent_may_be_the_first_to_sight_an_enemy(rare):
+    columns = [(4, 13), (14, 13), (14, 4), (14, 13)]
+    views = column_views(rare, columns, (False, False))
     assert views == [[False, True], [False, True], [False, False], [False, True]]
 
 
-def test_each_other_ally_can_see_an_enemy_with_the_given_probability():
-    """It is drawn for each pair, at the start: what an ally cannot see, it never sees."""
-    half = Episodes(parse_name("smac_3m_vs_2m"), prob_obs_enemy=0.3)
-    state, _ = half.first(EPISODES)
-    position = np.zeros_like(state.position) + CENTER
-    position[..., 0] += np.arange(half.n + half.m)
-    position = np.asarray(position, np.float32)
-    row = half.step(state.replace(position=position), half.stop(EPISODES))
-    seen = row.obs.mask[1]  # [B, N, M]
-    assert seen[:, 0].all()
-    share = seen[:, 1:].mean(0)
-    sigma = np.sqrt(0.3 * 0.7 / EPISODES)
-    assert np.abs(share - 0.3).max() < SIGMAS * sigma
-    pairs = seen[:, 1:].reshape(EPISODES, -1)
+def test_the_first_ally_to_sight_an_enemy_keeps_seeing_it(rare):
+    """A lucky ally that sees it alone for a while does not take its place."""
+    views = column_views(rare, [(13, 4), (4, 13), (13, 14)], (False, True))
+    assert views == [[True, False], [False, True], [True, True]]
+
+
+def test_the_luck_of_a_pair_has_the_given_probability_and_is_independent(rare):
+    luck = rare.starts(EPISODES).luck
+    assert luck.shape == (EPISODES, rare.n, rare.m)
+    pairs = luck.reshape(EPISODES, -1)
+    sigma = np.sqrt(CHANCE * (1 - CHANCE) / EPISODES)
+    assert np.abs(pairs.mean(0) - CHANCE).max() < SIGMAS * sigma
     correlation = np.corrcoef(pairs.T) - np.eye(pairs.shape[1])
     assert np.abs(correlation).max() < SIGMAS / np.sqrt(EPISODES)
-    later = half.step(row.state, half.stop(EPISODES), seed=1)
-    assert (later.obs.mask[1][:, 1:] <= seen[:, 1:]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chance", [0.0, 0.5])
+def test_luck_may_be_certain_or_even(chance):
+    luck = World(PAIR, prob_obs_enemy=chance).starts(EPISODES).luck
+    assert luck.mean() == pytest.approx(chance, abs=0.02)
+
+
+def test_allies_see_what_another_has_sighted_if_they_have_the_luck(rare):
+    """All allies are in sight of all enemies. What they cannot see now, they never see."""
+    state = jax.tree.map(np.array, rare.arena.start)
+    state = state.replace(luck=rare.starts(BATCH, seed=1).luck)
+    state.position[..., 0] = CENTER + np.arange(rare.n + rare.m) / 4
+    state.position[..., 1] = CENTER
+    row = rare.step(state, rare.stop(BATCH))
+    seen = row.obs.mask[1]  # [B, N, M]
+    assert seen[:, 0].all()
+    assert (seen[:, 1:] == state.luck[:, 1:]).all()
+    later = rare.step(row.state, rare.stop(BATCH), seed=1)
+    assert (later.obs.mask[1] == seen).all()
 
 
 def test_without_the_mask_any_living_target_is_offered():
@@ -184,6 +214,3 @@ def test_without_the_mask_any_living_target_is_offered():
         )
     ]
     assert offers == [True, True, False, False, False, False]
-    world.aim(case, marine, "attack", enemy)
-    moved = world.run([case])[0].state.position[0, marine]
-    assert moved == pytest.approx((2 + 2.25 / 2, 2), abs=1e-3)
