@@ -18,11 +18,10 @@ Method: every run is trained on every map through its command line, by ``benchma
 
 Output: ``out`` has the records of ``benchmarks.learning`` and the number of parameters of agent and
 mixer. It is written after each run. A picture of the same name shows win rates and parameters by
-map. The table has one row per map: the greedy win rate of the median seed at the last evaluation
-with the worst and the best seed, and the trained parameters. It compares the first run with the
-others: the difference of the mean win rates over all episodes of all seeds, with Newcombe's 95 %
-interval, and ratios of parameters. The interval is for new episodes of the same trained seeds. It
-does not include the variation between seeds.
+map. The table has one row per map: the absolute metric (greedy win rate of the best parameters on
+fresh episodes) with its 95 % interval over seeds (Student's t), and the trained parameters. It
+compares the first run with the others: the difference of the mean win rates with its 95 % interval
+over seeds (Welch), and ratios of parameters.
 
 Exit codes: 0 if all runs were trained, 1 if one failed, 2 if an argument is unknown.
 """
@@ -30,8 +29,9 @@ Exit codes: 0 if all runs were trained, 1 if one failed, 2 if an argument is unk
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,7 +44,7 @@ from benchmarks.support.common import (
     write_json,
 )
 from jmarl.cli.process import exit_code
-from jmarl.results.intervals import Proportion, difference_interval
+from jmarl.results.intervals import seed_difference
 
 
 DEFAULTS: dict[str, Any] = {
@@ -58,14 +58,6 @@ DEFAULTS: dict[str, Any] = {
     "out": "results/ablation.json",
     "overrides": ("system.mixer.mask_dead=true",),
 }
-
-
-class WinRates(NamedTuple):
-    """Greedy win rates of the seeds at one evaluation."""
-
-    worst: float
-    median: float
-    best: float
 
 
 def parameter_counts(run: str, args: dict[str, Any]) -> dict[str, int]:
@@ -86,10 +78,9 @@ def parameter_counts(run: str, args: dict[str, Any]) -> dict[str, int]:
     return {**counts, "total": total, "agents": built.env.spec.n_agents}
 
 
-def last_win_rates(record: dict[str, Any]) -> WinRates:
-    """Return the win rates of the last evaluation."""
-    won = record["evaluations"][-1]["greedy/won"]
-    return WinRates(float(np.min(won)), float(np.median(won)), float(np.max(won)))
+def absolute_win_rates(record: Mapping[str, Any]) -> np.ndarray:
+    """Return the absolute metric of each seed."""
+    return np.array(learning.scores(record["absolute"][0]))
 
 
 def find_record(records: list[dict[str, Any]], run: str, name: str) -> dict[str, Any]:
@@ -122,32 +113,20 @@ def _header(runs: tuple[str, ...]) -> list[str]:
 
 
 def _win_text(record: dict[str, Any]) -> str:
-    won = last_win_rates(record)
-    return f"{won.median:.2f} ({won.worst:.2f} to {won.best:.2f})"
+    mean, interval, _ = learning.absolute_cells(record)
+    return f"{mean} [{interval}]"
 
 
 def _difference_text(record: dict[str, Any], other: dict[str, Any]) -> str:
     difference, low, high = win_difference(record, other)
-    return f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def win_difference(
-    record: dict[str, Any], other: dict[str, Any]
+    record: Mapping[str, Any], other: Mapping[str, Any]
 ) -> tuple[float, float, float]:
-    """Compute the difference of the mean win rates of the last evaluations.
-
-    Returns:
-        Win rate of ``record`` minus that of ``other``, and its 95 % interval over the
-        episodes of these seeds.
-    """
-    return difference_interval(_pooled_wins(record), _pooled_wins(other))
-
-
-def _pooled_wins(record: dict[str, Any]) -> Proportion:
-    """Return the win rate over the episodes of all seeds."""
-    won = record["evaluations"][-1]["greedy/won"]
-    episodes = record["config"]["eval"]["episodes"]
-    return Proportion(float(np.mean(won)), len(won) * episodes)
+    """Compute the difference of the mean win rates and its 95 % interval over seeds."""
+    return seed_difference(absolute_win_rates(record), absolute_win_rates(other))
 
 
 def _count_text(record: dict[str, Any]) -> str:
@@ -165,7 +144,7 @@ def ratios(record: dict[str, Any], other: dict[str, Any]) -> list[float | str]:
 
 
 def plot(records: list[dict[str, Any]], args: dict[str, Any], path: Path) -> None:
-    """Draw win rate (median, worst and best seed) and parameters, by map."""
+    """Draw win rate (mean, worst and best seed) and parameters, by map."""
     from matplotlib.figure import Figure
 
     maps = args["maps"]
@@ -173,10 +152,10 @@ def plot(records: list[dict[str, Any]], args: dict[str, Any], path: Path) -> Non
     wins, sizes = figure.subplots(1, 2)
     for run in args["runs"]:
         own = [find_record(records, run, name) for name in maps]
-        worst, median, best = np.array([last_win_rates(r) for r in own]).T
-        (line,) = wins.plot(maps, median, marker="o", label=run)
+        won = np.array([absolute_win_rates(record) for record in own])
+        (line,) = wins.plot(maps, won.mean(1), marker="o", label=run)
         band = {"color": line.get_color(), "alpha": 0.15, "linewidth": 0}
-        wins.fill_between(maps, worst, best, **band)
+        wins.fill_between(maps, won.min(1), won.max(1), **band)
         totals = [r["parameters"]["total"] for r in own]
         sizes.plot(maps, totals, marker="o", label=run)
     title = f"after {args['steps']:,} steps"

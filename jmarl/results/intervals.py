@@ -57,6 +57,33 @@ def seed_interval(x: Float[np.ndarray, " S"]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def seed_difference(
+    x: Float[np.ndarray, " S"], y: Float[np.ndarray, " R"]
+) -> tuple[float, float, float]:
+    """Compute the difference of two means over seeds and its 95 % confidence interval (Welch).
+
+    Args:
+        x: One result per seed, ``[S]``.
+        y: Results of other seeds or of another system, ``[R]``.
+
+    Returns:
+        Mean of ``x`` minus mean of ``y``, lower bound and upper bound. The bounds are infinite if
+        ``x`` or ``y`` has one seed.
+    """
+    from scipy.special import stdtrit  # slow to import
+
+    difference = float(np.mean(x) - np.mean(y))
+    sizes = np.array([len(x), len(y)])
+    if sizes.min() == 1:
+        return difference, -math.inf, math.inf
+    errors = np.array([np.var(x, ddof=1), np.var(y, ddof=1)]) / sizes
+    if not errors.any():
+        return difference, difference, difference
+    freedom = errors.sum() ** 2 / (errors**2 / (sizes - 1)).sum()
+    half = float(stdtrit(freedom, 0.975) * math.sqrt(errors.sum()))
+    return difference, difference - half, difference + half
+
+
 def wilson_interval(share: Proportion) -> tuple[float, float]:
     """Compute the 95 % score interval of a proportion (Wilson 1927).
 
@@ -73,22 +100,3 @@ def wilson_interval(share: Proportion) -> tuple[float, float]:
     low = min(p, center - half)
     high = max(p, center + half)
     return max(0.0, low), min(1.0, high)
-
-
-def difference_interval(
-    first: Proportion, second: Proportion
-) -> tuple[float, float, float]:
-    """Compute the difference of two independent proportions and its 95 % interval.
-
-    Hybrid score interval of Newcombe (1998, Statistics in Medicine 17, 873-890), method 10. It
-    lies in [-1, 1].
-
-    Returns:
-        ``first - second``, lower bound and upper bound.
-    """
-    difference = first.mean - second.mean
-    low, high = wilson_interval(first)
-    other_low, other_high = wilson_interval(second)
-    below = math.hypot(first.mean - low, other_high - second.mean)
-    above = math.hypot(high - first.mean, second.mean - other_low)
-    return difference, difference - below, difference + above

@@ -12,7 +12,6 @@ import benchmarks
 from benchmarks import ablation, entities, learning, parameters
 from benchmarks.support import common, growth
 from jmarl.envs import make
-from jmarl.results.intervals import Proportion, difference_interval
 
 
 FOLDER = Path(benchmarks.__file__).parent
@@ -100,10 +99,8 @@ def run_ablation(monkeypatch, out) -> list[tuple[str, ...]]:
     def train(run, args):
         command = learning.train_command(run, out.parent, args)
         trained.append((args["map"], *command[2:4]))
-        rows = [{"greedy/won": [0.0] * 3}, {"greedy/won": WIN_RATES[run]}]
         record = {"run": run, "map": args["map"], "environment": {}}
-        config = {"eval": {"episodes": args["episodes"]}}
-        return record | {"evaluations": rows, "config": config}
+        return record | {"absolute": [{"greedy/won": WIN_RATES[run]}]}
 
     monkeypatch.setattr(learning, "train", train)
     words = ["maps=smax_5v5,smax_2v3", f"out={out}", "overrides=network.embed_dim=16"]
@@ -135,11 +132,9 @@ def test_ablation_tabulates_win_rates_parameters_and_differences(
     assert plus[0]["agent"] == qmix[0]["agent"]
     assert [counts["agents"] for counts in plus] == [5, 2]
     printed = capsys.readouterr().out
-    assert "| smax_5v5 | 0.75 (0.50 to 1.00) | 0.25 (0.00 to 0.50) |" in printed
-    difference = difference_interval(Proportion(0.75, 24), Proportion(0.25, 24))
-    text = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*difference)
-    assert printed.count(f"| {text} |") == 2
-    assert text == "+0.50 [+0.22, +0.68]"
+    plus_won = "0.750 [0.129 to 1.000]"
+    assert f"| smax_5v5 | {plus_won} | 0.250 [0.000 to 0.871] |" in printed
+    assert printed.count("| +0.500 [-0.067, +1.067] |") == 2
     assert out.with_suffix(".png").stat().st_size > 0
 
 

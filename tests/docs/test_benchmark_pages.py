@@ -99,13 +99,11 @@ def test_a_run_that_missed_its_bar_says_so():
 
 def test_the_ablation_shows_each_difference_with_an_interval_that_contains_it():
     def record(run, won):
-        config = {"eval": {"episodes": 64}}
-        rows = [{"greedy/won": won}]
-        return {"run": run, "map": "smax_3m", "config": config, "evaluations": rows}
+        return {"run": run, "map": "smax_3m", "absolute": [{"greedy/won": won}]}
 
-    runs = [record("a", [1.0, 1.0]), record("b", [0.0, 0.0]), record("c", [1.0, 1.0])]
+    runs = [record("a", [1.0, 1.0]), record("b", [0.0, 0.0]), record("c", [0.8, 1.2])]
     rows = list(training.differences(runs))
     assert rows == [
-        ("`smax_3m`", "`a` - `b`", "+1.000", "+0.959 to +1.000"),
-        ("`smax_3m`", "`a` - `c`", "+0.000", "-0.029 to +0.029"),
+        ("`smax_3m`", "`a` - `b`", "+1.000", "+1.000 to +1.000"),
+        ("`smax_3m`", "`a` - `c`", "+0.000", "-2.541 to +2.541"),
     ]

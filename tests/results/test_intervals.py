@@ -1,12 +1,11 @@
 """Confidence intervals: coverage, bounds and known values."""
 
 import numpy as np
-import pytest
 
 from jmarl.results.intervals import (
     Proportion,
     confidence_interval,
-    difference_interval,
+    seed_difference,
     seed_interval,
     wilson_interval,
 )
@@ -53,49 +52,6 @@ def test_the_win_rate_of_every_seed_in_a_table_has_the_interval_of_a_proportion(
     assert estimates[0]["high"] < 1.0 < 0.9 + 1.96 * np.std(won[0], ddof=1) / 10**0.5
 
 
-NEWCOMBE = [
-    ((56, 70), (48, 80), (0.0524, 0.3339)),
-    ((9, 10), (3, 10), (0.1705, 0.8090)),
-    ((6, 7), (2, 7), (0.0582, 0.8062)),
-    ((5, 56), (0, 29), (-0.0381, 0.1926)),
-    ((0, 10), (0, 20), (-0.1611, 0.2775)),
-    ((0, 10), (0, 10), (-0.2775, 0.2775)),
-    ((10, 10), (0, 20), (0.6791, 1.0)),
-    ((10, 10), (0, 10), (0.6075, 1.0)),
-]
-"""Two counts of successes and trials, and the interval (Newcombe 1998, table II, method 10)."""
-
-
-@pytest.mark.parametrize(("first", "second", "bounds"), NEWCOMBE)
-def test_the_interval_of_a_difference_is_newcombes(first, second, bounds):
-    shares = [Proportion(wins / trials, trials) for wins, trials in (first, second)]
-    difference, *interval = difference_interval(*shares)
-    assert difference == pytest.approx(first[0] / first[1] - second[0] / second[1])
-    assert interval == pytest.approx(bounds, abs=5e-5)
-
-
-def test_the_interval_of_a_difference_changes_its_sign_if_the_sides_are_exchanged():
-    first, second = Proportion(0.8, 70), Proportion(0.6, 80)
-    difference, low, high = difference_interval(first, second)
-    exchanged = difference_interval(second, first)
-    assert exchanged == pytest.approx((-difference, -high, -low))
-
-
-@pytest.mark.parametrize(("p", "q"), [(0.98, 0.9), (0.5, 0.5), (0.05, 0.01)])
-def test_the_interval_of_a_difference_has_its_nominal_coverage_and_bounds(p, q):
-    rng = np.random.default_rng(0)
-    n, other = 96, 64
-    mine = rng.binomial(n, p, 1000) / n
-    theirs = rng.binomial(other, q, 1000) / other
-    covered = []
-    for rate, other_rate in zip(mine, theirs, strict=True):
-        shares = Proportion(rate, n), Proportion(other_rate, other)
-        difference, low, high = difference_interval(*shares)
-        assert -1.0 <= low <= difference <= high <= 1.0
-        covered.append(low <= p - q <= high)
-    assert 0.93 < np.mean(covered) < 0.99
-
-
 def test_the_interval_over_seeds_is_students():
     """The quantile of Student's t with two degrees of freedom is 4.3027."""
     half = 4.302653 / np.sqrt(3)
@@ -103,3 +59,28 @@ def test_the_interval_over_seeds_is_students():
     found = seed_interval(np.array([1.0, 2.0, 3.0]))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert seed_interval(np.array([0.5])) == (0.5, -np.inf, np.inf)
+
+
+def test_the_interval_of_a_difference_of_seeds_is_welchs():
+    """With equal variances and sizes, Welch's test has 2 S - 2 degrees of freedom: t = 2.7764."""
+    half = 2.776445 * np.sqrt(1 / 3 + 1 / 3)
+    first, second = np.array([1.0, 2.0, 3.0]), np.array([0.5, -0.5, 1.5])
+    found = seed_difference(first, second)
+    np.testing.assert_allclose(found, (1.5, 1.5 - half, 1.5 + half), rtol=1e-5)
+    exchanged = seed_difference(second, first)
+    np.testing.assert_allclose(exchanged, (-1.5, -1.5 - half, -1.5 + half), rtol=1e-5)
+
+
+def test_the_interval_of_a_difference_of_seeds_has_its_nominal_coverage():
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(1000):
+        _, low, high = seed_difference(rng.normal(1, 1, 3), rng.normal(0, 2, 5))
+        covered.append(low <= 1 <= high)
+    assert 0.93 < np.mean(covered) < 0.97
+
+
+def test_seeds_without_variation_or_a_single_seed_have_an_interval_as_well():
+    ones, zeros = np.ones(2), np.zeros(3)
+    assert seed_difference(ones, zeros) == (1.0, 1.0, 1.0)
+    assert seed_difference(ones, zeros[:1]) == (1.0, -np.inf, np.inf)

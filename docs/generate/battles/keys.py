@@ -131,7 +131,7 @@ FILE = Section(
             "enemy_scale",
             number(0.01, 100),
             "`1`",
-            "factor on the health, shields and damage of the enemies",
+            "factor on the damage of the enemies",
         ),
         Key(
             "win_rates",

@@ -63,8 +63,8 @@ draws one of the battles. The largest teams determine the shapes, and smaller on
 PLAYERS_TEXT = """\
 ## Scripted players
 
-Measured win rates of scripted players. The scale is the factor on the enemies' health, shields and
-damage (`enemy_scale`)."""
+Measured win rates of scripted players. The scale is the factor on the damage of the enemies
+(`enemy_scale`)."""
 
 TERRAINS_TEXT = """\
 ## Terrains

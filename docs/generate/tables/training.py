@@ -26,6 +26,11 @@ DESCRIPTIONS = {
     "`minibatch_rows=2048` are the unchanged values.",
 }
 """Text for the records of a folder."""
+ABSOLUTE_METRIC = (
+    "The absolute metric is the greedy win rate of the best parameters on fresh episodes (the "
+    "return, if the environment has no win rate). The interval of its mean is over seeds "
+    "(Student's t)."
+)
 
 
 def learning(records: Sequence[Record]) -> str:
@@ -58,10 +63,8 @@ def learning_section(folder: str, records: Sequence[Record]) -> str:
     return join(
         f"## `{folder}`: {settings(runs)}",
         DESCRIPTIONS.get(folder, ""),
-        "The absolute metric is the greedy win rate of the best parameters on fresh episodes (the "
-        "return, if the environment has no win rate). The interval of its mean is over seeds "
-        "(Student's t). The steps are environment steps until the median seed reached the bar in "
-        "an evaluation.",
+        f"{ABSOLUTE_METRIC} The steps are environment steps until the median seed reached the bar "
+        "in an evaluation.",
         table(header, map(run_row, runs)),
         *map(evaluations, runs),
     )
@@ -115,31 +118,30 @@ def ablation(records: Sequence[Record]) -> str:
     header = (
         "map",
         "run",
-        "last",
-        "worst to best",
+        "absolute metric",
+        "95 % interval",
+        "by seed",
         "agent",
         "mixer",
         "parameters",
         "minutes",
     )
     return join(
-        f"## Greedy win rate after {steps} environment steps",
-        f"Median of {seeds(data) or NOT_RECORDED} seeds.",
+        f"## Win rate of runs of {steps} environment steps",
+        f"{seeds(data) or NOT_RECORDED} seeds. {ABSOLUTE_METRIC}",
         table(header, map(ablation_row, runs)),
         *map(evaluations, runs),
         "## Differences of the win rates",
-        "Means over the episodes of all seeds, with Newcombe's interval of the difference.",
+        "Differences of the means over seeds, with Welch's interval.",
         table(("map", "difference", "win rate", "95 % interval"), differences(runs)),
     )
 
 
 def ablation_row(run: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return one row of the ablation."""
-    won = run["evaluations"][-1]["greedy/won"]
-    last, spread = fixed(run["final_median"]), f"{fixed(min(won))} to {fixed(max(won))}"
     minutes = fixed(run["wall_seconds"] / 60, 1)
     sizes = [run["parameters"].get(name) for name in ("agent", "mixer", "total")]
-    return code(run["map"]), code(run["run"]), last, spread, *sizes, minutes
+    return code(run["map"]), code(run["run"]), *absolute_cells(run), *sizes, minutes
 
 
 def differences(runs: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:

@@ -82,13 +82,8 @@ class UnitRow(NamedTuple):
     """Names of further abilities, keys of ``ABILITIES``."""
 
     def scaled(self, factor: float) -> UnitRow:
-        """Return a type of other strength: health, shield, damage and bonus times a factor."""
-        return self._replace(
-            health=self.health * factor,
-            shield=self.shield * factor,
-            damage=self.damage * factor,
-            bonus=self.bonus * factor,
-        )
+        """Return a type whose damage, with its bonus, is multiplied by a factor."""
+        return self._replace(damage=self.damage * factor, bonus=self.bonus * factor)
 
 
 class EnemyDifference(NamedTuple):

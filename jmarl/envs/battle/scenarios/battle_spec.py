@@ -127,7 +127,7 @@ class Battle:
         zones: parts of the ground with an effect.
         team_reward: share of SMAC's team reward in an agent's reward. The rest is its own.
         reward: weights of the own reward by unit type; SMAC's for types that are missing.
-        enemy_scale: factor on the health, the shields and the damage of the enemies.
+        enemy_scale: factor on the damage of the enemies.
         win_rates: measured win rates of scripted players, by name.
     """
 
@@ -161,7 +161,7 @@ class Battle:
         """Maximal sum of the raw rewards: 10 per enemy, 200, and all health and shields."""
         rows = [self.enemy_units[kind] for kind, _ in self.roster(self.enemies)]
         strength = sum(row.health + getattr(row, "shield", 0.0) for row in rows)
-        return 10 * len(rows) + 200 + self.enemy_scale * strength
+        return 10 * len(rows) + 200 + strength
 
     def roster(self, groups: tuple[Group, ...]) -> list[tuple[int, int]]:
         """List the units of a team as (type id, group), ordered by type and then by group."""

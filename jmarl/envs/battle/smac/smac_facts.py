@@ -79,7 +79,7 @@ class Facts:
 
     @cached_property
     def table(self) -> Table:
-        """Rows of the types of allies, then of enemies, whose strength is scaled.
+        """Rows of the types of allies, then of enemies, whose damage is scaled.
 
         The last row is that of absent units. If battles with other tables are joined, theirs
         follow, so that ``row % len(unit_types)`` is always the type.
@@ -265,6 +265,5 @@ def _groups(battle: Battle | DrawnBattle) -> tuple[Any, ...]:
 
 def _table(battle: Battle | DrawnBattle) -> Table:
     """Return the unit types of the allies, and then those of the enemies."""
-    scale = battle.enemy_scale
-    enemies = [row.scaled(scale) for row in battle.enemy_units]
+    enemies = [row.scaled(battle.enemy_scale) for row in battle.enemy_units]
     return (*battle.units, *enemies)

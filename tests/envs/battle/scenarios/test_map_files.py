@@ -21,7 +21,7 @@ def test_a_map_has_the_limit_actions_and_maximal_reward_of_the_table(name):
     assert battle.limit == limit
     assert 6 + battle.n_enemies == n_actions
     assert battle.max_reward == max_reward
-    assert battle.enemy_scale == 1.0
+    assert (battle.enemy_scale == 1.0) == (name in MAPS)
     assert battle.rules == "smac"
     assert hash(battle) == hash(load_map(name))
 
