@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import toy
 from jax.extend.core import ClosedJaxpr
+from option_worlds import World
 
 from jmarl.config import EvalConfig
 from jmarl.config.compose import load_config
@@ -157,3 +158,28 @@ def play(env: Env, steps: int) -> list[Any]:
         state, timestep = step(key, state, action)
         record.append((state, timestep))
     return record
+
+
+SCALED = """\
+limit: 5
+orders: hold
+allies: [{units: {marauder: 1}, at: [14, 16]}]
+enemies: [{units: {marauder: 1}, at: [18, 16]}]
+enemy_scale: 1.5
+"""
+
+
+def test_enemy_scale_multiplies_only_the_damage_of_the_enemies_before_armor():
+    """A marauder deals 10 and 10 more to armored units, less 1 for their armor."""
+    world = World(SCALED)
+    case = world.case()
+    ally = case.ally("marauder", 14, 16, cooldown=0.0)
+    enemy = case.enemy("marauder", 18, 16, cooldown=0.0)
+    world.aim(case, ally, "attack", enemy)
+    full = world.first(1)[0].health[0]
+    health = world.run([case])[0].state.health[0]
+    np.testing.assert_allclose(full - health, [1.5 * 20 - 1, 20 - 1], atol=1e-5)
+    assert np.all(full == 125)
+    unscaled = SCALED.replace("enemy_scale: 1.5\n", "")
+    rewards = [World(text).facts.battle.max_reward for text in (SCALED, unscaled)]
+    assert rewards[0] == rewards[1]
