@@ -148,15 +148,13 @@ def look(
         destination: x and y of a place for each own unit, ``[K, B]``.
         ground: index of the terrain of each battle, ``[B]``, or one index.
     """
-    team = np.zeros((len(rows), 1), bool)
-    team[own] = True
-    others = team & ~np.eye(len(rows), dtype=bool)[own, :, None]  # [K, U, 1]
-    alive = (bodies.health > 0)[None] & (bodies.health[own] > 0)[:, None]
-    mine, theirs = rows[own, None], rows[None]
-    hits = take_pairs(facts.hits, mine, theirs) & ~team
-    is_hit = take_pairs(facts.hits, theirs, mine) & ~team
-    heals = take_pairs(facts.heals, mine, theirs) & others
-    fraction = bodies.health / jnp.maximum(take(facts.health, rows), LEAST_HEALTH)
+    mine = rows[own, None]
+    theirs = rows[None]
+    pairs = _pair_up(facts, mine, theirs, own)
+    both_alive = _both_alive(bodies, own)
+    full_health = jnp.maximum(take(facts.health, rows), LEAST_HEALTH)
+    fraction = bodies.health / full_health
+    shield = 0.0 if bodies.shield is None else bodies.shield
     healer = take(facts.healer, rows)
     radius = take(facts.radius, rows)
     span = take(facts.weapon_range, rows) + radius
@@ -168,16 +166,16 @@ def look(
         dx=dx,
         dy=dy,
         distance=jnp.sqrt(dx * dx + dy * dy),
-        attackable=alive & hits,
-        healable=alive & (fraction < 1) & heals,
-        fighters=alive & others & ~healer,
+        attackable=both_alive & pairs.hits,
+        healable=both_alive & (fraction < 1) & pairs.heals,
+        fighters=both_alive & pairs.teammates & ~healer,
         damage=take_pairs(facts.damage, mine, theirs),
         reach=span[own, None] + radius,
         scan=take(facts.scan, mine) + radius,
         sight=take(facts.sight, mine),
-        danger=jnp.where(is_hit, span + radius[own, None], -jnp.inf),
+        danger=jnp.where(pairs.is_hit, span + radius[own, None], -jnp.inf),
         fraction=fraction,
-        strength=bodies.health + (0.0 if bodies.shield is None else bodies.shield),
+        strength=bodies.health + shield,
         waiting=bodies.cooldown[own],
         speed=take(facts.speed, rows),
         healer=healer,
@@ -190,6 +188,41 @@ def look(
     )
 
 
+class _Pairs(NamedTuple):
+    """Relations of own units to all units, whether they live or not."""
+
+    teammates: np.ndarray
+    """Whether the unit is another unit of the team."""
+    hits: Bool[Array, "K U *"]
+    """Whether the unit is an enemy that the weapon of the own unit hits."""
+    is_hit: Bool[Array, "K U *"]
+    """Whether the unit is an enemy whose weapon hits the own unit."""
+    heals: Bool[Array, "K U *"]
+    """Whether the unit is a teammate that the own unit can heal."""
+
+
+def _pair_up(facts: BattleFacts, mine: Rows, theirs: Rows, own: slice) -> _Pairs:
+    """Return the relations that follow from the rows of own units and of all units."""
+    _, units, _ = theirs.shape
+    team = np.zeros((units, 1), bool)
+    team[own] = True
+    is_self = np.eye(units, dtype=bool)[own, :, None]
+    teammates = team & ~is_self  # [K, U, 1]
+    return _Pairs(
+        teammates=teammates,
+        hits=take_pairs(facts.hits, mine, theirs) & ~team,
+        is_hit=take_pairs(facts.hits, theirs, mine) & ~team,
+        heals=take_pairs(facts.heals, mine, theirs) & teammates,
+    )
+
+
+def _both_alive(bodies: Bodies, own: slice) -> Bool[Array, "K U B"]:
+    """Return whether both units of a pair live."""
+    alive = bodies.health > 0
+    own_alive = bodies.health[own] > 0
+    return alive[None] & own_alive[:, None]
+
+
 def goal(s: Situation, choice: Choice) -> tuple[Array, Array]:
     """Return the position of the target, or the place if there is no target, ``[K, B]``."""
     return place_of(s, choice.target, (choice.x, choice.y))
@@ -199,13 +232,17 @@ def place_of(
     s: Situation, index: Int[Array, "K B"], otherwise: tuple[Array, Array]
 ) -> tuple[Float[Array, "K B"], Float[Array, "K B"]]:
     """Return the positions of units, or other places where the index is negative."""
-    is_unit, at = index >= 0, jnp.maximum(index, 0)[:, None]
+    is_unit = index >= 0
+    at = jnp.maximum(index, 0)[:, None]
 
     def place(here: Array, offset: Array, other: Array) -> Array:
         offset = jnp.take_along_axis(offset, at, axis=1, mode="clip")[:, 0]
         return jnp.where(is_unit, here + offset, other)
 
-    return place(s.x, s.dx, otherwise[0]), place(s.y, s.dy, otherwise[1])
+    other_x, other_y = otherwise
+    x = place(s.x, s.dx, other_x)
+    y = place(s.y, s.dy, other_y)
+    return x, y
 
 
 def find_way(s: Situation, x: Array, y: Array) -> Way:
@@ -236,7 +273,8 @@ def next_cell(
 ) -> Int[Array, "*shape B"]:
     """Return the next cell on the way between places of equal shapes, or ``DIRECT``."""
     cells = MAP_SIZE**2
-    pair = (s.ground * cells + cell_of(*here)) * cells + cell_of(*there)
+    start = s.ground * cells + cell_of(*here)
+    pair = start * cells + cell_of(*there)
     return take(_paths(s.terrains), pair).astype(jnp.int32)
 
 
@@ -251,8 +289,9 @@ def _paths(terrains: tuple[Terrain, ...]) -> np.ndarray:
 
 def is_free(s: Situation, x: Array, y: Array) -> Bool[Array, "*shape B"]:
     """Return whether places can be walked on."""
-    cells = np.concatenate([walkable(terrain).ravel() for terrain in s.terrains])
-    return take(cells, s.ground * MAP_SIZE**2 + cell_of(x, y))
+    cells = [walkable(terrain).ravel() for terrain in s.terrains]
+    first_cell = s.ground * MAP_SIZE**2
+    return take(np.concatenate(cells), first_cell + cell_of(x, y))
 
 
 def cell_of(x: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Array:

@@ -35,12 +35,14 @@ DIRECTIONS = 8
 
 def attack_move(s: Situation) -> Choice:
     """Attack the last target while it is within the scan, else the nearest, else walk on."""
-    return Choice(_keep_or_nearest(s, _noticed(s)), *s.destination)
+    target = _keep_or_nearest(s, _noticed(s))
+    return Choice(target, *s.destination)
 
 
 def hold(s: Situation) -> Choice:
     """Attack what is within reach, and stay."""
-    return _or_stay(s, _keep_or_nearest(s, s.attackable & (s.distance <= s.reach)))
+    target = _keep_or_nearest(s, _in_reach(s))
+    return _or_stay(s, target)
 
 
 def pursue(s: Situation) -> Choice:
@@ -49,7 +51,9 @@ def pursue(s: Situation) -> Choice:
     A unit that cannot walk attacks only within its scan.
     """
     walks = (s.speed[s.own] > 0)[:, None]
-    return _or_stay(s, _keep_or_nearest(s, s.attackable & (walks | _noticed(s))))
+    candidates = s.attackable & (walks | _noticed(s))
+    target = _keep_or_nearest(s, candidates)
+    return _or_stay(s, target)
 
 
 def heuristic(s: Situation) -> Choice:
@@ -57,17 +61,20 @@ def heuristic(s: Situation) -> Choice:
 
     Differs from SMAX: an enemy of SMAX walks to a random one of the enemies in sight.
     """
-    target = _keep_or_nearest(s, s.attackable & (s.distance <= s.reach))
-    seen = _least(s.distance, s.attackable & (s.distance < s.sight))
-    return Choice(target, *place_of(s, seen, s.destination))
+    target = _keep_or_nearest(s, _in_reach(s))
+    in_sight = s.attackable & (s.distance < s.sight)
+    seen = _least(s.distance, in_sight)
+    x, y = place_of(s, seen, s.destination)
+    return Choice(target, x, y)
 
 
 def healers_first(tactic: Tactic) -> Tactic:
     """Return a tactic that attacks healers first, as SMAClite's opponents do."""
 
     def choose(s: Situation) -> Choice:
-        healers = s._replace(attackable=s.attackable & s.healer)
-        first, choice = tactic(healers), tactic(s)
+        healers = s.attackable & s.healer
+        first = tactic(s._replace(attackable=healers))
+        choice = tactic(s)
         target = jnp.where(first.target >= 0, first.target, choice.target)
         return choice._replace(target=target)
 
@@ -78,7 +85,8 @@ def tend(tactic: Tactic) -> Tactic:
     """Return a tactic in which healers heal the most wounded teammate within their scan."""
 
     def choose(s: Situation) -> Choice:
-        patient = _least(s.fraction, s.healable & (s.distance <= s.scan))
+        patients = s.healable & (s.distance <= s.scan)
+        patient = _least(s.fraction, patients)
         choice = tactic(s)
         target = jnp.where(s.healer[s.own], patient, choice.target)
         return choice._replace(target=target)
@@ -89,7 +97,8 @@ def tend(tactic: Tactic) -> Tactic:
 def nearest(s: Situation) -> Choice:
     """Attack the nearest enemy; healers heal the nearest wounded teammate."""
     target = _least(s.distance, s.attackable)
-    return _support(s, target, _least(s.distance, s.healable))
+    patient = _least(s.distance, s.healable)
+    return _support(s, target, patient)
 
 
 def focus(s: Situation) -> Choice:
@@ -100,12 +109,18 @@ def focus(s: Situation) -> Choice:
     """
     in_reach = s.distance <= s.reach
     weakness = s.strength + TIE * s.distance
-    shots = jnp.where((s.waiting <= STEP)[:, None], s.damage, 0.0)
+    fires = (s.waiting <= STEP)[:, None]
+    shots = jnp.where(fires, s.damage, 0.0)
     weakest = _share(weakness, s.attackable & in_reach, s.strength, shots)
-    target = _first(weakest, _least(s.distance, s.attackable))
+    nearest_enemy = _least(s.distance, s.attackable)
     one = jnp.ones_like(s.strength)
-    patient = _share(s.fraction, s.healable & in_reach, one, one)
-    return _support(s, target, _first(patient, _least(s.distance, s.healable)))
+    most_wounded = _share(s.fraction, s.healable & in_reach, one, one)
+    nearest_patient = _least(s.distance, s.healable)
+    return _support(
+        s,
+        target=_first(weakest, nearest_enemy),
+        patient=_first(most_wounded, nearest_patient),
+    )
 
 
 def kite(s: Situation) -> Choice:
@@ -119,7 +134,8 @@ def kite(s: Situation) -> Choice:
     slower = s.speed <= s.speed[s.own][:, None]
     near = s.distance <= s.danger + SAFETY
     threats = s.attackable & outranged & slower & near
-    retreats = (s.waiting >= STEP / 2) & threats.any(1)
+    reloads = s.waiting >= STEP / 2
+    retreats = reloads & threats.any(1)
     x, y = _find_refuge(s, threats)
     return Choice(
         target=jnp.where(retreats, -1, choice.target),
@@ -148,18 +164,25 @@ def _noticed(s: Situation) -> Bool[Array, "K U B"]:
     return s.attackable & (s.distance <= s.scan)
 
 
+def _in_reach(s: Situation) -> Bool[Array, "K U B"]:
+    return s.attackable & (s.distance <= s.reach)
+
+
 def _keep_or_nearest(
     s: Situation, candidates: Bool[Array, "K U B"]
 ) -> Int[Array, "K B"]:
     """Return the last target if it is still a candidate, else the nearest candidate."""
     units = jnp.arange(candidates.shape[1])[:, None]
-    keeps = (candidates & (units == s.last_target[:, None])).any(1)
-    return jnp.where(keeps, s.last_target, _least(s.distance, candidates))
+    is_last = units == s.last_target[:, None]
+    keeps = (candidates & is_last).any(1)
+    nearest_one = _least(s.distance, candidates)
+    return jnp.where(keeps, s.last_target, nearest_one)
 
 
 def _least(values: Any, candidates: Bool[Array, "K U B"]) -> Int[Array, "K B"]:
     """Return the candidate with the least value, the first of equal ones; -1 if there is none."""
-    index = jnp.argmin(jnp.where(candidates, values, jnp.inf), axis=1)
+    values = jnp.where(candidates, values, jnp.inf)
+    index = jnp.argmin(values, axis=1)
     return jnp.where(candidates.any(1), index, -1)
 
 
@@ -177,12 +200,16 @@ def _share(
 
     def choose(left: Array, unit: tuple[Array, ...]) -> tuple[Array, Array]:
         value, possible, needed = unit
-        target = _least(value[None], (possible & (left > 0))[None])[0]
-        return left - jnp.where(units == target, needed, 0.0), target
+        available = possible & (left > 0)
+        target = _least(value[None], available[None])[0]
+        used = jnp.where(units == target, needed, 0.0)
+        return left - used, target
 
     shape = candidates.shape
-    each = jnp.broadcast_to(values, shape), candidates, jnp.broadcast_to(use, shape)
-    return lax.scan(choose, capacity, each)[1]
+    values = jnp.broadcast_to(values, shape)
+    use = jnp.broadcast_to(use, shape)
+    _, targets = lax.scan(choose, capacity, (values, candidates, use))
+    return targets
 
 
 def _first(target: Int[Array, "K B"], other: Int[Array, "K B"]) -> Int[Array, "K B"]:
@@ -199,8 +226,10 @@ def _support(
     """Return targets for fighters and for healers, who otherwise follow a fighter."""
     leader = _least(s.distance, s.fighters)
     heals = s.healer[s.own]
-    x, y = place_of(s, jnp.where(heals, leader, -1), (s.x, s.y))
-    return Choice(jnp.where(heals, patient, target), x, y)
+    followed = jnp.where(heals, leader, -1)
+    x, y = place_of(s, followed, (s.x, s.y))
+    target = jnp.where(heals, patient, target)
+    return Choice(target, x, y)
 
 
 def _find_refuge(
@@ -210,20 +239,38 @@ def _find_refuge(
 
     The mean is that of the inverse squares of the distances.
     """
-    angle = np.arange(DIRECTIONS) * 2 * np.pi / DIRECTIONS
-    ways = RETREAT * np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
-    to_x, to_y = ways[..., None]  # [D, 1]
-    x = jnp.clip(s.x[:, None] + to_x, 0.5, MAP_SIZE - 0.5)  # [K, D, B]
-    y = jnp.clip(s.y[:, None] + to_y, 0.5, MAP_SIZE - 0.5)
-    from_x = (s.x[:, None] + s.dx)[:, None] - x[:, :, None]  # [K, D, U, B]
-    from_y = (s.y[:, None] + s.dy)[:, None] - y[:, :, None]
-    square = jnp.maximum(from_x * from_x + from_y * from_y, 0.1)
-    exposure = jnp.where(threats[:, None], 1 / square, 0.0).sum(2)
-    free = is_free(s, x, y)
-    exposure = jnp.where(free | ~s.walks[:, None], exposure, jnp.inf)
+    x, y = _refuges(s)
+    exposure = _exposure(s, threats, x, y)
+    passable = is_free(s, x, y) | ~s.walks[:, None]
+    exposure = jnp.where(passable, exposure, jnp.inf)
     best = jnp.argmin(exposure, axis=1)[:, None]
 
     def pick(places: Array) -> Float[Array, "K B"]:
         return jnp.take_along_axis(places, best, axis=1)[:, 0]
 
     return pick(x), pick(y)
+
+
+def _refuges(s: Situation) -> tuple[Float[Array, "K D B"], Float[Array, "K D B"]]:
+    """Return the places to which each own unit may step back."""
+    angle = np.arange(DIRECTIONS) * 2 * np.pi / DIRECTIONS
+    ways = np.stack([np.cos(angle), np.sin(angle)])
+    to_x, to_y = RETREAT * ways.astype(np.float32)[..., None]  # [D, 1]
+    low = 0.5
+    high = MAP_SIZE - 0.5
+    x = jnp.clip(s.x[:, None] + to_x, low, high)
+    y = jnp.clip(s.y[:, None] + to_y, low, high)
+    return x, y
+
+
+def _exposure(
+    s: Situation, threats: Bool[Array, "K U B"], x: Array, y: Array
+) -> Float[Array, "K D B"]:
+    """Return the sum of the inverse squares of the distances of places to the threats."""
+    unit_x = s.x[:, None] + s.dx
+    unit_y = s.y[:, None] + s.dy
+    dx = unit_x[:, None] - x[:, :, None]  # [K, D, U, B]
+    dy = unit_y[:, None] - y[:, :, None]
+    square = jnp.maximum(dx * dx + dy * dy, 0.1)
+    each = jnp.where(threats[:, None], 1 / square, 0.0)
+    return each.sum(2)

@@ -238,10 +238,14 @@ def _tick(b: Conditions, carry: _Carry, deviation: Float[Array, "U B"]) -> _Carr
     pushed = _push(b, moved)
     # The tick of a shot counts towards its cooldown.
     # A weapon that fires as soon as it is ready keeps the fraction of the tick.
-    waiting = before.cooldown + jnp.where(shot.fires, b.units.cooldown + deviation, 0.0)
+    added = jnp.where(shot.fires, b.units.cooldown + deviation, 0.0)
+    waiting = before.cooldown + added
     after, waiting = _protect(b, before, pushed, shot, waiting)
     healed = healing.health - vital.health if healing else 0.0
-    events = Events(carry.events.damage + lost, carry.events.healed + healed)
+    events = Events(
+        damage=carry.events.damage + lost,
+        healed=carry.events.healed + healed,
+    )
     reloaded = jnp.where(waiting > 0, waiting - b.tick, 0.0)
     bodies = after._replace(cooldown=reloaded, pending=pending)
     return _Carry(bodies, walked, events)
@@ -252,7 +256,8 @@ def _burn(b: Conditions, bodies: Bodies, vital: Vital) -> Vital:
     if not zones.of("damage", b.field.zones):
         return vital
     rate = zones.damage_rate(b.field.zones, bodies.x, bodies.y, b.units.grounded)
-    return vital._replace(health=jnp.maximum(vital.health - rate * b.tick, 0.0))
+    health = vital.health - rate * b.tick
+    return vital._replace(health=jnp.maximum(health, 0.0))
 
 
 def _protect(
@@ -266,9 +271,11 @@ def _protect(
     lands = gives[:, None] & (b.aim.index[:, None] == _units(after))
 
     def best(values: Array) -> Array:
-        return jnp.max(jnp.where(lands, values[:, None], 0.0), axis=0)
+        received = jnp.where(lands, values[:, None], 0.0)
+        return jnp.max(received, axis=0)
 
-    seconds, armor = best(b.ward.seconds), best(b.ward.armor)
+    seconds = best(b.ward.seconds)
+    armor = best(b.ward.armor)
     left = jnp.maximum(after.ward - b.tick, 0.0)
     after = after._replace(
         ward=jnp.where(seconds > 0, seconds, left),
@@ -308,37 +315,48 @@ def _aim(b: Conditions, bodies: Bodies) -> _Shot:
 def _hits(b: Conditions, bodies: Bodies, shot: _Shot) -> Vital:
     """Return health and shields after the weapons without and with a line have hit."""
     vital = Vital(bodies.health, bodies.shield)
-    bursts = b.units.burst_radius > 0
-    fires = shot.fires & ~bursts if b.slots.bursts.size else shot.fires
+    fires = shot.fires
+    if b.slots.bursts.size:
+        fires = fires & ~(b.units.burst_radius > 0)
     if b.slots.shields or b.slots.lines.size:
         volley = _volley(b, bodies, shot, fires)
         armor = b.units.armor + _shelter(bodies)
-        vital = land(vital, armor, volley, b.slots.most_hits)
-    else:
-        armor = b.aim.armor
-        if bodies.ward is not None:
-            armor = armor + _at(_shelter(bodies), b.aim.index)
-        each = jnp.maximum(b.aim.raw - armor, LEAST_DAMAGE)
-        dealt = jnp.where(fires, each * b.units.hits, 0.0)
-        health = scatter_add(vital.health, b.aim.index, -dealt)
-        vital = vital._replace(health=jnp.maximum(health, 0.0))
-    return vital
+        return land(vital, armor, volley, b.slots.most_hits)
+    armor = b.aim.armor
+    if bodies.ward is not None:
+        armor = armor + _at(_shelter(bodies), b.aim.index)
+    each = jnp.maximum(b.aim.raw - armor, LEAST_DAMAGE)
+    dealt = jnp.where(fires, each * b.units.hits, 0.0)
+    health = scatter_add(vital.health, b.aim.index, -dealt)
+    return vital._replace(health=jnp.maximum(health, 0.0))
 
 
 def _volley(b: Conditions, bodies: Bodies, shot: _Shot, fires: Array) -> Volley:
+    """Return the hits on all units, of weapons with a line on those along it."""
     lands = b.aim.index[:, None] == _units(bodies)  # [U, U, B]
     if b.slots.lines.size:
         slots = b.slots.lines
-        shooter = bodies.x[slots], bodies.y[slots]
-        target = shooter[0] + shot.dx[slots], shooter[1] + shot.dy[slots]
-        position = bodies.x, bodies.y
-        line = touched_by_line(shooter, target, position, b.units.radius)
-        line &= b.hostile[slots][..., None] & (b.units.plane != AIR)
-        lands = lands.at[slots].set(
-            jnp.where(b.units.line[slots][:, None], line, lands[slots])
-        )
+        on_line = _along_lines(b, bodies, shot)
+        has_line = b.units.line[slots][:, None]
+        lines_land = jnp.where(has_line, on_line, lands[slots])
+        lands = lands.at[slots].set(lines_land)
     alive = bodies.health > 0
-    return Volley(lands & fires[:, None] & alive, b.raw, b.units.hits)
+    return Volley(
+        lands=lands & fires[:, None] & alive,
+        raw=b.raw,
+        hits=b.units.hits,
+    )
+
+
+def _along_lines(b: Conditions, bodies: Bodies, shot: _Shot) -> Bool[Array, "L U B"]:
+    """Return the hostile units on the ground that each line would touch."""
+    slots = b.slots.lines
+    x, y = bodies.x[slots], bodies.y[slots]
+    target = x + shot.dx[slots], y + shot.dy[slots]
+    position = bodies.x, bodies.y
+    touched = touched_by_line((x, y), target, position, b.units.radius)
+    hostile = b.hostile[slots][..., None]
+    return touched & hostile & (b.units.plane != AIR)
 
 
 def _bursts(
@@ -352,15 +370,18 @@ def _bursts(
     health = jnp.where(shot.fires & is_bomb, 0.0, vital.health)
     vital = vital._replace(health=health)
     died = (bodies.health > 0) & (vital.health <= 0)
-    burst = ((died | bodies.pending) & is_bomb)[slots]
+    bursts = ((died | bodies.pending) & is_bomb)[slots]
     dx = bodies.x[slots][:, None] - bodies.x
     dy = bodies.y[slots][:, None] - bodies.y
+    distance = jnp.sqrt(dx * dx + dy * dy)
     reach = b.units.burst_radius[slots][:, None] + b.units.radius
-    lands = burst[:, None] & (jnp.sqrt(dx * dx + dy * dy) <= reach)
-    lands &= b.hostile[slots][..., None] & (b.units.plane != AIR) & (vital.health > 0)
-    ones = jnp.ones_like(bodies.x[slots])
+    lands = bursts[:, None] & (distance <= reach)
+    hostile = b.hostile[slots][..., None]
+    lands &= hostile & (b.units.plane != AIR) & (vital.health > 0)
+    once = jnp.ones_like(bodies.x[slots])
+    volley = Volley(lands, b.raw[slots], once)
     armor = b.units.armor + _shelter(bodies)
-    after = land(vital, armor, Volley(lands, b.raw[slots], ones), 1)
+    after = land(vital, armor, volley, most_hits=1)
     due = (vital.health > 0) & (after.health <= 0) & is_bomb
     return after, due
 
@@ -374,15 +395,21 @@ def _support(
         return None
     assert bodies.energy is not None and bodies.healing is not None
     target = b.aim.index[slots]
-    willing = (b.aim.heals & shot.in_reach & (vital.health > 0))[slots]
+    alive = vital.health > 0
+    willing = (b.aim.heals & shot.in_reach & alive)[slots]
     willing &= _at(vital.health, target) > 0
-    energy = bodies.energy
-    healers = Healers(willing, target, energy[slots], bodies.healing[slots])
+    healers = Healers(
+        willing=willing,
+        target=target,
+        energy=bodies.energy[slots],
+        healing=bodies.healing[slots],
+    )
     done = heal(HEAL, b.tick, healers, vital.health, b.units.full_health)
+    nobody = jnp.zeros_like(bodies.healing)
     return Healing(
-        done.health,
-        energy.at[slots].set(done.energy),
-        jnp.zeros_like(bodies.healing).at[slots].set(done.heals),
+        health=done.health,
+        energy=bodies.energy.at[slots].set(done.energy),
+        heals=nobody.at[slots].set(done.heals),
     )
 
 
@@ -398,9 +425,8 @@ def _recover(
     health, energy = vital.health, before.energy
     if healing is not None:
         health = healing.health
-        energy = jnp.minimum(
-            healing.energy + units.energy_regen * b.tick, units.full_energy
-        )
+        energy = healing.energy + units.energy_regen * b.tick
+        energy = jnp.minimum(energy, units.full_energy)
         energy = jnp.where(vital.health > 0, energy, healing.energy)
     alive = vital.health > 0
     grown = jnp.minimum(health + units.health_regen * b.tick, units.full_health)
@@ -433,21 +459,25 @@ def _move(
         affects |= b.aim.wards
     approach = affects & shot.target_alive & ~shot.in_reach
     has_heading = (orders.heading_x != 0) | (orders.heading_y != 0)
-    moves = (after.health > 0) & (approach | (has_heading & (walked < orders.length)))
+    walks_on = has_heading & (walked < orders.length)
+    moves = (after.health > 0) & (approach | walks_on)
     pace = units.speed
     if before.pace is not None:
         faster = jnp.minimum(before.pace + units.acceleration * b.tick, units.speed)
         pace = jnp.where(moves, faster, 0.0)
     speed = pace * _ease(b, before)
     left = jnp.where(approach, shot.distance - b.aim.reach, orders.length - walked)
-    length = jnp.where(moves, jnp.minimum(speed * b.tick, left), 0.0)
-    scale = length / jnp.where(shot.distance > 0, shot.distance, 1.0)
+    longest = jnp.minimum(speed * b.tick, left)
+    length = jnp.where(moves, longest, 0.0)
+    distance = jnp.where(shot.distance > 0, shot.distance, 1.0)
+    scale = length / distance
     dx = jnp.where(approach, shot.dx * scale, orders.heading_x * length)
     dy = jnp.where(approach, shot.dy * scale, orders.heading_y * length)
     x, y = _walk(b, before.x, before.y, dx, dy)
     if before.pace is not None:
         after = after._replace(pace=pace)
-    return after._replace(x=x, y=y), walked + jnp.where(approach, 0.0, length)
+    along_heading = jnp.where(approach, 0.0, length)
+    return after._replace(x=x, y=y), walked + along_heading
 
 
 def _ease(b: Conditions, bodies: Bodies) -> Any:
@@ -476,7 +506,9 @@ def _walk(
     if b.field.walkable is not None:
         dx, dy = _slide(b, x, y, dx, dy)
     last = b.field.map_size - EDGE
-    return jnp.clip(x + dx, 0.0, last), jnp.clip(y + dy, 0.0, last)
+    x = jnp.clip(x + dx, 0.0, last)
+    y = jnp.clip(y + dy, 0.0, last)
+    return x, y
 
 
 def _slide(
@@ -490,13 +522,15 @@ def _slide(
         free_x = (x + dx >= low_x) & (x + dx < high_x)
         free_y = (y + dy >= low_y) & (y + dy < high_y)
         flies = ~b.units.walks
-        return jnp.where(free_x | flies, dx, 0.0), jnp.where(free_y | flies, dy, 0.0)
-    both, only_x = _is_free(b, x + dx, y + dy), _is_free(b, x + dx, y)
+        dx = jnp.where(free_x | flies, dx, 0.0)
+        dy = jnp.where(free_y | flies, dy, 0.0)
+        return dx, dy
+    both = _is_free(b, x + dx, y + dy)
+    only_x = _is_free(b, x + dx, y)
     only_y = _is_free(b, x, y + dy)
-    return (
-        jnp.where(both | only_x, dx, 0.0),
-        jnp.where(both | (only_y & ~only_x), dy, 0.0),
-    )
+    dx = jnp.where(both | only_x, dx, 0.0)
+    dy = jnp.where(both | (only_y & ~only_x), dy, 0.0)
+    return dx, dy
 
 
 def _as_rectangle(walkable: np.ndarray) -> tuple[float, ...] | None:
@@ -508,11 +542,14 @@ def _as_rectangle(walkable: np.ndarray) -> tuple[float, ...] | None:
         return None
     cells = walkable[0]
     bounds = []
+    size = 1
     for axis in (0, 1):
         used = np.flatnonzero(cells.any(1 - axis))
-        low, high = int(used[0]), int(used[-1]) + 1
-        bounds += [low or -np.inf, high if high < cells.shape[axis] else np.inf]
-    size = np.prod([len(np.flatnonzero(cells.any(1 - axis))) for axis in (0, 1)])
+        low = int(used[0])
+        high = int(used[-1]) + 1
+        bounds.append(low or -np.inf)
+        bounds.append(high if high < cells.shape[axis] else np.inf)
+        size *= len(used)
     return tuple(bounds) if cells.sum() == size else None
 
 
@@ -521,6 +558,7 @@ def _is_free(b: Conditions, x: Array, y: Array) -> Bool[Array, "U B"]:
     size = b.field.walkable.shape[-1]
     column = jnp.clip(jnp.floor(x).astype(jnp.int32), 0, size - 1)
     row = jnp.clip(jnp.floor(y).astype(jnp.int32), 0, size - 1)
-    cell = (b.field.terrain * size + column) * size + row
+    first_column = b.field.terrain * size
+    cell = (first_column + column) * size + row
     free = jnp.asarray(b.field.walkable.ravel())[cell]
     return free | ~b.units.walks

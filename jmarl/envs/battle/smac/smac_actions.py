@@ -45,38 +45,48 @@ class Action(NamedTuple):
 @functools.cache
 def layout(f: Facts) -> tuple[Action, ...]:
     """Return all actions: own | attacks on enemies | support of allies."""
-    own = [Action("no_op"), Action("stop")]
-    own += [Action("move", heading=(float(x), float(y))) for x, y in MOVES]
+    targeted = _clash(f) if f.config.layout == "clash" else _unified(f)
+    return (*_own(f), *targeted)
+
+
+def _own(f: Facts) -> list[Action]:
+    """Return the actions without a target."""
+    actions = [Action("no_op"), Action("stop")]
+    for x, y in MOVES:
+        heading = (float(x), float(y))
+        actions.append(Action("move", heading=heading))
     if f.config.cone:
-        own += [Action("turn", direction=i) for i in range(DIRECTIONS)]
+        actions += [Action("turn", direction=i) for i in range(DIRECTIONS)]
     if f.spots:
-        own.append(Action("spot"))
-    if f.config.layout == "clash":
-        return (*own, *_clash(f))
-    support = [name for name, used in ((HEAL, f.heals), (WARD, f.wards)) if used]
-    return (
-        *own,
-        *(Action(ATTACK, enemy=j) for j in range(f.m)),
-        *(Action(name, slot=k) for name in support for k in range(f.n - 1)),
-    )
+        actions.append(Action("spot"))
+    return actions
+
+
+def _unified(f: Facts) -> list[Action]:
+    """Return an attack on each enemy, and each kind of support of each other ally."""
+    actions = [Action(ATTACK, enemy=j) for j in range(f.m)]
+    slots = range(f.n - 1)
+    if f.heals:
+        actions += [Action(HEAL, slot=k) for k in slots]
+    if f.wards:
+        actions += [Action(WARD, slot=k) for k in slots]
+    return actions
 
 
 def _clash(f: Facts) -> list[Action]:
     """Return SMAC's targeted actions: j is enemy j, or ally j for units without a weapon."""
-    count = max(f.n, f.m) if f.heals else f.m
-    return [
-        Action(
-            ATTACK,
-            enemy=j if j < f.m else NONE,
-            ally=j if f.heals and j < f.n else NONE,
-        )
-        for j in range(count)
-    ]
+    n_allies = f.n if f.heals else 0
+    actions = []
+    for j in range(max(n_allies, f.m)):
+        enemy = j if j < f.m else NONE
+        ally = j if j < n_allies else NONE
+        actions.append(Action(ATTACK, enemy=enemy, ally=ally))
+    return actions
 
 
 def n_own_actions(f: Facts) -> int:
     """Return the number of actions without a target."""
-    return sum(a.enemy == a.slot == a.ally == NONE for a in layout(f))
+    return len(_own(f))
 
 
 def action_target(f: Facts) -> tuple[int, ...]:
@@ -84,10 +94,17 @@ def action_target(f: Facts) -> tuple[int, ...]:
 
     The layout ``clash`` has none, because the target depends on the type of the observer.
     """
+    actions = layout(f)
     if f.config.layout == "clash":
-        return (NONE,) * len(layout(f))
+        return (NONE,) * len(actions)
+    return tuple(_target_slot(f, action) for action in actions)
+
+
+def _target_slot(f: Facts, action: Action) -> int:
+    if action.enemy == NONE:
+        return action.slot
     first_enemy = f.n - 1
-    return tuple(first_enemy + a.enemy if a.enemy >= 0 else a.slot for a in layout(f))
+    return first_enemy + action.enemy
 
 
 def column(f: Facts, name: str) -> np.ndarray:
@@ -105,18 +122,33 @@ def _able(f: Facts, row: int) -> np.ndarray:
     """Return the actions that a type can ever take, ``[A]``."""
     unit = f.table[row]
     names = {"no_op", "stop", "turn"}
-    names |= {"move"} if unit.speed > 0 else set()
-    names |= {ATTACK} if unit.targets else set()
-    names |= {HEAL} if unit.heal else set()
-    names |= {WARD} if math.isfinite(f.ability("cooldown", "allies")[row]) else set()
-    names |= {"spot"} if math.isfinite(f.ability("cooldown", "self")[row]) else set()
-    return np.asarray([_takes(action, unit, names) for action in layout(f)])
+    if unit.speed > 0:
+        names.add("move")
+    if unit.targets:
+        names.add(ATTACK)
+    if unit.heal:
+        names.add(HEAL)
+    if _may_use(f, row, "allies"):
+        names.add(WARD)
+    if _may_use(f, row, "self"):
+        names.add("spot")
+    able = [_takes(action, unit, names) for action in layout(f)]
+    return np.asarray(able)
+
+
+def _may_use(f: Facts, row: int, targets: str) -> bool:
+    """Return whether a type has the ability that is aimed at some targets."""
+    cooldown = f.ability("cooldown", targets)[row]
+    return math.isfinite(cooldown)
 
 
 def _takes(action: Action, unit: UnitRow, names: set[str]) -> bool:
-    if action.ally >= 0 or action.enemy >= 0:  # an attack, or its clash with a heal
-        return action.ally >= 0 if unit.heal else action.enemy >= 0 and ATTACK in names
-    return action.name in names
+    is_targeted = action.ally >= 0 or action.enemy >= 0
+    if not is_targeted:
+        return action.name in names
+    if unit.heal:
+        return action.ally >= 0
+    return action.enemy >= 0 and ATTACK in names
 
 
 def target_index(f: Facts, rows: Rows, action: Int[Array, "B N"]) -> Int[Array, "B N"]:
@@ -127,8 +159,9 @@ def target_index(f: Facts, rows: Rows, action: Int[Array, "B N"]) -> Int[Array, 
     target = jnp.where(enemy >= 0, enemy + f.n, NONE)
     target = jnp.where(slot >= 0, slot + (slot >= agent), target)
     if f.config.layout == "clash":
-        heals = take(combatants.column(f.table, "heal"), rows[..., : f.n]) > 0
-        target = jnp.where(heals, take(column(f, "ally"), action), target)
+        ally = take(column(f, "ally"), action)
+        rate = take(combatants.column(f.table, "heal"), rows[..., : f.n])
+        target = jnp.where(rate > 0, ally, target)
     return target
 
 

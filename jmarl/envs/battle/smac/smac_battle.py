@@ -78,8 +78,9 @@ def build(name: str, battle: AnyBattle, config: SmacConfig) -> Env:
     f = Facts(battle, config)
     _check_pad(f)
     if config.layout == "clash" and f.wards:
+        fault = f"{name} has units with a ward"
         fix = "use env.layout=unified"
-        raise ConfigError(f"env.layout=clash: {name} has units with a ward; {fix}")
+        raise ConfigError(f"env.layout=clash: {fault}; {fix}")
     return env.build(name, make_engine(f), config.reset_pool)
 
 
@@ -121,17 +122,23 @@ def transition(
     if bodies.healing is not None:
         same = last_target == state.last_target.T
         bodies = bodies._replace(healing=bodies.healing & same)
-    bodies, events = simulate(f, state, orders, bodies, _deviations(f, keys[0]))
-    after = with_bodies(state, bodies).replace(
+    deviation = _deviations(f, keys[0])
+    bodies, events = simulate(f, state, orders, bodies, deviation)
+    after = with_bodies(state, bodies)
+    after = after.replace(
         last_action=action,
         last_target=last_target.T,
         steps=state.steps + 1,
         facing=_turn(f, state, action),
     )
     killed = state.alive & ~after.alive
-    after = sight_enemies(f, _withdraw(_arrive(f, after)))
-    outcome = smac_outcome.outcome(f, smac_outcome.Step(state, after, events, killed))
-    return after.replace(ended=outcome.terminated | outcome.truncated), outcome
+    after = _arrive(f, after)
+    after = _withdraw(after)
+    after = sight_enemies(f, after)
+    step = smac_outcome.Step(state, after, events, killed)
+    outcome = smac_outcome.outcome(f, step)
+    ended = outcome.terminated | outcome.truncated
+    return after.replace(ended=ended), outcome
 
 
 def simulate(
@@ -148,10 +155,9 @@ def simulate(
     area = f.slots.shields or f.slots.lines.size or f.slots.bursts.size
     is_ally = np.arange(f.n + f.m) < f.n
     hostile = jnp.asarray(is_ally[:, None] != is_ally)
-    terrain = f.choose(f.ground, state.choice)
     conditions = Conditions(
         slots=f.slots,
-        field=Field(TICK, MAP_SIZE, f.walkable, terrain, f.zones),
+        field=_field(f, state),
         units=units,
         ward=ward,
         aim=combatants.aim(f.table, row, orders, units, hostile, ward),
@@ -160,6 +166,16 @@ def simulate(
         hostile=hostile,
     )
     return tick.simulate(conditions, bodies, deviation)
+
+
+def _field(f: Facts, state: State) -> Field:
+    return Field(
+        tick=TICK,
+        map_size=MAP_SIZE,
+        walkable=f.walkable,
+        terrain=f.choose(f.ground, state.choice),
+        zones=f.zones,
+    )
 
 
 def _ward(f: Facts, row: combatants.Rows) -> Ward | None:
@@ -178,21 +194,28 @@ def _ward(f: Facts, row: combatants.Rows) -> Ward | None:
 
 
 def _deviations(f: Facts, keys: Keys[Array, "B"]) -> Float[Array, "ticks U B"]:
-    shape = (TICKS, f.n + f.m)
-    draw = partial(jax.random.uniform, shape=shape, minval=-TICK, maxval=2 * TICK)
-    return jnp.moveaxis(jax.vmap(draw)(keys), 0, -1)
+    draw = partial(
+        jax.random.uniform,
+        shape=(TICKS, f.n + f.m),
+        minval=-TICK,
+        maxval=2 * TICK,
+    )
+    deviations = jax.vmap(draw)(keys)
+    return jnp.moveaxis(deviations, 0, -1)
 
 
 def _orders(f: Facts, reply: Reply, state: State, action: Int[Array, "B N"]) -> Orders:
     """Return the orders of all units from the actions and the orders of the enemies."""
-    heading = take(action_column(f, "heading").astype(np.float32), action)  # [B, N, 2]
+    headings = action_column(f, "heading").astype(np.float32)  # [A, 2]
+    heading = take(headings, action)  # [B, N, 2]
     target = target_index(f, rows_of(f, state), action)
     length = jnp.full(action.T.shape, MOVE_LENGTH)
     join = partial(jnp.concatenate, axis=0)
     wards = None
     if f.wards:
+        gives = has_name(f, "ward", action)
         idle = jnp.zeros(reply.target.shape, bool)
-        wards = join([has_name(f, "ward", action).T, idle])
+        wards = join([gives.T, idle])
     return Orders(
         heading_x=join([heading[..., 0].T, reply.heading_x]),
         heading_y=join([heading[..., 1].T, reply.heading_y]),
@@ -207,7 +230,9 @@ def _turn(f: Facts, state: State, action: Int[Array, "B N"]) -> Any:
     if state.facing is None:
         return None
     direction = take(action_column(f, "direction"), action)
-    return jnp.where(state.alive[:, : f.n] & (direction >= 0), direction, state.facing)
+    alive = state.alive[:, : f.n]
+    turns = alive & (direction >= 0)
+    return jnp.where(turns, direction, state.facing)
 
 
 def _spot(f: Facts, state: State, action: Int[Array, "B N"]) -> State:
@@ -219,14 +244,18 @@ def _spot(f: Facts, state: State, action: Int[Array, "B N"]) -> State:
     spots = has_name(f, "spot", action) & ready[:, : f.n]
 
     def gather(name: str) -> Any:
-        return jnp.broadcast_to(take(f.ability(name, "self"), rows), spots.shape)
+        values = take(f.ability(name, "self"), rows)
+        return jnp.broadcast_to(values, spots.shape)
 
-    lands = spots[..., None] & _near(f, state, gather("attack_range"))  # [B, N, N]
+    near = _near(f, state, gather("attack_range"))
+    lands = spots[..., None] & near  # [B, N, N]
 
     def best(values: Array) -> Array:
-        return jnp.max(jnp.where(lands, values[..., None], 0.0), axis=1)
+        received = jnp.where(lands, values[..., None], 0.0)
+        return jnp.max(received, axis=1)
 
-    seconds, sight = best(gather("duration")), best(gather("amount"))
+    seconds = best(gather("duration"))
+    sight = best(gather("amount"))
     left = jnp.maximum(state.spotted - TICK * TICKS, 0.0)
     spotted = jnp.where(seconds > 0, seconds, left)
     extra = jnp.where(seconds > 0, sight, state.extra_sight)
@@ -242,17 +271,20 @@ def _near(f: Facts, state: State, reach: Array) -> Bool[Array, "B N N"]:
     """Return the living allies within the edge-to-edge reach of each ally."""
     position = state.position[:, : f.n]
     offset = position[:, :, None] - position[:, None]
-    radius = trait(f, rows_of(f, state)[..., : f.n], "radius")
+    square = (offset**2).sum(-1)
+    rows = rows_of(f, state)[..., : f.n]
+    radius = trait(f, rows, "radius")
     limit = reach[..., None] + radius[..., None] + radius[..., None, :]
     alive = state.alive[:, None, : f.n]
-    return alive & ((offset**2).sum(-1) <= limit**2)
+    return alive & (square <= limit**2)
 
 
 def _arrive(f: Facts, state: State) -> State:
     """Give full strength to the units that appear now."""
     if state.arrives is None:
         return state
-    arrives = (state.arrives == state.steps[:, None]) & (state.steps[:, None] > 0)
+    steps = state.steps[:, None]
+    arrives = (state.arrives == steps) & (steps > 0)
     rows = rows_of(f, state)
 
     def fill(values: Array | None, name: str) -> Any:
@@ -274,5 +306,7 @@ def _withdraw(state: State) -> State:
     if state.leaves is None:
         return state
     is_due = state.leaves == state.steps[:, None]
-    leaves = jnp.where(is_due & ~state.alive, NEVER, state.leaves)
-    return state.replace(leaves=leaves, health=jnp.where(is_due, 0.0, state.health))
+    is_dead = is_due & ~state.alive
+    leaves = jnp.where(is_dead, NEVER, state.leaves)
+    health = jnp.where(is_due, 0.0, state.health)
+    return state.replace(leaves=leaves, health=health)

@@ -35,13 +35,16 @@ class Step(NamedTuple):
 
 def outcome(f: Facts, step: Step) -> Outcome:
     """Return the rewards of a step, and whether it ended the episode."""
-    has_won, has_lost = won(f, step.after), _allies_beaten(f, step.after)
+    has_won = won(f, step.after)
+    has_lost = _allies_beaten(f, step.after)
     terminated = has_won | has_lost
     limit = f.choose(f.limits, step.after.choice)
-    truncated = ~terminated & (step.after.steps >= limit)
-    reward = _rewards(f, step, has_won)
+    is_late = step.after.steps >= limit
+    reward = _rewards(f, step, has_won) * MAX_REWARD
     return Outcome(
-        reward * MAX_REWARD / _most(f, step)[..., None], terminated, truncated
+        reward=reward / _most(f, step)[..., None],
+        terminated=terminated,
+        truncated=~terminated & is_late,
     )
 
 
@@ -51,14 +54,16 @@ def won(f: Facts, state: State) -> Bool[Array, "B"]:
     In SMACv2, any number of healers may be left.
     """
     standing = _standing(f, state)[:, f.n :]
-    few = standing.sum(1) <= 1 if not f.is_v2 else True
-    beaten = ~(standing & ~_heals(f, state)[..., f.n :]).any(1) & few
+    heals = _heals(f, state)[..., f.n :]
+    few = True if f.is_v2 else standing.sum(1) <= 1
+    beaten = ~(standing & ~heals).any(1) & few
     return beaten & ~_allies_beaten(f, state)
 
 
 def _allies_beaten(f: Facts, state: State) -> Bool[Array, "B"]:
     standing = _standing(f, state)[:, : f.n]
-    return ~(standing & ~_heals(f, state)[..., : f.n]).any(1)
+    heals = _heals(f, state)[..., : f.n]
+    return ~(standing & ~heals).any(1)
 
 
 def _heals(f: Facts, state: State) -> Any:
@@ -70,69 +75,97 @@ def _standing(f: Facts, state: State) -> Bool[Array, "B U"]:
     if state.arrives is None or state.leaves is None:
         return state.alive
     steps = state.steps[:, None]
-    is_due = (state.arrives > steps) & (rows_of(f, state) != f.nobody)
-    return state.alive | is_due | (state.leaves <= steps)
+    exists = rows_of(f, state) != f.nobody
+    will_arrive = (state.arrives > steps) & exists
+    has_left = state.leaves <= steps
+    return state.alive | will_arrive | has_left
 
 
 def _most(f: Facts, step: Step) -> Float[Array, "*"]:
     """Return the maximal sum of SMAC's rewards before scaling."""
     rows = rows_of(f, step.after)[..., f.n :]
     strength = trait(f, rows, "health") + trait(f, rows, "shield")
+    damage = strength.sum(-1)
     count = (rows != f.nobody).sum(-1)
-    return jnp.asarray(KILL_REWARD * count + WIN_REWARD + strength.sum(-1))
+    most = KILL_REWARD * count + WIN_REWARD + damage
+    return jnp.asarray(most)
 
 
 def _rewards(f: Facts, step: Step, has_won: Array) -> Float[Array, "B N"]:
     """Return SMAC's team reward, mixed with each agent's own if the battle has weights."""
     team = _team_reward(f, step) + WIN_REWARD * has_won
-    rewards = jnp.broadcast_to(team[:, None], (team.shape[0], f.n))
+    batch = team.shape[0]
+    shared = jnp.broadcast_to(team[:, None], (batch, f.n))
     share = getattr(f.battle, "team_reward", 1.0)
     if share == 1:
-        return rewards
-    return share * rewards + (1 - share) * _own_rewards(f, step, has_won)
+        return shared
+    own = _own_rewards(f, step, has_won)
+    return share * shared + (1 - share) * own
 
 
 def _team_reward(f: Facts, step: Step) -> Float[Array, "B"]:
     """Return the damage of the enemies and the bonus for kills."""
     kills = KILL_REWARD * step.killed[:, f.n :].sum(1)
-    if not f.config.smac_reward:
-        return step.events.damage[f.n :].sum(0) + kills
-    # SMAC differences health and shield and takes the absolute value of the sum.
-    change = _strength(step.before) - jnp.where(step.killed, 0.0, _strength(step.after))
-    is_same = step.before.alive & (step.after.alive | step.killed)
-    change = jnp.where(is_same, change, 0.0)[:, f.n :]
-    return jnp.abs(change.sum(1) + kills)
+    if f.config.smac_reward:
+        # SMAC takes the absolute value of the sum.
+        change = _lost_strength(step)[:, f.n :]
+        return jnp.abs(change.sum(1) + kills)
+    damage = step.events.damage[f.n :]
+    return damage.sum(0) + kills
+
+
+def _lost_strength(step: Step) -> Float[Array, "B U"]:
+    """Return the difference of health and shield of each unit, 0 if it arrived or left."""
+    before = _strength(step.before)
+    after = jnp.where(step.killed, 0.0, _strength(step.after))
+    stays = step.after.alive | step.killed
+    is_same = step.before.alive & stays
+    return jnp.where(is_same, before - after, 0.0)
 
 
 def _strength(state: State) -> Float[Array, "B U"]:
-    return state.health if state.shield is None else state.health + state.shield
+    if state.shield is None:
+        return state.health
+    return state.health + state.shield
 
 
 def _own_rewards(f: Facts, step: Step, has_won: Array) -> Float[Array, "B N"]:
     """Return the reward of each agent by the weights of its unit type."""
     rows = rows_of(f, step.after)[..., : f.n]
-    terms = {
-        "damage": step.events.damage[f.n :].sum(0)[:, None],
-        "kills": KILL_REWARD * step.killed[:, f.n :].sum(1, keepdims=True),
+    total: Any = 0.0
+    for name, term in _reward_terms(f, step, has_won).items():
+        weight = take(_weights(f, name), rows)
+        total = total + weight * term
+    return total
+
+
+def _reward_terms(f: Facts, step: Step, has_won: Array) -> dict[str, Any]:
+    """Return the terms of an agent's own reward by the names of their weights."""
+    damage_dealt = step.events.damage[f.n :].sum(0)
+    damage_taken = step.events.damage[: f.n].T
+    healed = step.events.healed[: f.n].sum(0)
+    kills = step.killed[:, f.n :].sum(1)
+    return {
+        "damage": damage_dealt[:, None],
+        "kills": KILL_REWARD * kills[:, None],
         "win": WIN_REWARD * has_won[:, None],
-        "healing": step.events.healed[: f.n].sum(0)[:, None],
-        "survival": -step.events.damage[: f.n].T,
+        "healing": healed[:, None],
+        "survival": -damage_taken,
         "sight": _seen_enemies(f, step.after),
     }
-    total: Any = 0.0
-    for name, term in terms.items():
-        total = total + take(_weights(f, name), rows) * term
-    return total
 
 
 def _weights(f: Facts, name: str) -> np.ndarray:
     """Return a weight of each row of the table."""
     weights = dict(getattr(f.battle, "reward", ()))
     rows = [weights.get(unit.name, Weights()) for unit in f.table]
-    return np.asarray([getattr(row, name) for row in rows], np.float32)
+    column = [getattr(row, name) for row in rows]
+    return np.asarray(column, np.float32)
 
 
 def _seen_enemies(f: Facts, state: State) -> Any:
     if not _weights(f, "sight").any():
         return 0.0
-    return sees(f, state, view(f, state))[..., f.n :].sum(-1)
+    seen = sees(f, state, view(f, state))
+    enemies = seen[..., f.n :]
+    return enemies.sum(-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -33,8 +34,10 @@ from jmarl.envs.battle.smac.smac_facts import (
 from jmarl.envs.battle.smac.smac_state import Start
 
 
+Place = tuple[float, float]
 TRIES = 4
 """Draws of a team, of which the first valid one is taken."""
+CENTER = MAP_SIZE / 2
 JITTER = 0.05
 """Largest random offset of a start along an axis."""
 CLOSER = 0.8
@@ -49,12 +52,14 @@ def draw_starts(f: Facts, keys: Key[Array, "B"]) -> Start:
 def _draw(f: Facts, key: Key[Array, ""]) -> Start:
     """Draw one of the battles, its start, and the options that need random numbers."""
     start_key, choice_key, slot_key, luck_key = jax.random.split(key, 4)
-    draws = [partial(_draw_battle, f, rank) for rank in range(len(f.choices))]
+    ranks = range(len(f.choices))
+    draws = [partial(_draw_battle, f, rank) for rank in ranks]
     if len(draws) == 1:
         start = draws[0](start_key)
     else:
         choice = jax.random.randint(choice_key, (), 0, len(draws))
-        start = lax.switch(choice, draws, start_key).replace(choice=choice)
+        start = lax.switch(choice, draws, start_key)
+        start = start.replace(choice=choice)
     if f.config.shuffle_slots:
         start = _shuffle(f, slot_key, start)
     if f.hides_enemies:
@@ -64,34 +69,49 @@ def _draw(f: Facts, key: Key[Array, ""]) -> Start:
 
 
 def _draw_battle(f: Facts, rank: int, key: Key[Array, ""]) -> Start:
-    battle = f.choices[rank]
-    is_drawn = isinstance(battle, DrawnBattle)
-    return _draw_smacv2(f, rank, key) if is_drawn else _draw_fixed(f, rank, key)
+    if isinstance(f.choices[rank], DrawnBattle):
+        return _draw_smacv2(f, rank, key)
+    return _draw_fixed(f, rank, key)
 
 
 def _shuffle(f: Facts, key: Key[Array, ""], start: Start) -> Start:
     """Permute the slots of both teams."""
     ally_key, enemy_key = jax.random.split(key)
     enemies = jax.random.permutation(enemy_key, f.m)
-    units = jnp.concatenate([jax.random.permutation(ally_key, f.n), f.n + enemies])
+    allies = jax.random.permutation(ally_key, f.n)
+    units = jnp.concatenate([allies, f.n + enemies])
     assert start.cast is not None
+    cast = Cast(
+        row=start.cast.row[units],
+        order=start.cast.order[enemies],
+    )
+
+    def permute(values: Array | None) -> Any:
+        return None if values is None else values[units]
+
     return start.replace(
         position=start.position[units],
         destination=start.destination[enemies],
-        cast=Cast(start.cast.row[units], start.cast.order[enemies]),
-        arrives=None if start.arrives is None else start.arrives[units],
-        leaves=None if start.leaves is None else start.leaves[units],
+        cast=cast,
+        arrives=permute(start.arrives),
+        leaves=permute(start.leaves),
     )
 
 
 def _fill(f: Facts, battle: Battle | DrawnBattle, values: Any, absent: Any) -> Array:
     """Extend values of all units of a battle to all slots, those of absent units included."""
     values = jnp.asarray(values)
-    padding = [(0, 0)] * (values.ndim - 1)
-    fill = partial(jnp.pad, constant_values=absent)
-    n, m = battle.n_allies, battle.n_enemies
-    allies = fill(values[:n], [(0, f.n - n), *padding])
-    return jnp.concatenate([allies, fill(values[n:], [(0, f.m - m), *padding])])
+    n = battle.n_allies
+    allies = _pad(values[:n], f.n, absent)
+    enemies = _pad(values[n:], f.m, absent)
+    return jnp.concatenate([allies, enemies])
+
+
+def _pad(values: Array, size: int, fill: Any) -> Array:
+    """Extend values of a team along the first axis."""
+    other_axes = [(0, 0)] * (values.ndim - 1)
+    missing = size - len(values)
+    return jnp.pad(values, [(0, missing), *other_axes], constant_values=fill)
 
 
 # Battles between given teams.
@@ -104,14 +124,15 @@ def _draw_fixed(f: Facts, rank: int, key: Key[Array, ""]) -> Start:
     order_key, jitter_key, place_key, time_key = jax.random.split(key, 4)
     position = _draw_places(battle, order_key)
     jitter = _jitter(jitter_key, position.shape)
-    fill = partial(_fill, f, battle)
     destination = _draw_destinations(battle, place_key)
-    destination = jnp.pad(destination, ((0, f.m - len(destination)), (0, 0)))
     arrives, leaves = _draw_times(f, battle, time_key)
+    cast = None
+    if f.cast is None:
+        cast = Cast(*map(jnp.asarray, f.casts[rank]))
     return Start(
-        position=fill(position + jitter, 0.0),
-        destination=destination,
-        cast=None if f.cast else Cast(*map(jnp.asarray, f.casts[rank])),
+        position=_fill(f, battle, position + jitter, 0.0),
+        destination=_pad(destination, f.m, 0),
+        cast=cast,
         arrives=arrives,
         leaves=leaves,
     )
@@ -126,9 +147,11 @@ def _draw_destinations(battle: Battle, key: Key[Array, ""]) -> Float[Array, "M 2
     groups = battle.enemies
     ends = [(g.order and g.order.place) or g.at for g in groups]
     segments = jnp.asarray(ends, jnp.float32)  # [G, 4]
+    extent = segments[:, 2:] - segments[:, :2]
     along = jax.random.uniform(key, (len(groups), 1))
-    place = segments[:, :2] + along * (segments[:, 2:] - segments[:, :2])
-    return place[np.asarray([group for _, group in battle.roster(groups)])]
+    place = segments[:, :2] + along * extent
+    members = [group for _, group in battle.roster(groups)]
+    return place[np.asarray(members)]
 
 
 def _draw_times(f: Facts, battle: Battle, key: Key[Array, ""]) -> tuple[Any, Any]:
@@ -139,10 +162,14 @@ def _draw_times(f: Facts, battle: Battle, key: Key[Array, ""]) -> tuple[Any, Any
     members = np.asarray(_groups(battle))
     groups = [*battle.allies, *battle.enemies]
     arrive_key, leave_key = jax.random.split(key)
-    fill = partial(_fill, f, battle)
-    arrives = _draw_steps(arrive_key, [group.arrives for group in groups])
-    leaves = _draw_steps(leave_key, [group.leaves or never for group in groups])
-    return fill(arrives[members], NEVER), fill(leaves[members], NEVER)
+
+    def draw(key: Array, steps: list[Steps]) -> Array:
+        step = _draw_steps(key, steps)
+        return _fill(f, battle, step[members], NEVER)
+
+    arrives = draw(arrive_key, [group.arrives for group in groups])
+    leaves = draw(leave_key, [group.leaves or never for group in groups])
+    return arrives, leaves
 
 
 def _draw_steps(key: Key[Array, ""], steps: list[Steps]) -> Int[Array, "G"]:
@@ -152,9 +179,10 @@ def _draw_steps(key: Key[Array, ""], steps: list[Steps]) -> Int[Array, "G"]:
 
 def _groups(battle: Battle) -> list[int]:
     """Return the group of each unit; groups of enemies are counted after those of allies."""
+    first_enemy = len(battle.allies)
     allies = [group for _, group in battle.roster(battle.allies)]
-    enemies = [group for _, group in battle.roster(battle.enemies)]
-    return [*allies, *(len(battle.allies) + group for group in enemies)]
+    enemies = [first_enemy + group for _, group in battle.roster(battle.enemies)]
+    return [*allies, *enemies]
 
 
 def _draw_places(battle: Battle, key: Key[Array, ""]) -> Float[Array, "U 2"]:
@@ -164,7 +192,8 @@ def _draw_places(battle: Battle, key: Key[Array, ""]) -> Float[Array, "U 2"]:
     for rank, tables in enumerate(_tables(battle)):
         key, point_key, order_key = jax.random.split(key, 3)
         point = jax.random.randint(point_key, (), 0, len(tables))
-        slots = jax.random.permutation(order_key, jnp.asarray(tables)[point])
+        table = jnp.asarray(tables)[point]
+        slots = jax.random.permutation(order_key, table)
         places = places.at[members == rank].set(slots)
     return places
 
@@ -179,32 +208,42 @@ def _tables(battle: Battle) -> list[np.ndarray]:
 def _group_table(battle: Battle, group: Group) -> np.ndarray:
     """Return the slots of a group, in which its largest bodies touch."""
     names = [name for name, _ in group.units]
-    spacing = 2 * max(row.separation for row in battle.units if row.name in names)
+    radii = [row.separation for row in battle.units if row.name in names]
+    spacing = 2 * max(radii)
     size = team_size((group,))
-    points = group.at.points()
-    return np.stack([_ring_slots(battle.terrain, p, spacing, size) for p in points])
+    tables = []
+    for point in group.at.points():
+        slots = _ring_slots(battle.terrain, point, spacing, size)
+        tables.append(slots)
+    return np.stack(tables)
 
 
 @functools.cache
 def _ring_slots(
-    terrain: Terrain, center: tuple[float, float], spacing: float, count: int
+    terrain: Terrain, center: Place, spacing: float, count: int
 ) -> np.ndarray:
     """Return slots of rings around a center, on ground that can be walked on, ``[count, 2]``.
 
     Bodies touch. If the ground is too small, they overlap by as little as possible.
     """
     cells = walkable(terrain)
-    rings = math.ceil(2 * MAP_SIZE / spacing)
-    around = (
-        (center[0] + length * math.cos(angle), center[1] + length * math.sin(angle))
-        for ring, length in enumerate(np.arange(rings) * spacing)
-        for angle in _angles(ring)
-    )
-    free = (slot for slot in around if _has_room(cells, *slot))
+    around = _ring_places(center, spacing)
+    free = (place for place in around if _has_room(cells, *place))
     slots = list(itertools.islice(free, count))
     if len(slots) < count:
         return _ring_slots(terrain, center, CLOSER * spacing, count)
     return np.asarray(slots, np.float32)
+
+
+def _ring_places(center: Place, spacing: float) -> Iterator[Place]:
+    """Yield the places in rings around a center, from the inside out."""
+    x, y = center
+    rings = math.ceil(2 * MAP_SIZE / spacing)
+    for ring, radius in enumerate(np.arange(rings) * spacing):
+        for angle in _angles(ring):
+            dx = radius * math.cos(angle)
+            dy = radius * math.sin(angle)
+            yield x + dx, y + dy
 
 
 def _angles(ring: int) -> list[float]:
@@ -214,10 +253,13 @@ def _angles(ring: int) -> list[float]:
 
 
 def _has_room(cells: np.ndarray, x: float, y: float) -> bool:
-    if not (JITTER < x < MAP_SIZE - JITTER and JITTER < y < MAP_SIZE - JITTER):
+    """Return whether a unit may start around a place, with any jitter."""
+    low = JITTER
+    high = MAP_SIZE - JITTER
+    if not (low < x < high and low < y < high):
         return False
-    corners = [(x + dx, y + dy) for dx in (-JITTER, JITTER) for dy in (-JITTER, JITTER)]
-    return all(cells[int(a), int(b)] for a, b in corners)
+    offsets = itertools.product((-JITTER, JITTER), repeat=2)
+    return all(cells[int(x + dx), int(y + dy)] for dx, dy in offsets)
 
 
 # Battles of SMACv2.
@@ -230,16 +272,25 @@ def _draw_smacv2(f: Facts, rank: int, key: Key[Array, ""]) -> Start:
     kind_key, side_key, mirror_key, surround_key = jax.random.split(key, 4)
     mirror = _mirror(battle, mirror_key)
     surround = _surround(battle, surround_key)
-    position = jnp.where(jax.random.bernoulli(side_key), mirror, surround)
+    is_mirror = jax.random.bernoulli(side_key)
+    position = jnp.where(is_mirror, mirror, surround)
     rows = f.first_row(battle) + _draw_kinds(battle, kind_key)
     rows = rows.at[battle.n_allies :].add(len(f.unit_types))
-    cast = Cast(_fill(f, battle, rows, f.nobody), jnp.asarray(f.casts[rank].order))
-    return Start(_fill(f, battle, position, 0.0), jnp.zeros((f.m, 2)), cast=cast)
+    cast = Cast(
+        row=_fill(f, battle, rows, f.nobody),
+        order=jnp.asarray(f.casts[rank].order),
+    )
+    return Start(
+        position=_fill(f, battle, position, 0.0),
+        destination=jnp.zeros((f.m, 2)),
+        cast=cast,
+    )
 
 
 def _spacing(battle: DrawnBattle) -> float:
     """Return the distance of touching bodies of the largest type of a race."""
-    return 2 * max(battle.units[kind].separation for kind in drawn_kinds(battle))
+    radii = [battle.units[kind].separation for kind in drawn_kinds(battle)]
+    return 2 * max(radii)
 
 
 def _draw_kinds(battle: DrawnBattle, key: Key[Array, ""]) -> Int[Array, "U"]:
@@ -248,24 +299,31 @@ def _draw_kinds(battle: DrawnBattle, key: Key[Array, ""]) -> Int[Array, "U"]:
     race = RACES[battle.race]
     share = jnp.asarray([share for _, share in race])
     # A team of one redrawn type is replaced by the next draw, and at last its first unit.
-    drawn = jax.random.choice(key, len(race), (TRIES, max(n, m)), p=share)
+    shape = (TRIES, max(n, m))
+    drawn = jax.random.choice(key, len(race), shape, p=share)
     drawn = drawn.at[-1, 0].set(0)
-    again = jnp.asarray([name in REDRAWN for name, _ in race])
-    valid = ~again[drawn[:, : min(n, m)]].all(1)
-    picked = jnp.asarray(drawn_kinds(battle))[drawn[jnp.argmax(valid)]]
+    is_redrawn = jnp.asarray([name in REDRAWN for name, _ in race])
+    shared = drawn[:, : min(n, m)]
+    valid = ~is_redrawn[shared].all(1)
+    first_valid = jnp.argmax(valid)
+    kinds = jnp.asarray(drawn_kinds(battle))
+    picked = kinds[drawn[first_valid]]
     return jnp.concatenate([picked[:n], picked[:m]])
 
 
 def _mirror(battle: DrawnBattle, key: Key[Array, ""]) -> Float[Array, "U 2"]:
     """Place allies in the left part, and enemies as their mirror image."""
     n, m = battle.n_allies, battle.n_enemies
-    center = MAP_SIZE / 2
     ally_key, extra_key = jax.random.split(key)
     allies = jax.random.uniform(ally_key, (n, 2))
-    allies = allies * jnp.asarray([center - 1, MAP_SIZE])
-    mirrored = jnp.stack([MAP_SIZE - allies[:, 0], allies[:, 1]], -1)[:m]
-    extra = jax.random.uniform(extra_key, (max(m - n, 0), 2))
-    extra = extra * jnp.asarray([center, MAP_SIZE]) + jnp.asarray([center, 0.0])
+    allies = allies * jnp.asarray([CENTER - 1, MAP_SIZE])
+    x = MAP_SIZE - allies[:, 0]
+    y = allies[:, 1]
+    mirrored = jnp.stack([x, y], axis=-1)[:m]
+    n_extra = max(m - n, 0)
+    extra = jax.random.uniform(extra_key, (n_extra, 2))
+    right_half = jnp.asarray([CENTER, MAP_SIZE])
+    extra = extra * right_half + jnp.asarray([CENTER, 0.0])
     return jnp.concatenate([allies, mirrored, extra])
 
 
@@ -275,19 +333,33 @@ def _surround(battle: DrawnBattle, key: Key[Array, ""]) -> Float[Array, "U 2"]:
     The units of a group stand in rings around its place, as on other maps.
     """
     count_key, group_key, place_key, diagonal_key, jitter_key = jax.random.split(key, 5)
-    count = max(battle.n_allies, battle.n_enemies)
     n_groups = jax.random.randint(count_key, (), 1, 5)
     group = jax.random.randint(group_key, (battle.n_enemies,), 0, n_groups)
-    corners = jnp.asarray([[0, 0], [0, 1], [1, 0], [1, 1]]) * MAP_SIZE
-    center = MAP_SIZE / 2
-    inner = center + 2 * jnp.sign(corners - center)
-    fraction = jax.random.uniform(place_key, (4, 1))
-    places = fraction * inner + (1 - fraction) * corners
-    places = jax.random.permutation(diagonal_key, places)
-    slots = _ring_slots(battle.terrain, (center, center), _spacing(battle), count)
-    offsets = jnp.asarray(slots - center)
+    places = _draw_diagonals(place_key, diagonal_key)
+    offsets = _ring_offsets(battle)
     same = group[:, None] == group
     rank = jnp.tril(same, -1).sum(1)
-    enemies = jnp.clip(places[group] + offsets[rank], JITTER, MAP_SIZE - JITTER)
-    positions = jnp.concatenate([center + offsets[: battle.n_allies], enemies])
+    allies = CENTER + offsets[: battle.n_allies]
+    enemies = places[group] + offsets[rank]
+    enemies = jnp.clip(enemies, JITTER, MAP_SIZE - JITTER)
+    positions = jnp.concatenate([allies, enemies])
     return positions + _jitter(jitter_key, positions.shape)
+
+
+def _draw_diagonals(
+    place_key: Key[Array, ""], order_key: Key[Array, ""]
+) -> Float[Array, "4 2"]:
+    """Draw a place on each half diagonal of the map, in random order."""
+    corners = jnp.asarray([[0, 0], [0, 1], [1, 0], [1, 1]]) * MAP_SIZE
+    inner = CENTER + 2 * jnp.sign(corners - CENTER)
+    fraction = jax.random.uniform(place_key, (4, 1))
+    places = fraction * inner + (1 - fraction) * corners
+    return jax.random.permutation(order_key, places)
+
+
+def _ring_offsets(battle: DrawnBattle) -> Float[Array, "K 2"]:
+    """Return the slots of rings around the center of the map, relative to it."""
+    count = max(battle.n_allies, battle.n_enemies)
+    center = (CENTER, CENTER)
+    slots = _ring_slots(battle.terrain, center, _spacing(battle), count)
+    return jnp.asarray(slots - CENTER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -113,41 +114,36 @@ def trait(f: Facts, rows: combatants.Rows, name: str) -> Any:
 
 def present(f: Facts, state: ObservableState) -> Bool[Array, "B U"]:
     """Return the mask of the units that the episode has now, dead or alive."""
-    here = jnp.broadcast_to(rows_of(f, state) != f.nobody, state.health.shape)
+    exists = rows_of(f, state) != f.nobody
+    here = jnp.broadcast_to(exists, state.health.shape)
     if state.arrives is None:
         return here
-    return here & (state.arrives <= state.steps[:, None])
+    has_arrived = state.arrives <= state.steps[:, None]
+    return here & has_arrived
 
 
 def first_state(f: Facts, start: Start) -> State:
     """Return the first state of an episode with a given start."""
     batch, units, _ = start.position.shape
-    rows = f.casts[0].row if start.cast is None else start.cast.row
 
-    def full(name: str) -> Float[Array, "B U"]:
-        return jnp.broadcast_to(jnp.asarray(trait(f, rows, name)), (batch, units))
+    def zeros(used: bool = True, count: int = units, dtype: Any = float) -> Any:
+        return jnp.zeros((batch, count), dtype) if used else None
 
-    def zeros(used: bool = True, count: int = units) -> Any:
-        return jnp.zeros((batch, count)) if used else None
-
-    def flags(used: bool, count: int = units) -> Any:
-        return jnp.zeros((batch, count), bool) if used else None
-
-    health = full("health")
-    if start.arrives is not None:
-        health = jnp.where(start.arrives <= 0, health, 0.0)
+    flags = partial(zeros, dtype=bool)
+    strength = _first_strength(f, start)
     has_healers = f.slots.heals.size > 0
+    cast = start.cast
     return State(
         position=start.position,
-        health=health,
+        health=strength["health"],
         cooldown=zeros(),
-        shield=full("shield") if f.slots.shields else None,
-        energy=full("energy") if has_healers else None,
+        shield=strength["shield"],
+        energy=strength["energy"],
         ward=zeros(f.wards),
-        row=None if start.cast is None else start.cast.row,
+        row=None if cast is None else cast.row,
         choice=start.choice,
         arrives=start.arrives,
-        facing=jnp.zeros((batch, f.n), jnp.int32) if f.config.cone else None,
+        facing=zeros(f.config.cone, f.n, jnp.int32),
         extra_sight=zeros(f.spots, f.n),
         unlucky=None if start.luck is None else jnp.zeros_like(start.luck),
         last_action=jnp.full((batch, f.n), STOP, jnp.int32),
@@ -157,7 +153,7 @@ def first_state(f: Facts, start: Start) -> State:
         pending=flags(f.slots.bursts.size > 0),
         pace=zeros(_accelerates(f)),
         ward_armor=zeros(f.wards),
-        order=None if start.cast is None else start.cast.order,
+        order=None if cast is None else cast.order,
         leaves=start.leaves,
         spotted=zeros(f.spots, f.n),
         luck=start.luck,
@@ -169,22 +165,48 @@ def first_state(f: Facts, start: Start) -> State:
     )
 
 
+def _first_strength(f: Facts, start: Start) -> dict[str, Any]:
+    """Return health, shield and energy at the start; None for what no unit has."""
+    shape = start.position.shape[:2]
+    cast = f.casts[0] if start.cast is None else start.cast
+
+    def full(name: str, used: bool = True) -> Any:
+        if not used:
+            return None
+        values = jnp.asarray(trait(f, cast.row, name))
+        return jnp.broadcast_to(values, shape)
+
+    health = full("health")
+    if start.arrives is not None:
+        is_here = start.arrives <= 0
+        health = jnp.where(is_here, health, 0.0)
+    has_healers = f.slots.heals.size > 0
+    return {
+        "health": health,
+        "shield": full("shield", f.slots.shields),
+        "energy": full("energy", has_healers),
+    }
+
+
 def _accelerates(f: Facts) -> bool:
     return f.may(slice(None), lambda row: np.isfinite(row.acceleration))
 
 
 def to_bodies(state: State) -> Bodies:
     """Return the batch-last view of a state."""
-    fields = {name: _transpose(getattr(state, name)) for name in Bodies._fields[2:]}
-    return Bodies(x=state.position[..., 0].T, y=state.position[..., 1].T, **fields)
+    x = state.position[..., 0]
+    y = state.position[..., 1]
+    return Bodies(x=x.T, y=y.T, **_transposed(state))
 
 
 def with_bodies(state: State, bodies: Bodies) -> State:
     """Return a state with other bodies."""
-    fields = {name: _transpose(getattr(bodies, name)) for name in Bodies._fields[2:]}
     position = jnp.stack([bodies.x.T, bodies.y.T], axis=-1)
-    return state.replace(position=position, **fields)
+    return state.replace(position=position, **_transposed(bodies))
 
 
-def _transpose(x: Array | None) -> Any:
-    return None if x is None else x.T
+def _transposed(source: State | Bodies) -> dict[str, Any]:
+    """Return the fields that states and bodies share, all but the position, transposed."""
+    _, _, *names = Bodies._fields
+    values = {name: getattr(source, name) for name in names}
+    return {name: None if x is None else x.T for name, x in values.items()}
