@@ -44,8 +44,8 @@ class Engine(NamedTuple):
     transition: Callable[[Keys[Array, "L B"], State, Int[Array, "B N"]], Any]
     """``(keys, state, action) -> (state, outcome)``: one step, also of an ended episode."""
     observe: Callable[[State], EntityObs]
-    won: Callable[[State], Bool[Array, "B"]]
-    """Return whether the allies have won."""
+    outcomes: Callable[[State], dict[str, Float[Array, "B"]]]
+    """Return the entries of ``Spec.outcomes``."""
     scene: Callable[[State], Scene]
     """Return the picture of one environment."""
     paths: tuple[Path, ...]
@@ -153,5 +153,5 @@ def _timestep(
         terminated=outcome.terminated,
         truncated=outcome.truncated,
         first=first,
-        info={"won": engine.won(state)},
+        info=engine.outcomes(state),
     )

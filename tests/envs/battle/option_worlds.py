@@ -67,7 +67,12 @@ class Episodes:
 
     def _advance(self, keys: Any, state: Any, action: Any) -> tuple:
         state, outcome = self.engine.transition(keys, state, action)
-        return state, self.engine.observe(state), *outcome, self.engine.won(state)
+        return (
+            state,
+            self.engine.observe(state),
+            *outcome,
+            self.engine.outcomes(state)["won"],
+        )
 
     def starts(self, batch: int, seed: int = 0) -> Any:
         """Draw starts."""

@@ -114,7 +114,7 @@ class Comparison:
         self.steps = 0
         self.rounded = 0
         """Steps that differ by rounding in a pile or at a limit of reach."""
-        self._look = jax.jit(lambda s: (self.engine.observe(s), self.engine.won(s)))
+        self._look = jax.jit(self._see)
         self._transition = jax.jit(self.engine.transition)
 
     def run(self, batch: int, steps: int, seed: int = 0) -> None:
@@ -147,6 +147,9 @@ class Comparison:
         """Return the quantities that differ by more than they may."""
         differences = {name: worst.difference for name, worst in self.worst.items()}
         return {name: self.worst[name] for name in faults_of(differences)}
+
+    def _see(self, state: Any) -> tuple:
+        return self.engine.observe(state), self.engine.outcomes(state)["won"]
 
     def _moment(self, state: Any, result: Any = None) -> Moment:
         obs, won = self._look(state)

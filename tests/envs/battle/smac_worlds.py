@@ -120,7 +120,7 @@ class Arena:
         self.engine = smac_battle.make_engine(facts)
         self._transition = jax.jit(self.engine.transition)
         self._observe = jax.jit(self.engine.observe)
-        self._won = jax.jit(self.engine.won)
+        self._outcomes = jax.jit(self.engine.outcomes)
 
     def action(self, ally: int, target: int) -> int:
         """Return the action of an ally that aims at another unit."""
@@ -174,7 +174,7 @@ class Arena:
             state, outcome = self._transition(keys, state, jnp.asarray(action))
             states.append(state)
             outcomes.append(outcome)
-            wins.append(self._won(state))
+            wins.append(self._outcomes(state)["won"])
         return Trace(
             state=jax.tree.map(
                 lambda *x: np.stack([np.asarray(y) for y in x]), *states

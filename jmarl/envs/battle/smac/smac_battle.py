@@ -99,7 +99,7 @@ def make_engine(f: Facts) -> Engine:
         first_state=partial(_first_state, f),
         transition=partial(transition, f),
         observe=partial(observe, f),
-        won=partial(smac_outcome.won, f),
+        outcomes=partial(smac_outcome.outcomes, f),
         scene=partial(scene, f),
         paths=(PHYSICS,),
         reset_path=RESET,
@@ -130,6 +130,7 @@ def transition(
         last_target=last_target.T,
         steps=state.steps + 1,
         facing=_turn(f, state, action),
+        healed=_add_healing(f, state, events),
     )
     killed = state.alive & ~after.alive
     after = _arrive(f, after)
@@ -223,6 +224,13 @@ def _orders(f: Facts, reply: Reply, state: State, action: Int[Array, "B N"]) -> 
         target=join([target.T, reply.target]),
         wards=wards,
     )
+
+
+def _add_healing(f: Facts, state: State, events: Events) -> Any:
+    """Return the health that the allies have restored since the start of the episode."""
+    if state.healed is None:
+        return None
+    return state.healed + events.healed[: f.n].sum(0)
 
 
 def _turn(f: Facts, state: State, action: Int[Array, "B N"]) -> Any:

@@ -97,7 +97,7 @@ def spec(f: Facts) -> Spec:
         action_target=smac_actions.action_target(f),
         class_actions=smac_actions.class_actions(f),
         n_unit_classes=len(f.unit_types),
-        outcomes=("won",),
+        outcomes=("won", "healed") if f.heals else ("won",),
         obs_codec=ObsCodec(f),
         fixed_team=not f.allies_absent,
     )

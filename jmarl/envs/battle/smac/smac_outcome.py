@@ -48,6 +48,12 @@ def outcome(f: Facts, step: Step) -> Outcome:
     )
 
 
+def outcomes(f: Facts, state: State) -> dict[str, Any]:
+    """Return whether the allies have won, and the health that their healers restored."""
+    names = {"won": won(f, state)}
+    return names if state.healed is None else names | {"healed": state.healed}
+
+
 def won(f: Facts, state: State) -> Bool[Array, "B"]:
     """Return whether no enemy is left, or a single healer, and allies that fight are.
 

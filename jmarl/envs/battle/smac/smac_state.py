@@ -89,6 +89,8 @@ class State(ObservableState):
     """Enemies that an ally has sighted."""
     destination: Float[Array, "B M 2"]
     """Place to which an enemy walks if it finds no target."""
+    healed: Float[Array, "B"] | None
+    """Health that the allies' healers have restored in this episode."""
     last_target: Int[Array, "B U"]
     """Index of the unit at which the last order was aimed; -1 if there was none."""
     ended: Bool[Array, "B"]
@@ -159,6 +161,7 @@ def first_state(f: Facts, start: Start) -> State:
         luck=start.luck,
         sighted=flags(start.luck is not None, f.m),
         destination=start.destination,
+        healed=jnp.zeros(batch) if f.heals else None,
         last_target=jnp.full((batch, units), -1, jnp.int32),
         ended=jnp.zeros(batch, bool),
         pool=None,

@@ -74,7 +74,7 @@ def make_engine(scenario: Scenario, config: BattleConfig) -> Engine:
         first_state=partial(state_from_spawn, scenario),
         transition=partial(transition, scenario, config),
         observe=partial(observe, scenario, config),
-        won=partial(allies_won, scenario),
+        outcomes=lambda state: {"won": allies_won(scenario, state)},
         scene=partial(scene, scenario),
         paths=(PHYSICS, ENEMY_POLICY),
         reset_path=RESET,

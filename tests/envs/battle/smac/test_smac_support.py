@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from smac_worlds import Case, arena
+
+from jmarl.envs import make
 
 
 CENTER = 16.0
@@ -189,6 +192,23 @@ def test_enemy_healers_heal_the_most_wounded_nearby():
     state = arena().run([case]).state
     gains = [gain(state, 0, unit) for unit in (slightly, badly, far)]
     assert gains == pytest.approx([0, PER_STEP, 0])
+
+
+def test_an_episode_counts_the_health_that_its_own_healers_restored():
+    case, *_ = patient()
+    case.enemy("medivac", 28.0, 28.0)
+    case.enemy("marauder", 28.0, 26.0, health=60.0)
+    idle = arena().case()
+    idle.ally("medivac", CENTER, CENTER)
+    idle.ally("zergling", CENTER + 1.0, CENTER, health=10.0)
+    trace = arena().run([case, idle], steps=3)
+    assert trace.state.healed[-1, :2] == pytest.approx([3 * PER_STEP, 0])
+    last = jax.tree.map(lambda x: x[-1], trace.state)
+    outcomes = arena().engine.outcomes(last)
+    assert outcomes["healed"] is last.healed
+    assert set(outcomes) == set(arena().engine.spec.outcomes) == {"won", "healed"}
+    assert make("smac_3m").spec.outcomes == ("won",)
+    assert make("smac_3m_vs_2m1d").spec.outcomes == ("won",)
 
 
 def resting(calm: float, **state: float):
