@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from docs.generate.docstrings import separate_lists
 from docs.generate.markdown import details, join, table
 from docs.generate.tables import growth, timing, training
+from docs.generate.tables.players import players
 from docs.generate.tables.records import (
     Body,
     Record,
@@ -44,6 +45,7 @@ class Page(NamedTuple):
 PAGES = (
     Page("environment", "Environment", "env", ("env.json",), timing.environment),
     Page("smac", "SMAC battles", "smac", ("smac.json",), timing.smac),
+    Page("players", "Scripted players", "", ("players.json",), players),
     Page("scan", "Selective scan", "scan", ("scan.json",), timing.scan),
     Page(
         "throughput",

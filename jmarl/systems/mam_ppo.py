@@ -22,8 +22,7 @@ Two ablations replace CrossMamba. ``cross=attention`` uses causal attention, ins
 norm that CrossMamba has. ``cross=none`` adds the action stream to ``rep`` unchanged.
 
 ``bi_mode=sum`` is the default because of what it computes: each direction reads the agents
-themselves. Which of the two forms learns better is open. On ``smax_3m``, the win rates of three
-seeds of each (``results/learning``) overlap.
+themselves. Which of the two forms learns better is open.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Figures come from the files of the maps and from the shapes of the environments
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from docs.generate.battles.units import short
 from docs.generate.markdown import code, details, fence, join, table
@@ -140,13 +140,18 @@ def state_width(shape: Spec) -> int:
 
 def players_text() -> str:
     """Return the section of measured win rates, or nothing if no map has any."""
-    rows = [
-        (code(SMAC + battle.name), short(battle.enemy_scale), code(player), short(rate))
-        for battle in maps()
-        for player, rate in battle.win_rates
-    ]
-    header = ("name", "scale", "player", "win rate")
+    measured = [battle for battle in maps() if battle.win_rates]
+    players = dict.fromkeys(name for battle in measured for name, _ in battle.win_rates)
+    rows = [player_row(battle, players) for battle in measured]
+    header = ("name", "scale", *players)
     return join(PLAYERS_TEXT, table(header, rows)) if rows else ""
+
+
+def player_row(battle: Battle, players: Iterable[str]) -> tuple[str, ...]:
+    """Return name, scale and the win rate of each player."""
+    rates = dict(battle.win_rates)
+    found = [short(rates[name]) if name in rates else "" for name in players]
+    return code(SMAC + battle.name), short(battle.enemy_scale), *found
 
 
 def picture(terrain: Terrain) -> str:
