@@ -76,7 +76,7 @@ def test_results_are_those_of_the_evaluator_with_intervals(
         (["env=smac_3m", "player="], "error: player=: must be a name"),
         (
             ["env=smac_3m,probe_bandit", "player=random,kite"],
-            "error: env=probe_bandit: player=kite needs enemies",
+            "error: env=probe_bandit: player=kite needs actions aimed at enemies: play a battle",
         ),
         (
             ["env=probe_target", "player=random"],

@@ -63,7 +63,7 @@ def _text(scenario: str) -> tuple[str, str]:
         raise ConfigError(f"{KEY}={scenario!r}: no scenario; {fix}")
     if "\n" in scenario:
         return scenario, KEY
-    return read_text(scenario), scenario
+    return read_text(scenario, f"{KEY}={scenario}"), scenario
 
 
 def _to_smax(battle: Battle) -> Scenario:

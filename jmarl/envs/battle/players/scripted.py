@@ -45,7 +45,7 @@ def make_player(name: str, spec: Spec) -> Player:
         return random
     field = battlefield(spec)
     if field is None:
-        rule = "needs enemies and actions aimed at them, as in smac_3m or smax_3m"
+        rule = "needs actions aimed at enemies: play a battle, without env.layout=clash"
         raise ConfigError(f"player={name} {rule}")
     tactic = TACTICS[name]
 

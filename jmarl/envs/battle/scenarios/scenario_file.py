@@ -74,8 +74,12 @@ def load(path: str | Path) -> Battle:
     return parse(read_text(path), str(path), Path(path).stem)
 
 
-def read_text(path: str | Path) -> str:
+def read_text(path: str | Path, where: str = "") -> str:
     """Return the text of a scenario file.
+
+    Args:
+        path: the file.
+        where: name of the file in the error, if it is not the path.
 
     Raises:
         ConfigError: If the file cannot be read.
@@ -85,7 +89,8 @@ def read_text(path: str | Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         fix = "give the path of a scenario file"
-        raise ConfigError(f"{path}: cannot be read: {reason}; {fix}") from None
+        where = where or str(path)
+        raise ConfigError(f"{where}: cannot be read: {reason}; {fix}") from None
 
 
 @functools.cache

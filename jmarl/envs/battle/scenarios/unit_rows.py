@@ -6,6 +6,7 @@ Each entry names a row of the table and the fields to replace. A new row is a co
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -63,6 +64,7 @@ def read_units(
     for row in changed[0]:
         if row.name in entries and isinstance(row, UnitRow):
             _check_weapon(entries[row.name], row)
+            _check_abilities(entries[row.name], row, abilities)
     return changed
 
 
@@ -125,6 +127,18 @@ def _word(node: Node, cls: type, name: str) -> str:
     if node.text() == "":
         return ""
     return node.choice(CHOICES[cls, name], name).replace("none", "")
+
+
+def _check_abilities(node: Node, row: UnitRow, abilities: Sequence[Ability]) -> None:
+    """Check that each ability of a unit has targets of its own, which select its effect."""
+    where = node.entries(_EXAMPLE).get("abilities", node)
+    targets = {ability.name: ability.targets for ability in abilities}
+    for first, second in itertools.combinations(row.abilities, 2):
+        same = targets[first] == targets[second]
+        rule = (
+            f"{first} and {second} both have targets: {targets[first]}; leave one out"
+        )
+        where.check(not same, rule)
 
 
 def _check_weapon(node: Node, row: UnitRow) -> None:

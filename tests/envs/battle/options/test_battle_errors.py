@@ -134,7 +134,10 @@ def test_a_mistake_in_a_name_names_the_nearest(name, capsys, tmp_path):
     ("overrides", "message"),
     [
         (["env=battle"], "env.scenario='': no scenario; give the path of a"),
-        (["env=battle", "env.scenario=x.yaml"], "x.yaml: cannot be read: "),
+        (
+            ["env=battle", "env.scenario=x.yaml"],
+            "env.scenario=x.yaml: cannot be read: ",
+        ),
         (["env=smac_3m", "env.pad=[2,5]"], "env.pad[0]=2: smaller than the team of 3"),
         (["env=smac_3m", "env.pad=[5,2]"], "env.pad[1]=2: smaller than the team of 3"),
         (["env=smac_3m", "env.pad=[-1,0]"], "env.pad[0]=-1: must lie in [0, 1280]"),

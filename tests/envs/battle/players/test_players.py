@@ -179,7 +179,8 @@ def test_a_player_of_a_mistaken_name_or_environment_is_an_error():
     with pytest.raises(ConfigError, match="did you mean focus"):
         make_player("focsu", battle)
     for name in ("nearest", "focus", "kite"):
-        with pytest.raises(ConfigError, match=f"player={name} needs enemies"):
+        fault = f"player={name} needs actions aimed at enemies: play a battle"
+        with pytest.raises(ConfigError, match=fault):
             make_player(name, game)
     make_player("random", game)
     with pytest.raises(ConfigError, match="needs discrete actions"):

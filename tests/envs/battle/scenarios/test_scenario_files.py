@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jmarl import envs
 from jmarl.config.errors import ConfigError
 from jmarl.envs.battle.rules import SMAX
 from jmarl.envs.battle.scenarios.battle_spec import (
@@ -164,6 +165,25 @@ BAD_FILES = {
         ("allies", "abilities: {ward: {targets: none}}\nallies"),
         "b.yaml:1: abilities.ward: no targets; write targets: allies or self",
     ),
+    "abilities for the same targets": (
+        (
+            "allies",
+            "abilities: {bless: {like: ward}}\n"
+            "units:\n  guard:\n    like: zealot\n    abilities: [ward, spot, bless]\n"
+            "allies",
+        ),
+        "b.yaml:5: units.guard.abilities=[ward, spot, bless]: "
+        "ward and bless both have targets: allies; leave one out",
+    ),
+    "abilities for the unit itself": (
+        (
+            "allies",
+            "abilities: {ward: {targets: self}}\n"
+            "units: {marine: {abilities: [ward, spot]}}\nallies",
+        ),
+        "b.yaml:2: units.marine.abilities=[ward, spot]: "
+        "ward and spot both have targets: self; leave one out",
+    ),
     "negative cooldown": (
         ("allies", "units:\n  marine:\n    cooldown: -1\nallies"),
         "b.yaml:3: units.marine.cooldown=-1.0: must lie in [0, 100000]",
@@ -289,3 +309,13 @@ def test_a_missing_file_is_one_line(tmp_path):
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(ConfigError, match="cannot be read: "):
             load(path)
+
+
+def test_a_missing_file_of_an_environment_names_the_key_and_the_fix(tmp_path):
+    path = tmp_path / "nothing.yaml"
+    with pytest.raises(ConfigError) as caught:
+        envs.make("battle", scenario=str(path))
+    assert str(caught.value) == (
+        f"env.scenario={path}: cannot be read: No such file or directory; "
+        "give the path of a scenario file"
+    )
