@@ -3,13 +3,14 @@
     python -m benchmarks.ablation [maps=smax_3v3,smax_5v5,smax_3v3+5v5]
         [runs=spectra_qmix_plus,spectra_qmix] [seeds=3] [steps=300000] [episodes=128]
         [evaluations=6] [bar=0.9] [out=results/ablation.json]
-        [overrides=system.mixer.mask_dead=true]
+        [overrides=system.mixer.mask_dead=true] [folder=runs/benchmarks]
 
 Options:
 
 * ``maps``: environments. On ``smax_3v3+5v5`` the team size changes with every episode.
 * ``runs``: systems. The first one is compared with the others.
-* ``seeds``, ``steps``, ``episodes``, ``evaluations``, ``bar``: as in ``benchmarks.learning``.
+* ``seeds``, ``steps``, ``episodes``, ``evaluations``, ``bar``, ``folder``: as in
+  ``benchmarks.learning``.
 * ``out``: JSON file of the records.
 * ``overrides``: overrides of all runs. The default masks dead agents in both mixers, which QMIX's
   does not by default, so the mixers differ only in how their weights are made.
@@ -57,6 +58,7 @@ DEFAULTS: dict[str, Any] = {
     "bar": 0.9,
     "out": "results/ablation.json",
     "overrides": ("system.mixer.mask_dead=true",),
+    "folder": "runs/benchmarks",
 }
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.learning
         [runs=ippo,mappo,mat_ppo,mam_ppo,rec_mam,sable,rec_sable,qmix,hpn_qmix,pqn_vdn]
         [map=smax_3m] [seeds=3] [steps=700000] [episodes=512] [evaluations=10] [bar=0.85]
-        [out=results/learning] [overrides=logger=none]
+        [out=results/learning] [overrides=logger=none] [folder=runs/benchmarks]
     python -m benchmarks.learning out=results/learning/gpu_sizes overrides=logger=none,arch=gpu
 
 Options:
@@ -16,9 +16,11 @@ Options:
 * ``bar``: win rate to reach; the return, if the environment has no win rate.
 * ``out``: folder of the records.
 * ``overrides``: further overrides of all runs.
+* ``folder``: folder of the unfinished runs. The same arguments resume a run that was interrupted.
 
 Method: each run is trained by one command in its own process. Evaluations are greedy and sampled,
-with the parameters of that step.
+with the parameters of that step. ``wall_seconds`` is the time of the command. For a resumed run, it
+is the time of training and evaluation in all processes, without compilation.
 
 Output: ``<out>/<map>_<run>.json`` has the command, the commit, the device, the whole configuration
 and every evaluation of every seed. ``<out>/<map>.png`` shows all runs of this map. The table has
@@ -31,12 +33,13 @@ Exit codes: 0 if all runs were trained, 1 if one failed, 2 if an argument is unk
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -79,6 +82,7 @@ DEFAULTS: dict[str, Any] = {
     "bar": 0.85,
     "out": "results/learning",
     "overrides": ("logger=none",),
+    "folder": "runs/benchmarks",
 }
 SMALL = "network.embed_dim=32"
 RUNS = {
@@ -129,33 +133,52 @@ def train_command(run: str, folder: Path, args: dict[str, Any]) -> list[str]:
 
 
 def train(run: str, args: dict[str, Any]) -> dict[str, Any]:
-    """Train a run; return its record with the command, the evaluations and a summary."""
+    """Train a run, or resume it; return its record with the command and all evaluations."""
     host = host_record()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "run"
-        command = train_command(run, folder, args)
-        started = time.perf_counter()
-        code = subprocess.run(command).returncode
-        seconds = time.perf_counter() - started
-        require(code == 0, f"runs={run}: exit code {code} of: {shlex.join(command)}")
-        rows = read_rows(folder / "metrics.jsonl")
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+    folder = run_folder(run, args)
+    command = train_command(run, folder, args)
+    words = [word for word in command[1:] if not word.startswith("run_dir=")]
+    has_begun = (folder / "config.yaml").exists()
+    started = time.perf_counter()
+    _call([*command[:3], f"resume={folder}"] if has_begun else command)
+    seconds = time.perf_counter() - started
+    rows = read_rows(folder / "metrics.jsonl")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
     gradient_steps = from_tree(config).gradient_steps
     config.pop("run_dir", None)
-    words = [word for word in command[1:] if not word.startswith("run_dir=")]
     evaluations = [row for row in rows if row["kind"] == "eval"]
-    return {
+    record = {
         "run": run,
         "map": args["map"],
         "environment": host | subprocess_device_record(),
         "train_command": shlex.join(["python", *words]),
-        "wall_seconds": seconds,
+        "wall_seconds": rows[-1]["time"] if has_begun else seconds,
         "config": config,
         "evaluations": evaluations,
         "gradient_steps": gradient_steps,
         "absolute": [row for row in rows if row["kind"] == "absolute"],
         **summarize(evaluations, args["bar"]),
     }
+    shutil.rmtree(folder)
+    return record
+
+
+def run_folder(run: str, args: dict[str, Any]) -> Path:
+    """Return the folder of a run, whose name depends on all words of its command."""
+    words = shlex.join(train_command(run, Path(), args))
+    digest = hashlib.sha256(words.encode()).hexdigest()[:8]
+    return Path(args["folder"]) / f"{file_stem(args['map'], run)}-{digest}"
+
+
+def _call(command: list[str]) -> None:
+    """Run a command to its end.
+
+    Raises:
+        SystemExit: the command failed.
+    """
+    code = subprocess.run(command).returncode
+    text = f"exit code {code} of: {shlex.join(command)}"
+    require(code == 0, f"{text}; the same arguments resume the run")
 
 
 def subprocess_device_record() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 import benchmarks
 from benchmarks import ablation, entities, learning, parameters
 from benchmarks.support import common, growth
+from jmarl.config.compose import load_config
 from jmarl.envs import make
+from jmarl.runs.folder import write_config
 
 
 FOLDER = Path(benchmarks.__file__).parent
@@ -74,6 +77,41 @@ def test_a_run_may_have_overrides_which_are_in_its_command_and_file_name(tmp_pat
     assert command[-4:] == [*changes, "logger=none"]
     name = "smax_3m_mam_ppo_network.bi_mode_mam_system.gamma_0.9"
     assert learning.file_stem("smax_3m", run) == name
+
+
+def test_the_same_arguments_resume_an_interrupted_run(monkeypatch, tmp_path):
+    args = learning.DEFAULTS | {"folder": str(tmp_path)}
+    folder = learning.run_folder("vdn", args)
+    commands = []
+
+    def interrupt(command, **_):
+        folder.mkdir()
+        write_config(folder, load_config("vdn", ["env=smax_3m"]))
+        return commands.append(command) or subprocess.CompletedProcess(command, 75)
+
+    def finish(command, **_):
+        rows = [eval_row(time=5.0), eval_row(time=90.0) | {"kind": "absolute"}]
+        lines = [json.dumps(row) for row in rows]
+        (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+        return commands.append(command) or subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(learning, "subprocess_device_record", dict)
+    monkeypatch.setattr(subprocess, "run", interrupt)
+    with pytest.raises(SystemExit, match="the same arguments resume the run"):
+        learning.train("vdn", args)
+    monkeypatch.setattr(subprocess, "run", finish)
+    record = learning.train("vdn", args)
+    first, second = [command[3:] for command in commands]
+    assert f"run_dir={folder}" in first
+    assert second == [f"resume={folder}"]
+    assert record["train_command"].startswith("python -m jmarl.systems.vdn env=smax_3m")
+    assert record["wall_seconds"] == 90.0
+    assert not folder.exists()
+    assert learning.run_folder("vdn", args | {"steps": 1}) != folder
+
+
+def eval_row(time):
+    return {"kind": "eval", "env_steps": [8], "time": time, "greedy/won": [0.5]}
 
 
 def test_picture_has_the_records_of_its_own_map_and_names_their_sizes(tmp_path):
