@@ -60,7 +60,6 @@ def static(table: Table, row: Rows) -> Static:
         "shield_regen": "shield_regen",
         "energy_regen": "energy_regen",
         "full_energy": "max_energy",
-        "burst_radius": "burst_radius",
         "acceleration": "acceleration",
         "cooldown": "cooldown",
         "hits": "hits",
@@ -72,6 +71,7 @@ def static(table: Table, row: Rows) -> Static:
         line=take(flags(table, "line"), row),
         walks=take(flags(table, "walks"), row),
         grounded=take(flags(table, "grounded"), row),
+        burst_radius=take(_burst_radii(table), row),
         mobile=take(flags(table, "mobile"), row),
     )
 
@@ -166,6 +166,13 @@ def ability_column(
 @functools.cache
 def _planes(table: Table) -> np.ndarray:
     return np.asarray([plane(unit) for unit in table], np.int32)
+
+
+@functools.cache
+def _burst_radii(table: Table) -> np.ndarray:
+    """Return the radii of bursts; 0 for weapons that do not burst."""
+    is_burst = np.asarray([unit.weapon == "burst" for unit in table])
+    return np.where(is_burst, column(table, "burst_radius"), np.float32(0))
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from smac_worlds import arena
+from smac_worlds import Arena, arena
 
 
 CENTER = 16.0
@@ -55,6 +55,27 @@ def test_a_burst_spares_friends_and_flyers():
     trace = arena().run([case])
     assert [trace.lost(0, unit) for unit in [*friends, flyer]] == [0] * 5
     assert trace.lost(0, target) == 35
+
+
+def test_a_type_with_another_weapon_does_not_burst():
+    """A copy of a baneling that bites, in a battle with banelings."""
+    bites = Arena(
+        """
+units: {biter: {like: baneling, weapon: plain, cooldown: 2}}
+allies: [{units: {biter: 1, baneling: 1}, at: [8, 8]}]
+enemies: [{units: {marauder: 2}, at: [24, 24]}]
+orders: hold
+"""
+    )
+    case = bites.case()
+    biter = case.ally("biter", CENTER, CENTER)
+    case.ally("baneling", 8, 8)
+    target = case.enemy("marauder", CENTER + 0.9, CENTER)
+    other = case.enemy("marauder", CENTER - 0.9, CENTER)
+    case.aim(biter, target)
+    trace = bites.run([case])
+    lost = trace.state.health[0, 0] - trace.state.health[-1, 0]
+    assert lost[[biter, target, other]].tolist() == [0, 19, 0]
 
 
 def test_a_baneling_bursts_when_it_is_killed():
