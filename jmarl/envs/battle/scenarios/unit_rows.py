@@ -35,6 +35,8 @@ CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
     (Ability, "targets"): ("allies", "self", "none"),
 }
 """Words of a field; ``none`` is stored as an empty word."""
+SMAX_COOLDOWN = 0.5
+"""Least cooldown under the rules of SMAX, whose weapons fire at most once in a step."""
 RESERVED = ("team",)
 """Keys of ``reward`` that are no unit types."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -65,6 +67,8 @@ def read_units(
         if row.name in entries and isinstance(row, UnitRow):
             _check_weapon(entries[row.name], row)
             _check_abilities(entries[row.name], row, abilities)
+        elif row.name in entries:
+            _check_smax(entries[row.name], row)
     return changed
 
 
@@ -141,6 +145,12 @@ def _check_abilities(node: Node, row: UnitRow, abilities: Sequence[Ability]) -> 
         where.check(not same, rule)
 
 
+def _check_smax(node: Node, row: Any) -> None:
+    rule = "a smax weapon fires at most once in a step"
+    is_slow = row.cooldown >= SMAX_COOLDOWN
+    node.check(is_slow, f"{rule}; write cooldown: {SMAX_COOLDOWN} or more")
+
+
 def _check_weapon(node: Node, row: UnitRow) -> None:
     armed = row.damage > 0
     fix = "write targets: ground, air or both"
@@ -149,6 +159,9 @@ def _check_weapon(node: Node, row: UnitRow) -> None:
     node.check(not (armed and row.heal), "a healer has no weapon; write damage: 0")
     needs = "a bonus needs bonus_against, such as light"
     node.check(row.bonus == 0 or row.bonus_against != "", needs)
+    on_ground = row.weapon == "plain" or row.targets in ("ground", "")
+    rule = f"a {row.weapon} hits the ground only"
+    node.check(on_ground, f"{rule}; write targets: ground, or weapon: plain")
     is_burst = row.weapon == "burst"
     node.check(not is_burst or row.burst_radius > 0, "a burst needs a burst_radius")
     node.check(row.energy <= row.max_energy, "energy must be at most max_energy")

@@ -161,6 +161,16 @@ BAD_FILES = {
         "b.yaml:1: units.marine: a weapon without targets; "
         "write targets: ground, air or both",
     ),
+    "line weapon against flyers": (
+        ("allies", "units: {colossus: {targets: both}}\nallies"),
+        "b.yaml:1: units.colossus: a line hits the ground only; "
+        "write targets: ground, or weapon: plain",
+    ),
+    "two shots in a step of smax": (
+        ("allies", "rules: smax\nunits: {marine: {cooldown: 0.4}}\nallies"),
+        "b.yaml:2: units.marine: a smax weapon fires at most once in a step; "
+        "write cooldown: 0.5 or more",
+    ),
     "ability without targets": (
         ("allies", "abilities: {ward: {targets: none}}\nallies"),
         "b.yaml:1: abilities.ward: no targets; write targets: allies or self",
