@@ -23,7 +23,7 @@ from jmarl.envs.battle.scenarios.battle_spec import (
     Steps,
     team_size,
 )
-from jmarl.envs.battle.scenarios.terrain import Terrain, walkable
+from jmarl.envs.battle.scenarios.terrain import Terrain, get_terrain, walkable
 from jmarl.envs.battle.smac.smac_facts import (
     MAP_SIZE,
     NEVER,
@@ -208,12 +208,14 @@ def _tables(battle: Battle) -> list[np.ndarray]:
 def _group_table(battle: Battle, group: Group) -> np.ndarray:
     """Return the slots of a group, in which its largest bodies touch."""
     names = [name for name, _ in group.units]
-    radii = [row.separation for row in battle.units if row.name in names]
-    spacing = 2 * max(radii)
+    rows = [row for row in battle.units if row.name in names]
+    spacing = 2 * max(row.separation for row in rows)
+    crosses = all(row.flies or row.colossal for row in rows)
+    terrain = get_terrain("open") if crosses else battle.terrain
     size = team_size((group,))
     tables = []
     for point in group.at.points():
-        slots = _ring_slots(battle.terrain, point, spacing, size)
+        slots = _ring_slots(terrain, point, spacing, size)
         tables.append(slots)
     return np.stack(tables)
 

@@ -10,7 +10,7 @@ from smac_worlds import BATCH, N_OWN_ACTIONS, arena
 
 from jmarl.envs import make
 from jmarl.envs.battle.scenarios.naming import parse_name
-from jmarl.envs.battle.scenarios.scenario_file import load_map, map_names
+from jmarl.envs.battle.scenarios.scenario_file import load_map, map_names, parse
 from jmarl.envs.battle.scenarios.terrain import walkable
 from jmarl.envs.battle.smac import smac_battle, smac_state
 from jmarl.envs.battle.smac.smac_facts import Facts
@@ -70,7 +70,11 @@ def test_a_healer_has_smacs_actions_even_if_the_enemies_are_fewer():
 
 def starts(name: str):
     """Draw starts of a map; return positions ``[B, U, 2]``, and the facts of the map."""
-    facts = Facts(parse_name(f"smac_{name}"), SmacConfig())
+    return starts_of(parse_name(f"smac_{name}"))
+
+
+def starts_of(battle):
+    facts = Facts(battle, SmacConfig())
     engine = smac_battle.make_engine(facts)
     keys = jax.random.split(jax.random.key(0), BATCH)
     start = jax.jit(engine.draw_starts)(keys)
@@ -108,6 +112,23 @@ def test_units_start_around_their_points(name):
 @pytest.mark.parametrize("name", map_names())
 def test_units_start_around_their_points_on_all_maps(name):
     check_starts(name)
+
+
+def test_only_a_group_that_crosses_walls_starts_inside_one():
+    text = """
+terrain: strip
+allies:
+  - {units: {colossus: 1, medivac: 1}, at: [9, 3]}
+  - {units: {marine: 1, medivac: 1}, at: [20, 8.1]}
+enemies: [{units: {marine: 1}, at: [23, 16]}]
+orders: pursue
+"""
+    position, facts = starts_of(parse(text, "b.yaml", "b"))
+    names = [facts.table[row].name for row in facts.rows[: facts.n]]
+    assert names == ["marine", "medivac", "medivac", "colossus"]
+    assert position[:, 0, 1].min() >= 8
+    apart = np.linalg.norm(position[:, [1, 3]] - (9, 3), axis=-1)
+    assert apart.max() < 1.6
 
 
 def test_equal_units_trade_places_between_episodes():
