@@ -55,7 +55,7 @@ class Order(NamedTuple):
     """Order of enemies at the start of an episode.
 
     ``attack_move`` walks to a place and attacks what is near on the way. ``pursue`` attacks the
-    nearest ally until it is dead. ``hold`` attacks what is near and stays without a target.
+    nearest ally until it is dead. ``hold`` stays and attacks what is within reach.
     """
 
     kind: Literal["attack_move", "pursue", "hold"]

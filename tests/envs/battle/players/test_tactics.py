@@ -117,6 +117,13 @@ def test_attack_move_walks_on_and_hold_stays_without_a_target():
     assert place("hold", marine(10), marine(16)) == (10, 16)
 
 
+def test_hold_attacks_only_within_reach():
+    zealot = Unit("zealot", 10, last=1)
+    assert target("hold", zealot, marine(10.9)) == 1
+    assert target("hold", zealot, marine(12)) == -1
+    assert target("attack_move", zealot, marine(12)) == 1
+
+
 def test_pursue_ends_only_with_the_death_of_the_target():
     assert target("pursue", marine(2, last=2), marine(4), marine(30)) == 2
     assert target("pursue", marine(2, last=2), marine(4), marine(30, health=0)) == 1
