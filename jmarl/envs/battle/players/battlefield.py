@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jmarl.config.errors import ConfigError
 from jmarl.envs.battle.combat.combatants import column, take
 from jmarl.envs.battle.combat.tick import Bodies
 from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.scenarios.terrain import get_terrain
-from jmarl.envs.battle.situation import BattleFacts, Situation, look
+from jmarl.envs.battle.situation import BattleFacts, Situation, has_detours, look
 from jmarl.envs.battle.smac import smac_actions, smac_observe
 from jmarl.envs.battle.smac.smac_facts import MAP_SIZE, Facts
 from jmarl.envs.battle.smac.smac_opponents import battle_facts
@@ -60,6 +61,10 @@ def battlefield(spec: Spec) -> Battlefield | None:
     """Return the facts of the battle that a specification belongs to.
 
     The result is None for other environments, and for battles without targets of actions.
+
+    Raises:
+        ConfigError: battles with different ways around walls are joined. An observation does not
+            show which of them is played.
     """
     codec = spec.obs_codec
     if max(spec.action_target) < 0:
@@ -102,6 +107,10 @@ def _bodies(field: Battlefield, features: Float[Array, "F U B"], kind: Any) -> B
 
 def _smac(f: Facts) -> Battlefield:
     """Return the facts of a battle. If several are joined, the first has the walls."""
+    if len(f.terrains) > 1 and has_detours(f.terrains):
+        names = ", ".join(terrain.name for terrain in f.terrains)
+        rule = f"scripted players need one terrain, not {names}"
+        raise ConfigError(f"{rule}; play the battles one by one")
     types, first = len(f.unit_types), 3 + f.wards
     healer = column(f.table, "heal") > 0
     loops = column(f.table, "cooldown_scale") / smac_observe.LOOPS_PER_SECOND

@@ -182,9 +182,19 @@ def test_a_player_of_a_mistaken_name_or_environment_is_an_error():
         fault = f"player={name} needs actions aimed at enemies: play a battle"
         with pytest.raises(ConfigError, match=fault):
             make_player(name, game)
+    with pytest.raises(ConfigError, match="without env.layout=clash"):
+        make_player("focus", envs.make("smac_3m", layout="clash").spec)
     make_player("random", game)
     with pytest.raises(ConfigError, match="needs discrete actions"):
         make_player("random", envs.make("probe_target").spec)
+
+
+def test_joined_battles_have_no_players_if_their_ways_differ():
+    joined = envs.make("smac_3m+corridor").spec
+    with pytest.raises(ConfigError, match="need one terrain, not strip, corridor; "):
+        make_player("focus", joined)
+    make_player("random", joined)
+    make_player("focus", envs.make("smac_3m+3s_vs_3z").spec)  # without detours
 
 
 def test_the_target_of_each_action_is_that_of_the_battle():
