@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from option_worlds import World, world_of_abilities
 from smac_worlds import N_OWN_ACTIONS, Case
 
+from jmarl import load_config
 from jmarl.envs import make
 from jmarl.envs.battle.smac.smac_actions import layout
+from jmarl.training.build import build_run
 
 
 OWN = {"no_op", "stop", "move"}
@@ -22,6 +25,10 @@ CLASSES = {
     "spine_crawler": {"no_op", "stop", "attack"},
 }
 """Actions of unit types by their weapon, speed and abilities."""
+MARINES = """
+allies: [{units: {marine: 3}, at: [16, 16]}]
+enemies: [{units: {marine: 3}, at: [18, 16]}]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +124,32 @@ def test_a_battle_without_abilities_has_the_actions_of_smac():
     assert spec.n_actions == N_OWN_ACTIONS + 8
     stalker, zealot = 4, 5
     assert spec.action_group[stalker] == spec.action_group[zealot]
+
+
+RACES = ("terran", "protoss", "zerg")
+
+
+@pytest.mark.parametrize("system", ["hpn_qmix", "updet_qmix", "qmix"])
+def test_with_actions_that_heal_the_parameters_of_all_races_have_equal_shapes(system):
+    def shapes(race: str) -> list[tuple[int, ...]]:
+        options = [f"env=smacv2_{race}_3v3", "env.heal_actions=true"]
+        built = build_run(load_config(system, options))
+        params = jax.eval_shape(built.system.init, jax.random.key(0)).params
+        return [leaf.shape for leaf in jax.tree.leaves(params)]
+
+    first, *others = map(shapes, RACES)
+    assert all(other == first for other in others)
+
+
+def test_actions_that_heal_are_never_offered_without_healers():
+    plain, spec = make("smac_3m").spec, make("smac_3m", heal_actions=True).spec
+    assert spec.n_actions == plain.n_actions + 2
+    assert spec.action_target == (*plain.action_target, 0, 1)
+    world = World(MARINES, heal_actions=True)
+    case = world.case()
+    for x in (14, 15, 16):
+        case.ally("marine", x, 16, health=20)
+    case.enemy("marine", 18, 16)
+    avail = world.see([case]).avail[0]
+    assert avail[:, : spec.n_actions - 2].any()
+    assert not avail[:, world.named("heal")].any()
