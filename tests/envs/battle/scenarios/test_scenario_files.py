@@ -42,7 +42,7 @@ def test_a_40_line_battle_has_everything():
     assert guard.abilities == ("ward",)
     assert battle.abilities[0].amount == 2
     strength = 18 * 35 + 2 * 30 + 300
-    assert battle.max_reward == pytest.approx(10 * 21 + 200 + 1.2 * strength)
+    assert battle.max_reward == 10 * 21 + 200 + strength
     assert is_connected(walkable(battle.terrain))
     assert hash(battle) == hash(load(EXAMPLE))
 
