@@ -182,7 +182,7 @@ def test_a_player_of_a_mistaken_name_or_environment_is_an_error():
         fault = f"player={name} needs actions aimed at enemies: play a battle"
         with pytest.raises(ConfigError, match=fault):
             make_player(name, game)
-    with pytest.raises(ConfigError, match="without env.layout=clash"):
+    with pytest.raises(ConfigError, match=r"without env\.layout=clash"):
         make_player("focus", envs.make("smac_3m", layout="clash").spec)
     make_player("random", game)
     with pytest.raises(ConfigError, match="needs discrete actions"):
