@@ -24,6 +24,7 @@ from jmarl.envs.battle.combat.tick import (
     Orders,
     Ward,
 )
+from jmarl.envs.battle.combat.unit_table import UnitRow
 from jmarl.envs.battle.env import Engine, Outcome
 from jmarl.envs.battle.keys import Path
 from jmarl.envs.battle.scenarios.battle_spec import AnyBattle
@@ -51,6 +52,8 @@ from jmarl.types import Env
 
 MOVE_LENGTH = 2.0
 """Distance at which a move ends."""
+SLOW = (TICKS + 1) * TICK
+"""Cooldown above which a weapon fires at most once in a step, whatever its random part."""
 PHYSICS: Path = (0,)
 RESET: Path = (1,)
 
@@ -195,14 +198,22 @@ def _ward(f: Facts, row: combatants.Rows) -> Ward | None:
 
 
 def _deviations(f: Facts, keys: Keys[Array, "B"]) -> Float[Array, "ticks U B"]:
+    """Draw the random parts of cooldowns: for each tick only if a unit may fire in several."""
+    count = TICKS if f.may(slice(None), _is_rapid) else 1
     draw = partial(
         jax.random.uniform,
-        shape=(TICKS, f.n + f.m),
+        shape=(count, f.n + f.m),
         minval=-TICK,
         maxval=2 * TICK,
     )
-    deviations = jax.vmap(draw)(keys)
-    return jnp.moveaxis(deviations, 0, -1)
+    deviations = jnp.moveaxis(jax.vmap(draw)(keys), 0, -1)
+    return jnp.broadcast_to(deviations, (TICKS, *deviations.shape[1:]))
+
+
+def _is_rapid(row: UnitRow) -> bool:
+    """Return whether a weapon may fire twice in a step, other than one that bursts."""
+    is_reusable = row.targets != "" and row.weapon != "burst"
+    return is_reusable and row.cooldown <= SLOW
 
 
 def _orders(f: Facts, reply: Reply, state: State, action: Int[Array, "B N"]) -> Orders:

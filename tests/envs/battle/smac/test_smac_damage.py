@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from smac_worlds import BATCH, Case, Trace, arena
+
+from jmarl.envs.battle.scenarios import scenario_file
+from jmarl.envs.battle.smac import smac_battle
+from jmarl.envs.battle.smac.smac_facts import Facts
+from jmarl.envs.battle.smac.smac_options import SmacConfig
 
 
 CENTER = 16.0
@@ -181,6 +187,22 @@ def test_a_range_is_from_edge_to_edge(margin):
         stood = not trace.walk(b, one).any()
         assert stood == (margin <= 0)
         assert trace.lost(b, other) > 0
+
+
+@pytest.mark.parametrize(("cooldown", "count"), [(0.861, 1), (0.563, 1), (0.5, 8)])
+def test_each_shot_of_a_step_has_a_random_part_of_its_own(cooldown, count):
+    """Weapons that fire at most once in a step need one draw for all of its ticks."""
+    text = f"""
+units: {{marine: {{cooldown: {cooldown}}}}}
+allies: [{{units: {{marine: 2}}, at: [9, 16]}}]
+enemies: [{{units: {{zealot: 1, baneling: 1}}, at: [16, 16]}}]
+"""
+    facts = Facts(scenario_file.parse(text, "b.yaml", "b"), SmacConfig())
+    keys = jax.random.split(jax.random.key(0), 3)
+    deviations = np.asarray(smac_battle._deviations(facts, keys))
+    assert deviations.shape == (8, 4, 3)
+    assert len(np.unique(deviations)) == count * 4 * 3
+    assert (np.ptp(deviations, axis=0) == 0).all() == (count == 1)
 
 
 def test_a_cooldown_deviates_by_minus_one_to_two_loops():
