@@ -453,18 +453,12 @@ def _move(
     walked: Float[Array, "U B"],
 ) -> tuple[Bodies, Float[Array, "U B"]]:
     """Walk along a heading, or to a target out of reach; return the distance walked, too."""
-    units, orders = b.units, b.orders
-    affects = b.aim.attacks | b.aim.heals
-    if b.aim.wards is not None:
-        affects |= b.aim.wards
-    approach = affects & shot.target_alive & ~shot.in_reach
+    orders = b.orders
+    approach = _approaches(b, shot)
     has_heading = (orders.heading_x != 0) | (orders.heading_y != 0)
     walks_on = has_heading & (walked < orders.length)
     moves = (after.health > 0) & (approach | walks_on)
-    pace = units.speed
-    if before.pace is not None:
-        faster = jnp.minimum(before.pace + units.acceleration * b.tick, units.speed)
-        pace = jnp.where(moves, faster, 0.0)
+    pace = _pace(b, before, moves)
     speed = pace * _ease(b, before)
     left = jnp.where(approach, shot.distance - b.aim.reach, orders.length - walked)
     longest = jnp.minimum(speed * b.tick, left)
@@ -478,6 +472,23 @@ def _move(
         after = after._replace(pace=pace)
     along_heading = jnp.where(approach, 0.0, length)
     return after._replace(x=x, y=y), walked + along_heading
+
+
+def _approaches(b: Conditions, shot: _Shot) -> Bool[Array, "U B"]:
+    """Return the units that walk to a target out of reach."""
+    affects = b.aim.attacks | b.aim.heals
+    if b.aim.wards is not None:
+        affects |= b.aim.wards
+    return affects & shot.target_alive & ~shot.in_reach
+
+
+def _pace(b: Conditions, before: Bodies, moves: Bool[Array, "U B"]) -> Any:
+    """Return the speed before zones slow it; units that accelerate reach it by and by."""
+    if before.pace is None:
+        return b.units.speed
+    faster = before.pace + b.units.acceleration * b.tick
+    limited = jnp.minimum(faster, b.units.speed)
+    return jnp.where(moves, limited, 0.0)
 
 
 def _ease(b: Conditions, bodies: Bodies) -> Any:
