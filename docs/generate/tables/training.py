@@ -18,9 +18,9 @@ DESCRIPTIONS = {
     "specified per row, so win rates should not be lower than with 64 environments.",
     "learning/changes": "Single changes to the settings of systems with replay. The seeds are "
     "not those of the defaults.",
-    "learning/memory": "A hidden cue in episodes of 10 steps, learned from sequences of 16 rows: with "
-    "the stored memory at the start of a sequence, with an empty one, and with 8 rows without loss "
-    "after the stored one. The best policy without memory has a return of 0.5.",
+    "learning/memory": "A hidden cue in episodes of 10 steps, learned from sequences of 16 rows. "
+    "A sequence starts with the stored memory, or with an empty one; or its first 8 rows have no "
+    "loss. The best policy without memory has a return of 0.5.",
     "learning/ppo": "MAPPO: the default discount and clip norm, the best of the grid, against the "
     "earlier ones (0.97 and 10), on seeds that the grid did not use. The intervals overlap on both "
     "maps.",
