@@ -37,7 +37,7 @@ class Key(NamedTuple):
 
 
 class Section(NamedTuple):
-    """Keys that stand at one place of a file."""
+    """Keys at one place of a file."""
 
     title: str
     path: str
@@ -51,7 +51,7 @@ TEXT = """\
 
 These are the keys of a scenario file (`env=battle env.scenario=<file>`). [Write a
 battle](../../how-to/write-a-battle.md) introduces them with examples. A wrong key or value is an
-error with the file, the line and the fix. `none` means that the key can be left out."""
+error that names the file, the line and the fix. A key with the default `none` is optional."""
 HEADER = ("key", "type", "default", "meaning")
 STEP = "whole number, or `[first, last]`"
 PLACE = f"`[x, y]` with 0 <= x, y < {MAP_SIZE}, or two such points"
@@ -60,23 +60,23 @@ MEANINGS: dict[type, dict[str, str]] = {
     UnitRow: {
         "health": "health at the start",
         "shield": "shield at the start; it takes damage before the health does",
-        "attributes": "attributes, which bonuses and healing look at",
-        "flies": "whether walls, ground weapons and zones have no effect on the unit",
+        "attributes": "attributes, on which bonuses and healing depend",
+        "flies": "true if walls, ground weapons and zones have no effect on the unit",
         "targets": "planes that the weapon hits; `none` without a weapon",
-        "bonus_against": "attribute of the targets that take the bonus",
-        "weapon": "`line` hits a strip across the shot; `burst` kills the unit and hits all around",
-        "acceleration": "distance per second squared; instant for most types",
-        "heal": "whether the unit heals; a healer has no weapon",
-        "max_energy": "largest energy",
-        "abilities": "[abilities](#abilities) of allies; enemies do not use them",
+        "bonus_against": "attribute of the targets for which the bonus counts",
+        "weapon": "`line` hits a strip; `burst` kills the unit and hits the enemies near it",
+        "acceleration": "distance per second squared; most types reach their speed immediately",
+        "heal": "true if the unit heals; a healer has no weapon",
+        "max_energy": "maximum energy",
+        "abilities": "[abilities](#abilities); enemies do not use them",
     },
     UnitType: {"radius": "radius for collisions"},
     Ability: {
-        "targets": "`allies`: armor for one of them; `self`: farther sight for all in range",
-        "amount": "armor, or distance that is added to the sight",
+        "targets": "`allies`: armor for another ally; `self`: more sight for allies in range",
+        "amount": "armor, or increase of the sight range",
         "attack_range": "edge-to-edge range",
-        "duration": "seconds for which it lasts",
-        "cooldown": "seconds between uses; the weapon waits, too",
+        "duration": "duration of the effect, in seconds",
+        "cooldown": "seconds between uses, shared with the weapon",
     },
 }
 """Meanings of fields, in place of the docstrings in the row."""
@@ -98,7 +98,7 @@ def whole(low: int, high: int) -> str:
 
 
 def words(*known: str) -> str:
-    """Return the type of a word out of a list."""
+    """Return the type of a choice between words."""
     return " or ".join(map(code, known))
 
 
@@ -113,7 +113,7 @@ FILE = Section(
             "terrain",
             f"{words(*load_terrains())}, or [rows](#terrain)",
             "`open`",
-            "cells that can be walked on",
+            "walkable cells",
         ),
         Key("allies", "list of [groups](#groups)", "required", "the agents"),
         Key("enemies", "list of [groups](#groups)", "required", "their opponents"),
@@ -123,7 +123,7 @@ FILE = Section(
             "see [orders](#orders)",
             "order of all enemies whose group has none",
         ),
-        Key("zones", "list of [zones](#zones)", "none", "ground with an effect"),
+        Key("zones", "list of [zones](#zones)", "none", "areas with an effect"),
         Key("reward", "[reward](#reward)", "that of SMAC", "reward of each agent"),
         Key("units", "[units](#units)", "none", "changed and new unit types"),
         Key("abilities", "[abilities](#abilities)", "none", "changed and new ones"),
@@ -137,7 +137,7 @@ FILE = Section(
             "win_rates",
             "[win rates](#win-rates)",
             "none",
-            "measured win rates, for the reader of the file",
+            "measured win rates, for readers of the file",
         ),
     ),
 )
@@ -149,60 +149,61 @@ GROUP_KEYS = (
         "required",
         "units of the group",
     ),
-    Key("at", PLACE, "required", f"start, around which the units stand. {SEGMENT}"),
+    Key("at", PLACE, "required", f"point around which the units start. {SEGMENT}"),
     Key(
         "arrives",
         STEP,
         "`0`",
-        "step at which the group appears, before the limit; drawn between two steps",
+        "step at which the group appears, less than the limit; drawn if two steps are given",
     ),
     Key(
         "leaves",
         STEP,
         "never",
-        "step at which living units are withdrawn, after the arrival",
+        "step at which living units are withdrawn, after their arrival",
     ),
     Key(
         "orders", "[order](#orders)", "that of the file", "own order, for enemies only"
     ),
 )
 GROUPS_TEXT = f"""\
-Items of `allies` and `enemies`. A team has 1 to {MAX_TEAM_SIZE} units, at least one of them at step
-0, and not only healers. A start must be walkable, unless all units of the group fly or cross
-walls."""
+These are the keys of the items of `allies` and `enemies`. A team has 1 to {MAX_TEAM_SIZE} units,
+and not only healers. At least one group must be present at step 0. A start must be walkable, unless
+all units of the group can cross walls."""
 GROUPS = Section("Groups", "enemies[]", GROUPS_TEXT, GROUP_KEYS)
 ORDERS = Section(
     "Orders",
     "orders",
     """\
-An order is one of the words `pursue` and `hold`, or the key below. The default is `attack_move` to
-the start of the first group of allies under the rules `smac`, and `pursue` under `smacv2`.
+An order is the word `pursue` or `hold`, or a mapping with the key `attack_move`. With
+`rules: smac`, the default is an attack-move to the start of the first group of allies. With
+`rules: smacv2`, it is `pursue`.
 
 * `pursue`: attack the nearest ally until it is dead, at any distance.
-* `hold`: attack what comes near, and stay otherwise.""",
+* `hold`: stay, and attack allies within range.""",
     (
         Key(
             "attack_move",
             PLACE,
             "none",
-            f"walk to a place, and attack what comes near on the way. {SEGMENT}",
+            f"walk to a point, and attack allies near the way. {SEGMENT}",
         ),
     ),
 )
 ZONES = Section(
     "Zones",
     "zones[]",
-    "A zone has one effect and one shape. It affects units on the ground.",
+    "A zone has one effect and one shape. It affects the units of both teams on the ground.",
     (
-        Key("slow", number(0, 1), "none", "factor on the speed of units"),
+        Key("slow", number(0, 1), "none", "factor on the speed of a unit"),
         Key(
             "conceal",
             number(0, 64),
             "none",
-            "distance up to which enemies see units in it",
+            "distance up to which opponents see and target a unit",
         ),
-        Key("damage", number(0, 1e4), "none", "health that units lose per second"),
-        Key("rectangle", "`[x, y, x, y]`", "none", "lower and upper corner"),
+        Key("damage", number(0, 1e4), "none", "health that a unit loses per second"),
+        Key("rectangle", "`[x, y, x, y]`", "none", "lower left and upper right corner"),
         Key("circle", "`[x, y, radius]`", "none", "center and radius"),
     ),
 )
@@ -210,8 +211,8 @@ REWARD = Section(
     "Reward",
     "reward",
     """\
-A mapping with the share of SMAC's team reward, and the [weights](#weights-of-a-type) of unit types.
-Types without weights have those of SMAC.""",
+This mapping has the share of SMAC's team reward, and the [weights](#weights-of-a-type) of unit
+types. Unit types that it does not list have SMAC's weights.""",
     (
         Key(
             "team",
@@ -224,7 +225,7 @@ Types without weights have those of SMAC.""",
 RATES = Section(
     "Win rates",
     "win_rates",
-    "Rates that scripted players have reached. They change nothing.",
+    "These are measured win rates of scripted players. They have no effect.",
     tuple(Key(player, number(0, 1), "none", "win rate") for player in PLAYERS),
 )
 
@@ -299,26 +300,28 @@ def sections() -> tuple[Section, ...]:
 
 
 WEIGHTS = """\
-The terms have SMAC's scale, 20 over the maximal reward. A type that is listed has weight 0 for
-every term that is missing."""
+All terms are scaled like SMAC's reward, by 20 over the maximum reward. A listed type has weight 0
+for each missing key."""
 UNITS_TEXT = """\
-An entry changes the row of a type in [the unit table](units.md), for both teams. With `like` it
-adds a type."""
-SMAX_UNITS_TEXT = "Under `rules: smax`, the types are those of SMAX, with these fields."
+An entry changes a type of [the unit table](units.md) for both teams. With `like`, it adds a
+type."""
+SMAX_UNITS_TEXT = "With `rules: smax`, the types of SMAX have these fields."
 ABILITIES_TEXT = """\
-An entry changes an [ability](units.md#abilities). With `like` it adds one. A unit has at most one
-ability for `allies` and one for `self`."""
+An entry changes an [ability](units.md#abilities). With `like`, it adds one. A type has at most one
+ability with `targets: allies` and one with `targets: self`."""
 TERRAIN = f"""\
 ## Terrain
 
-`terrain` names a [terrain](maps.md#terrains), or is a mapping from rows of cells to lists of spans:
-`8-23: [0-12, 20-32]`. A row is `y` or `y-y`, with y from 0 to {MAP_SIZE - 1}. A span is `from-to`
-along x, with coordinates from 0 to {MAP_SIZE}: `0-12` is 12 cells. All other cells are walls."""
+`terrain` is the name of a [terrain](maps.md#terrains), or a mapping from rows of cells to lists of
+spans: `8-23: [0-12, 20-32]`. A row is `y` or `y-y`, with y from 0 to {MAP_SIZE - 1}. A span is
+`from-to` along x, with coordinates from 0 to {MAP_SIZE}: `0-12` is 12 cells. All other cells are
+walls."""
 SMAX_TEXT = """\
 ## The smax rules
 
-`rules: smax` accepts `rules`, `limit`, `allies`, `enemies`, `units` and `win_rates`. A group has
-only `units`, because SMAX fixes the starts. Options are those of `smax_` names."""
+With `rules: smax`, the other keys are `limit`, `allies`, `enemies`, `units` and `win_rates`. A
+group has only `units`, because SMAX determines the starts. The options are those of `smax_`
+environments."""
 
 
 def page() -> str:

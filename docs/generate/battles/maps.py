@@ -22,55 +22,57 @@ from jmarl.types import Spec
 
 
 OF_PAPERS = ("6m2m_15m", "8m3m_21m", "8m4m_23m", "12m4m_30m")
-"""Maps that are in no public registry, so SMAC has no name for them."""
+"""Maps of papers that SMAC does not have."""
 
 TEXT = """\
 # Maps
 
-Every name works with every system, for example `env=smac_MMM2`. The columns:
+Use a name as `env=<name>`, for example `env=smac_MMM2`. Every system accepts these names. [Train on
+SMAC and SMACv2](../../how-to/train-on-smac.md) has presets of published experiments. The columns:
 
-* *limit*: steps of an episode.
-* *actions*: number of actions. *Clash* is the number with `env.layout=clash`, which is SMAC's own.
+* *limit*: time limit of an episode, in steps.
+* *actions*: number of actions. *Clash* is the number with `env.layout=clash`, as in SMAC.
 * *observation*, *state*: width of an agent's observation and of the central state as flat vectors.
-  They differ from SMAC's, because each unit has the features of [jmarl's
-  rows](../../explanation/battle-rules.md#observations).
-* *reward*: largest sum of SMAC's rewards before they are scaled to 20."""
+  They differ from SMAC's widths, because jmarl has [other
+  features](../../explanation/battle-rules.md#observations).
+* *reward*: maximum sum of SMAC's rewards before they are scaled to 20."""
 
 SMAC_TEXT = """\
 ## Maps of SMAC
 
-Each map is a file in `jmarl/envs/battle/scenarios/maps/`. The maps without a name of SMAC come from
-papers. Only their teams are known; terrain, starts and limits are jmarl's."""
+Each map is a file in `jmarl/envs/battle/scenarios/maps/`. Maps without a name in SMAC come from
+papers, which state only their teams. jmarl chooses their terrain, starts and limits."""
 
 SMACV2_TEXT = """\
 ## Scenarios of SMACv2
 
-Unit types and starts are drawn in each episode. Other sizes work too, as `smacv2_<race>_NvM`. The
+Each episode draws unit types and starts. Other team sizes are available as `smacv2_<race>_NvM`. The
 [races](units.md#races-of-smacv2) have different unit types."""
 
 COMPOSITIONS_TEXT = """\
 ## Compositions
 
-`smac_<team>_vs_<team>` is a battle of any two teams on the terrain `strip`. A team is a list of
-counts and letters: `7m2M1d` has 7 marines, 2 marauders and 1 medivac. A single team, as in
-`smac_5m`, fights its equal. The name of a map takes precedence."""
+`smac_<team>_vs_<team>` is a battle between any two teams on the terrain `strip`. A team is written
+as counts and letters: `7m2M1d` has 7 marines, 2 marauders and 1 medivac. A single team, as in
+`smac_5m`, fights a team with the same units. Names of maps take precedence."""
 
 JOINED_TEXT = """\
 `+` joins names of one rule set, such as `smac_3m+8m` or `smacv2_terran_5v5+10v10`. Each episode
-draws one of the battles. The largest teams determine the shapes, and smaller ones have
-[absent agents](../glossary.md)."""
+draws one of the battles. The largest teams determine the shapes, and smaller teams have [absent
+agents](../glossary.md). MAT, MAM and Sable need a fixed team and do not accept such
+names."""
 
 PLAYERS_TEXT = """\
 ## Scripted players
 
-Measured win rates of scripted players. The scale is the factor on the damage of the enemies
-(`enemy_scale`)."""
+These are measured win rates of scripted players. The scale is `enemy_scale`, the factor on the
+damage of the enemies."""
 
 TERRAINS_TEXT = """\
 ## Terrains
 
-A dot is a cell that can be walked on, `#` is a wall. A map has 32 x 32 cells, and north is up. The
-lower left corner is (0, 0). A scenario file can name one of these terrains."""
+A dot is a walkable cell, and `#` is a wall. A map has 32 x 32 cells, and north is up. The lower
+left corner is (0, 0). A scenario file can use one of these terrains by its name."""
 
 SHAPES = ("actions", "clash", "observation", "state")
 MAP_HEADER = ("name", "teams", "terrain", "limit", *SHAPES, "reward", "SMAC's name")

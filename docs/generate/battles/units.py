@@ -22,24 +22,25 @@ UNITS_TEXT = """\
 # Units
 
 These are the unit types of `smac_`, `smacv2_` and `env=battle`. Times are in *normal* seconds of 16
-loops of StarCraft II, and distances in cells of the map. [Rules of
-battles](../../explanation/battle-rules.md) says how the figures are used, and [Write a
-battle](../../how-to/write-a-battle.md#units) how to change them.
+game loops, and distances are in cells of the map. [Rules of
+battles](../../explanation/battle-rules.md) explains how the figures are used. [Write a
+battle](../../how-to/write-a-battle.md#units) explains how to change them.
 
 The letter names a type in compositions such as `smac_7m2M1d_vs_8m3M1d`."""
 
 BODIES_TEXT = """\
 ## Bodies
 
-Ranges are measured with the *radius*. Units push each other apart with the *body*, a second
-radius."""
+The *radius* determines ranges. The *body* is a second radius: two units are pushed apart if they
+are closer than the sum of their bodies."""
 
 WEAPONS_TEXT = """\
 ## Weapons
 
-A range is the gap between the edges of two units. *Offered* is the distance between centers up to
-which SMACv2 offers a target to an agent, and *sight* the distance up to which its agents see. Under
-the rules of SMAC they are 6 and 9 for all types."""
+A range is the distance between the edges of two units. The last two columns are distances between
+centers under the rules of SMACv2. *Offered* is the distance up to which a target is available to an
+agent, and *sight* is the distance up to which agents see. Under the rules of SMAC, they are 6 and 9
+for all types."""
 
 RECOVERY_TEXT = """\
 ## Recovery
@@ -49,20 +50,21 @@ Rates are per second. Shields recover after 10 s without damage. Healing costs e
 DIFFERENCES_TEXT = """\
 ## Enemies
 
-SMAC's allied types are copies of older data, so the enemies' types differ in these figures:"""
+In SMAC, the types of the allies are copies of older data. The types of the enemies differ in these
+figures:"""
 
 ABILITIES_TEXT = """\
 ## Abilities
 
-Two abilities are jmarl's own. No type of SMAC has them; a scenario file gives them to units. `ward`
-gives another ally temporary armor. `spot` lets the allies within its range see farther. The amount
-is armor or distance."""
+jmarl adds two abilities, which no type of SMAC has. A scenario file can give them to unit types.
+`ward` gives another ally temporary armor. `spot` increases the sight range of the allies within its
+range. The amount is armor or distance."""
 
 RACES_TEXT = """\
 ## Races of SMACv2
 
-The types of a race with the probabilities of their draws. A team of one race that has only medivacs
-or only banelings is drawn again."""
+These are the types of each race with their probabilities. A team of only medivacs or only banelings
+is drawn again."""
 
 Column = tuple[str, Callable[[UnitRow], str]]
 """Header and text of a column."""

@@ -19,12 +19,12 @@ SIZES = {
 }
 """Entry of a record of throughput -> its title."""
 SMAC_TABLES = {
-    "bounds": "Figures with a bound",
+    "bounds": "Values with a limit",
     "costs": "Time of an environment step and compilation",
     "twins": "The same map under the rules of SMAC and of SMAX",
-    "peer": "Steps per CPU second beside SMAClite",
-    "replay": "A step in a replay buffer",
-    "parts": "Parts of a step",
+    "peer": "Steps per CPU second, compared with SMAClite",
+    "replay": "Size of a step in a replay buffer",
+    "parts": "Profile of a step",
 }
 """Table of a record of ``benchmarks.smac`` -> its title."""
 SMAC_SHARES = (

@@ -127,7 +127,7 @@ def caption(steps: int, allies: int, enemies: int, outcome: str) -> str:
 
 
 def describe_outcome(allies: bool, enemies: bool) -> str:
-    """Return the outcome of an ended episode, given which teams are not beaten."""
+    """Return the outcome of an ended episode, given which teams are not defeated."""
     if allies == enemies:
         return "time is up" if allies else "both teams are beaten"
     return "allies win" if allies else "enemies win"

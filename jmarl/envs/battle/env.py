@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 
 
 class Engine(NamedTuple):
-    """Functions that the rules of a scenario determine."""
+    """Functions of a scenario under its rules."""
 
     spec: Spec
     draw_starts: Callable[[Keys[Array, "B"]], Starts]

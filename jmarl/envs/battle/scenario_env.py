@@ -1,4 +1,4 @@
-"""The environment ``battle``: a battle that a user has written in a scenario file."""
+"""The environment ``battle``, which a scenario file defines."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make(name: str, *, scenario: str = "", **options: Any) -> Env:
 def inline_files(options: dict[str, Any]) -> dict[str, Any]:
     """Return options with the text of the scenario file in place of its path.
 
-    A run that stores the text can resume when the file is gone.
+    A run that stores the text can resume after the file was deleted.
     """
     scenario = options.get("scenario", "")
     read_battle(scenario)

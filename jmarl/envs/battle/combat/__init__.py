@@ -1,1 +1,1 @@
-"""Physics of combat in the rules of SMAC: weapons, damage, healing, walls and collisions."""
+"""Physics under the rules of SMAC: weapons, damage, healing, walls and collisions."""

@@ -25,13 +25,13 @@ from jmarl.envs.battle.combat.unit_table import Ability, UnitRow
 
 
 Rows = np.ndarray | Int[Array, "..."]
-"""Rows of the table of some units: constants, or drawn in each episode."""
+"""Table rows of some units: constants, or drawn in each episode."""
 Table = tuple[UnitRow, ...]
-"""Rows of all types of allies, then those of enemies in the same order."""
+"""Rows of all types of allies, then of all types of enemies in the same order."""
 
 
 def slots(table: Table, kinds: tuple[frozenset[int], ...]) -> Slots:
-    """Return the facts of a scenario from the rows that each slot of a unit may have."""
+    """Return the slots with each property, from the table rows that each slot can have."""
 
     def where(holds: Callable[[UnitRow], bool]) -> np.ndarray:
         return np.flatnonzero([any(holds(table[k]) for k in ks) for ks in kinds])
@@ -48,7 +48,7 @@ def slots(table: Table, kinds: tuple[frozenset[int], ...]) -> Slots:
 
 
 def static(table: Table, row: Rows) -> Static:
-    """Return the properties of units by their rows of the table."""
+    """Return the properties of units, given their table rows."""
     fields = {
         "separation": "separation",
         "speed": "speed",
@@ -86,7 +86,7 @@ def aim(
 ) -> Aim:
     """Return the properties of each unit and its target.
 
-    Attacks on the own team and support of the other have no effect.
+    Attacks on allies and support of enemies have no effect.
     """
     index = jnp.maximum(orders.target, 0)
     is_foe = hostile[jnp.arange(len(index))[:, None], index]
@@ -118,20 +118,20 @@ def aim(
 
 
 def raw_of_all_pairs(table: Table, row: Rows) -> Float[Array, "U U B"]:
-    """Return the damage of one hit of each unit on each other."""
+    """Return the damage of one hit of each unit on each other unit, before armor."""
     pair = row[:, None] * len(table) + row[None]
     return take(pairs(table, "raw").ravel(), pair)
 
 
 def take(values: np.ndarray, index: Rows) -> Any:
-    """Return values at some indices: constants, if the indices are constants."""
+    """Return values at some indices. The result is constant if the indices are."""
     if isinstance(index, np.ndarray):
         return values[index]
     return jnp.asarray(values)[index]
 
 
 def take_pairs(values: np.ndarray, first: Rows, second: Rows) -> Any:
-    """Return values ``[row, row]`` of pairs of units, whose rows are broadcast."""
+    """Return values ``[row, row]`` of pairs of units. The rows are broadcast."""
     return take(values.ravel(), first * len(values) + second)
 
 
@@ -177,7 +177,7 @@ def _burst_radii(table: Table) -> np.ndarray:
 
 @functools.cache
 def flags(table: Table, name: str) -> np.ndarray:
-    """Return whether each row is armed, stopped by walls, on the ground, and so on."""
+    """Return whether each row has a property, such as ``armed`` or ``grounded``."""
     tests: dict[str, Callable[[UnitRow], bool]] = {
         "armed": lambda unit: unit.targets != "",
         "line": lambda unit: unit.weapon == "line",

@@ -1,7 +1,7 @@
 """Damage of one tick: armor, shields, bonuses, volleys, and weapons that hit several units.
 
 All hits of a tick land at the same time. The shield of a unit absorbs them in the order of the
-attackers, without the armor. What a hit has left loses the armor.
+attackers, without armor. Armor reduces the rest of each hit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 
 LEAST_DAMAGE = 0.5
-"""Least damage of a hit that the shield did not absorb."""
+"""Minimum damage of a hit that the shield does not absorb completely."""
 DISCS = 5
 """Discs of a line weapon on either side of its target."""
 DISC_SPACING = 0.25
@@ -23,20 +23,20 @@ DISC_RADIUS = 0.15
 
 
 class Vital(NamedTuple):
-    """What damage reduces."""
+    """Health and shields, which damage reduces."""
 
     health: Float[Array, "U B"]
     shield: Float[Array, "U B"] | None
 
 
 class Volley(NamedTuple):
-    """Hits of the attackers, L of them, on all units."""
+    """Hits of L attackers on all units."""
 
     lands: Bool[Array, "L U B"]
     raw: Float[Array, "L U B"]
     """Damage of one hit, with the bonus and before the armor."""
     hits: Float[Array, "L B"]
-    """Number of hits, one after another."""
+    """Number of consecutive hits."""
 
 
 def land(
@@ -48,7 +48,7 @@ def land(
         vital: health and shields before.
         armor: armor of each unit.
         volley: the hits.
-        most_hits: largest number of hits of an attacker.
+        most_hits: maximum number of hits of an attacker.
     """
     if vital.shield is None:
         after_armor = jnp.maximum(volley.raw - armor, LEAST_DAMAGE)
@@ -66,7 +66,7 @@ def land(
 def _land_in_sequence(
     most_hits: int, vital: Vital, armor: Array, volley: Volley
 ) -> Vital:
-    """Let one attacker after another hit, in L element-wise passes that suit a CPU."""
+    """Apply the hits of one attacker after another, in L element-wise passes for a CPU."""
     zeros = jnp.zeros_like(vital.health)
 
     def hit(
@@ -82,7 +82,7 @@ def _land_in_sequence(
 
 
 def _land_at_once(most_hits: int, vital: Vital, armor: Array, volley: Volley) -> Vital:
-    """Let all attackers hit in one fused reduction, which suits an accelerator."""
+    """Apply the hits of all attackers in one fused reduction for an accelerator."""
     total = jnp.where(volley.lands, volley.raw * volley.hits[:, None], 0.0)
     prior = jnp.cumsum(total, axis=0) - total  # [L, U, B]
     each = volley._replace(hits=volley.hits[:, None])
@@ -93,7 +93,7 @@ def _land_at_once(most_hits: int, vital: Vital, armor: Array, volley: Volley) ->
 def _health_lost(
     vital: Vital, armor: Array, volley: Volley, prior: Array, most_hits: int
 ) -> Array:
-    """Return the health that hits cost, after ``prior`` damage by others before them."""
+    """Return the health lost to hits, given the ``prior`` damage of previous attackers."""
     assert vital.shield is not None
     lost = jnp.zeros_like(prior)
     for earlier in range(most_hits):

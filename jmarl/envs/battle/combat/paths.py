@@ -13,15 +13,15 @@ from jmarl.envs.battle.scenarios.terrain import Terrain, walkable
 
 
 DIRECT = -1
-"""Entry of a pair of cells between which no wall is in the way."""
+"""Entry of a pair of cells without a wall in the way."""
 
 
 @functools.cache
 def next_cells(terrain: Terrain) -> np.ndarray | None:
     """Return the next cell on the way from each cell to each other.
 
-    Cells are numbered by ``32 x + y``. Neighbors share an edge or, if walls do not touch the way,
-    a corner. A straight walk is possible where no path is longer than on an empty map.
+    The number of a cell is ``32 x + y``. Neighbors share an edge, or a corner that touches no wall.
+    A walk is straight if the shortest path is no longer than on a map without walls.
 
     Returns:
         ``[from, to]``, with ``DIRECT`` for a straight walk; None if every walk is straight.

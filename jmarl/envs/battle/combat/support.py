@@ -25,14 +25,14 @@ class HealRule(NamedTuple):
     per_energy: float
     """Health for one unit of energy."""
     least_energy: float
-    """Energy that a unit needs to begin."""
+    """Energy that a unit needs to start healing."""
 
 
 class Healers(NamedTuple):
     """The K units that can heal."""
 
     willing: Bool[Array, "K B"]
-    """Whether they are alive and in reach of a target that can be healed."""
+    """Whether they are alive and in reach of a living target of a type that they can heal."""
     target: Int[Array, "K B"]
     """Index of the target."""
     energy: Float[Array, "K B"]
@@ -54,7 +54,7 @@ def heal(
         tick: seconds.
         healers: units that heal.
         health: health of all units.
-        full: largest health of all units.
+        full: maximum health of all units.
     """
     willing, target, energy, healing = healers
     wounds = jnp.maximum(full - health, 0.0)

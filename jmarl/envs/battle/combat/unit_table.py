@@ -1,8 +1,8 @@
 """Unit table of SMAC and SMACv2: one row per unit type, in normal seconds of 16 loops.
 
-Figures are those of StarCraft II 4.10, which later work on SMAC uses. Distances are in cells.
-Spread of the random cooldown, healing per second and similar rules are not per unit; they belong
-to the physics. This module imports neither JAX nor NumPy.
+Figures are those of StarCraft II 4.10, which later work on SMAC uses. Distances are in cells. Rules
+that are equal for all units, such as the rate of healing, are part of the physics. This module
+imports neither JAX nor NumPy.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Plane = Literal["ground", "air", "both", ""]
 Weapon = Literal["plain", "line", "burst"]
 
 LOOPS_PER_SECOND = 16
-"""Loops of the game in a normal second. SMAC steps 8 loops."""
+"""Game loops in a normal second. A step of SMAC has 8 loops."""
 ATTRIBUTES = ("light", "armored", "biological", "mechanical", "massive", "structure")
-"""Attributes of units in StarCraft II, as far as these types have them."""
+"""Attributes in StarCraft II that these types have."""
 INSTANT = math.inf
-"""Acceleration of a unit that reaches its speed at once."""
+"""Acceleration of a unit that reaches its speed immediately."""
 
 
 class UnitRow(NamedTuple):
@@ -32,12 +32,12 @@ class UnitRow(NamedTuple):
     health: float
     shield: float
     armor: float
-    """Health damage that each hit loses."""
+    """Reduction of the health damage of each hit."""
     attributes: frozenset[str]
     """Subset of ``ATTRIBUTES``."""
     flies: bool
     colossal: bool
-    """Crosses cliffs, is hit as ground and as air, and collides with nothing."""
+    """Crosses cliffs, is hit by ground and by air weapons, and collides with nothing."""
     targets: Plane
     """Planes that the weapon hits; empty without a weapon."""
     damage: float
@@ -49,24 +49,24 @@ class UnitRow(NamedTuple):
     bonus_against: str
     weapon: Weapon
     burst_radius: float
-    """Reach of a burst, to which the radius of the target is added."""
+    """Range of a burst, to which the radius of the target is added."""
     attack_range: float
-    """Edge-to-edge reach of the weapon, or of healing."""
+    """Edge-to-edge range of the weapon, or of healing."""
     cooldown: float
     """Seconds between volleys."""
     cooldown_scale: float
-    """Loops by which SMAC divides the cooldown in its state."""
+    """Game loops by which SMAC divides the cooldown in its state."""
     heal: bool
     speed: float
     """Distance per second."""
     acceleration: float
-    """Distance per second squared; infinite if the full speed is reached at once."""
+    """Distance per second squared; infinite if the speed is reached immediately."""
     sight_range: float
-    """Distance between centers in SMACv2. SMAC uses 9 for all types."""
+    """Sight range in SMACv2, between centers. SMAC uses 9 for all types."""
     smacv2_range: float
-    """Distance between centers at which SMACv2 offers targets. SMAC uses 6 for all types."""
+    """Distance between centers up to which SMACv2 offers targets. SMAC uses 6 for all types."""
     radius: float
-    """Radius for reach."""
+    """Radius that determines ranges."""
     separation: float
     """Radius for collisions."""
     health_regen: float
@@ -79,7 +79,7 @@ class UnitRow(NamedTuple):
     energy_regen: float
     """Energy per second."""
     abilities: tuple[str, ...] = ()
-    """Names of further abilities, keys of ``ABILITIES``."""
+    """Names of abilities in ``ABILITIES``."""
 
     def scaled(self, factor: float) -> UnitRow:
         """Return a type whose damage, with its bonus, is multiplied by a factor."""
@@ -95,14 +95,14 @@ class EnemyDifference(NamedTuple):
 
 
 class Ability(NamedTuple):
-    """Ability beyond attacks and healing, for studies with several groups. Not in SMAC."""
+    """Ability besides attacks and healing, for studies with several action groups. Not in SMAC."""
 
     name: str
     targets: Literal["allies", "self"]
     amount: float
-    """Armor that ``ward`` adds, or sight range that ``spot`` adds to allies within reach."""
+    """Armor that ``ward`` adds, or sight range that ``spot`` adds to allies in range."""
     attack_range: float
-    """Edge-to-edge reach."""
+    """Edge-to-edge range."""
     duration: float
     """Seconds."""
     cooldown: float
@@ -320,31 +320,31 @@ ENEMY_DIFFERENCES: tuple[EnemyDifference, ...] = (
     EnemyDifference("medivac", "speed", 2.5),
     EnemyDifference("hydralisk", "health", 90.0),
 )
-"""SMAC's allied types are copies of older data, so the enemies' types differ in two figures."""
+"""Figures of enemies that differ: the types of SMAC's allies are copies of older data."""
 
 NOBODY = _BASE._replace(name="nobody", health=0.0, speed=0.0)
-"""Row of a slot that the team of an episode does not fill."""
+"""Row of an absent unit."""
 
 ABILITIES: tuple[Ability, ...] = (
     Ability("ward", "allies", 4.0, 5.0, 3.0, 5.0),
     Ability("spot", "self", 4.0, 6.0, 3.0, 6.0),
 )
-"""Abilities of jmarl's own."""
+"""Abilities that jmarl adds."""
 
 RACES: dict[str, tuple[tuple[str, float], ...]] = {
     "terran": (("marine", 0.45), ("marauder", 0.45), ("medivac", 0.1)),
     "protoss": (("stalker", 0.45), ("zealot", 0.45), ("colossus", 0.1)),
     "zerg": (("zergling", 0.45), ("hydralisk", 0.45), ("baneling", 0.1)),
 }
-"""SMACv2's unit types of a race, with the probabilities of their draws."""
+"""Unit types of each race of SMACv2, with their probabilities."""
 REDRAWN = ("medivac", "baneling")
-"""Types that must not fill a team of SMACv2. Such a team is drawn again."""
+"""Types that must not be the only one in a team of SMACv2. Such a team is drawn again."""
 
 
 def with_differences(
     units: Iterable[UnitRow], differences: Iterable[EnemyDifference]
 ) -> tuple[UnitRow, ...]:
-    """Return a unit table with single fields replaced."""
+    """Return a unit table with some fields replaced."""
     changes: dict[str, dict[str, Any]] = {}
     for row in differences:
         changes.setdefault(row.unit, {})[row.field] = row.value

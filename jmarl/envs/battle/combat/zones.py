@@ -1,4 +1,4 @@
-"""Zones: parts of the ground that slow, conceal or damage the units on it."""
+"""Zones: parts of the map that slow, conceal or damage units on the ground."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def speed_factor(
 def damage_rate(
     zones: Zones, x: Array, y: Array, grounded: Any
 ) -> Float[Array, "*shape"]:
-    """Return the health per second that a unit loses on the ground of zones."""
+    """Return the health per second that a unit loses in zones."""
     rate = jnp.zeros_like(x)
     for zone in of("damage", zones):
         rate = jnp.where(is_inside(zone, x, y) & grounded, rate + zone.amount, rate)
@@ -52,7 +52,7 @@ def damage_rate(
 def visible_from(
     zones: Zones, x: Array, y: Array, grounded: Any
 ) -> Float[Array, "*shape"]:
-    """Return the largest distance from which enemies see a unit; infinite outside of zones."""
+    """Return the maximum distance from which enemies see a unit; infinite outside of zones."""
     farthest = jnp.full_like(x, jnp.inf)
     for zone in of("conceal", zones):
         hidden = jnp.minimum(farthest, zone.amount)

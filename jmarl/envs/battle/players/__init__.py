@@ -1,1 +1,1 @@
-"""Scripted players: policies of the allies that read observations and learn nothing."""
+"""Scripted players: policies for the allies without parameters, which read observations."""

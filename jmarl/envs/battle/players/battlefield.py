@@ -1,6 +1,6 @@
 """Facts of a battle that scripted players need, and their view of the central state.
 
-A player sees the central state. SMAC's own heuristic is omniscient, too.
+Players read the central state. SMAC's own heuristic sees all units, too.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class Battlefield(NamedTuple):
 
 
 def battlefield(spec: Spec) -> Battlefield | None:
-    """Return the facts of the battle that a specification belongs to.
+    """Return the facts of the battle with a given specification.
 
-    The result is None for other environments, and for battles without targets of actions.
+    The result is None for other environments, and for battles with ``env.layout=clash``.
 
     Raises:
         ConfigError: battles with different ways around walls are joined. An observation does not
@@ -77,7 +77,7 @@ def battlefield(spec: Spec) -> Battlefield | None:
 
 
 def view(field: Battlefield, obs: EntityObs) -> Situation:
-    """Return the situation of the allies, all of the central state included."""
+    """Return the situation of the allies, computed from the central state."""
     rows = jnp.concatenate(obs.state.rows, axis=1)  # [B, U, F]
     features = jnp.moveaxis(rows, -1, 0).swapaxes(1, 2)  # [F, U, B]
     n = obs.alive.shape[-1]

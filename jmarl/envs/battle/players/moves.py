@@ -23,7 +23,7 @@ from jmarl.types import Spec
 
 
 STRAY = 1e3
-"""Cost of a move that loses a straight way, and of staying on the way around walls."""
+"""Cost of a move that leaves a straight way, and of stopping on a way around walls."""
 
 
 def to_actions(
@@ -35,8 +35,9 @@ def to_actions(
 ) -> Int[Array, "B N"]:
     """Return an available action for each ally that has any.
 
-    An ally aims at its target if that is offered, and no wall is in the way to it if it is out of
-    reach. Else it takes the move that leads most directly to the target or the place.
+    An ally takes the action that is aimed at its target if this action is available. A target out
+    of reach must also have no wall in the way. Otherwise, the ally takes the move that leads most
+    directly to the target or the place.
     """
     avail = jnp.moveaxis(avail, 0, -1)  # [N, A, B]
     aims = _aims(spec)[..., None] == choice.target[:, None]

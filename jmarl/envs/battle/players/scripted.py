@@ -17,7 +17,7 @@ from jmarl.types import EntityObs, Key, Spec
 
 
 Player = Callable[[Key, EntityObs], Int[Array, "B N"]]
-"""``player(key, obs) -> actions``; every action is available."""
+"""``player(key, obs) -> actions``. Only available actions are returned."""
 RANDOM = "random"
 TACTICS: Mapping[str, Tactic] = {
     "nearest": tactics.nearest,

@@ -1,4 +1,4 @@
-"""Battles as values: teams, starts, orders, terrain, zones and rewards. All are hashable.
+"""Hashable descriptions of battles: teams, starts, orders, terrain, zones and rewards.
 
 This module does not import JAX.
 """
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """Step of an episode, drawn uniformly; both ends are included."""
+    """Step of an episode, drawn uniformly from a range that includes both ends."""
 
     first: int
     last: int
@@ -54,8 +54,8 @@ ORDERS = ("attack_move", "pursue", "hold")
 class Order(NamedTuple):
     """Order of enemies at the start of an episode.
 
-    ``attack_move`` walks to a place and attacks what is near on the way. ``pursue`` attacks the
-    nearest ally until it is dead. ``hold`` stays and attacks what is within reach.
+    ``attack_move`` walks to a place and attacks allies near the way. ``pursue`` attacks the nearest
+    ally until it is dead. ``hold`` attacks allies within range, and stays without a target.
     """
 
     kind: Literal["attack_move", "pursue", "hold"]
@@ -69,18 +69,18 @@ class Group(NamedTuple):
     """Names and counts."""
     at: Place
     arrives: Steps = Steps(0, 0)
-    """Step at which the group appears. Its units are absent before."""
+    """Step at which the group appears. Before, its units are absent."""
     leaves: Steps | None = None
     """Step at which the living units of the group are withdrawn."""
     order: Order | None = None
-    """None for allies, which are agents, and for rules without orders."""
+    """None for allies, and for rules without orders."""
 
 
 class Zone(NamedTuple):
     """Part of the ground with an effect on the units of both teams. Flyers are not affected.
 
-    ``slow`` multiplies the speed by the amount. ``conceal`` hides units from enemies that are
-    farther than the amount. ``damage`` takes the amount of health per second.
+    ``slow`` multiplies the speed by the amount. ``conceal`` hides units from opponents farther away
+    than the amount. ``damage`` reduces health by the amount per second.
     """
 
     effect: Literal["slow", "conceal", "damage"]
@@ -91,23 +91,23 @@ class Zone(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Weights of an agent's own reward; the defaults are SMAC's team reward.
+    """Weights of an agent's individual reward. The defaults give SMAC's team reward.
 
-    All terms have SMAC's scale, 20 over the maximal reward.
+    All terms are scaled like SMAC's reward, by 20 over the maximum reward.
     """
 
     damage: float = 1.0
-    """Health and shield that enemies lose by damage."""
+    """Health and shields that all enemies lose by damage."""
     kills: float = 1.0
     """10 for each killed enemy."""
     win: float = 1.0
     """200 for a win."""
     healing: float = 0.0
-    """Health that allies regain by healing."""
+    """Health that all allies regain by healing."""
     survival: float = 0.0
-    """Health and shield that the agent itself loses by damage; subtracted."""
+    """Minus the health and shield that the agent loses by damage."""
     sight: float = 0.0
-    """Living enemies that the agent sees, in each step."""
+    """Number of living enemies that the agent sees."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ class Battle:
         enemy_units: unit table of the enemies; equal names and order.
         abilities: abilities beyond attacks and healing.
         zones: parts of the ground with an effect.
-        team_reward: share of SMAC's team reward in an agent's reward. The rest is its own.
-        reward: weights of the own reward by unit type; SMAC's for types that are missing.
+        team_reward: share of SMAC's team reward in an agent's reward.
+        reward: weights of the individual reward by unit type; SMAC's for missing types.
         enemy_scale: factor on the damage of the enemies.
         win_rates: measured win rates of scripted players, by name.
     """
@@ -158,7 +158,7 @@ class Battle:
 
     @property
     def max_reward(self) -> float:
-        """Maximal sum of the raw rewards: 10 per enemy, 200, and all health and shields."""
+        """Maximum sum of the unscaled rewards: 10 per enemy, 200, and all health and shields."""
         rows = [self.enemy_units[kind] for kind, _ in self.roster(self.enemies)]
         strength = sum(row.health + getattr(row, "shield", 0.0) for row in rows)
         return 10 * len(rows) + 200 + strength
@@ -218,7 +218,7 @@ class DrawnBattle:
 
 @dataclass(frozen=True)
 class JoinedBattle:
-    """Battles with the same rules, among which each episode is drawn with equal probability.
+    """Battles with the same rules, from which each episode is drawn with equal probability.
 
     Attributes:
         choices: the battles.

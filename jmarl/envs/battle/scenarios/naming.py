@@ -1,7 +1,7 @@
 """Names of battles: ``smac_<map>``, ``smac_<team>_vs_<team>`` and ``smacv2_<race>_NvM``.
 
-Parts joined by ``+`` give the battles among which each episode is drawn. This module does not
-import JAX.
+If parts are joined by ``+``, each episode draws one of these battles. This module does not import
+JAX.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SMACV2_SIZES = ((5, 5), (10, 10), (10, 11), (20, 20), (20, 23))
 LEFT, RIGHT = Place.point(9.0, 16.0), Place.point(23.0, 16.0)
 """Starts of compositions, as on most maps of SMAC."""
 COMPOSITION_LIMIT = 200
-"""Step limit of compositions, jmarl's own."""
+"""Step limit of compositions. SMAC has none."""
 _EXAMPLES = ("smac_7m2M1d_vs_8m3M1d", "smac_3m+8m")
 _TEAM = re.compile(r"(?:\d{1,6}[a-zA-Z])+")
 _MEMBERS = re.compile(r"(\d+)([a-zA-Z])")

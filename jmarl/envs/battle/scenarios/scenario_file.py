@@ -1,7 +1,7 @@
 """Scenario files: battles written as YAML, read into frozen values.
 
-``parse`` reads every map of SMAC in ``maps/`` as well as users' files. Each error is one line with
-file, line, key, value and fix. This module does not import JAX.
+``parse`` reads the maps in ``maps/`` and users' files. Each error is one line with file, line, key,
+value and fix. This module does not import JAX.
 """
 
 from __future__ import annotations
@@ -95,13 +95,13 @@ def read_text(path: str | Path, where: str = "") -> str:
 
 @functools.cache
 def load_map(name: str) -> Battle:
-    """Return one of SMAC's maps."""
+    """Return one of the maps in ``maps/``."""
     return load(MAPS_DIR / f"{name}.yaml")
 
 
 @functools.cache
 def map_names() -> tuple[str, ...]:
-    """Return the names of SMAC's maps."""
+    """Return the names of the maps in ``maps/``."""
     return tuple(sorted(path.stem for path in MAPS_DIR.glob("*.yaml")))
 
 

@@ -1,7 +1,7 @@
-"""Terrains: cells of the map that can be walked on.
+"""Terrains: walkable cells of the map.
 
-The terrains of SMAC's maps are rows of ``terrains.yaml``. A battle may bring its own rows. This
-module does not import JAX.
+The terrains of SMAC's maps are entries of ``terrains.yaml``. A scenario file can define another
+terrain. This module does not import JAX.
 """
 
 from __future__ import annotations

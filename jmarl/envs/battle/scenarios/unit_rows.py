@@ -1,7 +1,7 @@
 """Unit types and abilities that a scenario file changes or adds.
 
-Each entry names a row of the table and the fields to replace. A new row is a copy of the row that
-``like`` names. This module does not import JAX.
+Each entry names a row of the table and the fields to replace. A new row starts as a copy of the row
+``like``. This module does not import JAX.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "smacv2_range": (0.0, 64.0),
     "cooldown_scale": (0.01, 1e4),
 }
-"""Least and largest value of a field; 0 and 1e5 for others."""
+"""Minimum and maximum of a field; 0 and 1e5 for other fields."""
 CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
     (UnitRow, "targets"): ("ground", "air", "both", "none"),
     (UnitRow, "weapon"): ("plain", "line", "burst"),
@@ -38,7 +38,7 @@ CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
 SMAX_COOLDOWN = 0.5
 """Least cooldown under the rules of SMAX, whose weapons fire at most once in a step."""
 RESERVED = ("team",)
-"""Keys of ``reward`` that are no unit types."""
+"""Keys of ``reward`` that are not unit types."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _EXAMPLE = "marine: {health: 55}"
 

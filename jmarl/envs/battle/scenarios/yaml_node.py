@@ -1,4 +1,4 @@
-"""Nodes of a YAML file, which know their line, and the checks that read them."""
+"""Nodes of a YAML file with their lines, and checked access to their values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jmarl.config.errors import ConfigError, check_range, suggest
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SHOWN = 40
-"""Most letters of a value in an error."""
+"""Maximum number of letters of a value in an error."""
 _INTEGER = re.compile(r"[-+]?\d{1,12}")
 
 
@@ -97,7 +97,7 @@ class Node:
         return self.yaml.value
 
     def choice(self, known: Collection[str], kind: str) -> str:
-        """Return a word out of a list."""
+        """Return a word that must be in a list."""
         word = self.text()
         fix = suggest(word, known, f"expected one of {', '.join(known)}")
         self.check(word in known, f"unknown {kind}; {fix}")

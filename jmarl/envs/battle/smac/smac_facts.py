@@ -34,7 +34,7 @@ NEVER = 1_000_000
 
 
 class Cast(NamedTuple):
-    """Units of an episode: constants, or drawn."""
+    """Units of an episode: constants, or drawn in each episode."""
 
     row: Any
     """Row of the table of each unit, ``[U]`` or ``[B, U]``."""
@@ -51,7 +51,7 @@ class Facts:
 
     @property
     def choices(self) -> tuple[Battle | DrawnBattle, ...]:
-        """Battles among which each episode is drawn."""
+        """Battles from which each episode is drawn."""
         if isinstance(self.battle, JoinedBattle):
             return self.battle.choices
         return (self.battle,)
@@ -79,10 +79,10 @@ class Facts:
 
     @cached_property
     def table(self) -> Table:
-        """Rows of the types of allies, then of enemies, whose damage is scaled.
+        """Rows of the types of allies, then of enemies, with their damage scaled.
 
-        The last row is that of absent units. If battles with other tables are joined, theirs
-        follow, so that ``row % len(unit_types)`` is always the type.
+        If battles with different tables are joined, their rows follow one another, so that
+        ``row % len(unit_types)`` is always the type. The last row is that of absent units.
         """
         rows = [row for part in self._sections for row in part]
         return (*rows, NOBODY)
@@ -131,7 +131,7 @@ class Facts:
 
     @cached_property
     def possible(self) -> tuple[frozenset[int], ...]:
-        """Rows of the table that each unit may have."""
+        """Rows of the table that each unit can have."""
         rows = [
             self._possible(*pair) for pair in zip(self.choices, self.casts, strict=True)
         ]
@@ -158,7 +158,7 @@ class Facts:
         return rows
 
     def may(self, units: slice, has: Any) -> bool:
-        """Return whether one of some units may have a property of the unit table."""
+        """Return whether one of some units can have a property of the unit table."""
         rows = frozenset().union(*self.possible[units])
         return any(has(self.table[row]) for row in rows)
 
@@ -169,7 +169,7 @@ class Facts:
 
     @property
     def allies_absent(self) -> bool:
-        """Whether allies may be absent from an episode, or from a part of it."""
+        """Whether agents can be absent; also True if only enemies arrive late or are withdrawn."""
         absent = any(self.nobody in rows for rows in self.possible[: self.n])
         return absent or self.has_times
 
@@ -225,7 +225,7 @@ class Facts:
 
     @property
     def spots(self) -> bool:
-        """Whether an ally can extend the sight of those near it."""
+        """Whether an ally can increase the sight range of allies near it."""
         return self._may_use("self")
 
     def _may_use(self, targets: str) -> bool:
@@ -247,7 +247,7 @@ class Facts:
         return self.config.prob_obs_enemy < 1
 
     def choose(self, values: np.ndarray, choice: Any) -> Any:
-        """Return the value of the drawn battle, ``[B]``, or the only one as a constant."""
+        """Return the values of the drawn battles, ``[B]``, or the only value as a constant."""
         return values[0] if choice is None else combatants.take(values, choice)
 
 

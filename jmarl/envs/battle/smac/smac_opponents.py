@@ -31,9 +31,9 @@ from jmarl.envs.battle.tactics import Tactic
 
 
 SCAN = 5.0
-"""Distance within which a unit on an attack-move looks for targets."""
+"""Distance within which a unit on an attack-move acquires targets."""
 EPSILON = 1e-6
-"""Shortest distance to a goal in a denominator."""
+"""Minimum distance to a goal in a denominator."""
 BY_ORDER: Mapping[str, Tactic] = {
     "attack_move": tactics.attack_move,
     "pursue": tactics.pursue,
@@ -87,8 +87,8 @@ def battle_facts(table: Table, terrains: tuple[Terrain, ...]) -> BattleFacts:
 def choose_orders(f: Facts, state: State, bodies: Bodies) -> Reply:
     """Return the orders of all enemies: attack, heal, or walk to the destination.
 
-    Where walls are in the way to the target or the destination, units that walls stop follow the
-    shortest path.
+    If walls are in the way to the target or the destination, units that cannot cross them follow
+    the shortest path.
     """
     own = slice(f.n, f.n + f.m)
     rows = columns_of(rows_of(f, state))

@@ -17,20 +17,20 @@ class SmacConfig:
     Attributes:
         reset_pool: number of episode starts drawn ahead for each environment, as for ``smax_``.
         layout: ``unified`` has an action for each enemy and for each ally. ``clash`` is SMAC's:
-            action j attacks enemy j for units with a weapon, and heals ally j for healers.
-        heal_actions: have actions that heal even if no unit can, so that parameters fit battles
+            action j of a healer heals ally j, and action j of other units attacks enemy j.
+        heal_actions: add heal actions even if no unit can heal, so that parameters fit battles
             with healers.
-        own_position: include the own position in an agent's features, as SMACv2 always does.
-        cone: limit the view to a sector of 30 degrees, which 12 further own actions turn.
-        prob_obs_enemy: probability that an ally can see an enemy which another ally has sighted
+        own_position: add an agent's position to its features, as SMACv2 always does.
+        cone: limit the view to a sector of 30 degrees, which 12 more own actions turn.
+        prob_obs_enemy: probability that an ally can see an enemy that another ally has sighted
             first. It is drawn once for each pair.
-        action_mask: offer only targets in reach. Otherwise every living target is offered.
-        smac_reward: SMAC's reward, which also pays for the recovery of enemies.
-        pad: sizes (allies, enemies) to which absent units fill the teams; 0 fills none.
+        action_mask: make only visible targets near the agent available; false: all living targets.
+        smac_reward: use SMAC's reward, which also pays for healing and recovery of enemies.
+        pad: team sizes (allies, enemies) up to which absent units are added; 0 adds none.
         shuffle_slots: permute the units of each team in every episode.
         opponent: tactics of the enemies. ``orders`` follows the order of each group.
-            ``healer_first`` does too, and prefers healers as targets. ``heuristic`` attacks only
-            within the own reach, as enemies of ``smax_`` do.
+            ``healer_first`` does the same, but prefers healers as targets. ``heuristic`` attacks
+            only within the unit's range, as enemies of ``smax_`` do.
     """
 
     reset_pool: int = 0

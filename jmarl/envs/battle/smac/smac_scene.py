@@ -52,7 +52,7 @@ WARD_COLOR = "gold"
 WALL_COLOR = "gray"
 ZONE_COLORS = {"slow": "tab:brown", "conceal": "tab:olive", "damage": "tab:pink"}
 SPLASH = DISCS * DISC_SPACING + DISC_RADIUS
-"""Reach of a line weapon on either side of its target."""
+"""Length of the area of a line weapon on either side of its target."""
 HALO = 1.5
 """Radius of a halo, in radii of its unit."""
 TURN = math.tau / DIRECTIONS
@@ -83,10 +83,9 @@ class _Units(NamedTuple):
 def scene(f: Facts, state: Any) -> Scene:
     """Return the scene of one environment.
 
-    A line connects each living unit with its target: solid in steps in which the unit shot,
-    dashed in which it healed, and dotted if it only walks or reloads. The range of a burst is
-    drawn in the step in which the unit burst. Dead units are empty rings, and absent units are
-    not drawn.
+    A line connects each living unit with its target. It is solid if the unit shot in the last
+    step, dashed if it healed, and dotted otherwise. The range of a burst is drawn in the step of
+    the burst. Dead units are empty rings, and absent units are not drawn.
 
     Args:
         f: Facts of the battle.
