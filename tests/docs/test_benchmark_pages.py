@@ -7,7 +7,7 @@ import pytest
 
 from docs.generate import benchmarks
 from docs.generate.markdown import NOT_RECORDED
-from docs.generate.tables import records, timing, training
+from docs.generate.tables import players, records, timing, training
 
 
 RECORDS = sorted(benchmarks.RESULTS.rglob("*.json"))
@@ -107,3 +107,17 @@ def test_the_ablation_shows_each_difference_with_an_interval_that_contains_it():
         ("`smax_3m`", "`a` - `b`", "+1.000", "+1.000 to +1.000"),
         ("`smax_3m`", "`a` - `c`", "+0.000", "-2.541 to +2.541"),
     ]
+
+
+def test_win_rates_of_scripted_players_have_a_column_for_each_player():
+    def won(mean):
+        return {"won": [{"mean": mean, "low": mean - 0.1, "high": mean + 0.1}]}
+
+    played = {"results": {"focus": won(0.5), "random": won(0.25)}}
+    data = {"players": ["random", "focus"], "envs": {"smac_3m": played}}
+    assert list(players.rows(data)) == [
+        ("`smac_3m`", "0.250 [0.150, 0.350]", "0.500 [0.400, 0.600]")
+    ]
+    text = players.players([records.Record("", data | {"episodes": 64, "seconds": 90})])
+    assert "same 64 initial states" in text
+    assert "1.5 minutes" in text
