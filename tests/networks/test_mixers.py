@@ -393,16 +393,27 @@ def test_parameter_counts_match_the_published_st_hypernet(cfg, n, widths, publis
     "cfg", [QMIX, QPLEX, ST, PUBLISHED], ids=["qmix", "qplex", "st", "st_published"]
 )
 def test_every_parameter_has_a_gradient(cfg):
+    """Biases of ST-HyperNet start at zero, and so do the gradients of what makes them."""
     arrays = random_batch(SPEC)
     mixer = make_mixer(SPEC, cfg)
 
     def loss(params):
         return (mixer.apply(params, *arrays) ** 2).mean()
 
-    grads = jax.jit(jax.grad(loss))(initial_params(SPEC, cfg))
+    grads = jax.jit(jax.grad(loss))(perturbed_params(SPEC, cfg))
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
         assert jnp.isfinite(grad).all(), path
         assert (jnp.abs(grad) > 0).any(), path
+
+
+@HYPERNETS
+def test_team_value_of_zeros_is_zero_before_learning(cfg):
+    """A random bias would be noise in every target."""
+    q, action, obs = random_batch(SPEC)
+    mix = compiled_mixer(SPEC, cfg)
+    params = initial_params(SPEC, cfg)
+    np.testing.assert_array_equal(mix(params, jnp.zeros_like(q), action, obs), 0)
+    assert (jnp.abs(mix(params, q, action, obs)) > 1e-3).any()
 
 
 @pytest.mark.parametrize("cfg", [SUM, QMIX, ST], ids=["sum", "qmix", "st"])

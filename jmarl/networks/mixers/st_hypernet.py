@@ -20,6 +20,9 @@ Differs from the published code:
   therefore changes nothing.
 * Keys of the softmax have no bias. A softmax does not depend on it, and Adam would amplify
   rounding errors into drift.
+* The seed of the biases starts at zero instead of N(0, 1), so the biases do, too. On ``smax_3m``,
+  random biases delay learning: the win rate after 250,000 rows is 0.62 with them, and 0.82 without
+  (``results/learning/mixer``).
 * ``norm=mean`` divides both |W| by the number of unmasked agents. Otherwise a share dQ_tot/dq_i
   grows with the square of that number.
 """
@@ -114,7 +117,7 @@ class EntityHypernet(nn.Module):
         """Return weights and biases, which are zero for masked agents."""
         width = self.config.embed
         x = self._encode_agents(groups, n_agents=agent_mask.shape[-1])
-        seed = self.param("seed", nn.initializers.normal(1.0), (1, width))
+        seed = self.param("seed", nn.initializers.zeros, (1, width))
         weight_input = self._layers(x, "weights")
         weights = jnp.abs(self._scores(weight_input, weight_input, "weights"))
         bias_input = self._layers(x, "bias")
