@@ -23,18 +23,20 @@ TRAIN = re.compile(r"^\s*(?:python -m jmarl\.systems\.|jmarl train )(\w+) ?(.*)$
 
 def commands():
     for page in PAGES:
+        folder = page.parent if page.stem == "README" else DOCS / "examples"
         text = page.read_text(encoding="utf-8").replace("\\\n", "")
         for line in text.splitlines():
             match = TRAIN.match(line.partition("  #")[0])
             if match and not any(word in line for word in OMITTED):
                 yield pytest.param(
-                    *match.groups(), id=f"{page.stem}: {match[0].strip()}"
+                    folder, *match.groups(), id=f"{page.stem}: {match[0].strip()}"
                 )
 
 
-@pytest.mark.parametrize(("system", "arguments"), commands())
-def test_a_command_of_a_page_composes(system, arguments, monkeypatch):
-    monkeypatch.chdir(DOCS / "examples")  # of scenario files
+@pytest.mark.parametrize(("folder", "system", "arguments"), commands())
+def test_a_command_of_a_page_composes(folder, system, arguments, monkeypatch):
+    """Scenario files of a page are in ``docs/examples``; README has paths from the root."""
+    monkeypatch.chdir(folder)
     words = shlex.split(arguments)
     if "-m" in words:
         words = [re.sub(r"^([\w.]+=[^\[,]+),.*", r"\1", w) for w in words if w != "-m"]

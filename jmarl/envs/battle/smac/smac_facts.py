@@ -17,6 +17,7 @@ from jmarl.envs.battle.scenarios.battle_spec import (
     AnyBattle,
     Battle,
     DrawnBattle,
+    Group,
     JoinedBattle,
     Zone,
 )
@@ -169,9 +170,9 @@ class Facts:
 
     @property
     def allies_absent(self) -> bool:
-        """Whether agents can be absent; also True if only enemies arrive late or are withdrawn."""
+        """Whether agents can be absent, at the start or in a part of the episode."""
         absent = any(self.nobody in rows for rows in self.possible[: self.n])
-        return absent or self.has_times
+        return absent or any(map(_has_times, self._groups("allies")))
 
     @property
     def is_v2(self) -> bool:
@@ -208,8 +209,12 @@ class Facts:
     @property
     def has_times(self) -> bool:
         """Whether units arrive after the start, or are withdrawn before the end."""
-        groups = [g for choice in self.choices for g in _groups(choice)]
-        return any(g.arrives.last > 0 or g.leaves is not None for g in groups)
+        groups = (*self._groups("allies"), *self._groups("enemies"))
+        return any(map(_has_times, groups))
+
+    def _groups(self, team: str) -> list[Group]:
+        """Return the groups of a team in scenario files; drawn battles have none."""
+        return [g for choice in self.choices for g in getattr(choice, team, ())]
 
     @property
     def heals(self) -> bool:
@@ -257,10 +262,9 @@ def drawn_kinds(battle: DrawnBattle) -> list[int]:
     return [names.index(name) for name, _ in RACES[battle.race]]
 
 
-def _groups(battle: Battle | DrawnBattle) -> tuple[Any, ...]:
-    if isinstance(battle, DrawnBattle):
-        return ()
-    return (*battle.allies, *battle.enemies)
+def _has_times(group: Group) -> bool:
+    """Return whether a group arrives after the start, or is withdrawn before the end."""
+    return group.arrives.last > 0 or group.leaves is not None
 
 
 def _table(battle: Battle | DrawnBattle) -> Table:

@@ -9,6 +9,7 @@ import pytest
 from option_worlds import Episodes, Step
 from smac_worlds import NO_OP, NORTH, STOP
 
+from jmarl.envs import make
 from jmarl.envs.battle.scenarios.scenario_file import parse
 
 
@@ -186,3 +187,18 @@ def test_drawn_steps_are_uniform_and_the_same_for_a_group(waves):
 
 def test_the_number_of_agents_varies(waves):
     assert not waves.spec.fixed_team
+
+
+TEAMS = """\
+allies: [{units: {marine: 1}, at: [8, 16]}, {units: {marine: 1}, at: [8, 20]%s}]
+enemies: [{units: {marine: 1}, at: [24, 16]}, {units: {marine: 1}, at: [24, 20]%s}]
+"""
+
+
+def test_a_team_is_fixed_if_only_enemies_arrive_or_leave():
+    """MAT, MAM and Sable need a fixed team."""
+    times = ("", ", arrives: 5", ", leaves: 9")
+    for time in times:
+        assert make("battle", scenario=TEAMS % ("", time)).spec.fixed_team
+        team = make("battle", scenario=TEAMS % (time, "")).spec
+        assert team.fixed_team == (not time)
