@@ -77,11 +77,11 @@ class Situation(NamedTuple):
     fighters: Bool[Array, "K U B"]
     """Other living teammates that do not heal."""
     damage: Float[Array, "K U *"]
-    """Health or shield that a volley of the own unit takes from the unit, about."""
+    """Health or shield that a volley of the own unit takes from the unit, approximate."""
     reach: Float[Array, "K U *"]
     """Distance up to which the weapon or the healing of the own unit has its effect."""
     scan: Float[Array, "K U *"]
-    """Distance within which an own unit looks for targets by itself."""
+    """Distance within which an own unit acquires targets."""
     sight: Float[Array, "K 1 *"]
     """Distance within which an own unit sees others."""
     danger: Float[Array, "K U *"]

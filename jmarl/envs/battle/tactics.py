@@ -22,7 +22,7 @@ from jmarl.envs.battle.situation import STEP, Choice, Situation, is_free, place_
 
 Tactic = Callable[[Situation], Choice]
 TIE = 0.01
-"""Health that a unit of distance counts for, so that it decides between equally weak units."""
+"""Health equivalent of one unit of distance, which breaks ties."""
 OUTRANGED = 2.0
 """Least difference of ranges at which a unit keeps its distance from another."""
 SAFETY = 2.5
@@ -40,7 +40,7 @@ def attack_move(s: Situation) -> Choice:
 
 
 def hold(s: Situation) -> Choice:
-    """Attack what is within reach, and stay."""
+    """Attack enemies in reach, else stay."""
     target = _keep_or_nearest(s, _in_reach(s))
     return _or_stay(s, target)
 
@@ -223,7 +223,7 @@ def _or_stay(s: Situation, target: Int[Array, "K B"]) -> Choice:
 def _support(
     s: Situation, target: Int[Array, "K B"], patient: Int[Array, "K B"]
 ) -> Choice:
-    """Return targets for fighters and for healers, who otherwise follow a fighter."""
+    """Return targets of fighters and healers; healers without a target follow a fighter."""
     leader = _least(s.distance, s.fighters)
     heals = s.healer[s.own]
     followed = jnp.where(heals, leader, -1)

@@ -39,7 +39,7 @@ class Action(NamedTuple):
     slot: int = NONE
     """Slot of the observer's allies at which the action is aimed."""
     ally: int = NONE
-    """Ally, counted among all agents, that the action supports if the unit has no weapon."""
+    """Ally, counted among all agents, that the action supports if the unit is a healer."""
 
 
 @functools.cache
@@ -74,7 +74,7 @@ def _unified(f: Facts) -> list[Action]:
 
 
 def _clash(f: Facts) -> list[Action]:
-    """Return SMAC's targeted actions: j is enemy j, or ally j for units without a weapon."""
+    """Return SMAC's targeted actions: j is enemy j, or ally j for healers."""
     n_allies = f.n if f.heals else 0
     actions = []
     for j in range(max(n_allies, f.m)):

@@ -29,7 +29,7 @@ from jmarl.types import CentralState, EntityObs, Group, Spec
 
 
 SIGHT = 9.0
-"""Sight of all types in SMAC."""
+"""Sight range of all types in SMAC."""
 REACH = 6.0
 """Distance up to which SMAC offers targets to all types."""
 LEAST_REACH = 2.0
@@ -160,7 +160,7 @@ class View(NamedTuple):
     distance: Float[Array, "B N U"]
     both_alive: Bool[Array, "B N U"]
     visible: Bool[Array, "B N U"] | None
-    """Units that neither the cone of view, nor a zone, nor bad luck hides; None: all."""
+    """Units that neither the cone, nor a zone, nor partial observability hides; None: all."""
 
 
 def view(f: Facts, state: ObservableState) -> View:
@@ -184,7 +184,7 @@ def view(f: Facts, state: ObservableState) -> View:
 
 
 def _not_hidden(f: Facts, unlucky: Bool[Array, "B N M"]) -> Bool[Array, "B N U"]:
-    """Return the units other than the enemies that bad luck hides from each ally."""
+    """Return the units that partial observability does not hide from each ally."""
     batch = unlucky.shape[0]
     friends = jnp.zeros((batch, f.n, f.n), bool)
     hidden = jnp.concatenate([friends, unlucky], axis=-1)
@@ -216,7 +216,7 @@ def sees(f: Facts, state: ObservableState, seen_by: View) -> Bool[Array, "B N U"
 
 
 def sight_enemies(f: Facts, state: State) -> State:
-    """Draw which allies can never see the enemies that are sighted for the first time."""
+    """Record which allies can never see an enemy, because another ally sights it first."""
     if state.unlucky is None or state.sighted is None or state.luck is None:
         return state
     seen_by = view(f, state)

@@ -88,7 +88,7 @@ class State(ObservableState):
     sighted: Bool[Array, "B M"] | None
     """Enemies that an ally has sighted."""
     destination: Float[Array, "B M 2"]
-    """Place to which an enemy walks if it finds no target."""
+    """Place to which an enemy walks without a target."""
     healed: Float[Array, "B"] | None
     """Health that the allies' healers have restored in this episode."""
     last_target: Int[Array, "B U"]
@@ -110,7 +110,7 @@ def orders_of(f: Facts, state: State) -> combatants.Rows:
 
 
 def trait(f: Facts, rows: combatants.Rows, name: str) -> Any:
-    """Return a field of the type of each unit."""
+    """Return a field of the types at given rows of the table."""
     return combatants.take(combatants.column(f.table, name), rows)
 
 
