@@ -21,8 +21,8 @@ Differs from the published code:
 * Keys of the softmax have no bias. A softmax does not depend on it, and Adam would amplify
   rounding errors into drift.
 * The seed of the biases starts at zero instead of N(0, 1), so the biases do, too. On ``smax_3m``,
-  random biases delay learning: the win rate after 250,000 rows is 0.62 with them, and 0.82 without
-  (``results/learning/mixer``).
+  random biases delay learning: the win rate after 250,000 rows is 0.62 with them and 0.82 without
+  (``results/learning``, ``mixer_random_biases`` and ``mixer``).
 * ``norm=mean`` divides both |W| by the number of unmasked agents. Otherwise a share dQ_tot/dq_i
   grows with the square of that number.
 """
