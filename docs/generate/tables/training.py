@@ -21,9 +21,10 @@ DESCRIPTIONS = {
     "learning/memory": "A hidden cue in episodes of 10 steps, learned from sequences of 16 rows. "
     "A sequence starts with the stored memory, or with an empty one; or its first 8 rows have no "
     "loss. The best policy without memory has a return of 0.5.",
-    "learning/mixer": "SPECTra's agent with QMIX's mixer and with ST-HyperNet (`spectra_qmix_plus`).",
+    "learning/mixer": "SPECTra's agent with QMIX's mixer, and with ST-HyperNet "
+    "(`spectra_qmix_plus`).",
     "learning/mixer_random_biases": "As `learning/mixer`, at a commit at which the biases of "
-    "ST-HyperNet started at random values, as in the published code. Since then they start at zero.",
+    "ST-HyperNet started at random values, as in the published code. Now they start at zero.",
     "learning/ppo": "MAPPO: the default discount and clip norm, the best of the grid, against the "
     "earlier ones (0.97 and 10), on seeds that the grid did not use. The intervals overlap on both "
     "maps.",
