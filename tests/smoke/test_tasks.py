@@ -38,6 +38,7 @@ def test_a_battle_composes_for_the_value_family(task):
     for system in VALUE_SYSTEMS if task == "smac_MMM2" else VALUE_SYSTEMS[:1]:
         config = jmarl.load_config(system, [f"experiment={task}", "arch=cpu"])
         assert config.env["name"] == task and config.total_timesteps == 10_000_000
+        assert config.env.get("heal_actions", False) == task.startswith("smacv2_")
 
 
 @pytest.mark.parametrize("task", TASKS)

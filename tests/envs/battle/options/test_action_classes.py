@@ -129,11 +129,25 @@ def test_a_battle_without_abilities_has_the_actions_of_smac():
 RACES = ("terran", "protoss", "zerg")
 
 
-@pytest.mark.parametrize("system", ["hpn_qmix", "updet_qmix", "qmix"])
-def test_with_actions_that_heal_the_parameters_of_all_races_have_equal_shapes(system):
+OPTION = ("env=smacv2_{race}_3v3", "env.heal_actions=true")
+PRESET = ("experiment=smacv2_{race}_5v5",)
+
+
+@pytest.mark.parametrize(
+    ("system", "options"),
+    [
+        ("hpn_qmix", OPTION),
+        ("updet_qmix", OPTION),
+        ("qmix", OPTION),
+        ("hpn_qmix", PRESET),
+    ],
+)
+def test_with_actions_that_heal_the_parameters_of_all_races_have_equal_shapes(
+    system, options
+):
     def shapes(race: str) -> list[tuple[int, ...]]:
-        options = [f"env=smacv2_{race}_3v3", "env.heal_actions=true"]
-        built = build_run(load_config(system, options))
+        config = load_config(system, [text.format(race=race) for text in options])
+        built = build_run(config)
         params = jax.eval_shape(built.system.init, jax.random.key(0)).params
         return [leaf.shape for leaf in jax.tree.leaves(params)]
 
