@@ -26,7 +26,8 @@ def make(name: str, *, scenario: str = "", **options: Any) -> Env:
     Args:
         name: name of the environment.
         scenario: path of the file, or its text.
-        **options: fields of ``SmacConfig``; those of ``BattleConfig`` under the rules of SMAX.
+        **options: fields of ``SmacConfig``; those of ``BattleConfig`` under the rules of SMAX,
+            with ``exact_limit`` by default.
 
     Raises:
         ConfigError: the file or an option is wrong.
@@ -35,7 +36,7 @@ def make(name: str, *, scenario: str = "", **options: Any) -> Env:
     if battle.rules != "smax":
         config = settings.build(SmacConfig, options, "env")
         return smac_battle.build(name, battle, config)
-    config = settings.build(BattleConfig, options, "env")
+    config = settings.build(BattleConfig, {"exact_limit": True, **options}, "env")
     return smax_battle.build(name, _to_smax(battle), config)
 
 

@@ -32,6 +32,12 @@ enemies: [{units: {marine: 1}, at: [18, 16]}]
 ONE_LINE = (
     "{rules: smax, allies: [{units: {marine: 2}}], enemies: [{units: {marine: 1}}]}"
 )
+SMAX_DUEL = """\
+rules: smax
+limit: 5
+allies: [{units: {marine: 1}}]
+enemies: [{units: {marine: 1}}]
+"""
 BATCH = 8
 STEPS = 40
 
@@ -96,6 +102,11 @@ def test_a_run_resumes_when_the_file_is_gone(duel, tmp_path):
     assert run(resumed) == 0
 
 
+def test_a_file_with_the_rules_of_smax_ends_episodes_at_its_limit():
+    """``spec.episode_limit`` is the step at which the environment truncates."""
+    assert make("battle", scenario=SMAX_DUEL).spec.episode_limit == 5
+
+
 SMAX = {
     "3m": ("marine: 3", "marine: 3"),
     "5m_vs_6m": ("marine: 5", "marine: 6"),
@@ -111,7 +122,7 @@ def smax_pair(name: str) -> tuple[Env, Env]:
         "rules: smax\nlimit: 100\n"
         f"allies: [{{units: {{{allies}}}}}]\nenemies: [{{units: {{{enemies}}}}}]\n"
     )
-    return make("battle", scenario=text), make(f"smax_{name}")
+    return make("battle", scenario=text), make(f"smax_{name}", exact_limit=True)
 
 
 @pytest.mark.parametrize("name", SMAX)
