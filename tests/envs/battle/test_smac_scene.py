@@ -385,6 +385,19 @@ def test_a_team_of_healers_is_beaten():
     assert scene.caption.endswith("allies 1   enemies 10   enemies win")
 
 
+def test_two_teams_of_one_healer_are_both_beaten():
+    dead = set(range(20)) - {MEDIVAC, ENEMY_MEDIVAC}
+    scene = draw(MMM, health=dict.fromkeys(dead, 0.0), ended=True)
+    assert scene.caption.endswith("allies 1   enemies 1   both teams are beaten")
+
+
+def test_units_that_were_withdrawn_are_not_beaten():
+    withdrawn = {unit: 1 for unit in range(3)}
+    health = dict.fromkeys(withdrawn, 0.0)
+    scene = draw(STALKERS, leaves=withdrawn, health=health, ended=True)
+    assert scene.caption.endswith("allies 0   enemies 5   time is up")
+
+
 # Whole episodes.
 
 

@@ -35,9 +35,9 @@ class Step(NamedTuple):
 
 def outcome(f: Facts, step: Step) -> Outcome:
     """Return the rewards of a step, and whether it ended the episode."""
-    has_won = won(f, step.after)
-    has_lost = _allies_beaten(f, step.after)
-    terminated = has_won | has_lost
+    allies_beaten, enemies_beaten = beaten(f, step.after)
+    has_won = enemies_beaten & ~allies_beaten
+    terminated = enemies_beaten | allies_beaten
     limit = f.choose(f.limits, step.after.choice)
     is_late = step.after.steps >= limit
     reward = _rewards(f, step, has_won) * MAX_REWARD
@@ -55,21 +55,23 @@ def outcomes(f: Facts, state: State) -> dict[str, Any]:
 
 
 def won(f: Facts, state: State) -> Bool[Array, "B"]:
-    """Return whether no enemy is left, or a single healer, and allies that fight are.
+    """Return whether the enemies are beaten and the allies are not."""
+    allies_beaten, enemies_beaten = beaten(f, state)
+    return enemies_beaten & ~allies_beaten
 
-    In SMACv2, any number of healers may be left.
+
+def beaten(f: Facts, state: State) -> tuple[Bool[Array, "B"], Bool[Array, "B"]]:
+    """Return whether the allies are beaten, and whether the enemies are.
+
+    Allies are beaten if none that fights is left. Enemies are beaten if nobody or a single healer
+    is left; in SMACv2, any number of healers.
     """
-    standing = _standing(f, state)[:, f.n :]
-    heals = _heals(f, state)[..., f.n :]
-    few = True if f.is_v2 else standing.sum(1) <= 1
-    beaten = ~(standing & ~heals).any(1) & few
-    return beaten & ~_allies_beaten(f, state)
-
-
-def _allies_beaten(f: Facts, state: State) -> Bool[Array, "B"]:
-    standing = _standing(f, state)[:, : f.n]
-    heals = _heals(f, state)[..., : f.n]
-    return ~(standing & ~heals).any(1)
+    standing = _standing(f, state)
+    fighting = standing & ~_heals(f, state)
+    few = True if f.is_v2 else standing[:, f.n :].sum(1) <= 1
+    allies_beaten = ~fighting[:, : f.n].any(1)
+    enemies_beaten = ~fighting[:, f.n :].any(1) & few
+    return allies_beaten, enemies_beaten
 
 
 def _heals(f: Facts, state: State) -> Any:

@@ -121,22 +121,16 @@ def _present(f: Facts, state: Any) -> Iterator[tuple[int, UnitRow]]:
 
 
 def _caption(units: _Units) -> str:
-    alive = [unit for unit in units.rows if units.is_alive(unit)]
-    allies = [unit for unit in alive if units.is_ally(unit)]
-    enemies = len(alive) - len(allies)
-    fight = any(not units.rows[unit].heal for unit in allies)
-    outcome = ""
-    if units.state.ended:
-        won = _won(units)
-        lost = not (won or fight)
-        outcome = describe_outcome(not lost, enemies > 0 if lost else not won)
-    return caption(int(units.state.steps), len(allies), enemies, outcome)
+    sides = [units.is_ally(unit) for unit in units.rows if units.is_alive(unit)]
+    outcome = _outcome(units) if units.state.ended else ""
+    allies, enemies = sides.count(True), sides.count(False)
+    return caption(int(units.state.steps), allies, enemies, outcome)
 
 
-def _won(units: _Units) -> bool:
+def _outcome(units: _Units) -> str:
     batch = jax.tree.map(lambda x: np.asarray(x)[None], units.state)
-    won = smac_outcome.won(units.f, batch)
-    return bool(won[0])
+    allies_beaten, enemies_beaten = smac_outcome.beaten(units.f, batch)
+    return describe_outcome(not allies_beaten[0], not enemies_beaten[0])
 
 
 def _legend(units: _Units) -> tuple[LegendEntry, ...]:
