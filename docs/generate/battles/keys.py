@@ -176,8 +176,8 @@ ORDERS = Section(
     "orders",
     """\
 An order is the word `pursue` or `hold`, or a mapping with the key `attack_move`. With
-`rules: smac`, the default is an attack-move to the start of the first group of allies. With
-`rules: smacv2`, it is `pursue`.
+`rules: smac`, the default is an attack-move to the start of the first group of allies that walks.
+With `rules: smacv2`, it is `pursue`.
 
 * `pursue`: attack the nearest ally until it is dead, at any distance.
 * `hold`: stay, and attack allies within range.""",

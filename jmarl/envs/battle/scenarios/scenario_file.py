@@ -243,9 +243,13 @@ def _read_start(
     node: Node, units: tuple[tuple[str, int], ...], setting: _Setting
 ) -> Place:
     """Read a start. Only units that cross walls may start inside one."""
+    return _read_place(node, setting.terrain if _walks(units, setting) else None)
+
+
+def _walks(units: tuple[tuple[str, int], ...], setting: _Setting) -> bool:
+    """Return whether walls stop one of the units."""
     rows = {row.name: row for row in setting.units}
-    crosses = all(rows[name].flies or rows[name].colossal for name, _ in units)
-    return _read_place(node, None if crosses else setting.terrain)
+    return not all(rows[name].flies or rows[name].colossal for name, _ in units)
 
 
 def _read_place(node: Node, terrain: Terrain | None) -> Place:
@@ -284,10 +288,9 @@ def _read_steps(node: Node, high: int) -> Steps:
 def _read_order(
     node: Node | None, setting: _Setting, allies: tuple[Group, ...]
 ) -> Order | None:
-    """Read the enemies' order. The default walks to the allies' first start."""
+    """Read the enemies' order. The default depends on the rules."""
     if node is None:
-        defaults = {"smac": Order("attack_move", allies[0].at), "smax": None}
-        return defaults.get(setting.rules, Order("pursue"))
+        return _default_order(setting, allies)
     if not node.is_mapping:
         word = node.choice(("attack_move", "pursue", "hold"), "order")
         node.check(word != "attack_move", "where to? write {attack_move: [9, 16]}")
@@ -295,6 +298,14 @@ def _read_order(
     nodes = node.fields(("attack_move",), "attack_move: [9, 16]")
     node.check(len(nodes) == 1, "no order; write {attack_move: [9, 16]}")
     return Order("attack_move", _read_place(nodes["attack_move"], setting.terrain))
+
+
+def _default_order(setting: _Setting, allies: tuple[Group, ...]) -> Order | None:
+    if setting.rules == "smac":
+        # A group that flies may start inside a wall.
+        walking = (group for group in allies if _walks(group.units, setting))
+        return Order("attack_move", next(walking, allies[0]).at)
+    return None if setting.rules == "smax" else Order("pursue")
 
 
 def _read_zones(node: Node) -> tuple[Zone, ...]:

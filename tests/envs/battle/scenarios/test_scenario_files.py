@@ -69,6 +69,15 @@ def test_defaults_are_smacs():
     assert _parse(SMALL + "rules: smacv2").enemies[0].order == Order("pursue")
 
 
+def test_enemies_walk_to_the_first_group_that_walks():
+    """A group that flies may start inside a wall, to which nobody can walk."""
+    flyers = "allies:\n  - {units: {medivac: 1}, at: [9, 2]}"
+    battle = _parse("terrain: strip\n" + SMALL.replace("allies:", flyers))
+    assert battle.enemies[0].order == Order("attack_move", Place.point(9, 16))
+    alone = SMALL.replace("marine: 3", "colossus: 2")
+    assert _parse(alone).enemies[0].order == Order("attack_move", Place.point(9, 16))
+
+
 def test_an_own_figure_replaces_the_enemies_difference_too():
     battle = _parse(SMALL + "units: {hydralisk: {health: 85}, medivac: {armor: 2}}")
     tables = [{u.name: u for u in t} for t in (battle.units, battle.enemy_units)]
