@@ -14,6 +14,9 @@ from jmarl.envs.battle.scenarios.terrain import Terrain, walkable
 
 DIRECT = -1
 """Entry of a pair of cells without a wall in the way."""
+DETOUR = 1.5
+"""Longest walk to a near cell, in lengths of a walk without walls. Around a right angle it is
+1.4."""
 
 
 @functools.cache
@@ -29,10 +32,9 @@ def next_cells(terrain: Terrain) -> np.ndarray | None:
     cells = walkable(terrain)
     if cells.all():
         return None
-    distance, previous = dijkstra(_graph(cells), return_predecessors=True)
-    place = np.stack(np.unravel_index(np.arange(cells.size), cells.shape))
-    apart = np.sort(np.abs(place[:, :, None] - place[:, None]), axis=0)
-    unobstructed = apart[1] + (np.sqrt(2) - 1) * apart[0]
+    distance, previous = dijkstra(_graph(terrain), return_predecessors=True)
+    places = np.stack(np.unravel_index(np.arange(cells.size), cells.shape))
+    unobstructed = _lengths(places[:, :, None] - places[:, None])
     is_detour = np.isfinite(distance) & (distance > unobstructed + 1e-6)
     if not is_detour.any():
         return None
@@ -40,8 +42,29 @@ def next_cells(terrain: Terrain) -> np.ndarray | None:
     return np.where(is_detour, previous.T, DIRECT).astype(np.int16)
 
 
-def _graph(cells: np.ndarray) -> csr_array:
+@functools.cache
+def near_cells(terrain: Terrain, x: int, y: int) -> np.ndarray:
+    """Return the cells to which the walk from a cell is no large detour, as bool ``[x, y]``.
+
+    The far side of a wall is not near, unless the wall ends close by.
+    """
+    cells = walkable(terrain)
+    start = np.ravel_multi_index((x, y), cells.shape)
+    distance = dijkstra(_graph(terrain), indices=start).reshape(cells.shape)
+    offset = np.indices(cells.shape) - np.reshape([x, y], (2, 1, 1))
+    return cells & (distance <= DETOUR * _lengths(offset) + 1e-6)
+
+
+def _lengths(offset: np.ndarray) -> np.ndarray:
+    """Return the lengths of walks without walls, given the cells ``[2, ...]`` along each axis."""
+    shorter, longer = np.sort(np.abs(offset), axis=0)
+    return longer + (np.sqrt(2) - 1) * shorter
+
+
+@functools.cache
+def _graph(terrain: Terrain) -> csr_array:
     """Return the lengths of the steps between neighboring cells."""
+    cells = walkable(terrain)
     size = cells.shape[0]
     starts, ends, lengths = [], [], []
     for x, y in zip(*np.nonzero(cells), strict=True):

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
+from jmarl.envs.battle.combat.paths import near_cells
 from jmarl.envs.battle.combat.unit_table import RACES, REDRAWN
 from jmarl.envs.battle.scenarios.battle_spec import (
     Battle,
@@ -23,7 +24,7 @@ from jmarl.envs.battle.scenarios.battle_spec import (
     Steps,
     team_size,
 )
-from jmarl.envs.battle.scenarios.terrain import Terrain, get_terrain, walkable
+from jmarl.envs.battle.scenarios.terrain import Terrain, get_terrain
 from jmarl.envs.battle.smac.smac_facts import (
     MAP_SIZE,
     NEVER,
@@ -224,12 +225,12 @@ def _group_table(battle: Battle, group: Group) -> np.ndarray:
 def _ring_slots(
     terrain: Terrain, center: Place, spacing: float, count: int
 ) -> np.ndarray:
-    """Return slots of rings around a center, on ground that can be walked on, ``[count, 2]``.
+    """Return slots of rings around a center, on ground near it, ``[count, 2]``.
 
     Bodies touch. If the ground is too small, they overlap by as little as possible.
     """
-    cells = walkable(terrain)
-    around = _ring_places(center, spacing)
+    cells = near_cells(terrain, int(center[0]), int(center[1]))
+    around = _ring_places(center, spacing, _extent(cells, center))
     free = (place for place in around if _has_room(cells, *place))
     slots = list(itertools.islice(free, count))
     if len(slots) < count:
@@ -237,10 +238,17 @@ def _ring_slots(
     return np.asarray(slots, np.float32)
 
 
-def _ring_places(center: Place, spacing: float) -> Iterator[Place]:
+def _extent(cells: np.ndarray, center: Place) -> float:
+    """Return the distance from a center within which all of the cells lie."""
+    offset = np.argwhere(cells) + 0.5 - center
+    half_diagonal = math.sqrt(0.5)
+    return float(np.linalg.norm(offset, axis=1).max()) + half_diagonal
+
+
+def _ring_places(center: Place, spacing: float, extent: float) -> Iterator[Place]:
     """Yield the places in rings around a center, from the inside out."""
     x, y = center
-    rings = math.ceil(2 * MAP_SIZE / spacing)
+    rings = math.ceil(extent / spacing)
     for ring, radius in enumerate(np.arange(rings) * spacing):
         for angle in _angles(ring):
             dx = radius * math.cos(angle)

@@ -131,6 +131,24 @@ orders: pursue
     assert apart.max() < 1.6
 
 
+WALL = """
+terrain: {0-23: [0-16, 17-32], 24-31: [0-32]}
+allies: [{units: {marine: 40}, at: [15.5, 8]}]
+enemies: [{units: {marine: 1}, at: [23, 16]}]
+orders: pursue
+"""
+ROOM = WALL.replace("0-23:", "0-3: [12-16], 5-23:").replace("[15.5, 8]", "[14, 2]")
+
+
+@pytest.mark.parametrize("text", [WALL, ROOM], ids=["thin wall", "closed room"])
+def test_all_units_of_a_group_start_on_the_same_side_of_a_wall(text):
+    """Bodies overlap in a room that is too small for them."""
+    position, facts = starts_of(parse(text, "b.yaml", "b"))
+    x, y = position[:, : facts.n].T
+    assert x.max() < 16
+    assert text == WALL or (y.max() < 4 and x.min() >= 12)
+
+
 def test_equal_units_trade_places_between_episodes():
     position, facts = starts("3m")
     order = position[:, : facts.n, 0].argsort(axis=1)
