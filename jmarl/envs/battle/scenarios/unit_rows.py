@@ -26,6 +26,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "sight_range": (0.0, 64.0),
     "smacv2_range": (0.0, 64.0),
     "cooldown_scale": (0.01, 1e4),
+    "amount": (0.01, 1e5),
+    "duration": (0.01, 1e5),
 }
 """Minimum and maximum of a field; 0 and 1e5 for other fields."""
 CHOICES: dict[tuple[type, str], tuple[str, ...]] = {

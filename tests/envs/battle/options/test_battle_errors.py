@@ -56,6 +56,18 @@ MISTAKES = {
         1,
         "no targets; write targets: allies or self",
     ),
+    "ward that does not last": (
+        "limit: 100",
+        "abilities: {ward: {duration: 0}}",
+        1,
+        "must lie in [0.01, 100000]",
+    ),
+    "spot that adds nothing": (
+        "limit: 100",
+        "abilities:\n  far: {like: spot, amount: 0}",
+        2,
+        "must lie in [0.01, 100000]",
+    ),
     "negative cooldown": (
         "limit: 100",
         "units:\n  marine:\n    cooldown: -1",
