@@ -13,8 +13,8 @@ from jmarl.config.errors import ConfigError
 from jmarl.envs import registry
 from jmarl.envs.battle.combat import damage, tick
 from jmarl.envs.battle.combat.unit_table import UNITS
-from jmarl.envs.battle.scenarios.naming import names
-from jmarl.envs.battle.scenarios.scenario_file import parse
+from jmarl.envs.battle.scenarios.naming import names, parse_name
+from jmarl.envs.battle.scenarios.scenario_file import map_names, parse
 from jmarl.envs.battle.smac import smac_observe, smac_opponents, smac_starts
 
 
@@ -163,3 +163,20 @@ def test_every_option_has_type_default_and_meaning(options):
 )
 def test_the_rules_have_the_figures_of_the_code(text):
     assert text in RULES
+
+
+def test_a_letter_of_a_composition_may_differ_from_that_of_a_map():
+    kind = re.compile(r"`(smac_\w+)` is a (map|composition)\s+with\s+(\w+)s")
+    examples = kind.findall(maps.COMPOSITIONS_TEXT)
+    assert {what for _, what, _ in examples} == {"map", "composition"}
+    for name, what, unit in examples:
+        battle = parse_name(name)
+        assert battle.describe().count(unit) == 1
+        assert (name.removeprefix("smac_") in map_names()) == (what == "map")
+
+
+def test_the_rules_tell_what_is_near_a_structure():
+    assert "For a structure, whatever is in reach is near." in RULES
+    table = (next(unit for unit in UNITS if unit.speed == 0),)
+    facts = smac_opponents.battle_facts(table, ())
+    assert facts.scan == table[0].attack_range + table[0].radius
