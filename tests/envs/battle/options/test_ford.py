@@ -168,6 +168,6 @@ def test_a_guard_is_a_zealot_with_a_ward(ford):
     assert state.shield[0, guard] == 50
 
 
-def test_enemies_have_the_given_strength(ford):
+def test_enemies_deal_the_given_damage(ford):
     zergling = ford.facts.table[ford.facts.rows[units(ford, "zergling")[0]]]
-    assert (zergling.health, zergling.damage) == pytest.approx((1.2 * 35, 1.2 * 5))
+    assert (zergling.health, zergling.damage) == pytest.approx((35, 1.6 * 5))
