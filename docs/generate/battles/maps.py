@@ -56,8 +56,8 @@ COMPOSITIONS_TEXT = """\
 as counts and letters: `7m2M1d` has 7 marines, 2 marauders and 1 medivac. A single team, as in
 `smac_5m`, fights a team with the same units.
 
-Names of maps take precedence, and SMAC uses other letters: `smac_3s_vs_5z` is a map with zealots, but
-`smac_3s_vs_6z` is a composition with zerglings."""
+Names of maps take precedence, and SMAC uses other letters: `smac_3s_vs_5z` is a map with zealots,
+but `smac_3s_vs_6z` is a composition with zerglings."""
 
 JOINED_TEXT = """\
 `+` joins names of one rule set, such as `smac_3m+8m` or `smacv2_terran_5v5+10v10`. Each episode
