@@ -31,8 +31,8 @@ DESCRIPTIONS = {
     "learning/ppo_grid": "MAPPO with single changes to its settings, on seeds other than those of "
     "the defaults. `gamma=0.97`, `max_grad_norm=10`, `entropy_coef=0.01`, `rollout_rows=8192` and "
     "`minibatch_rows=2048` are the unchanged values.",
-    "learning/smac": "Battles under the rules of SMAC. `battle` is `docs/examples/medic.yaml`: three "
-    "marines and a healer against two zealots.",
+    "learning/smac": "Battles under the rules of SMAC. `battle` is `docs/examples/medic.yaml`: "
+    "three marines and a healer against two zealots.",
 }
 """Text for the records of a folder."""
 ABSOLUTE_METRIC = (
