@@ -175,8 +175,7 @@ def test_a_letter_of_a_composition_may_differ_from_that_of_a_map():
         assert (name.removeprefix("smac_") in map_names()) == (what == "map")
 
 
-def test_the_rules_tell_what_is_near_a_structure():
-    assert "For a structure, whatever is in reach is near." in RULES
+def test_a_unit_that_cannot_walk_acquires_only_targets_in_reach():
     table = (next(unit for unit in UNITS if unit.speed == 0),)
     facts = smac_opponents.battle_facts(table, ())
     assert facts.scan == table[0].attack_range + table[0].radius
