@@ -335,11 +335,9 @@ def _volley(b: Conditions, bodies: Bodies, shot: _Shot, fires: Array) -> Volley:
     """Return the hits on all units, of weapons with a line on those along it."""
     lands = b.aim.index[:, None] == _units(bodies)  # [U, U, B]
     if b.slots.lines.size:
-        slots = b.slots.lines
         on_line = _along_lines(b, bodies, shot)
-        has_line = b.units.line[slots][:, None]
-        lines_land = jnp.where(has_line, on_line, lands[slots])
-        lands = lands.at[slots].set(lines_land)
+        on_line = _spread(b.slots.lines, on_line, len(lands))
+        lands = jnp.where(b.units.line[:, None], on_line, lands)
     alive = bodies.health > 0
     return Volley(
         lands=lands & fires[:, None] & alive,
@@ -405,12 +403,25 @@ def _support(
         healing=bodies.healing[slots],
     )
     done = heal(HEAL, b.tick, healers, vital.health, b.units.full_health)
-    nobody = jnp.zeros_like(bodies.healing)
+    count = len(bodies.energy)
+    may_heal = np.isin(np.arange(count), slots)[:, None]
+    energy = _spread(slots, done.energy, count)
     return Healing(
         health=done.health,
-        energy=bodies.energy.at[slots].set(done.energy),
-        heals=nobody.at[slots].set(done.heals),
+        energy=jnp.where(may_heal, energy, bodies.energy),
+        heals=may_heal & _spread(slots, done.heals, count),
     )
+
+
+def _spread(slots: np.ndarray, values: Array, count: int) -> Array:
+    """Return values of the units in some slots for all units, arbitrary for the others.
+
+    Unlike a scatter, a gather from constant rows is fused with the operations around it.
+    """
+    if len(slots) == count:
+        return values
+    rank = np.searchsorted(slots, np.arange(count))
+    return values[np.minimum(rank, len(slots) - 1)]
 
 
 def _recover(
