@@ -20,6 +20,8 @@ DISCS = 5
 """Discs of a line weapon on either side of its target."""
 DISC_SPACING = 0.25
 DISC_RADIUS = 0.15
+PER_KERNEL = 40
+"""Attackers whose hits land in one kernel of an accelerator."""
 
 
 class Vital(NamedTuple):
@@ -58,15 +60,18 @@ def land(
         vital,
         armor,
         volley,
-        cpu=partial(_land_in_sequence, most_hits),
-        default=partial(_land_at_once, most_hits),
+        cpu=partial(_land_in_sequence, most_hits, 1),
+        default=partial(_land_in_sequence, most_hits, PER_KERNEL),
     )
 
 
 def _land_in_sequence(
-    most_hits: int, vital: Vital, armor: Array, volley: Volley
+    most_hits: int, unroll: int, vital: Vital, armor: Array, volley: Volley
 ) -> Vital:
-    """Apply the hits of one attacker after another, in L element-wise passes for a CPU."""
+    """Let one attacker after another hit, in L element-wise passes.
+
+    A CPU runs one pass after another. An accelerator runs ``unroll`` passes in one kernel.
+    """
     zeros = jnp.zeros_like(vital.health)
 
     def hit(
@@ -77,17 +82,8 @@ def _land_in_sequence(
         total = jnp.where(attacker.lands, attacker.raw * attacker.hits, 0.0)
         return (prior + total, lost), None
 
-    (prior, lost), _ = lax.scan(hit, (zeros, zeros), volley)
+    (prior, lost), _ = lax.scan(hit, (zeros, zeros), volley, unroll=unroll)
     return _after(vital, prior, lost)
-
-
-def _land_at_once(most_hits: int, vital: Vital, armor: Array, volley: Volley) -> Vital:
-    """Apply the hits of all attackers in one fused reduction for an accelerator."""
-    total = jnp.where(volley.lands, volley.raw * volley.hits[:, None], 0.0)
-    prior = jnp.cumsum(total, axis=0) - total  # [L, U, B]
-    each = volley._replace(hits=volley.hits[:, None])
-    lost = _health_lost(vital, armor, each, prior, most_hits)
-    return _after(vital, total.sum(0), lost.sum(0))
 
 
 def _health_lost(
