@@ -188,15 +188,15 @@ def _groups(battle: Battle) -> list[int]:
 
 def _draw_places(battle: Battle, key: Key[Array, ""]) -> Float[Array, "U 2"]:
     """Place the units of each group in random order in rings around its place."""
-    members = np.asarray(_groups(battle))
-    places = jnp.zeros((len(members), 2))
-    for rank, tables in enumerate(_tables(battle)):
+    places = []
+    for tables in _tables(battle):
         key, point_key, order_key = jax.random.split(key, 3)
         point = jax.random.randint(point_key, (), 0, len(tables))
         table = jnp.asarray(tables)[point]
-        slots = jax.random.permutation(order_key, table)
-        places = places.at[members == rank].set(slots)
-    return places
+        places.append(jax.random.permutation(order_key, table))
+    # The units of a group need not be consecutive.
+    order = np.argsort(np.argsort(_groups(battle), kind="stable"))
+    return jnp.concatenate(places)[order]
 
 
 @functools.cache
