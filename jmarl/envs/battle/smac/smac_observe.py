@@ -318,7 +318,7 @@ def _gauge(f: Facts, state: ObservableState) -> Float[Array, "B U"]:
 def _one_hot_type(f: Facts, state: ObservableState) -> Float[Array, "B U F"]:
     types = len(f.unit_types)
     kind = rows_of(f, state) % types
-    code = take(np.eye(types, dtype=np.float32), kind)
+    code = (kind[..., None] == np.arange(types)).astype(np.float32)
     return jnp.broadcast_to(code, (*state.health.shape, types))
 
 
