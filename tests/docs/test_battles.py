@@ -106,7 +106,8 @@ def test_every_key_has_a_type_and_a_meaning():
 def test_every_unit_and_every_listed_battle_has_a_row():
     unit_rows = re.findall(r"^\| `(\w+)` \|", units.page(), re.MULTILINE)
     assert all(unit_rows.count(unit.name) >= 3 for unit in UNITS)
-    map_rows = re.findall(r"^\| `(smac\w+)` \|", maps.page(), re.MULTILINE)
+    page = maps.page().replace(maps.players_text(), "")
+    map_rows = re.findall(r"^\| `(smac\w+)` \|", page, re.MULTILINE)
     examples = ("smac_7m2M1d_vs_8m3M1d", "smac_3m+8m")
     assert sorted(map_rows) == sorted(n for n, _ in names() if n not in examples)
 
@@ -122,11 +123,13 @@ def test_figures_of_a_unit_have_all_their_digits():
 
 
 def test_shapes_of_a_map_are_those_of_its_environment():
-    [row] = [row for row in maps.page().splitlines() if "| `smac_MMM2` |" in row]
+    row, rates = [r for r in maps.page().splitlines() if "| `smac_MMM2` |" in r]
     spec = registry.make("smac_MMM2").spec
     clash = registry.make("smac_MMM2", layout="clash").spec
     assert f"| 180 | {spec.n_actions} | {clash.n_actions} |" in row
     assert clash.n_actions == 18  # SMAC's
+    assert rates.startswith("| `smac_MMM2` | 1 | ")  # scale, and a win rate for each player
+    assert rates.count("|") == 7
 
 
 def test_a_terrain_is_drawn_with_north_up():

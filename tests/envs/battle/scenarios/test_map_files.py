@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from smac_table import MAPS, OURS
 
 from jmarl.envs.battle.scenarios.scenario_file import load_map, map_names
 from jmarl.envs.battle.scenarios.terrain import is_walkable
+
+
+RECORD = Path(__file__).parents[4] / "results" / "players.json"
+PLAYED = json.loads(RECORD.read_text())
 
 
 def test_the_maps_are_the_23_of_smac_and_four_of_the_uas_papers():
@@ -24,6 +31,18 @@ def test_a_map_has_the_limit_actions_and_maximal_reward_of_the_table(name):
     assert (battle.enemy_scale == 1.0) == (name in MAPS)
     assert battle.rules == "smac"
     assert hash(battle) == hash(load_map(name))
+
+
+@pytest.mark.parametrize("name", [*MAPS, *OURS])
+def test_a_map_has_the_win_rates_of_the_record(name):
+    """``results/players.json`` is what ``jmarl play`` has measured."""
+    results = PLAYED["envs"][f"smac_{name}"]["results"]
+    measured = {player: played["won"][0]["mean"] for player, played in results.items()}
+    rates = dict(load_map(name).win_rates)
+    assert rates == pytest.approx(measured, abs=5e-4)
+    assert set(rates) == {"random", "nearest", "focus", "kite"}
+    if name in OURS:
+        assert 0.05 <= rates["focus"] <= 0.2
 
 
 @pytest.mark.parametrize("name", [*MAPS, *OURS])
