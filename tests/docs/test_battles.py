@@ -128,7 +128,7 @@ def test_shapes_of_a_map_are_those_of_its_environment():
     clash = registry.make("smac_MMM2", layout="clash").spec
     assert f"| 180 | {spec.n_actions} | {clash.n_actions} |" in row
     assert clash.n_actions == 18  # SMAC's
-    assert rates.startswith("| `smac_MMM2` | 1 | ")  # scale, and a win rate for each player
+    assert rates.startswith("| `smac_MMM2` | 1 | ")
     assert rates.count("|") == 7
 
 
