@@ -56,7 +56,7 @@ from benchmarks.support.common import (
     write_json,
 )
 from jmarl.cli.process import exit_code
-from jmarl.config.compose import from_tree
+from jmarl.config.compose import from_tree, load_config
 from jmarl.results.intervals import seed_interval
 from jmarl.results.metrics_file import read_rows
 
@@ -164,9 +164,14 @@ def train(run: str, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_folder(run: str, args: dict[str, Any]) -> Path:
-    """Return the folder of a run, whose name depends on all words of its command."""
-    words = shlex.join(train_command(run, Path(), args))
-    digest = hashlib.sha256(words.encode()).hexdigest()[:8]
+    """Return the folder of a run, whose name depends on the whole configuration.
+
+    The configuration has the text of a scenario file, which may change between two runs.
+    """
+    system, _ = system_and_overrides(run)
+    words = train_command(run, Path("run"), args)[3:]
+    config = repr(load_config(system, words))
+    digest = hashlib.sha256(config.encode()).hexdigest()[:8]
     return Path(args["folder"]) / f"{file_stem(args['map'], run)}-{digest}"
 
 

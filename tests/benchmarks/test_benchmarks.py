@@ -107,7 +107,22 @@ def test_the_same_arguments_resume_an_interrupted_run(monkeypatch, tmp_path):
     assert record["train_command"].startswith("python -m jmarl.systems.vdn env=smax_3m")
     assert record["wall_seconds"] == 90.0
     assert not folder.exists()
-    assert learning.run_folder("vdn", args | {"steps": 1}) != folder
+    assert learning.run_folder("vdn", args | {"steps": 600_000}) != folder
+
+
+def test_a_run_with_a_changed_scenario_file_is_not_resumed(tmp_path):
+    file = tmp_path / "duel.yaml"
+    overrides = ("logger=none", f"env.scenario={file}")
+    args = learning.DEFAULTS | {"map": "battle", "overrides": overrides}
+    text = """\
+allies: [{units: {marine: %d}, at: [8, 16]}]
+enemies: [{units: {marine: 1}, at: [24, 16]}]
+"""
+    folders = []
+    for marines in (1, 2, 1):
+        file.write_text(text % marines)
+        folders.append(learning.run_folder("vdn", args))
+    assert folders[0] == folders[2] != folders[1]
 
 
 def eval_row(time):
