@@ -409,7 +409,7 @@ def _support(
     return Healing(
         health=done.health,
         energy=jnp.where(may_heal, energy, bodies.energy),
-        heals=may_heal & _spread(slots, done.heals, count),
+        heals=jnp.asarray(may_heal) & _spread(slots, done.heals, count),
     )
 
 
