@@ -82,14 +82,18 @@ def _land_in_sequence(
         total = jnp.where(attacker.lands, attacker.raw * attacker.hits, 0.0)
         return (prior + total, lost), None
 
-    (prior, lost), _ = lax.scan(hit, (zeros, zeros), volley, unroll=unroll)
-    return _after(vital, prior, lost)
+    (total, lost), _ = lax.scan(hit, (zeros, zeros), volley, unroll=unroll)
+    assert vital.shield is not None
+    return Vital(
+        health=jnp.maximum(vital.health - lost, 0.0),
+        shield=jnp.maximum(vital.shield - total, 0.0),
+    )
 
 
 def _health_lost(
     vital: Vital, armor: Array, volley: Volley, prior: Array, most_hits: int
 ) -> Array:
-    """Return the health lost to hits, given the ``prior`` damage of previous attackers."""
+    """Return the health lost to one attacker, given the ``prior`` damage of previous ones."""
     assert vital.shield is not None
     lost = jnp.zeros_like(prior)
     for earlier in range(most_hits):
@@ -98,14 +102,6 @@ def _health_lost(
         part = jnp.where(rest > 0, jnp.maximum(rest - armor, LEAST_DAMAGE), 0.0)
         lost = lost + jnp.where(volley.lands & (earlier < volley.hits), part, 0.0)
     return lost
-
-
-def _after(vital: Vital, total: Array, lost: Array) -> Vital:
-    assert vital.shield is not None
-    return Vital(
-        health=jnp.maximum(vital.health - lost, 0.0),
-        shield=jnp.maximum(vital.shield - total, 0.0),
-    )
 
 
 def touched_by_line(

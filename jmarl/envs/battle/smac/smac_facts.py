@@ -170,13 +170,13 @@ class Facts:
 
     @property
     def allies_absent(self) -> bool:
-        """Whether agents can be absent, at the start or in a part of the episode."""
+        """Return whether agents can be absent, at the start or in a part of the episode."""
         absent = any(self.nobody in rows for rows in self.possible[: self.n])
         return absent or any(map(_has_times, self._groups("allies")))
 
     @property
     def is_v2(self) -> bool:
-        """Whether ranges, sight and own position are those of SMACv2."""
+        """Return whether ranges, sight and own position are those of SMACv2."""
         return self.choices[0].rules == "smacv2"
 
     @cached_property
@@ -208,7 +208,7 @@ class Facts:
 
     @property
     def has_times(self) -> bool:
-        """Whether units arrive after the start, or are withdrawn before the end."""
+        """Return whether units arrive after the start, or are withdrawn before the end."""
         groups = (*self._groups("allies"), *self._groups("enemies"))
         return any(map(_has_times, groups))
 
@@ -218,19 +218,19 @@ class Facts:
 
     @property
     def heals(self) -> bool:
-        """Whether there are actions that heal."""
+        """Return whether there are actions that heal."""
         return self.config.heal_actions or self.may(
             slice(0, self.n), lambda row: row.heal
         )
 
     @property
     def wards(self) -> bool:
-        """Whether an ally can give temporary armor."""
+        """Return whether an ally can give temporary armor."""
         return self._may_use("allies")
 
     @property
     def spots(self) -> bool:
-        """Whether an ally can increase the sight range of allies near it."""
+        """Return whether an ally can increase the sight range of allies near it."""
         return self._may_use("self")
 
     def _may_use(self, targets: str) -> bool:
@@ -248,7 +248,7 @@ class Facts:
 
     @property
     def hides_enemies(self) -> bool:
-        """Whether only some allies can see an enemy at all."""
+        """Return whether only some allies can see an enemy at all."""
         return self.config.prob_obs_enemy < 1
 
     def choose(self, values: np.ndarray, choice: Any) -> Any:
