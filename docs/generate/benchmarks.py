@@ -45,7 +45,7 @@ class Page(NamedTuple):
 PAGES = (
     Page("environment", "Environment", "env", ("env.json",), timing.environment),
     Page("smac", "SMAC battles", "smac", ("smac.json",), timing.smac),
-    Page("players", "Scripted players", "", ("players.json",), players),
+    Page("players", "Scripted players", "", ("players*.json",), players),
     Page("scan", "Selective scan", "scan", ("scan.json",), timing.scan),
     Page(
         "throughput",

@@ -118,6 +118,6 @@ def test_win_rates_of_scripted_players_have_a_column_for_each_player():
     assert list(players.rows(data)) == [
         ("`smac_3m`", "0.250 [0.150, 0.350]", "0.500 [0.400, 0.600]")
     ]
-    text = players.players([records.Record("", data | {"episodes": 64, "seconds": 90})])
-    assert "same 64 initial states" in text
-    assert "1.5 minutes" in text
+    data |= {"episodes": 64, "seconds": 90, "options": {"pad": 5}}
+    text = players.players([records.Record("", data)])
+    assert "64 episodes per environment, wall time 1.5 minutes, `env.pad=5`:" in text

@@ -11,18 +11,25 @@ from docs.generate.tables.records import Record
 
 TEXT = """\
 Win rates of [scripted players](../how-to/play.md) with 95 % intervals (Wilson), as `jmarl play`
-prints them. All players start from the same {episodes} initial states. Win rates of `smac_` and
-`smacv2_` environments are [not comparable](../explanation/battle-rules.md) with those that were
-published for SMAC and SMACv2."""
+prints them. All players start from the same initial states. Win rates of `smac_` and `smacv2_`
+environments are [not comparable](../explanation/battle-rules.md) with those that were published for
+SMAC and SMACv2."""
 
 
 def players(records: Sequence[Record]) -> str:
+    """Return a table for each record."""
+    return join(TEXT, *(section(record.data) for record in records))
+
+
+def section(data: Mapping[str, Any]) -> str:
     """Return one row for each environment and one column for each player."""
-    data = records[0].data
+    options = [code(f"env.{key}={value}") for key, value in data["options"].items()]
+    minutes = f"wall time {data['seconds'] / 60:.1f} minutes"
+    facts = ", ".join(
+        (f"{data['episodes']} episodes per environment", minutes, *options)
+    )
     header = ("environment", *data["players"])
-    minutes = f"Wall time of all environments: {data['seconds'] / 60:.1f} minutes."
-    text = TEXT.format(episodes=data["episodes"])
-    return join(text, table(header, rows(data)), minutes)
+    return join(f"{facts}:", table(header, rows(data)))
 
 
 def rows(data: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -32,7 +32,8 @@ DESCRIPTIONS = {
     "the defaults. `gamma=0.97`, `max_grad_norm=10`, `entropy_coef=0.01`, `rollout_rows=8192` and "
     "`minibatch_rows=2048` are the unchanged values.",
     "learning/smac": "Battles under the rules of SMAC. `battle` is `docs/examples/medic.yaml`: "
-    "three marines and a healer against two zealots.",
+    "three marines and a healer against two zealots. Scripted players win it as recorded in "
+    "`results/players_medic.json`.",
 }
 """Text for the records of a folder."""
 ABSOLUTE_METRIC = (
