@@ -88,7 +88,9 @@ def _resume(system: str, folder: str, changes: Sequence[str]) -> RunConfig:
 def _check_flags(arguments: Sequence[str]) -> list[str]:
     """Return the arguments, with ``--cfg`` and its value as one word.
 
-    Other flags of Hydra raise ``ConfigError``, as they have no meaning for a run.
+    Raises:
+        ConfigError: For other flags of Hydra, which have no meaning for a run, and for ``--cfg``
+            in a sweep.
     """
     words, rest = [], list(arguments)
     while rest:
@@ -103,6 +105,9 @@ def _check_flags(arguments: Sequence[str]) -> list[str]:
             fix = suggest(flag, FLAGS, "--help lists the options")
             raise ConfigError(f"{flag}: unknown option; {fix}")
         words.append(word)
+    shows = any(word.startswith(SHOWS) for word in words)
+    if shows and not {"-m", "--multirun"}.isdisjoint(words):
+        raise ConfigError("--cfg: prints one configuration; leave out -m")
     return words
 
 

@@ -169,6 +169,10 @@ def _environment() -> dict[str, str]:
             "error: network=gru: does not fit mam_ppo; it takes mam or rec_mam",
         ),
         (["train", "ippo", "--cfg"], "error: --cfg='': must be one of job, hydra, all"),
+        (
+            ["train", "ippo", "-m", "--cfg", "job"],
+            "error: --cfg: prints one configuration",
+        ),
         (["train", "ippo", "--info"], "error: --info: unknown option; "),
         (["systems", "x"], "error: x: jmarl systems takes no arguments"),
     ],
