@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from smac_twin.acting import NO_OP, Actions
 from smac_twin.enemies import Command, enemy_orders
+from smac_twin.kinds import ENEMY
 from smac_twin.observing import observe
 from smac_twin.outcomes import outcome, reward
 from smac_twin.stepping import step_world
-from smac_twin.world import Events, Unit
+from smac_twin.world import TICKS, Events, Unit
 
 from jmarl.envs.battle.combat.paths import next_cells
 from jmarl.envs.battle.scenarios.battle_spec import Battle, DrawnBattle
@@ -37,9 +38,9 @@ LIMITS = {"pile": 0.02, "rounding": 2.0}
 Rounding matters in two cases. In a dense pile, pushes amplify it: the direction in which two units
 that almost coincide are pushed apart depends on the last digits of their positions. A unit at the
 very limit of its reach may fire, or first walk a little. A step that differs by more than the
-tolerance is therefore compared with twins that start from positions rounded otherwise, by one unit
-in the last place. Positions must not differ from the twin's by more than twice as much as theirs
-do, and everything else must equal one of them.
+tolerance is therefore compared with twins that start from positions rounded otherwise, by at most
+one unit in the last place for each tick of a step. Positions must not differ from the twin's by
+more than twice as much as theirs do, and everything else must equal one of them.
 """
 EXACT = (
     "avail",
@@ -272,6 +273,8 @@ class Comparison:
                 fields["last_action"] = int(state.last_action[b, u])
             x, y = map(float, state.position[b, u])
             team = int(u >= self.facts.n)
+            if team == ENEMY:
+                fields["strength"] = self.battle.enemy_scale
             units.append(Unit(self.facts.table[row].name, team, x, y, **fields))
         return units
 
@@ -325,9 +328,9 @@ def faults_of(differences: Differences) -> list[str]:
 
 
 def neighbor(rng: np.random.Generator, value: float) -> float:
-    """Return the next smaller or the next larger number in single precision."""
-    toward = np.float32(rng.choice([-1.0, 100.0]))
-    return float(np.nextafter(np.float32(value), toward))
+    """Return a number at most ``TICKS`` units in the last place of single precision away."""
+    unit = float(np.spacing(np.float32(value)))
+    return value + unit * int(rng.integers(-TICKS, TICKS + 1))
 
 
 def farthest(units: list[Unit], places: np.ndarray) -> float:

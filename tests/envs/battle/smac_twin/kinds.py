@@ -129,7 +129,8 @@ DIFFERENCES = {"medivac": {"speed": 2.5}, "hydralisk": {"health": 90}}
 """Figures of enemies that differ from those of allies."""
 
 
-def kind_of(name: str, team: int) -> Kind:
-    """Return the figures of a type in a team."""
+def kind_of(name: str, team: int, strength: float) -> Kind:
+    """Return the figures of a type in a team, with its damage times ``strength``."""
     changes = DIFFERENCES.get(name, {}) if team == ENEMY else {}
-    return replace(KINDS[name], **changes)
+    kind = replace(KINDS[name], **changes)
+    return replace(kind, damage=kind.damage * strength, bonus=kind.bonus * strength)

@@ -45,11 +45,13 @@ class Unit:
     """Target of the order of the last step; -1 if there was none."""
     last_action: int = 1
     """Last action of an ally; stop at the start of an episode."""
+    strength: float = 1.0
+    """Factor on the damage of the unit's hits."""
 
     @property
     def kind(self) -> Kind:
         """Return the figures of the unit's type."""
-        return cached_kind(self.name, self.team)
+        return cached_kind(self.name, self.team, self.strength)
 
     @property
     def alive(self) -> bool:
