@@ -94,7 +94,8 @@ def mlp_act(net: AgentNet) -> Act:
 
     def act(params: Params, inputs: ActInputs) -> Array:
         obs, first = as_row(inputs.obs)
-        _, logits = cast(tuple[Any, Array], net.apply(params, (), obs, first))
+        row = net.apply(params, (), obs, first)
+        _, logits, _ = cast(tuple[Any, Array, Array], row)
         return jnp.argmax(logits[0] + inputs.noise, axis=-1)
 
     return act

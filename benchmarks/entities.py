@@ -35,7 +35,7 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +125,10 @@ def compile_job(config: AgentConfig, spec: Spec, envs: int, rows: int) -> Job:
     params = jax.tree.map(jnp.asarray, random_offset(shapes))
 
     def act(params: Params, carry: Carry, obs: EntityObs, first: jax.Array) -> Any:
-        return net.apply(params, carry, obs, first)
+        out = cast(
+            tuple[Any, jax.Array, jax.Array], net.apply(params, carry, obs, first)
+        )
+        return out[:2]
 
     def learn(params: Params, carry: Carry, obs: EntityObs, first: jax.Array) -> Any:
         def loss(params: Params) -> jax.Array:

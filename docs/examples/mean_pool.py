@@ -32,7 +32,8 @@ class MeanPool(nn.Module):
             embedded = nn.relu(nn.Dense(self.width, name=group.name)(rows))
             total = embedded.sum(-2, where=mask[..., None])
             x += total / jnp.maximum(mask.sum(-1), 1)[..., None]
-        return carry, nn.Dense(self.spec.n_actions, name="out")(nn.relu(x))
+        x = nn.relu(x)
+        return carry, nn.Dense(self.spec.n_actions, name="out")(x), x
 
 
 def make(spec: Spec, config: RunConfig) -> System:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float
 from jmarl.config import check, check_range
 from jmarl.networks.flatten import agent_one_hot, obs_parts, state_parts
 from jmarl.networks.heads import ActionDist, ActionHead, value_head
-from jmarl.networks.memory import MemoryKind, make_memory, scan_module
+from jmarl.networks.memory import Between, MemoryKind, make_memory, scan_module
 from jmarl.nn.initializers import orthogonal
 from jmarl.nn.linear import MLP, Activation
 from jmarl.types import Carry, EntityObs, Spec
@@ -85,29 +85,53 @@ class Trunk(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: Carry, parts: Parts, reset: Bool[Array, "T B ..."]
-    ) -> tuple[Carry, Float[Array, "T B ? H"]]:
-        """Return the next memory and features.
+        self,
+        carry: Carry,
+        parts: Parts,
+        reset: Bool[Array, "T B ..."],
+        between: Between | None = None,
+    ) -> tuple[Carry, Float[Array, "T B ? H"], Float[Array, "T B ? H"]]:
+        """Return the next memory, the output, and the features after the memory.
 
         Args:
             carry: Memory before the first time step.
             parts: Input parts whose agent axes broadcast (see ``MLP``).
             reset: Flags of the time steps before which the memory is reset.
+            between: Function of the features of all T, before the head layers.
         """
         layers = Layers(self.config, name="layers")
+        inputs = carry, parts, reset
+        if between is None:
+            carry, (x, features) = self._over_time(layers, "__call__", *inputs)
+            return carry, x, features
+        carry, features = self._over_time(layers, "remember", *inputs)
+        return carry, layers.head(between(features, features)), features
+
+    def _over_time(
+        self,
+        layers: Layers,
+        method: str,
+        carry: Carry,
+        parts: Parts,
+        reset: Bool[Array, "T B ..."],
+    ) -> tuple[Carry, Any]:
+        """Apply a method of the layers to all T, or on a CPU to one block after the other."""
         length = len(reset)
         rows = max(math.prod(part.shape[1:-1]) for part in parts)
         block = _block_length(length, rows)
         on_cpu = jax.default_backend() == "cpu"
         if block == length or self.config.memory == "ssm" or not on_cpu:
-            return layers(carry, parts, reset)
+            return getattr(layers, method)(carry, parts, reset)
 
         def split_time(x: jax.Array) -> jax.Array:  # [T, ...] -> [T/t, t, ...]
             return x.reshape(length // block, block, *x.shape[1:])
 
+        def join_time(x: jax.Array) -> jax.Array:
+            return x.reshape(length, *x.shape[2:])
+
         blocks = jax.tree.map(split_time, (parts, reset))
-        carry, x = scan_module(layers, carry, blocks)
-        return carry, x.reshape(length, *x.shape[2:])
+        carry, out = scan_module(layers, carry, blocks, method)
+        return carry, jax.tree.map(join_time, out)
 
 
 def _block_length(length: int, rows: int) -> int:
@@ -122,16 +146,24 @@ class Layers(nn.Module):
 
     config: NetworkConfig
 
-    @nn.compact
+    def setup(self) -> None:
+        cfg = self.config
+        self.torso = MLP(cfg.torso, cfg.activation, cfg.layer_norm)
+        self.memory = make_memory(cfg.memory, cfg.memory_width)
+        self.head = MLP(cfg.head, cfg.activation, cfg.layer_norm)
+
     def __call__(
         self, carry: Carry, parts: Parts, reset: Bool[Array, "T B ..."]
+    ) -> tuple[Carry, tuple[Float[Array, "T B ? H"], Float[Array, "T B ? H"]]]:
+        """Return the next memory, and the output of the head with the features that it read."""
+        carry, features = self.remember(carry, parts, reset)
+        return carry, (self.head(features), features)
+
+    def remember(
+        self, carry: Carry, parts: Parts, reset: Bool[Array, "T B ..."]
     ) -> tuple[Carry, Float[Array, "T B ? H"]]:
-        cfg = self.config
-        torso = MLP(cfg.torso, cfg.activation, cfg.layer_norm, name="torso")
-        memory = make_memory(cfg.memory, cfg.memory_width)
-        head = MLP(cfg.head, cfg.activation, cfg.layer_norm, name="head")
-        carry, x = memory(carry, torso(*parts), reset)
-        return carry, head(x)
+        """Return the next memory and the features after it."""
+        return self.memory(carry, self.torso(*parts), reset)
 
 
 class AgentNet(nn.Module):
@@ -152,22 +184,27 @@ class AgentNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]
-    ) -> tuple[Carry, Float[Array, "T B N A"]]:
-        """Return the next memory and the outputs.
+        self,
+        carry: Carry,
+        obs: EntityObs,
+        first: Bool[Array, "T B"],
+        between: Between | None = None,
+    ) -> tuple[Carry, Float[Array, "T B N A"], Float[Array, "T B N H"]]:
+        """Return the next memory, the outputs, and the features after the memory.
 
         Args:
             carry: Memory before the first time step.
             obs: Observations ``[T, B, N]``.
             first: Flags of the first time step of an episode.
+            between: Function of the features, before the head layers.
         """
         parts = obs_parts(obs, self.spec, agent_id=self.config.agent_id)
         reset = first[..., None] | obs.joined  # [T, B, N]
         trunk = Trunk(self.config, name="trunk")
-        carry, x = trunk(carry, parts, reset)
+        carry, x, features = trunk(carry, parts, reset, between)
         kernel_init = orthogonal(self.out_scale)
         out = nn.Dense(self.spec.n_actions, kernel_init=kernel_init, name="out")
-        return carry, out(x)
+        return carry, out(x), features
 
 
 class Policy(nn.Module):
@@ -184,10 +221,10 @@ class Policy(nn.Module):
     @nn.compact
     def __call__(
         self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]
-    ) -> tuple[Carry, ActionDist]:
-        """Return the next memory and a distribution over actions, for ``obs[T, B, N]``."""
-        carry, out = self.net(carry, obs, first)
-        return carry, ActionHead(self.discrete, name="head")(out, obs.avail)
+    ) -> tuple[Carry, ActionDist, Float[Array, "T B N H"]]:
+        """Return the next memory, action distributions, and features, for ``obs[T, B, N]``."""
+        carry, out, features = self.net(carry, obs, first)
+        return carry, ActionHead(self.discrete, name="head")(out, obs.avail), features
 
 
 class Critic(nn.Module):
@@ -220,7 +257,7 @@ class Critic(nn.Module):
         joined = False if self.reads == "state" else obs.joined
         reset = first[..., None] | joined  # [T, B, N], or [T, B, 1] for a team
         trunk = Trunk(self.config, name="trunk")
-        carry, x = trunk(carry, self._parts(obs), reset)
+        carry, x, _ = trunk(carry, self._parts(obs), reset)
         return carry, jnp.broadcast_to(value_head(x), obs.alive.shape)
 
     def _parts(self, obs: EntityObs) -> Parts:

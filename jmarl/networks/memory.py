@@ -26,6 +26,16 @@ from jmarl.ssm import Mamba, MambaConfig, MambaState
 
 MemoryKind = Literal["none", "gru", "ssm"]
 
+Between = Callable[
+    [Float[Array, "T B N H"], Float[Array, "T B N *slots H"]],
+    Float[Array, "T B N *slots H"],
+]
+"""Function ``(features, x) -> x`` between the memory of an agent and its action heads.
+
+``x`` is what the action heads read: the features themselves, or the tokens of ``UPDeT``. A module
+that calls an agent network can give it a function with parameters of its own.
+"""
+
 
 def make_memory(kind: MemoryKind, width: int) -> NoMemory | GRU | SSM:
     """Build a memory module; its ``initial(B, N)`` returns the carry before any observation."""
@@ -33,11 +43,16 @@ def make_memory(kind: MemoryKind, width: int) -> NoMemory | GRU | SSM:
     return kinds[kind](width, name="memory")
 
 
-def scan_module(module: nn.Module, carry: Any, inputs: tuple[Any, ...]) -> Any:
+def scan_module(
+    module: nn.Module,
+    carry: Any,
+    inputs: tuple[Any, ...],
+    method: str = "__call__",
+) -> Any:
     """Scan ``module(carry, *row) -> (carry, out)`` over the first axis with shared parameters."""
 
     def step(module, carry, row):
-        return module(carry, *row)
+        return getattr(module, method)(carry, *row)
 
     scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
     return scan(module, carry, inputs)

@@ -150,7 +150,8 @@ def reference(kind, memory):
         carry = alone.initial(1)
         for t in range(T):
             row = row_of(obs, t, b, n)
-            carry, out = apply(carry, row, jnp.full((1, 1), ages()[t, b, n] == 0))
+            first = jnp.full((1, 1), ages()[t, b, n] == 0)
+            carry, out, *_ = apply(carry, row, first)
             outputs[t, b, n] = np.asarray(out[0, 0, 0])
     return params, np.stack([outputs[i] for i in np.ndindex(T, B, N)])
 
@@ -184,7 +185,7 @@ def test_memory_is_a_function_of_the_agents_own_observations_since_its_start(
     obs = experience().steps.obs
     first, joined = flags(obs, experience().steps.first)
     net = NETS[kind](SPEC, memory)
-    _, out = jax.jit(net.apply)(
+    _, out, *_ = jax.jit(net.apply)(
         params, net.initial(B), obs.replace(joined=joined), first
     )
     actual = np.asarray(out).reshape(T * B * N, *expected.shape[1:])

@@ -99,7 +99,7 @@ class Case(NamedTuple):
     obs: EntityObs
     carry: Any
     apply: Any
-    """``(params, carry, obs, first) -> (carry, out)``, compiled."""
+    """``(params, carry, obs, first) -> (carry, out, features)``, compiled."""
 
 
 @functools.cache
@@ -146,8 +146,8 @@ def test_permuting_a_group_permutes_only_the_values_aimed_at_it(kind, group):
     came_from = {start + slot: start + old for slot, old in enumerate(order)}
     actions = list(zip(net.spec.action_target, net.spec.action_kind, strict=True))
     columns = [actions.index((came_from.get(t, t), k)) for t, k in actions]
-    before, out = apply(params, carry, obs, no_start())
-    after, moved = apply(params, carry, permuted, no_start())
+    before, out, _ = apply(params, carry, obs, no_start())
+    after, moved, _ = apply(params, carry, permuted, no_start())
     np.testing.assert_allclose(moved, out[..., columns], atol=2e-5)
     assert_close(after, before, atol=2e-5)
     assert columns == sorted(columns) or float(jnp.abs(moved - out).max()) > 1e-2
@@ -201,8 +201,8 @@ def difference_by_padding(kind, reading, value):
     more, larger = padded(obs, net.spec, value)
     wide = jax.tree.map(lambda h: jnp.concatenate([h, h[:, :1]], axis=1), carry)
     run = jax.jit(make_agent(larger, CONFIGS[kind]).apply)
-    after, out = run(params, wide, reading(more), no_start())
-    before, expected = apply(params, carry, reading(obs), no_start())
+    after, out, _ = run(params, wide, reading(more), no_start())
+    before, expected, _ = apply(params, carry, reading(obs), no_start())
     gaps = [out[:, :, :N, columns_in(net.spec, larger)] - expected]
     memory_gaps = jax.tree.map(lambda a, b: a[:, :N] - b, after, before)
     gaps += jax.tree.leaves(memory_gaps)
@@ -247,7 +247,7 @@ def test_every_parameter_has_a_gradient_and_blind_agents_stay_finite(kind):
 
     @jax.jit
     def outputs(params):
-        after, out = net.apply(params, carry, blind, no_start())
+        after, out, _ = net.apply(params, carry, blind, no_start())
         wave = jnp.sin(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape)
         return (out * wave).sum(), (after, out)
 
@@ -260,12 +260,41 @@ def test_every_parameter_has_a_gradient_and_blind_agents_stay_finite(kind):
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves((out, params)))
 
 
+@every
+def test_between_changes_what_the_action_heads_read_and_nothing_else(kind):
+    net, params, obs, carry, apply = case(kind)
+    memory, out, features = apply(params, carry, obs, no_start())
+    seen = []
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(between):
+        return net.apply(params, carry, obs, no_start(), between)
+
+    def identity(features, x):
+        seen.append((features.shape, x.shape))
+        return x
+
+    for x, expected in zip(run(identity), (memory, out, features), strict=True):
+        assert_close(x, expected, atol=1e-6)
+    shape, read_shape = seen[-1]
+    assert shape == features.shape
+    assert read_shape[:3] + read_shape[-1:] == shape
+
+    def without_agent_0(features, x):
+        return x.at[:, :, 0].set(0.0)
+
+    same_memory, changed, same_features = run(without_agent_0)
+    assert_close((same_memory, same_features), (memory, features), atol=1e-6)
+    np.testing.assert_allclose(changed[:, :, 1:], out[:, :, 1:], atol=1e-6)
+    assert float(jnp.abs(changed - out)[:, :, 0].max()) > 1e-3
+
+
 @each_class
 def test_rollout_equals_its_steps_and_memory_resets_at_first_and_on_joining(kind):
     net, params, obs, carry, apply = case(kind)
     first = no_start().at[1, 0].set(True)
     obs = obs.replace(joined=obs.joined.at[2, 1, 0].set(True))
-    end, out = apply(params, carry, obs, first)
+    end, out, features = apply(params, carry, obs, first)
     reset = first[..., None] | obs.joined
     nobody_joins = obs.replace(joined=jnp.zeros_like(obs.joined))
     state, rows, zero = carry, [], net.initial(B)
@@ -273,11 +302,13 @@ def test_rollout_equals_its_steps_and_memory_resets_at_first_and_on_joining(kind
         clear = functools.partial(jnp.where, reset[t, ..., None])
         state = jax.tree.map(clear, zero, state)
         row = jax.tree.map(lambda x, t=t: x[t : t + 1], nobody_joins)
-        state, y = apply(params, state, row, no_start(1))
-        rows.append(y[0])
-    np.testing.assert_allclose(out, jnp.stack(rows), atol=5e-5)
+        state, *y = apply(params, state, row, no_start(1))
+        rows.append(y)
+    for i, whole in enumerate((out, features)):
+        steps = jnp.concatenate([y[i] for y in rows])
+        np.testing.assert_allclose(whole, steps, atol=5e-5)
     assert_close(end, state, atol=5e-5)
-    _, without_reset = apply(params, carry, nobody_joins, no_start())
+    _, without_reset, _ = apply(params, carry, nobody_joins, no_start())
     changed = jnp.abs(without_reset - out).max(-1) > 1e-4
     assert changed[:, 0].tolist() == [[False] * N, [True] * N, [True] * N]
     assert changed[:, 1].tolist() == [[False] * N, [False] * N, [True, False, False]]
@@ -298,7 +329,7 @@ def test_parameters_fit_every_team_size(kind):
         net = make_agent(smax_spec(*sizes), CONFIGS[kind])
         larger = jax.eval_shape(net.init, jax.random.key(0), *arguments(net))
         assert shapes(larger) == shapes(params)
-        carry, out = jax.eval_shape(net.apply, params, *arguments(net))
+        carry, out, _ = jax.eval_shape(net.apply, params, *arguments(net))
         assert out.shape == (T, B, sizes[0], 5 + sizes[1])
         assert shapes(carry) == shapes(net.initial(B))
 
@@ -320,7 +351,7 @@ def test_any_layout_of_groups_and_actions_works(kind, odd):
     net = make_agent(ODD[odd], CONFIGS[kind])
     obs = jax.eval_shape(lambda: empty_obs(net.spec, T, B))
     args = jax.random.key(0), net.initial(B), obs, no_start()
-    (_, out), _ = jax.eval_shape(net.init_with_output, *args)
+    (_, out, _), _ = jax.eval_shape(net.init_with_output, *args)
     assert out.shape == (T, B, N, net.spec.n_actions)
 
 
@@ -393,7 +424,7 @@ def test_hpn_equals_the_form_with_one_matrix_per_entity():
     params = {k: v for k, v in params["params"].items() if k != "memory"}
     agent = functools.partial(explicit_hpn, config, spec, params)
     slow = each_agent(agent)(obs.own, visible_rows(obs))
-    _, fast = jax.jit(net.apply)({"params": params}, (), obs, no_start())
+    _, fast, _ = jax.jit(net.apply)({"params": params}, (), obs, no_start())
     np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-4)
 
 
@@ -437,7 +468,8 @@ def test_saqa_equals_the_form_with_explicit_keys_and_values():
     params = {k: v for k, v in params["params"].items() if k != "memory"}
     agent = functools.partial(explicit_saqa, config, spec, params)
     slow = each_agent(agent)(obs.own, visible_rows(obs), obs.mask)
-    _, fast = jax.jit(SAQA(spec, config).apply)({"params": params}, (), obs, no_start())
+    net = SAQA(spec, config)
+    _, fast, _ = jax.jit(net.apply)({"params": params}, (), obs, no_start())
     np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-4)
 
 
@@ -449,8 +481,8 @@ def test_mean_pooling_does_not_depend_on_the_number_of_entities():
 
     twice = make_agent(make_spec(tuple(2 * n for n in SIZES)), CONFIGS["hpn_mean"])
     more = obs.replace(rows=doubled(obs.rows), mask=doubled(obs.mask))
-    after, out = jax.jit(twice.apply)(params, carry, more, no_start())
-    before, expected = apply(params, carry, obs, no_start())
+    after, out, _ = jax.jit(twice.apply)(params, carry, more, no_start())
+    before, expected, _ = apply(params, carry, obs, no_start())
     np.testing.assert_allclose(out[..., :4], expected[..., :4], atol=2e-5)
     np.testing.assert_allclose(after, before, atol=2e-5)
 

@@ -229,15 +229,16 @@ def test_a_trunk_over_a_rollout_equals_its_single_steps(kind):
     carry, rows = net.initial(B), []
     for t in range(T):
         step = jax.tree.map(lambda x: x[t : t + 1], (obs, first))
-        carry, row = apply(params, carry, *step)
+        carry, row, _ = apply(params, carry, *step)
         rows.append(row[0])
-    end, out = apply(params, net.initial(B), obs, first)
+    end, out, _ = apply(params, net.initial(B), obs, first)
     assert_close(out, jnp.stack(rows), atol=1e-5)
     assert_close(end, carry, atol=1e-5)
 
 
+@pytest.mark.parametrize("between", [None, lambda features, x: features * x])
 @pytest.mark.parametrize("rows", [1, 2 * B * N, 10**6])
-def test_the_blocks_of_a_trunk_change_nothing(rows, monkeypatch):
+def test_the_blocks_of_a_trunk_change_nothing(rows, between, monkeypatch):
     net = AgentNet(SPEC, network("gru"))
     obs = empty_obs(SPEC, 8, B)
     obs = obs.replace(own=jax.random.normal(jax.random.key(1), obs.own.shape))
@@ -246,8 +247,8 @@ def test_the_blocks_of_a_trunk_change_nothing(rows, monkeypatch):
 
     def gradient():
         def loss(params):
-            _, out = net.apply(params, net.initial(B), obs, first)
-            return (out**2).mean()
+            _, out, features = net.apply(params, net.initial(B), obs, first, between)
+            return (out**2).mean() + features.mean()
 
         return jax.jit(jax.value_and_grad(loss))(params)
 

@@ -134,7 +134,7 @@ class Table(nn.Module):
     @nn.compact
     def __call__(self, carry, obs, first):
         q = self.param("q", nn.initializers.zeros, (self.n_actions,))
-        return carry, jnp.broadcast_to(q, obs.avail.shape)
+        return carry, jnp.broadcast_to(q, obs.avail.shape), q
 
 
 def one_transition(spec, avail):
@@ -222,7 +222,8 @@ class ConstantMemory(nn.Module):
     @nn.compact
     def __call__(self, carry, obs, first):
         scale = self.param("scale", nn.initializers.ones, ())
-        return carry, jnp.broadcast_to(scale * carry[None, ..., None], obs.avail.shape)
+        q = jnp.broadcast_to(scale * carry[None, ..., None], obs.avail.shape)
+        return carry, q, None
 
 
 def target_without_memory(net):

@@ -1,4 +1,9 @@
-"""Agents with one interface: ``net(carry, obs, first[T, B]) -> (carry, out[T, B, N, A])``.
+"""Agents with one interface.
+
+    net(carry, obs, first[T, B], between=None) -> (carry, out[T, B, N, A], features[T, B, N, H])
+
+The features are those after the memory. ``between`` (see ``networks/memory.py``) changes what the
+action heads read; the features are returned as they were before it.
 
 Mixers, critics and learning rules may not appear here.
 """

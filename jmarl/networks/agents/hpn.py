@@ -37,7 +37,7 @@ from jmarl.config import check_range
 from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds
 from jmarl.networks.entities import visible_rows
 from jmarl.networks.flatten import agent_one_hot
-from jmarl.networks.memory import MemoryKind, make_memory
+from jmarl.networks.memory import Between, MemoryKind, make_memory
 from jmarl.nn.linear import JointDense, product
 from jmarl.types import Carry, EntityObs, Spec
 
@@ -83,14 +83,19 @@ class HPN(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]
-    ) -> tuple[Carry, Float[Array, "T B N A"]]:
-        """Return the next memory and the outputs.
+        self,
+        carry: Carry,
+        obs: EntityObs,
+        first: Bool[Array, "T B"],
+        between: Between | None = None,
+    ) -> tuple[Carry, Float[Array, "T B N A"], Float[Array, "T B N H"]]:
+        """Return the next memory, the outputs, and the features after the memory.
 
         Args:
             carry: Memory before the first time step.
             obs: Observations ``[T, B, N]``.
             first: Flags of the first time step of an episode.
+            between: Function of the features, before the action values.
         """
         cfg = self.config
         rows = visible_rows(obs)
@@ -106,11 +111,12 @@ class HPN(nn.Module):
         x = encode_entities(self, cfg, own, pooled)  # [T, B, N, H]
         reset = first[..., None] | obs.joined
         memory = make_memory(cfg.memory, cfg.memory_width)
-        carry, x = memory(carry, x, reset)
+        carry, features = memory(carry, x, reset)
+        x = between(features, features) if between else features
         pairs = zip(nets, hidden, strict=True)
         aimed = [net.action_values(u, x) for net, u in pairs if net.kinds]
         own_actions = own_values(self.spec, x, self.out_scale)
-        return carry, flat_actions(self.spec, own_actions, aimed)
+        return carry, flat_actions(self.spec, own_actions, aimed), features
 
     def _group_hypernets(self) -> list[GroupHypernet]:
         cfg = self.config

@@ -33,7 +33,7 @@ from jaxtyping import Array, Bool, Float
 from jmarl.config import check, check_range
 from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds
 from jmarl.networks.entities import self_and_entity_mask, visible_rows
-from jmarl.networks.memory import MemoryKind, make_memory
+from jmarl.networks.memory import Between, MemoryKind, make_memory
 from jmarl.nn.attention import MASKED
 from jmarl.nn.initializers import orthogonal
 from jmarl.nn.linear import JointDense, product
@@ -82,14 +82,19 @@ class SAQA(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]
-    ) -> tuple[Carry, Float[Array, "T B N A"]]:
-        """Return the next memory and the outputs.
+        self,
+        carry: Carry,
+        obs: EntityObs,
+        first: Bool[Array, "T B"],
+        between: Between | None = None,
+    ) -> tuple[Carry, Float[Array, "T B N A"], Float[Array, "T B N D"]]:
+        """Return the next memory, the outputs, and the features after the memory.
 
         Args:
             carry: Memory before the first time step.
             obs: Observations ``[T, B, N]``.
             first: Flags of the first time step of an episode.
+            between: Function of the features, before the action values.
         """
         groups = self._embedded_groups(obs)
         mask = self_and_entity_mask(obs, range(len(obs.mask)))
@@ -100,10 +105,11 @@ class SAQA(nn.Module):
         x = LayerNorm(name="norm")(own + attention(own, groups, mask))
         reset = first[..., None] | obs.joined
         memory = make_memory(cfg.memory, cfg.embed_dim)
-        carry, x = memory(carry, x, reset)
+        carry, features = memory(carry, x, reset)
+        x = between(features, features) if between else features
         aimed = self._aimed_values(x, groups[1:])
         own_actions = own_values(self.spec, x, self.out_scale)
-        return carry, flat_actions(self.spec, own_actions, aimed)
+        return carry, flat_actions(self.spec, own_actions, aimed), features
 
     def _embedded_groups(self, obs: EntityObs) -> list[EmbeddedRows]:
         """Return the rows of the agent itself, as a group of one, and of all other groups."""

@@ -39,7 +39,7 @@ from jmarl.networks.entities import (
     self_and_entity_mask,
     visible_rows,
 )
-from jmarl.networks.memory import scan_module
+from jmarl.networks.memory import Between, scan_module
 from jmarl.nn.initializers import orthogonal
 from jmarl.nn.linear import JointDense
 from jmarl.nn.norm import LayerNorm
@@ -84,14 +84,20 @@ class UPDeT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: Float[Array, "B N D"], obs: EntityObs, first: Bool[Array, "T B"]
-    ) -> tuple[Float[Array, "B N D"], Float[Array, "T B N A"]]:
-        """Return the next hidden token and the outputs.
+        self,
+        carry: Float[Array, "B N D"],
+        obs: EntityObs,
+        first: Bool[Array, "T B"],
+        between: Between | None = None,
+    ) -> tuple[Float[Array, "B N D"], Float[Array, "T B N A"], Float[Array, "T B N D"]]:
+        """Return the next hidden token, the outputs, and the hidden tokens of all rows.
 
         Args:
             carry: Hidden token before the first time step.
             obs: Observations ``[T, B, N]``.
             first: Flags of the first time step of an episode.
+            between: Function of the hidden tokens and of the tokens ``[T, B, N, 1+E, D]`` that the
+                action values read.
         """
         width = self.config.embed_dim
         kinds = slot_kinds(self.spec)
@@ -106,11 +112,13 @@ class UPDeT(nn.Module):
         step = nn.remat(Step, prevent_cse=False)
         step = step(self.config, n_read=1 + ends[-1], name="step")
         reset = first[..., None] | obs.joined
-        carry, read = scan_module(step, carry, (tokens, mask, reset))
+        carry, (hidden, read) = scan_module(step, carry, (tokens, mask, reset))
+        if between:
+            read = between(hidden, read)
         own, values = self._values(read, max(kinds, default=0))
         spans = zip(targeted, itertools.pairwise(ends), strict=True)
         aimed = [values[..., start:end, : kinds[i]] for i, (start, end) in spans]
-        return carry, flat_actions(self.spec, own, aimed)
+        return carry, flat_actions(self.spec, own, aimed), hidden
 
     def _padded_rows(
         self, obs: EntityObs, order: Sequence[int]
@@ -158,8 +166,10 @@ class Step(nn.Module):
         tokens: Float[Array, "B N E D"],
         mask: Bool[Array, "B N E"],
         reset: Bool[Array, "B N"],
-    ) -> tuple[Float[Array, "B N D"], Float[Array, "B N R D"]]:
-        """Return the next hidden token and the first ``n_read`` other tokens."""
+    ) -> tuple[
+        Float[Array, "B N D"], tuple[Float[Array, "B N D"], Float[Array, "B N R D"]]
+    ]:
+        """Return the next hidden token, and once more with the first ``n_read`` other tokens."""
         hidden = jnp.where(reset[..., None], 0.0, hidden)
         x = jnp.concatenate([hidden[..., None, :], tokens], axis=-2)
         hidden_mask = jnp.ones_like(mask[..., :1])
@@ -169,7 +179,8 @@ class Step(nn.Module):
             query_input = x[..., : 1 + self.n_read, :] if is_last else x
             x = Block(self.config, name=f"block_{i}")(query_input, x, mask)
         x = JointDense(self.config.embed_dim, scale=1.0, name="out")(x)
-        return x[..., 0, :], x[..., 1:, :]
+        hidden = x[..., 0, :]
+        return hidden, (hidden, x[..., 1:, :])
 
 
 class Block(nn.Module):

@@ -508,8 +508,8 @@ def actor_critic_system(
     Parameters are ``{"actor": ..., "critic": ...}``. Their gradients are clipped separately.
 
     Args:
-        policy: Module ``(carry, obs, first) -> (carry, distribution)`` over rows ``[T, B]``, with
-            ``initial(B) -> carry``.
+        policy: Module ``(carry, obs, first) -> (carry, distribution, features)`` over rows
+            ``[T, B]``, with ``initial(B) -> carry``.
         critic: Module ``(carry, obs, first) -> (carry, value[T, B, N])``, with
             ``initial(B) -> carry``.
         spec: Description of the environment.
@@ -540,7 +540,7 @@ def actor_critic_system(
         return _apply_row(critic, params["critic"], carry.critic, timestep)
 
     def act(params, carry, timestep, key, explore):
-        actor_carry, dist = actor_row(params, carry, timestep)
+        actor_carry, dist, _ = actor_row(params, carry, timestep)
         critic_carry, value = critic_row(params, carry, timestep)
         action, sample, logp = choose(dist, key, explore)
         extras = PPOExtras(logp=logp, value=value, sample=sample)
@@ -548,7 +548,7 @@ def actor_critic_system(
 
     def evaluate(params, carry, steps):
         rows = steps.obs, steps.first
-        _, dist = _apply(policy, params["actor"], carry.actor, *rows)
+        _, dist, _ = _apply(policy, params["actor"], carry.actor, *rows)
         _, value = _apply(critic, params["critic"], carry.critic, *rows)
         return dist.log_prob(steps.extras.sample), dist.entropy(), value
 
@@ -572,5 +572,5 @@ def _apply_row(
 ) -> Any:
     """Apply a network to one time step."""
     row = add_time_axis((timestep.obs, timestep.first))
-    carry, out = _apply(network, params, carry, *row)
-    return carry, drop_time_axis(out)
+    carry, *out = _apply(network, params, carry, *row)
+    return carry, *drop_time_axis(out)

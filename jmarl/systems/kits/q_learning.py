@@ -81,7 +81,7 @@ class QNetwork(NamedTuple):
     """Agent network and mixer, as functions of ``params = {"agent": ..., "mixer": ...}``."""
 
     agent: nn.Module
-    """Module ``(carry, obs, first) -> (carry, q[T, B, N, A])`` with ``initial(B) -> carry``."""
+    """Network of ``networks/agents``, whose outputs are action values."""
     mixer: nn.Module
     """Module ``(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``."""
     spec: Spec
@@ -103,7 +103,7 @@ class QNetwork(NamedTuple):
     ) -> tuple[Carry, Float[Array, "B N A"]]:
         """Return memory and action values after one time step."""
         row = add_time_axis((timestep.obs, timestep.first))
-        carry, q = _apply(self.agent, params["agent"], carry, *row)
+        carry, q, _ = _apply(self.agent, params["agent"], carry, *row)
         return carry, drop_time_axis(q)
 
     def unroll(
@@ -576,7 +576,7 @@ def pqn_system(
     """Build Q-learning without replay or target network.
 
     Args:
-        agent: Module ``(carry, obs, first) -> (carry, q[T, B, N, A])`` with ``initial(B)``.
+        agent: Network of ``networks/agents``, whose outputs are action values.
         mixer: Module ``(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``.
         spec: Description of the environment.
         config: Configuration of the run; ``config.system`` is a ``PQNConfig``.
@@ -606,7 +606,7 @@ def replay_system(
     """Build Q-learning with a replay buffer and a target network.
 
     Args:
-        agent: Module ``(carry, obs, first) -> (carry, q[T, B, N, A])`` with ``initial(B)``.
+        agent: Network of ``networks/agents``, whose outputs are action values.
         mixer: Module ``(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``.
         spec: Description of the environment.
         config: Configuration of the run; ``config.system`` is a ``ReplayConfig``.

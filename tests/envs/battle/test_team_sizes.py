@@ -128,7 +128,7 @@ def program(kind, env_spec):
 
     def run(params, mixer_params, obs, action):
         batch = obs.alive.shape[1]
-        _, q = agent.apply(
+        _, q, _ = agent.apply(
             params, agent.initial(batch), obs, jnp.zeros((T, batch), bool)
         )
         q_tot = {
