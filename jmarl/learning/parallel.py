@@ -13,13 +13,15 @@ where networks merge axes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
+
+from jmarl.types import Metrics
 
 
 ENV_AXIS = "env"
@@ -79,6 +81,31 @@ def weighted_sum(
         Scalar.
     """
     return jnp.sum(jnp.where(weight > 0, x, 0.0) * weight)
+
+
+def add_terms(
+    total: Float[Array, ""],
+    sums: Metrics,
+    terms: Sequence[Callable[..., tuple[Float[Array, ""], Metrics]]],
+    *args: Any,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Add terms to a loss.
+
+    Args:
+        total: Loss of the environments of this device.
+        sums: Its metrics, which are added over devices.
+        terms: Functions of ``args`` that return a scalar and further metrics. Both are sums over
+            the environments of this device, so their means over rows need the loss's weights.
+        *args: Arguments of the terms.
+
+    Returns:
+        Total loss, and the metrics of the loss and of all terms.
+    """
+    for term in terms:
+        scalar, metrics = term(*args)
+        total = total + scalar
+        sums = sums | metrics
+    return total, sums
 
 
 def gradient(

@@ -168,7 +168,7 @@ def test_greedy_actions_maximize_the_learned_values(name, size):
     def unroll_and_act(runner, key):
         _, experience, _ = rollout(env, greedy_system, runner, 13, key)
         steps = steps_of(experience, cfg.system)
-        q = net.unroll(runner.learner.params, experience.carry, steps)
+        q, _ = net.unroll(runner.learner.params, experience.carry, steps)
         return greedy(q, steps.obs.avail)[:-1], experience.steps.action
 
     unrolled, acted = unroll_and_act(runner, jax.random.key(1))

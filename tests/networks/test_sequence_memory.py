@@ -115,9 +115,9 @@ def acted_and_learned(family, kind):
 
 @cases
 def test_learning_equals_acting(family, kind):
-    *_, extras, (logp, _, value) = acted_and_learned(family, kind)
-    np.testing.assert_allclose(logp, extras.logp, atol=1e-4)
-    np.testing.assert_allclose(value, extras.value, atol=1e-4)
+    *_, extras, learned = acted_and_learned(family, kind)
+    np.testing.assert_allclose(learned.logp, extras.logp, atol=1e-4)
+    np.testing.assert_allclose(learned.value, extras.value, atol=1e-4)
 
 
 @pytest.mark.fault(20)

@@ -105,7 +105,7 @@ def learner(policy, codec):
     evaluate = sequence_functions(policy, codec, shuffle_agents=True).evaluate
 
     def loss(params, steps):
-        out = evaluate(params, policy.carry(B), steps)
+        *out, _ = evaluate(params, policy.carry(B), steps)
         pairs = zip(WEIGHT, out, strict=True)
         return sum(jnp.vdot(w[:, :, : x.shape[2]], x) for w, x in pairs), out
 

@@ -80,7 +80,7 @@ def train(name, probe, *overrides, updates):
         _, experience, _ = rollout(env, system, runner, config.rollout_length, key)
         steps = q_learning.steps_of(experience, config.system)
         params = runner.learner.params
-        q = net.unroll(params, runner.carry, steps)
+        q, _ = net.unroll(params, runner.carry, steps)
         return net.mix(params, q, greedy(q, steps.obs.avail), steps), steps
 
     return jax.tree.map(lambda x: x[:-1], run(jax.random.key(0)))

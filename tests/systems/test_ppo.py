@@ -21,6 +21,7 @@ from jmarl.networks.actor_critic import NetworkConfig
 from jmarl.networks.heads import rescale_values
 from jmarl.systems import mappo
 from jmarl.systems.kits.ppo import (
+    Evaluation,
     PPOConfig,
     advantages_and_targets,
     clipped_loss,
@@ -261,7 +262,8 @@ def test_absent_agents_are_in_no_statistic(death, advantage):
         (*present, padded_stats, padded_metrics),
         (batch.advantage, batch.target, stats, metrics),
     )
-    assert not any(w[..., n].any() for w in loss_weights(padded, CFG))
+    weights = loss_weights(padded, CFG)
+    assert not (weights.policy[..., n].any() or weights.value[..., n].any())
 
 
 class LossCase(NamedTuple):
@@ -301,7 +303,7 @@ def loss_case():
     near = old_value + np.clip(value - old_value, -0.1, 0.1)
     error = 0.5 * np.maximum((value - target) ** 2, (near - target) ** 2)
     return LossCase(
-        evaluate=lambda *_: (logp, entropy, value),
+        evaluate=lambda *_: Evaluation(logp, entropy, value, aux=2.0),
         batch=batch,
         policy_loss=-gain[mask].mean(),
         entropy=entropy[mask].mean(),
@@ -362,6 +364,27 @@ ANNEALED = dict(lr=0.1, anneal_lr=True, epochs=1)
 """Settings with two gradient steps per learning phase."""
 
 
+def test_terms_read_aux_and_are_added_to_the_loss_with_their_metrics(loss_case):
+    weights = loss_weights(loss_case.batch, CFG)
+    np.testing.assert_allclose(weights.row.sum(), 1.0, rtol=1e-6)
+    assert ((weights.row > 0) == loss_case.batch.steps.valid).all()
+
+    def term(params, aux, batch, weights):
+        mean = aux * (params * weights.row).sum()
+        return mean, {"mean": mean}
+
+    def loss(terms):
+        evaluate = loss_case.evaluate
+        return clipped_loss(evaluate, CFG, terms)(3.0, None, loss_case.batch, weights)
+
+    plain, (sums, maxima) = loss(())
+    total, (more_sums, same_maxima) = loss((term, term))
+    np.testing.assert_allclose(total - plain, 2 * 2.0 * 3.0, rtol=1e-5)
+    assert more_sums == {**sums, "mean": more_sums["mean"]}
+    np.testing.assert_allclose(more_sums["mean"], 6.0, rtol=1e-6)
+    assert same_maxima == maxima
+
+
 def test_the_learning_rate_falls_to_zero_and_is_constant_within_a_phase():
     tx = optimizer(dataclasses.replace(CFG, **ANNEALED), num_updates=4)
     params = jnp.zeros(())
@@ -396,7 +419,7 @@ def test_a_ratio_beyond_float32_has_a_finite_loss_and_gradient(death, change):
 
     def evaluate(params, carry, steps):
         logp = stored + jnp.where(batch.policy_mask, params * change, jnp.nan)
-        return logp, jnp.zeros_like(logp), params * steps.extras.value
+        return Evaluation(logp, jnp.zeros_like(logp), params * steps.extras.value)
 
     loss = clipped_loss(evaluate, CFG)
     weights = loss_weights(batch, CFG)

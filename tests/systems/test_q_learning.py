@@ -261,6 +261,30 @@ def test_both_networks_unroll_from_the_stored_memory(how):
     np.testing.assert_allclose(float(sums["target_mean"]), target_mean, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["replay", "pqn"])
+def test_terms_read_aux_and_are_added_to_the_loss_with_their_metrics(kind):
+    spec = make_probe("probe_bandit").spec
+    net = kit.QNetwork(Table(3), make_mixer(spec, SUM), spec)
+    steps = one_transition(spec, [True] * 3)
+    params = table_params([1.0, 5.0, 2.0])
+    weight = mean_weights(steps.valid[:-1])
+
+    def term(params, aux, steps, weight):
+        return weight.sum() * aux.max(), {"largest": weight.sum() * aux[1]}
+
+    def loss(terms):
+        if kind == "pqn":
+            return kit.pqn_loss(net, PQN, terms)(params, (), steps, weight)
+        replay_loss = kit.double_q_loss(net, REPLAY, terms)
+        return replay_loss(params, params, (), steps, weight)
+
+    plain, (sums, maxima) = loss(())
+    total, (more_sums, same_maxima) = loss((term, term))
+    np.testing.assert_allclose(total - plain, 2 * 5.0, rtol=1e-5)
+    assert more_sums == {**sums, "largest": 5.0}
+    assert same_maxima == maxima
+
+
 def test_invalid_rows_have_no_gradient():
     spec = make_probe("probe_bandit").spec
     net = kit.QNetwork(Table(3), make_mixer(spec, SUM), spec)

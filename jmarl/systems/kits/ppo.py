@@ -4,7 +4,7 @@
 
 ``mean_P`` (policy) runs over living agents on valid rows. ``mean_V`` (value) runs over present
 agents on valid rows, or over living ones with ``mask_dead_values``. A is the generalized
-advantage estimate and G the lambda-return.
+advantage estimate and G the lambda-return. A system can add terms of its own to the loss.
 
 A system calls the kit with networks (``actor_critic_system``) or with functions
 (``ppo_system``). Systems do not inherit from the kit. Every option of the kit is of use to several
@@ -51,7 +51,7 @@ from jmarl.learning.optimizers import (
     optimizer,
     skipped_steps,
 )
-from jmarl.learning.parallel import gradient, mean_weights, weighted_sum
+from jmarl.learning.parallel import add_terms, gradient, mean_weights, weighted_sum
 from jmarl.learning.returns import lambda_return
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.heads import choose, rescale_values
@@ -70,14 +70,23 @@ from jmarl.types import (
 )
 
 
-EvaluateFn = Callable[
-    [Params, Carry, Transition],
-    tuple[Float[Array, "T B N"], Float[Array, "T B N"], Float[Array, "T B N"]],
-]
-"""Function ``(params, carry, steps) -> (log-probability, entropy, value)`` of stored actions.
+class Evaluation(NamedTuple):
+    """Results of the networks for stored actions."""
 
-``carry`` is the memory before row 0. ``steps.extras`` holds the extras of ``act``. The value is in
-normalized units.
+    logp: Float[Array, "T B N"]
+    """Log-probability of the action."""
+    entropy: Float[Array, "T B N"]
+    """Entropy of the policy."""
+    value: Float[Array, "T B N"]
+    """Value of the observation, in normalized units."""
+    aux: Any = None
+    """Further results that additional terms of the loss need."""
+
+
+EvaluateFn = Callable[[Params, Carry, Transition], Evaluation]
+"""Function ``(params, carry, steps) -> Evaluation``.
+
+``carry`` is the memory before row 0. ``steps.extras`` holds the extras of ``act``.
 """
 
 ValueFn = Callable[[Params, Carry, TimeStep], Float[Array, "B N"]]
@@ -171,21 +180,32 @@ class Weights(NamedTuple):
 
     policy: Float[Array, "T B N"]
     value: Float[Array, "T B N"]
+    row: Float[Array, "T B"]
+
+
+Term = Callable[[Params, Any, Batch, Weights], tuple[Float[Array, ""], Metrics]]
+"""Additional term ``(params, aux, minibatch, weights) -> (scalar, sums)`` of the loss.
+
+``aux`` is that of the ``Evaluation``. As in ``LossFn``, the results are added over devices. A term
+sees the environments of one device only: it takes means over agents within a row, and means over
+rows with ``weights.row``.
+"""
 
 
 def loss_weights(batch: Batch, cfg: PPOConfig) -> Weights:
-    """Return the weights of policy loss and value loss.
+    """Return the weights of policy loss, value loss, and losses of whole rows.
 
     Args:
         batch: Minibatch with all of its environments.
         cfg: Configuration of the kit.
 
     Returns:
-        Weights ``[T, B, N]``.
+        Weights ``[T, B, N]``, and ``[T, B]`` of valid rows.
     """
     return Weights(
         policy=mean_weights(batch.policy_mask),
         value=mean_weights(_value_mask(batch.steps, cfg)),
+        row=mean_weights(batch.steps.valid),
     )
 
 
@@ -327,12 +347,15 @@ def value_loss(
     return jnp.maximum(error(value), error(clipped))
 
 
-def clipped_loss(evaluate: EvaluateFn, cfg: PPOConfig) -> LossFn:
+def clipped_loss(
+    evaluate: EvaluateFn, cfg: PPOConfig, terms: Sequence[Term] = ()
+) -> LossFn:
     """Build the loss in the formula of this module.
 
     Args:
         evaluate: Log-probability, entropy and value of stored actions, each ``[T, B, N]``.
         cfg: Configuration of the kit.
+        terms: Terms to add to the loss.
 
     Returns:
         Loss of a minibatch, with the metrics that it reports.
@@ -340,7 +363,7 @@ def clipped_loss(evaluate: EvaluateFn, cfg: PPOConfig) -> LossFn:
 
     def loss(params: Params, carry: Carry, batch: Batch, weights: Weights) -> Any:
         steps = batch.steps
-        logp, entropy, value = evaluate(params, carry, steps)  # [T, B, N]
+        logp, entropy, value, aux = evaluate(params, carry, steps)  # [T, B, N]
         log_ratio = jnp.where(batch.policy_mask, logp - steps.extras.logp, 0.0)
         log_ratio = jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
         ratio = jnp.exp(log_ratio)
@@ -360,7 +383,8 @@ def clipped_loss(evaluate: EvaluateFn, cfg: PPOConfig) -> LossFn:
             - cfg.entropy_coef * metrics["entropy"]
             + cfg.value_coef * metrics["value_loss"]
         )
-        return total, (metrics, {"ratio_error": jnp.max(jnp.abs(ratio - 1.0))})
+        total, sums = add_terms(total, metrics, terms, params, aux, batch, weights)
+        return total, (sums, {"ratio_error": jnp.max(jnp.abs(ratio - 1.0))})
 
     return loss
 
@@ -370,6 +394,7 @@ def ppo_update(
     value: ValueFn,
     tx: optax.GradientTransformation,
     cfg: PPOConfig,
+    terms: Sequence[Term] = (),
 ) -> UpdateFn:
     """Build the learning phase: returns, then ``epochs`` x ``minibatches`` gradient steps.
 
@@ -386,11 +411,12 @@ def ppo_update(
         value: Value ``[B, N]`` of the time step after a rollout, in normalized units.
         tx: Gradient transformation.
         cfg: Configuration of the kit.
+        terms: Terms to add to the loss.
 
     Returns:
         Function ``(learner, rollout, key) -> (learner, metrics)``.
     """
-    loss_gradient = gradient(clipped_loss(evaluate, cfg))
+    loss_gradient = gradient(clipped_loss(evaluate, cfg, terms))
 
     def gradient_step(state, batch, carry):
         params, opt_state = state
@@ -447,32 +473,41 @@ def ppo_optimizer(
     return by_part(tx, parts) if parts else tx
 
 
+class PPOFunctions(NamedTuple):
+    """Policy and critic of a PPO system, as functions."""
+
+    init: Callable[[Key], Params]
+    """Function ``key -> params``."""
+    carry: CarryFn
+    """Function ``B -> carry``, the initial memory with leaves ``[B, ...]``."""
+    act: ActFn
+    """Policy, which returns ``PPOExtras`` and is greedy at ``explore == 0``."""
+    evaluate: EvaluateFn
+    """Log-probability, entropy and value of stored actions, each ``[T, B, N]``."""
+    value: ValueFn
+    """Value ``[B, N]`` of the time step after a rollout, in normalized units."""
+
+
 def ppo_system(
-    init_params: Callable[[Key], Params],
-    carry: CarryFn,
-    act: ActFn,
-    evaluate: EvaluateFn,
-    value: ValueFn,
+    functions: PPOFunctions,
     tx: optax.GradientTransformation,
     cfg: PPOConfig,
+    terms: Sequence[Term] = (),
 ) -> System:
     """Build a PPO system from functions.
 
     Args:
-        init_params: Function ``key -> params``.
-        carry: Function ``B -> carry``, the initial memory with leaves ``[B, ...]``.
-        act: Policy, which returns ``PPOExtras`` and is greedy at ``explore == 0``.
-        evaluate: Log-probability, entropy and value of stored actions, each ``[T, B, N]``.
-        value: Value ``[B, N]`` of the time step after a rollout, in normalized units.
+        functions: Policy and critic.
         tx: Gradient transformation.
         cfg: Configuration of the kit.
+        terms: Terms to add to the loss.
 
     Returns:
         System whose learner is a ``PPOLearner``.
     """
 
     def init(key: Key) -> PPOLearner:
-        params = init_params(key)
+        params = functions.init(key)
         return PPOLearner(
             params=params,
             opt_state=tx.init(params),
@@ -482,9 +517,9 @@ def ppo_system(
 
     return System(
         init=init,
-        carry=carry,
-        act=act,
-        update=ppo_update(evaluate, value, tx, cfg),
+        carry=functions.carry,
+        act=functions.act,
+        update=ppo_update(functions.evaluate, functions.value, tx, cfg, terms),
         explore=lambda env_steps: jnp.ones(()),
     )
 
@@ -502,19 +537,21 @@ def actor_critic_system(
     spec: Spec,
     cfg: PPOConfig,
     num_updates: int,
+    terms: Sequence[Term] = (),
 ) -> System:
     """Build a PPO system from separate actor and critic networks.
 
     Parameters are ``{"actor": ..., "critic": ...}``. Their gradients are clipped separately.
 
     Args:
-        policy: Module ``(carry, obs, first) -> (carry, distribution, features)`` over rows
-            ``[T, B]``, with ``initial(B) -> carry``.
+        policy: Module ``(carry, obs, first) -> (carry, distribution, aux)`` over rows ``[T, B]``,
+            with ``initial(B) -> carry``. ``aux`` is what ``terms`` read.
         critic: Module ``(carry, obs, first) -> (carry, value[T, B, N])``, with
             ``initial(B) -> carry``.
         spec: Description of the environment.
         cfg: Configuration of the kit.
         num_updates: Learning phases of the run.
+        terms: Terms to add to the loss.
 
     Returns:
         System whose learner is a ``PPOLearner``.
@@ -548,19 +585,17 @@ def actor_critic_system(
 
     def evaluate(params, carry, steps):
         rows = steps.obs, steps.first
-        _, dist, _ = _apply(policy, params["actor"], carry.actor, *rows)
+        _, dist, aux = _apply(policy, params["actor"], carry.actor, *rows)
         _, value = _apply(critic, params["critic"], carry.critic, *rows)
-        return dist.log_prob(steps.extras.sample), dist.entropy(), value
+        logp = dist.log_prob(steps.extras.sample)
+        return Evaluation(logp, dist.entropy(), value, aux)
 
-    return ppo_system(
-        init_params,
-        carry,
-        act,
-        evaluate,
-        lambda params, carry, timestep: critic_row(params, carry, timestep)[1],
-        ppo_optimizer(cfg, num_updates, tuple(networks)),
-        cfg,
-    )
+    def value(params, carry, timestep):
+        return critic_row(params, carry, timestep)[1]
+
+    functions = PPOFunctions(init_params, carry, act, evaluate, value)
+    tx = ppo_optimizer(cfg, num_updates, tuple(networks))
+    return ppo_system(functions, tx, cfg, terms)
 
 
 def _apply(network: nn.Module, params: Params, *args: Any) -> Any:

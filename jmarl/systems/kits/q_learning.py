@@ -4,7 +4,7 @@
 
 With replay (VDN, QMIX, QPLEX), G is the TD(lambda) or Q(lambda) return of a target network, at
 actions that the online network selects. Without replay (PQN), G is the lambda-return of the
-network's own greedy values.
+network's own greedy values. A system can add terms of its own to the loss.
 
 A system calls the kit, which returns a ``System``. Systems do not inherit from the kit. Every
 option of the kit is of use to several systems.
@@ -23,7 +23,7 @@ Differs from the papers:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -37,7 +37,7 @@ from jmarl.config import ConfigError, RunConfig, check
 from jmarl.learning.exploration import epsilon_greedy, greedy, linear_decay
 from jmarl.learning.minibatch import scan_minibatches
 from jmarl.learning.optimizers import apply_gradients, optimizer, skipped_steps
-from jmarl.learning.parallel import gradient, mean_weights, weighted_sum
+from jmarl.learning.parallel import add_terms, gradient, mean_weights, weighted_sum
 from jmarl.learning.replay import empty_replay, insert, sample
 from jmarl.learning.returns import lambda_return
 from jmarl.networks.agents import make_agent
@@ -81,7 +81,10 @@ class QNetwork(NamedTuple):
     """Agent network and mixer, as functions of ``params = {"agent": ..., "mixer": ...}``."""
 
     agent: nn.Module
-    """Network of ``networks/agents``, whose outputs are action values."""
+    """Module ``(carry, obs, first) -> (carry, q[T, B, N, A], aux)`` with ``initial(B) -> carry``.
+
+    ``aux`` is what additional terms of the loss read.
+    """
     mixer: nn.Module
     """Module ``(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``."""
     spec: Spec
@@ -108,9 +111,11 @@ class QNetwork(NamedTuple):
 
     def unroll(
         self, params: Params, carry: Carry, steps: Steps
-    ) -> Float[Array, "T+1 B N A"]:
-        """Return the action values of every row; ``carry`` is the memory before row 0."""
-        return _apply(self.agent, params["agent"], carry, steps.obs, steps.first)[1]
+    ) -> tuple[Float[Array, "T+1 B N A"], Any]:
+        """Return action values and ``aux`` of every row; ``carry`` is the memory before row 0."""
+        inputs = carry, steps.obs, steps.first
+        _, q, aux = _apply(self.agent, params["agent"], *inputs)
+        return q, aux
 
     def mix(
         self,
@@ -241,14 +246,26 @@ def squared_error(
     return loss, (sums, {"error_max": jnp.abs(error).max()})
 
 
+Term = Callable[
+    [Params, Any, Steps, Float[Array, "T B"]], tuple[Float[Array, ""], Metrics]
+]
+"""Additional term ``(params, aux, steps, weight) -> (scalar, sums)`` of the loss.
+
+``aux`` is that of ``QNetwork.unroll``, with T + 1 rows like ``steps``. The results are added over
+devices. A term sees the environments of one device only: it takes means over agents within a row,
+and means over the first T rows with ``weight``.
+"""
+
+
 def double_q_loss(
-    net: QNetwork, cfg: ReplayConfig
+    net: QNetwork, cfg: ReplayConfig, terms: Sequence[Term] = ()
 ) -> Callable[..., tuple[Float[Array, ""], Aux]]:
     """Build the loss with targets from the target network, at the online network's greedy actions.
 
     Args:
         net: Agent network and mixer.
         cfg: Configuration of the kit.
+        terms: Terms to add to the loss.
 
     Returns:
         Function ``(params, target_params, carry, steps, weight) -> (scalar, aux)``. Both networks
@@ -263,8 +280,8 @@ def double_q_loss(
         weight: Float[Array, "T B"],
     ) -> Any:
         steps = decompress(steps, net.spec)
-        q = net.unroll(params, carry, steps)  # [T+1, B, N, A]
-        target_q = net.unroll(target_params, carry, steps)
+        q, aux = net.unroll(params, carry, steps)  # [T+1, B, N, A]
+        target_q, _ = net.unroll(target_params, carry, steps)
         greedy_action = greedy(q, steps.obs.avail)
         value = net.mix(target_params, target_q, greedy_action, steps)  # [T+1, B]
         if cfg.returns == "td_lambda":
@@ -273,13 +290,15 @@ def double_q_loss(
             target_q_taken = net.mix(target_params, target_q, steps.action, steps)
             td_target = q_lambda(steps, value, target_q_taken, cfg)
         q_taken = net.mix(params, q, steps.action, steps)
-        return squared_error(q_taken[:-1], td_target, weight)
+        total, (sums, maxima) = squared_error(q_taken[:-1], td_target, weight)
+        total, sums = add_terms(total, sums, terms, params, aux, steps, weight)
+        return total, (sums, maxima)
 
     return loss
 
 
 def pqn_loss(
-    net: QNetwork, cfg: PQNConfig
+    net: QNetwork, cfg: PQNConfig, terms: Sequence[Term] = ()
 ) -> Callable[..., tuple[Float[Array, ""], Aux]]:
     """Build the loss without a target network (Gallici et al. 2024).
 
@@ -288,6 +307,7 @@ def pqn_loss(
     Args:
         net: Agent network and mixer.
         cfg: Configuration of the kit.
+        terms: Terms to add to the loss.
 
     Returns:
         Function ``(params, carry, steps, weight) -> (scalar, aux)``.
@@ -296,16 +316,22 @@ def pqn_loss(
     def loss(
         params: Params, carry: Carry, steps: Steps, weight: Float[Array, "T B"]
     ) -> Any:
-        q = net.unroll(params, carry, steps)  # [T+1, B, N, A]
+        q, aux = net.unroll(params, carry, steps)  # [T+1, B, N, A]
         value = net.mix(params, q, greedy(q, steps.obs.avail), steps)  # [T+1, B]
         q_taken = net.mix(params, q, steps.action, steps)
-        return squared_error(q_taken[:-1], td_lambda(steps, value, cfg), weight)
+        target = td_lambda(steps, value, cfg)
+        total, (sums, maxima) = squared_error(q_taken[:-1], target, weight)
+        total, sums = add_terms(total, sums, terms, params, aux, steps, weight)
+        return total, (sums, maxima)
 
     return loss
 
 
 def pqn_update(
-    net: QNetwork, tx: optax.GradientTransformation, cfg: PQNConfig
+    net: QNetwork,
+    tx: optax.GradientTransformation,
+    cfg: PQNConfig,
+    terms: Sequence[Term] = (),
 ) -> UpdateFn:
     """Build the learning phase without replay: ``epochs`` x ``minibatches`` gradient steps.
 
@@ -313,11 +339,12 @@ def pqn_update(
         net: Agent network and mixer.
         tx: Gradient transformation.
         cfg: Configuration of the kit.
+        terms: Terms to add to the loss.
 
     Returns:
         Function ``(learner, rollout, key) -> (learner, metrics)``.
     """
-    loss_gradient = gradient(pqn_loss(net, cfg))
+    loss_gradient = gradient(pqn_loss(net, cfg, terms))
 
     def gradient_step(state: Any, steps: Steps, carry: Carry) -> Any:
         params, opt_state = state
@@ -351,6 +378,7 @@ def replay_update(
     tx: optax.GradientTransformation,
     cfg: ReplayConfig,
     warmup_updates: int,
+    terms: Sequence[Term] = (),
 ) -> UpdateFn:
     """Build the learning phase with replay: insert the rollout, then take ``gradient_steps``.
 
@@ -365,11 +393,12 @@ def replay_update(
         tx: Gradient transformation.
         cfg: Configuration of the kit.
         warmup_updates: Learning phases without gradient steps at the start of the run.
+        terms: Terms to add to the loss.
 
     Returns:
         Function ``(learner, rollout, key) -> (learner, metrics)``.
     """
-    loss = double_q_loss(net, cfg)
+    loss = double_q_loss(net, cfg, terms)
 
     def update(
         learner: ReplayLearner, rollout: Rollout, key: Key
@@ -571,15 +600,20 @@ def make_replay(spec: Spec, config: RunConfig) -> System:
 
 
 def pqn_system(
-    agent: nn.Module, mixer: nn.Module, spec: Spec, config: RunConfig
+    agent: nn.Module,
+    mixer: nn.Module,
+    spec: Spec,
+    config: RunConfig,
+    terms: Sequence[Term] = (),
 ) -> System:
     """Build Q-learning without replay or target network.
 
     Args:
-        agent: Network of ``networks/agents``, whose outputs are action values.
+        agent: Module ``(carry, obs, first) -> (carry, q[T, B, N, A], aux)`` with ``initial(B)``.
         mixer: Module ``(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``.
         spec: Description of the environment.
         config: Configuration of the run; ``config.system`` is a ``PQNConfig``.
+        terms: Terms to add to the loss.
 
     Returns:
         System whose learner is a ``PQNLearner``.
@@ -597,19 +631,24 @@ def pqn_system(
             params=params, opt_state=tx.init(params), updates=jnp.zeros((), jnp.int32)
         )
 
-    return _system(net, init, pqn_update(net, tx, cfg), cfg)
+    return _system(net, init, pqn_update(net, tx, cfg, terms), cfg)
 
 
 def replay_system(
-    agent: nn.Module, mixer: nn.Module, spec: Spec, config: RunConfig
+    agent: nn.Module,
+    mixer: nn.Module,
+    spec: Spec,
+    config: RunConfig,
+    terms: Sequence[Term] = (),
 ) -> System:
     """Build Q-learning with a replay buffer and a target network.
 
     Args:
-        agent: Network of ``networks/agents``, whose outputs are action values.
+        agent: Module ``(carry, obs, first) -> (carry, q[T, B, N, A], aux)`` with ``initial(B)``.
         mixer: Module ``(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``.
         spec: Description of the environment.
         config: Configuration of the run; ``config.system`` is a ``ReplayConfig``.
+        terms: Terms to add to the loss.
 
     Returns:
         System whose learner is a ``ReplayLearner``.
@@ -631,7 +670,7 @@ def replay_system(
     )
     rule = f"must be less than rollout_length={config.rollout_length}"
     check(cfg.burn_in < config.rollout_length, "system.burn_in", cfg.burn_in, rule)
-    update = replay_update(net, tx, cfg, config.warmup_updates)
+    update = replay_update(net, tx, cfg, config.warmup_updates, terms)
 
     def init(key: Key) -> ReplayLearner:
         params = net.init(key)

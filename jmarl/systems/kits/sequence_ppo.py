@@ -17,7 +17,7 @@ divides by log-probabilities of another order.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jaxtyping import Array, Int
@@ -39,12 +39,12 @@ from jmarl.networks.sequence.policy import (
     teacher_forced,
 )
 from jmarl.nn.norm import LayerNorm
-from jmarl.system import ActFn, System
+from jmarl.system import System
 from jmarl.systems.kits.ppo import (
-    EvaluateFn,
+    Evaluation,
     PPOConfig,
     PPOExtras,
-    ValueFn,
+    PPOFunctions,
     ppo_optimizer,
     ppo_system,
 )
@@ -123,17 +123,9 @@ class SequenceExtras(PPOExtras):
     """``order[i]`` is the agent that acted at position i; None for the agents' own order."""
 
 
-class SequenceFunctions(NamedTuple):
-    """Functions of a sequence policy, in the order of the arguments of ``ppo_system``."""
-
-    act: ActFn
-    evaluate: EvaluateFn
-    value: ValueFn
-
-
 def sequence_functions(
     policy: SequencePolicy, codec: ActionCodec, *, shuffle_agents: bool
-) -> SequenceFunctions:
+) -> PPOFunctions:
     """Build acting and learning from one policy.
 
     Args:
@@ -142,7 +134,7 @@ def sequence_functions(
         shuffle_agents: True to draw an order of agents for every environment step.
 
     Returns:
-        Functions ``act``, ``evaluate`` and ``value``.
+        Functions of ``ppo_system``.
     """
 
     def encode_row(params, carry, timestep):
@@ -180,12 +172,12 @@ def sequence_functions(
         dist = codec.distribution(out, avail)
         logp = restore(dist.log_prob(sample), order)
         entropy = restore(dist.entropy(), order)
-        return logp, entropy, value
+        return Evaluation(logp, entropy, value)
 
     def value(params, carry, timestep):
         return encode_row(params, carry, timestep)[2]
 
-    return SequenceFunctions(act, evaluate, value)
+    return PPOFunctions(policy.init, policy.carry, act, evaluate, value)
 
 
 def sequence_system(spec: Spec, policy: SequencePolicy, config: RunConfig) -> System:
@@ -219,4 +211,4 @@ def sequence_system(spec: Spec, policy: SequencePolicy, config: RunConfig) -> Sy
         policy, action_codec(spec), shuffle_agents=cfg.shuffle_agents
     )
     tx = ppo_optimizer(cfg, config.num_updates)
-    return ppo_system(policy.init, policy.carry, *functions, tx, cfg)
+    return ppo_system(functions, tx, cfg)
