@@ -209,6 +209,29 @@ class EntityObs(struct.PyTreeNode):
         """Mask of agents that exist in the episode; an absent agent has no available action."""
         return self.alive | self.avail.any(-1)
 
+    def agent(self, i: Int[Array, ""] | int) -> EntityObs:
+        """Return the observations of a team of one: agent i alone, with the same central state.
+
+        Args:
+            i: Index of the agent; it may be traced.
+
+        Returns:
+            Observations with N = 1.
+        """
+
+        def select(x: Array, axis: int) -> Array:
+            return jax.lax.dynamic_slice_in_dim(x, i, 1, axis % x.ndim)
+
+        return self.replace(
+            own=select(self.own, -2),
+            rows=tuple(select(x, -3) for x in self.rows),
+            mask=tuple(select(x, -2) for x in self.mask),
+            avail=select(self.avail, -2),
+            alive=select(self.alive, -1),
+            joined=select(self.joined, -1),
+            unit_class=select(self.unit_class, -1),
+        )
+
     def team_mean(self, x: Float[Array, "*batch N"]) -> Float[Array, "*batch"]:
         """Return the mean over the agents that are present.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -69,20 +69,17 @@ def optimizer(cfg: LearningConfig, num_updates: int) -> optax.GradientTransforma
 
 
 def by_part(
-    tx: optax.GradientTransformation, parts: Sequence[str]
+    chains: Mapping[str, optax.GradientTransformation],
 ) -> optax.GradientTransformation:
-    """Apply a transformation separately to each top-level entry of the parameters.
+    """Apply a transformation of its own to each top-level entry of the parameters.
 
     Args:
-        tx: Gradient transformation.
-        parts: All top-level keys of the parameters.
+        chains: Gradient transformation for each top-level key of the parameters.
 
     Returns:
-        Transformation with one state of ``tx`` per part, so that parts are clipped separately.
+        Transformation with one state per part, so that parts are clipped separately.
     """
-    return optax.multi_transform(
-        {part: tx for part in parts}, {part: part for part in parts}
-    )
+    return optax.multi_transform({**chains}, {part: part for part in chains})
 
 
 def apply_gradients(
@@ -115,17 +112,18 @@ def skipped_steps(opt_state: optax.OptState) -> Int[Array, ""]:
     """Return the gradient steps skipped so far because a gradient was not finite.
 
     Args:
-        opt_state: State of a chain built by ``optimizer`` or ``by_part``.
+        opt_state: State of a chain built by ``optimizer`` or ``by_part``. It may be a stack of the
+            states of several agents.
 
     Returns:
-        Number of skipped steps, summed over all parts.
+        Number of skipped steps, summed over all parts and agents.
     """
 
     def is_skip_state(node: Any) -> bool:
         return isinstance(node, optax.ApplyIfFiniteState)
 
     nodes = jax.tree.leaves(opt_state, is_leaf=is_skip_state)
-    skipped = [node.total_notfinite for node in nodes if is_skip_state(node)]
+    skipped = [node.total_notfinite.sum() for node in nodes if is_skip_state(node)]
     return sum(skipped, start=jnp.zeros((), jnp.int32))
 
 

@@ -50,6 +50,19 @@ def test_a_batch_is_flattened_elementwise():
         np.testing.assert_array_equal(part[2, 1], alone)
 
 
+@pytest.mark.parametrize("i", [0, 1])
+def test_one_agent_is_a_team_of_one(i):
+    obs = filled(4, 3)
+    alone = jax.jit(lambda obs, i: obs.agent(i))(obs, i)
+    spec = SPEC._replace(n_agents=1)
+    shapes = jax.tree.map(jnp.shape, alone)
+    assert shapes == jax.tree.map(jnp.shape, empty_obs(spec, 4, 3))
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, alone.state, obs.state))
+    whole, one = (x.replace(state=()) for x in (obs, alone))
+    for x, y in zip(jax.tree.leaves(whole), jax.tree.leaves(one), strict=True):
+        np.testing.assert_array_equal(x[:, :, i], y[:, :, 0])
+
+
 def flatten_all(obs, spec):
     """Flatten every row, including padding: a defect."""
     rows = [x.reshape(*x.shape[:-2], -1) for x in obs.rows]

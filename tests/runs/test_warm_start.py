@@ -139,7 +139,7 @@ def test_schedules_continue_and_moments_are_reset(parts):
     """Adam's first step is the learning rate times the negative sign of the gradient."""
     cfg = TwoSteps(0.1, True, 1e-5, 0.0, 1e9, gamma=1.0, reward_scale=1.0)
     tx = optimizer(cfg, num_updates=10)
-    tx = by_part(tx, parts) if parts else tx
+    tx = by_part(dict.fromkeys(parts, tx)) if parts else tx
     params = {"actor": jnp.ones(2), "critic": jnp.ones(3)}
     old = tx.init(params)
     for _ in range(6):

@@ -398,7 +398,8 @@ def test_the_learning_rate_falls_to_zero_and_is_constant_within_a_phase():
 
 
 def test_parts_are_clipped_and_skipped_separately():
-    tx = by_part(optax.apply_if_finite(optax.clip_by_global_norm(1.0), 5), ("a", "b"))
+    tx = optax.apply_if_finite(optax.clip_by_global_norm(1.0), 5)
+    tx = by_part({"a": tx, "b": tx})
     grads = {"a": {"w": jnp.full(4, 50.0)}, "b": {"w": jnp.full(4, 0.1)}}
     state = tx.init(grads)
     moves, state = tx.update(grads, state, grads)
@@ -409,6 +410,16 @@ def test_parts_are_clipped_and_skipped_separately():
     assert (moves["b"]["w"] == 0).all()
     np.testing.assert_allclose(moves["a"]["w"], 0.5)
     assert skipped_steps(state) == 1
+
+
+def test_skipped_steps_of_stacked_states_are_added_over_agents():
+    tx = optax.apply_if_finite(optax.sgd(1.0), 5)
+    tx = by_part({"actor": tx, "critic": tx})
+    grads = {"actor": jnp.asarray([1.0, jnp.nan, jnp.nan]), "critic": jnp.ones(3)}
+    state = jax.vmap(tx.init)(grads)
+    moves, state = jax.vmap(tx.update)(grads, state)
+    assert moves["actor"].tolist() == [-1.0, 0.0, 0.0]
+    assert skipped_steps(state) == 2
 
 
 @pytest.mark.parametrize("change", [1e4, -1e4, 1e30])

@@ -470,7 +470,7 @@ def ppo_optimizer(
         Gradient transformation.
     """
     tx = optimizer(cfg, num_updates)
-    return by_part(tx, parts) if parts else tx
+    return by_part(dict.fromkeys(parts, tx)) if parts else tx
 
 
 class PPOFunctions(NamedTuple):
