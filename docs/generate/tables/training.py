@@ -17,7 +17,8 @@ DESCRIPTIONS = {
     "learning/gpu_sizes": "512 environments (`arch=gpu`), trained on the CPU. Learning is "
     "specified per row, so win rates should not be lower than with 64 environments.",
     "learning/changes": "Single changes to the settings of systems with replay, on seeds other "
-    "than those of the defaults; and MAPPO with PopArt.",
+    "than those of the defaults; and MAPPO with PopArt. QMIX and HPN-QMIX have "
+    "`system.mixer.mask_dead=false` unless a run sets it.",
     "learning/memory": "A hidden cue in episodes of 10 steps, learned from sequences of 16 rows. "
     "A sequence starts with the stored memory, or with an empty one; or its first 8 rows have no "
     "loss. The best policy without memory has a return of 0.5.",

@@ -38,9 +38,9 @@ def make_mixer(spec: Spec, config: MixerConfig) -> nn.Module:
     joint action. Sum and ST-HyperNet fit teams and opponents of any number. QMIX and QPLEX do not
     transfer, because they have weights per agent and per number of the flat state.
 
-    ``mask_dead`` omits dead agents, whose only action does nothing. The systems set it for Sum and
-    ST-HyperNet, and not for QMIX and QPLEX, as these were published. Absent agents are always
-    omitted.
+    ``mask_dead`` omits dead agents, whose only action does nothing. The systems set it for all
+    mixers except QPLEX. The published QMIX mixes dead agents too, and its win rates were lower
+    (``results/learning/changes``). Absent agents are always omitted.
 
     Args:
         spec: Specification of the environment.

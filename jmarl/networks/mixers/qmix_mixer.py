@@ -4,7 +4,8 @@
 
 Absolute weights make dQ_tot/dq_i >= 0, so each agent's best action is part of the team's best joint
 action. Differs from the paper: the networks of W1 and W2 have a hidden layer, as in PyMARL2;
-kernels start as in ``common.dense``; ``mask_dead`` sets the value of a dead agent to 0.
+kernels start as in ``common.dense``; ``mask_dead``, on by default, sets the value of a dead
+agent to 0.
 """
 
 from __future__ import annotations
