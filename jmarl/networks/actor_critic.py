@@ -23,8 +23,8 @@ from jmarl.nn.linear import MLP, Activation
 from jmarl.types import Carry, EntityObs, Spec
 
 
-CriticInput = Literal["obs", "state", "state_and_id", "state_and_obs"]
-"""Input of a critic: the agent's observation, or the central state.
+FlatInput = Literal["obs", "state", "state_and_id", "state_and_obs"]
+"""Input of a ``Critic``: the agent's observation, or the central state.
 
 The agent's one-hot or its observation may accompany the state, so that values differ by agent.
 """
@@ -235,7 +235,7 @@ class Critic(nn.Module):
 
     spec: Spec
     config: NetworkConfig
-    reads: CriticInput
+    reads: FlatInput
 
     @nn.nowrap
     def initial(self, batch: int) -> Carry:

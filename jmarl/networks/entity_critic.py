@@ -1,4 +1,6 @@
-"""A central critic that reads the entities of the state with the hypernetworks of ``HPN``.
+"""Critics for any agent network, and a central critic that reads entities.
+
+``EntityCritic`` reads the entities of the state with the hypernetworks of ``HPN``.
 
     x = relu(global W + sum_j x_j W_in(x_j)),   h' = memory(h, x),   V = h' w + b
 
@@ -9,15 +11,69 @@ of parameters serves teams of any size.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jmarl.networks.actor_critic import Critic, FlatInput, NetworkConfig
+from jmarl.networks.agents import AgentConfig
 from jmarl.networks.agents.hpn import GroupHypernet, HPNConfig, encode_entities
+from jmarl.networks.agents.saqa import SAQAConfig
+from jmarl.networks.agents.updet import UPDeTConfig
 from jmarl.networks.entities import EntityRows, entity_rows
 from jmarl.networks.heads import value_head
-from jmarl.networks.memory import make_memory
+from jmarl.networks.memory import MemoryKind, make_memory
 from jmarl.types import Carry, EntityObs, Spec
+
+
+CriticInput = Literal[FlatInput, "entities"]
+"""Input of a critic: one of ``Critic``, or the entities of the central state."""
+
+
+def make_critic(
+    spec: Spec, config: AgentConfig, reads: CriticInput
+) -> Critic | EntityCritic:
+    """Build a critic of about the sizes of an agent network.
+
+    The sizes are those of the agent network if it is of the same kind as the critic. Otherwise the
+    critic has one layer before its memory, and the agent's memory and width.
+
+    Args:
+        spec: Description of the environment.
+        config: Sizes of the agent network.
+        reads: Input of the critic.
+
+    Returns:
+        Module ``(carry, obs, first) -> (carry, value[T, B, N])``, with ``initial(B) -> carry``.
+    """
+    if reads == "entities":
+        return EntityCritic(spec, _entity_sizes(config))
+    return Critic(spec, _flat_sizes(config), reads)
+
+
+def _memory_and_width(config: AgentConfig) -> tuple[MemoryKind, int]:
+    match config:
+        case UPDeTConfig():
+            return "gru", config.embed_dim
+        case SAQAConfig():
+            return config.memory, config.embed_dim
+    return config.memory, config.memory_width
+
+
+def _entity_sizes(config: AgentConfig) -> HPNConfig:
+    if isinstance(config, HPNConfig):
+        return config
+    memory, width = _memory_and_width(config)
+    return HPNConfig("hpn", memory, width, width, n_head=1, pool="sum", agent_id=False)
+
+
+def _flat_sizes(config: AgentConfig) -> NetworkConfig:
+    if isinstance(config, NetworkConfig):
+        return config
+    memory, width = _memory_and_width(config)
+    return NetworkConfig((width,), memory, width, (), "relu", True, agent_id=False)
 
 
 class EntityCritic(nn.Module):

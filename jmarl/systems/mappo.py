@@ -2,13 +2,15 @@
 
     L = sum_i [ - min(rho_i A_i, clip(rho_i, 1-eps, 1+eps) A_i) - c_H H_i + c_V l(V(s, i), G_i) ]
 
-Actors read their own observations. One critic, used only in training, reads the central state.
-``critic_input`` selects its input:
+Actors read their own observations. ``network.name`` selects their network. One critic is used only
+in training. ``critic_input`` selects its input:
 
+* ``obs``: the agent's own observation. This is IPPO.
 * ``state``: the central state; the critic runs once for the team.
 * ``state_and_id``: the central state and the agent's one-hot.
 * ``state_and_obs``: the central state and the agent's own observation (the paper's agent-specific
   global state).
+* ``entities``: the entities of the central state, for teams of any size.
 
 Differs from the paper:
 
@@ -28,11 +30,12 @@ if __name__ == "__main__":
     main("mappo")
 
 import dataclasses
-from typing import Literal
 
 from jmarl.config import RunConfig
-from jmarl.networks.actor_critic import AgentNet, Critic, Policy
-from jmarl.networks.actor_critic import NetworkConfig as Network
+from jmarl.networks.actor_critic import Policy
+from jmarl.networks.agents import AgentConfig as Network
+from jmarl.networks.agents import make_agent
+from jmarl.networks.entity_critic import CriticInput, make_critic
 from jmarl.system import System
 from jmarl.systems.kits.ppo import PPOConfig, actor_critic_system
 from jmarl.types import Spec
@@ -43,13 +46,13 @@ __all__ = ["Config", "Network", "make"]
 
 @dataclasses.dataclass(frozen=True)
 class Config(PPOConfig):
-    """Configuration of the PPO kit, and the input of the central critic."""
+    """Configuration of the PPO kit, and the input of the critic."""
 
-    critic_input: Literal["state", "state_and_id", "state_and_obs"]
+    critic_input: CriticInput
 
 
 def make(spec: Spec, config: RunConfig) -> System:
     """Build MAPPO for an environment."""
-    policy = Policy(AgentNet(spec, config.network), spec.discrete)
-    critic = Critic(spec, config.network, reads=config.system.critic_input)
+    policy = Policy(make_agent(spec, config.network), spec.discrete)
+    critic = make_critic(spec, config.network, config.system.critic_input)
     return actor_critic_system(policy, critic, spec, config.system, config.num_updates)

@@ -88,8 +88,8 @@ def test_accepted_networks_are_those_that_the_system_can_build(system: str) -> N
     [
         ("mam_ppo", ["mam", "rec_mam"]),
         ("mat_ppo", ["mat"]),
-        ("mappo", ["gru", "mlp", "ssm"]),
-        ("hpn_mappo", ["hpn"]),
+        ("mappo", ["gru", "hpn", "mlp", "saqa", "ssm", "updet"]),
+        ("ippo", ["gru", "hpn", "mlp", "saqa", "ssm", "updet"]),
         ("vdn", ["gru", "hpn", "mlp", "saqa", "ssm", "updet"]),
     ],
 )

@@ -13,7 +13,7 @@ from perturb import perturb
 
 import jmarl
 from jmarl.networks.agents import HPNConfig
-from jmarl.networks.entity_critic import EntityCritic
+from jmarl.networks.entity_critic import EntityCritic, make_critic
 from jmarl.networks.flatten import empty_obs
 from jmarl.training.build import build_run
 from jmarl.types import Group, Spec
@@ -199,3 +199,16 @@ def permuted(obs, agents, enemies):
         mask=permute_rows(obs.mask),
         state=state,
     )
+
+
+@pytest.mark.parametrize("reads", ["state_and_id", "entities"])
+@pytest.mark.parametrize("network", ["gru", "hpn", "saqa", "updet"])
+def test_every_critic_joins_every_agent_network(network, reads):
+    config = jmarl.load_config("mappo", ["env=smax_3m", f"network={network}"])
+    spec = make_spec()
+    critic = make_critic(spec, config.network, reads)
+    obs, first = empty_obs(spec, 2, 3), jnp.ones((2, 3), bool)
+    carry = critic.initial(3)
+    run = critic.init_with_output
+    (_, value), _ = jax.eval_shape(run, jax.random.key(0), carry, obs, first)
+    assert value.shape == (2, 3, spec.n_agents)

@@ -41,9 +41,8 @@ def make(module, env, *, memory="none", updates, **changes):
         popart=False,
         mask_dead_values=False,
         advantage="per_agent",
+        critic_input="obs" if module is ippo else "state_and_obs",
     )
-    if module is mappo:
-        hyper["critic_input"] = "state_and_obs"
     network = NetworkConfig(
         torso=(16,),
         memory=memory,
