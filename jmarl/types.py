@@ -132,6 +132,8 @@ class Spec(NamedTuple):
 
     Empty if every class can take every action.
     """
+    agent_classes: tuple[int, ...] = ()
+    """Unit classes that agents can have; empty if they can have all."""
     discrete: bool = True
     """False if an action is a vector of ``n_actions`` components in [-1, 1]."""
     outcomes: tuple[str, ...] = ()
@@ -152,6 +154,18 @@ class Spec(NamedTuple):
         rows = self.class_actions or ((),) * self.n_unit_classes
         groups = {row: rank for rank, row in enumerate(dict.fromkeys(rows))}
         return tuple(groups[row] for row in rows)
+
+    @property
+    def group_actions(self) -> tuple[tuple[bool, ...], ...]:
+        """Whether an action group can ever take an action, ``[groups][n_actions]``."""
+        rows = self.class_actions or ((True,) * self.n_actions,)
+        return tuple(dict.fromkeys(rows))
+
+    @property
+    def agent_groups(self) -> tuple[int, ...]:
+        """Action groups that agents can belong to."""
+        classes = self.agent_classes or range(self.n_unit_classes)
+        return tuple(sorted({self.action_group[c] for c in classes}))
 
     @property
     def action_kind(self) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ PROBES = {
     "probe_delayed": "the first action decides the reward of the last step",
     "probe_cue": "memory: report at the last step the sign observed at the first",
     "probe_death": "probe_cue with agents that are dead in between",
+    "probe_classes": "report an observed sign by the actions of a class",
 }
 
 JAXMARL = {

@@ -158,6 +158,42 @@ def death(n_agents: int = 2, length: int = 5) -> Env:
     return _memory_task("death", n_agents, length, alive)
 
 
+def classes(n_classes: int = 2, length: int = 3) -> Env:
+    """Build a task for two agents of each class, which report a sign by actions of their class.
+
+    The sign is observed. An agent of class c reports minus by action ``1 + 2c`` and plus by
+    ``2 + 2c``. All agents but the first are dead at the last step, where only action 0 is left to
+    them. The reward is the share of correct reports of the living agents, so the values are
+    ``1 + gamma + ... + gamma^(length - 1 - t)``.
+    """
+    n_agents = 2 * n_classes
+    unit_class = jnp.arange(n_agents) % n_classes
+    reports = jnp.eye(n_classes, dtype=bool).repeat(2, axis=1)
+    able = jnp.concatenate([jnp.ones((n_classes, 1), bool), reports], axis=-1)
+    spec = flat_spec(n_agents, n_classes + 1, 1 + 2 * n_classes, length)
+    rows = tuple(tuple(row) for row in able.tolist())
+    spec = spec._replace(n_unit_classes=n_classes, class_actions=rows)
+    kind = jax.nn.one_hot(unit_class, n_classes)
+
+    def living(state: ProbeState) -> Bool[Array, "N"]:
+        return (jnp.arange(n_agents) == 0) | (state.t < length - 1)
+
+    def observe(state: ProbeState) -> EntityObs:
+        alive = living(state)
+        own = jnp.concatenate([kind, state.hidden[:, None]], axis=-1)
+        own = jnp.where(alive[:, None], own, 0.0)
+        avail = able[unit_class] & (alive[:, None] | (jnp.arange(spec.n_actions) == 0))
+        obs = flat_obs(spec, own, avail=avail, alive=alive)
+        return obs.replace(unit_class=unit_class)
+
+    def pay(state: ProbeState, action: jax.Array) -> tuple[Any, jax.Array]:
+        correct = action == 1 + 2 * unit_class + (state.hidden > 0)
+        share = jnp.mean(correct, where=living(state))
+        return state.hidden, jnp.full(n_agents, share)
+
+    return _fixed_length("classes", spec, _random_signs(n_agents), observe, pay)
+
+
 def _phases(name: str, n_agents: int, length: int, truncates: bool) -> Env:
     spec = flat_spec(n_agents, length, 2, length)
 
@@ -260,6 +296,7 @@ PROBES: dict[str, Callable[..., Env]] = {
     "probe_delayed": delayed,
     "probe_cue": cue,
     "probe_death": death,
+    "probe_classes": classes,
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,7 @@ from jmarl.config import check, check_range
 from jmarl.networks.flatten import agent_one_hot, obs_parts, state_parts
 from jmarl.networks.heads import ActionDist, ActionHead, value_head
 from jmarl.networks.memory import Between, MemoryKind, make_memory, scan_module
+from jmarl.networks.sharing import SharingConfig
 from jmarl.nn.initializers import orthogonal
 from jmarl.nn.linear import MLP, Activation
 from jmarl.types import Carry, EntityObs, Spec
@@ -38,7 +39,7 @@ BLOCK_ROWS = 512
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(SharingConfig):
     """Sizes of actor and critic: ``torso`` layers, memory, ``head`` layers, output layer."""
 
     torso: tuple[int, ...]
@@ -173,6 +174,7 @@ class AgentNet(nn.Module):
     initial policy is nearly uniform.
     """
 
+    output_layers: ClassVar = ("out",)
     spec: Spec
     config: NetworkConfig
     out_scale: float = 0.01

@@ -11,8 +11,9 @@ from documented import columns
 import jmarl
 from jmarl.config import ConfigError
 from jmarl.learning.exploration import greedy
-from jmarl.networks.actor_critic import AgentNet
+from jmarl.networks.agents import make_agent
 from jmarl.networks.mixers import make_mixer
+from jmarl.systems.kits.cgi import make_agent_with_cgi, value_term
 from jmarl.systems.kits.q_learning import QNetwork, steps_of
 from jmarl.training.anakin import device_mesh, init_runner, rollout
 from jmarl.training.build import build_run
@@ -45,6 +46,7 @@ PPO = [
     ("ippo", "ssm"),
     ("mappo", "gru"),
     ("hpn_mappo", "hpn"),
+    ("u_mappo", "gru"),
     ("mat_ppo", "mat"),
     ("mam_ppo", "mam"),
     ("rec_mam", "rec_mam"),
@@ -57,6 +59,8 @@ VALUE = [
     ("qmix", "gru"),
     ("pqn_qmix", "mlp"),
     ("qplex", "mlp"),
+    ("u_qmix", "gru"),
+    ("pqn_u_qmix", "mlp"),
 ]
 PHASE = ("system.minibatches=1", "system.epochs=2")
 REPLAY = ("system.batch_size=8", "system.gradient_steps=2", "system.replay_size=112")
@@ -68,6 +72,7 @@ SLOW = [
     ("rec_mam", "rec_mam"),
     ("sable", "sable"),
     ("pqn_qmix", "mlp"),
+    ("pqn_u_qmix", "mlp"),
 ]
 """Cases that share their code with two others, so that only a release tests them."""
 
@@ -82,6 +87,14 @@ def over(cases):
         for case in cases
     ]
     return pytest.mark.parametrize(("name", "size"), parameters)
+
+
+CGI = ("u_mappo", "u_qmix", "pqn_u_qmix")
+"""Systems that need several action groups."""
+
+
+def env_of(name):
+    return "probe_classes" if name in CGI else "probe_death"
 
 
 over_all_systems = over(PPO + VALUE)
@@ -101,9 +114,9 @@ def learned(name, size):
         the experience, the learner after, and the metrics.
     """
     sizes = ("num_envs=8", "rollout_length=7", *SMALL[size])
-    options = REPLAY if name in ("vdn", "qmix", "qplex") else PHASE
+    options = REPLAY if name in ("vdn", "qmix", "qplex", "u_qmix") else PHASE
     # The learning rate is large, because gradients are tiny behind heads near zero.
-    overrides = ["env=probe_death", "system.lr=0.1", *sizes, *options]
+    overrides = [f"env={env_of(name)}", "system.lr=0.1", *sizes, *options]
     cfg = jmarl.load_config(name, overrides)
     _, env, system = build_run(cfg)
 
@@ -139,7 +152,8 @@ def test_the_reference_documents_exactly_the_metrics_of_learning(name, size):
     documented = {
         column
         for column, row in columns().items()
-        if row.systems in ("all systems", kit) and row.rows == "train"
+        if row.systems in ("all systems", kit, *["CGI"] * (name in CGI))
+        and row.rows == "train"
     }
     assert set(metrics) == documented - of_a_run
 
@@ -158,8 +172,11 @@ def test_learning_recomputes_the_probabilities_of_acting(name, size):
 def test_greedy_actions_maximize_the_learned_values(name, size):
     """Memory carried from step to step equals memory unrolled over a sequence."""
     env, system, (runner, *_), _ = learned(name, size)
-    cfg = jmarl.load_config(name, ["env=probe_death", "num_envs=8", *SMALL[size]])
-    agent = AgentNet(env.spec, cfg.network)
+    words = [f"env={env_of(name)}", "num_envs=8", *SMALL[size]]
+    cfg = jmarl.load_config(name, words)
+    agent = make_agent(env.spec, cfg.network)
+    if name in CGI:
+        agent, _ = make_agent_with_cgi(env.spec, cfg, value_term)
     mixer = make_mixer(env.spec, cfg.system.mixer)
     net = QNetwork(agent, mixer, env.spec)
     greedy_system = system._replace(explore=jnp.zeros_like)

@@ -14,6 +14,7 @@ from jmarl.networks.actor_critic import AgentNet, NetworkConfig
 from jmarl.networks.agents.hpn import HPN, HPNConfig
 from jmarl.networks.agents.saqa import SAQA, SAQAConfig
 from jmarl.networks.agents.updet import UPDeT, UPDeTConfig
+from jmarl.networks.sharing import ByGroup
 from jmarl.types import Spec
 
 
@@ -41,7 +42,9 @@ AgentConfig = NetworkConfig | HPNConfig | UPDeTConfig | SAQAConfig
 """Network configuration of a system that accepts any agent; ``network.name`` selects the agent."""
 
 
-def make_agent(spec: Spec, config: AgentConfig, out_scale: float = 0.01) -> Agent:
+def make_agent(
+    spec: Spec, config: AgentConfig, out_scale: float = 0.01
+) -> Agent | ByGroup:
     """Build the agent network of a configuration.
 
     Args:
@@ -50,7 +53,8 @@ def make_agent(spec: Spec, config: AgentConfig, out_scale: float = 0.01) -> Agen
         out_scale: Scale of the initial outputs.
 
     Returns:
-        A Flax module with the interface of this package.
+        A Flax module with the interface of this package. With parameters for each action group
+        (``config.share``) it has no ``between``.
     """
     kinds = {
         NetworkConfig: AgentNet,
@@ -58,4 +62,5 @@ def make_agent(spec: Spec, config: AgentConfig, out_scale: float = 0.01) -> Agen
         UPDeTConfig: UPDeT,
         SAQAConfig: SAQA,
     }
-    return kinds[type(config)](spec, config, out_scale)
+    net = kinds[type(config)](spec, config, out_scale)
+    return net if config.share == "all" else ByGroup(net, spec, config.share)

@@ -26,7 +26,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -38,12 +38,13 @@ from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds
 from jmarl.networks.entities import visible_rows
 from jmarl.networks.flatten import agent_one_hot
 from jmarl.networks.memory import Between, MemoryKind, make_memory
+from jmarl.networks.sharing import SharingConfig
 from jmarl.nn.linear import JointDense, product
 from jmarl.types import Carry, EntityObs, Spec
 
 
 @dataclasses.dataclass(frozen=True)
-class HPNConfig:
+class HPNConfig(SharingConfig):
     """Sizes of an ``HPN``; defaults are in ``configs/network/hpn.yaml``."""
 
     name: Literal["hpn"]
@@ -70,6 +71,7 @@ class HPN(nn.Module):
     The parameters do not depend on the number of agents or entities, unless ``agent_id`` is set.
     """
 
+    output_layers: ClassVar = ("own_actions", "value")
     spec: Spec
     config: HPNConfig
     out_scale: float = 0.01

@@ -24,7 +24,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ from jmarl.config import check, check_range
 from jmarl.networks.agents.slots import flat_actions, own_values, slot_kinds
 from jmarl.networks.entities import self_and_entity_mask, visible_rows
 from jmarl.networks.memory import Between, MemoryKind, make_memory
+from jmarl.networks.sharing import SharingConfig
 from jmarl.nn.attention import MASKED
 from jmarl.nn.initializers import orthogonal
 from jmarl.nn.linear import JointDense, product
@@ -42,7 +43,7 @@ from jmarl.types import Carry, EntityObs, Spec
 
 
 @dataclasses.dataclass(frozen=True)
-class SAQAConfig:
+class SAQAConfig(SharingConfig):
     """Sizes of a ``SAQA``; defaults are in ``configs/network/saqa.yaml``."""
 
     name: Literal["saqa"]
@@ -69,6 +70,7 @@ class SAQA(nn.Module):
     The parameters do not depend on the number of agents or entities.
     """
 
+    output_layers: ClassVar = ("own_actions", "aimed_actions")
     spec: Spec
     config: SAQAConfig
     out_scale: float = 0.01

@@ -25,7 +25,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ from jmarl.networks.entities import (
     visible_rows,
 )
 from jmarl.networks.memory import Between, scan_module
+from jmarl.networks.sharing import SharingConfig
 from jmarl.nn.initializers import orthogonal
 from jmarl.nn.linear import JointDense
 from jmarl.nn.norm import LayerNorm
@@ -47,7 +48,7 @@ from jmarl.types import EntityObs, Spec
 
 
 @dataclasses.dataclass(frozen=True)
-class UPDeTConfig:
+class UPDeTConfig(SharingConfig):
     """Sizes of an ``UPDeT``; defaults are in ``configs/network/updet.yaml``."""
 
     name: Literal["updet"]
@@ -73,6 +74,7 @@ class UPDeT(nn.Module):
     The parameters do not depend on the number of agents or entities.
     """
 
+    output_layers: ClassVar = ("own_actions", "more_kinds")
     spec: Spec
     config: UPDeTConfig
     out_scale: float = 0.01

@@ -169,6 +169,12 @@ class Facts:
         return combatants.slots(self.table, self.possible)
 
     @property
+    def agent_types(self) -> tuple[int, ...]:
+        """Rows of the unit table that agents can have."""
+        rows = frozenset[int]().union(*self.possible[: self.n])
+        return tuple(sorted(rows - {self.nobody}))
+
+    @property
     def allies_absent(self) -> bool:
         """Return whether agents can be absent, at the start or in a part of the episode."""
         absent = any(self.nobody in rows for rows in self.possible[: self.n])

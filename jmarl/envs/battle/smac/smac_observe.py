@@ -96,6 +96,7 @@ def spec(f: Facts) -> Spec:
         episode_limit=int(f.limits.max()),
         action_target=smac_actions.action_target(f),
         class_actions=smac_actions.class_actions(f),
+        agent_classes=f.agent_types,
         n_unit_classes=len(f.unit_types),
         outcomes=("won", "healed") if f.heals else ("won",),
         obs_codec=ObsCodec(f),

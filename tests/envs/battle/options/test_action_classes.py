@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from option_worlds import World, world_of_abilities
@@ -11,6 +12,7 @@ from smac_worlds import N_OWN_ACTIONS, Case
 from jmarl import load_config
 from jmarl.envs import make
 from jmarl.envs.battle.smac.smac_actions import layout
+from jmarl.networks.heads import masked_categorical
 from jmarl.training.build import build_run
 
 
@@ -167,3 +169,64 @@ def test_actions_that_heal_are_never_offered_without_healers():
     avail = world.see([case]).avail[0]
     assert avail[:, : spec.n_actions - 2].any()
     assert not avail[:, world.named("heal")].any()
+
+
+BATCH, STEPS = 100, 100
+FOUR_GROUPS = """
+allies: [{units: {marine: 2, medivac: 1, guard: 1, spotter: 1}, at: [8, 16]}]
+enemies: [{units: {marine: 4}, at: [20, 16]}]
+units:
+  guard: {like: zealot, abilities: [ward]}
+  spotter: {like: marine, damage: 0, targets: none, abilities: [spot]}
+limit: 40
+"""
+
+
+def battle(name, folder):
+    if name != "four_groups":
+        return make(name)
+    file = folder / "four.yaml"
+    file.write_text(FOUR_GROUPS)
+    return make("battle", scenario=str(file))
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("four_groups", 4),
+        pytest.param("smac_MMM2", 2, marks=pytest.mark.slow),
+        pytest.param("smacv2_terran_5v5", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_random_players_never_leave_the_actions_of_their_class(name, groups, tmp_path):
+    """10,000 steps: available actions are of the class, and others have probability 0."""
+    env = battle(name, tmp_path)
+    able = jnp.asarray(env.spec.class_actions)
+    assert len(env.spec.agent_groups) == groups
+
+    def step(carry, key):
+        state, obs, worst = carry
+        keys = jax.random.split(key, 3)
+        logits = 10.0 * jax.random.normal(keys[0], obs.avail.shape)
+        dist = masked_categorical(logits, obs.avail)
+        probs = jax.nn.softmax(dist.logits)
+        of_class = able[obs.unit_class]
+        outside = obs.avail & ~of_class
+        worst = jnp.maximum(worst, jnp.max(jnp.where(of_class, 0.0, probs)))
+        taken = dist.sample(keys[1])
+        state, timestep = env.step(keys[2], state, taken)
+        return (state, timestep.obs, worst), (outside.any(), taken, obs.unit_class)
+
+    @jax.jit
+    def play(key):
+        state, timestep = env.reset(key, BATCH)
+        carry = state, timestep.obs, jnp.zeros(())
+        keys = jax.random.split(key, STEPS)
+        (_, _, worst), rows = jax.lax.scan(step, carry, keys)
+        return worst, rows
+
+    worst, (outside, taken, classes) = play(jax.random.key(0))
+    assert worst == 0.0
+    assert not outside.any()
+    assert np.asarray(able)[classes, taken].all()
+    assert len(np.unique(taken)) > env.spec.n_actions // 2

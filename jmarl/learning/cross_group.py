@@ -1,0 +1,74 @@
+"""Error of predictions about other action groups, for the cross-group inverse (CGI) loss.
+
+    L = mean_{i, k} || p_i,k - mean_{j in k} p_j ||^2,    k != group of i
+
+The mean runs over pairs of a living agent i and another action group k with living members. An
+action group is the set of agents whose units can take the same actions. Agent i predicts for each
+other group the mean output of its members: probabilities, or action values.
+
+The mean over members has the same gradient as the errors to each member, at a cost that is linear
+in the number of agents.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jmarl.types import EntityObs, Spec
+
+
+def group_members(obs: EntityObs, spec: Spec) -> Bool[Array, "*batch N K"]:
+    """Return whether each agent belongs to each action group, dead agents included.
+
+    Args:
+        obs: Observations with any leading axes.
+        spec: Description of the environment.
+    """
+    group = jnp.asarray(spec.action_group)[obs.unit_class]
+    return group[..., None] == jnp.arange(len(spec.group_actions))
+
+
+def group_softmax(
+    values: Float[Array, "*batch K A"], spec: Spec
+) -> Float[Array, "*batch K A"]:
+    """Return a softmax over the actions that each action group can ever take.
+
+    Args:
+        values: Logits or action values for each group.
+        spec: Description of the environment.
+    """
+    able = np.asarray(spec.group_actions)
+    return jax.nn.softmax(jnp.where(able, values, jnp.finfo(values.dtype).min))
+
+
+def cross_group_error(
+    predicted: Float[Array, "*batch N K A"],
+    outputs: Float[Array, "*batch N A"],
+    members: Bool[Array, "*batch N K"],
+    alive: Bool[Array, "*batch N"],
+    weights: Float[Array, "K A"] | np.ndarray,
+) -> Float[Array, "*batch"]:
+    """Return the mean error of all pairs of a row, or 0 for a row without pairs.
+
+    Args:
+        predicted: Prediction of each agent for each action group.
+        outputs: Probabilities or values of each agent. Those of dead agents must be finite.
+        members: Whether each agent belongs to each group.
+        alive: Living agents. The others neither predict nor are predicted.
+        weights: Weight of each action in the error of a group.
+
+    Returns:
+        One error for each row.
+    """
+    living = members & alive[..., None]  # [..., N, K]
+    count = living.sum(-2)  # [..., K]
+    total = jnp.einsum("...nk,...na->...ka", living.astype(outputs.dtype), outputs)
+    mean = total / jnp.maximum(count, 1)[..., None]  # [..., K, A]
+    error = (predicted - mean[..., None, :, :]) ** 2  # [..., N, K, A]
+    error = (error * weights).sum(-1)
+    pairs = alive[..., None] & ~members & (count > 0)[..., None, :]
+    sums = jnp.where(pairs, error, 0.0).sum((-1, -2))
+    return sums / jnp.maximum(pairs.sum((-1, -2)), 1)
