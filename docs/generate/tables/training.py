@@ -32,7 +32,7 @@ DESCRIPTIONS = {
     "learning/ppo_grid": "MAPPO with single changes to its settings, on seeds other than those of "
     "the defaults. `gamma=0.97`, `max_grad_norm=10`, `entropy_coef=0.01`, `rollout_rows=8192` and "
     "`minibatch_rows=2048` are the unchanged values.",
-    "learning/smac": "Battles under the rules of SMAC. `battle` is `docs/examples/medic.yaml`: "
+    "learning/smac": "Battles under the rules of SMAC. `battle` is `env.scenario=medic`: "
     "three marines and a healer against two zealots. Scripted players win it as recorded in "
     "`results/players_medic.json`.",
 }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from jmarl import config as settings
-from jmarl.config.errors import ConfigError
+from jmarl.config.choices import configs_dir, yaml_names
+from jmarl.config.errors import ConfigError, check, suggest
 from jmarl.envs.battle.rules import SMAX
 from jmarl.envs.battle.scenario import BattleConfig, Scenario
 from jmarl.envs.battle.scenarios.battle_spec import Battle
@@ -25,7 +27,7 @@ def make(name: str, *, scenario: str = "", **options: Any) -> Env:
 
     Args:
         name: name of the environment.
-        scenario: path of the file, or its text.
+        scenario: path of the file, name of a file in ``configs/scenario``, or text.
         **options: fields of ``SmacConfig``; those of ``BattleConfig`` under the rules of SMAX,
             with ``exact_limit`` by default.
 
@@ -64,7 +66,20 @@ def _text(scenario: str) -> tuple[str, str]:
         raise ConfigError(f"{KEY}={scenario!r}: no scenario; {fix}")
     if "\n" in scenario:
         return scenario, KEY
-    return read_text(scenario, f"{KEY}={scenario}"), scenario
+    return read_text(_path(scenario), f"{KEY}={scenario}"), scenario
+
+
+def _path(scenario: str) -> Path:
+    """Return the file of a named scenario, or the path itself."""
+    names = yaml_names("scenario")
+    if scenario in names:
+        return configs_dir() / "scenario" / f"{scenario}.yaml"
+    path = Path(scenario)
+    rule = suggest(scenario, names, "give the path of a scenario file")
+    check(
+        path.exists() or bool(path.suffix), KEY, scenario, f"no such scenario; {rule}"
+    )
+    return path
 
 
 def _to_smax(battle: Battle) -> Scenario:

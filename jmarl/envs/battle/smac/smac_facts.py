@@ -75,8 +75,13 @@ class Facts:
     @cached_property
     def _sections(self) -> dict[Table, int]:
         """Return the first row of each distinct pair of unit tables."""
-        distinct = dict.fromkeys(map(_table, self.choices))
+        distinct = dict.fromkeys(map(self._table, self.choices))
         return {part: i * len(part) for i, part in enumerate(distinct)}
+
+    def _table(self, battle: Battle | DrawnBattle) -> Table:
+        """Return the unit types of the allies, and then those of the enemies."""
+        scale = battle.enemy_scale * self.config.enemy_scale
+        return (*battle.units, *(row.scaled(scale) for row in battle.enemy_units))
 
     @cached_property
     def table(self) -> Table:
@@ -128,7 +133,7 @@ class Facts:
 
     def first_row(self, battle: Battle | DrawnBattle) -> int:
         """Return the first row of the unit types of a battle."""
-        return self._sections[_table(battle)]
+        return self._sections[self._table(battle)]
 
     @cached_property
     def possible(self) -> tuple[frozenset[int], ...]:
@@ -271,9 +276,3 @@ def drawn_kinds(battle: DrawnBattle) -> list[int]:
 def _has_times(group: Group) -> bool:
     """Return whether a group arrives after the start, or is withdrawn before the end."""
     return group.arrives.last > 0 or group.leaves is not None
-
-
-def _table(battle: Battle | DrawnBattle) -> Table:
-    """Return the unit types of the allies, and then those of the enemies."""
-    enemies = [row.scaled(battle.enemy_scale) for row in battle.enemy_units]
-    return (*battle.units, *enemies)

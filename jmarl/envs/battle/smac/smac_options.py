@@ -28,6 +28,7 @@ class SmacConfig:
         smac_reward: use SMAC's reward, which also pays for healing and recovery of enemies.
         pad: team sizes (allies, enemies) up to which absent units are added; 0 adds none.
         shuffle_slots: permute the units of each team in every episode.
+        enemy_scale: factor on the damage of the enemies, besides that of the battle.
         opponent: tactics of the enemies. ``orders`` follows the order of each group.
             ``healer_first`` does the same, but prefers healers as targets. ``heuristic`` attacks
             only within the unit's range, as enemies of ``smax_`` do.
@@ -43,10 +44,12 @@ class SmacConfig:
     smac_reward: bool = False
     pad: tuple[int, int] = (0, 0)
     shuffle_slots: bool = False
+    enemy_scale: float = 1.0
     opponent: Literal["orders", "healer_first", "heuristic"] = "orders"
 
     def __post_init__(self) -> None:
         check_range("env.reset_pool", self.reset_pool, 0, MAX_SIZE)
+        check_range("env.enemy_scale", self.enemy_scale, 0.01, 100.0)
         check_range("env.prob_obs_enemy", self.prob_obs_enemy, 0.0, 1.0)
         for team, size in enumerate(self.pad):
             check_range(f"env.pad[{team}]", size, 0, MAX_TEAM_SIZE)

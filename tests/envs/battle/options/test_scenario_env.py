@@ -15,9 +15,13 @@ from jax.extend.core import ClosedJaxpr
 from option_worlds import World
 
 from jmarl.config import EvalConfig
+from jmarl.config.choices import configs_dir, yaml_names
 from jmarl.config.compose import load_config
 from jmarl.config.errors import ConfigError
 from jmarl.envs import make, registry
+from jmarl.envs.battle.scenarios.scenario_file import parse
+from jmarl.envs.battle.smac.smac_facts import Facts
+from jmarl.envs.battle.smac.smac_options import SmacConfig
 from jmarl.envs.conformance import random_action
 from jmarl.runs.folder import resume_config, write_config
 from jmarl.runs.run import run
@@ -194,3 +198,31 @@ def test_enemy_scale_multiplies_only_the_damage_of_the_enemies_before_armor():
     unscaled = SCALED.replace("enemy_scale: 1.5\n", "")
     rewards = [World(text).facts.battle.max_reward for text in (SCALED, unscaled)]
     assert rewards[0] == rewards[1]
+
+
+@pytest.mark.parametrize("name", yaml_names("scenario"))
+def test_a_named_scenario_is_a_file_of_the_package(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (configs_dir() / "scenario" / f"{name}.yaml").read_text()
+    named = make("battle", scenario=name).spec
+    assert named == make("battle", scenario=text).spec
+
+
+@pytest.mark.parametrize("groups", [2, 3, 4, 5])
+def test_a_scenario_of_groups_has_that_many(groups):
+    spec = make("battle", scenario=f"groups_{groups}").spec
+    assert (len(spec.agent_groups), spec.n_agents) == (groups, 10)
+
+
+def test_an_unknown_scenario_gets_the_nearest_name():
+    message = r"^env.scenario='medci': no such scenario; did you mean medic\?$"
+    with pytest.raises(ConfigError, match=message):
+        make("battle", scenario="medci")
+
+
+def test_the_option_enemy_scale_multiplies_that_of_the_battle():
+    text = (configs_dir() / "scenario" / "medic.yaml").read_text()
+    assert "enemy_scale: 0.75" in text
+    scaled = parse(text.replace("enemy_scale: 0.75", "enemy_scale: 1.5"), "", "battle")
+    option = Facts(parse(text, "", "battle"), SmacConfig(enemy_scale=2.0))
+    assert option.table == Facts(scaled, SmacConfig()).table
