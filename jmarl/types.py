@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
@@ -236,14 +237,32 @@ class EntityObs(struct.PyTreeNode):
         def select(x: Array, axis: int) -> Array:
             return jax.lax.dynamic_slice_in_dim(x, i, 1, axis % x.ndim)
 
+        return self._map_agents(select)
+
+    def split_agents(self) -> EntityObs:
+        """Return the observations of N teams of one, along a new first axis.
+
+        Entry i is ``agent(i)``. The central state is not repeated.
+
+        Returns:
+            Observations with leaves ``[N, *batch, 1, ...]``, except for those of ``state``.
+        """
+
+        def split(x: Array, axis: int) -> Array:
+            return jnp.moveaxis(jnp.expand_dims(x, axis), axis - 1, 0)
+
+        return self._map_agents(split)
+
+    def _map_agents(self, fn: Callable[[Array, int], Array]) -> EntityObs:
+        """Apply ``fn(x, axis)`` to the arrays with an agent axis, which counts from the end."""
         return self.replace(
-            own=select(self.own, -2),
-            rows=tuple(select(x, -3) for x in self.rows),
-            mask=tuple(select(x, -2) for x in self.mask),
-            avail=select(self.avail, -2),
-            alive=select(self.alive, -1),
-            joined=select(self.joined, -1),
-            unit_class=select(self.unit_class, -1),
+            own=fn(self.own, -2),
+            rows=tuple(fn(x, -3) for x in self.rows),
+            mask=tuple(fn(x, -2) for x in self.mask),
+            avail=fn(self.avail, -2),
+            alive=fn(self.alive, -1),
+            joined=fn(self.joined, -1),
+            unit_class=fn(self.unit_class, -1),
         )
 
     def team_mean(self, x: Float[Array, "*batch N"]) -> Float[Array, "*batch"]:

@@ -168,6 +168,11 @@ class SystemConfig:
         return False
 
     @property
+    def separate_agents(self) -> bool:
+        """True if each agent has its own parameters, so that they fit one team size only."""
+        return False
+
+    @property
     def learning_rate(self) -> float | None:
         """Value of the key ``lr``; None if the system has no such key."""
         return vars(self).get("lr")

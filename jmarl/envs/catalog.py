@@ -11,6 +11,7 @@ PROBES = {
     "probe_bandit": "one step; the last action has reward 1",
     "probe_matrix": "non-monotonic matrix game for two agents, one step",
     "probe_xor": "two agents must act differently, one step",
+    "probe_xor_hidden": "probe_xor, where agents observe no difference between them",
     "probe_target": "continuous actions; hit the observed target, one step",
     "probe_two_phase": "reward 1 at each of two steps, then termination",
     "probe_two_phase_truncated": "reward 1 at each of two steps, then a time limit",

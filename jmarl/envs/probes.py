@@ -78,6 +78,24 @@ def xor() -> Env:
     return matrix(((0.0, 1.0), (1.0, 0.0)))._replace(name="probe_xor")
 
 
+def xor_hidden() -> Env:
+    """Build the game of ``xor`` without the index: both agents observe the same constant.
+
+    Equal policies with probability p of action 1 get ``2 p (1 - p)``. That is at most 1/2, and 0 if
+    they are deterministic. Separate policies get 1.
+    """
+    spec = flat_spec(2, 1, 2, episode_limit=1)
+
+    def observe(state: ProbeState) -> EntityObs:
+        return flat_obs(spec, jnp.ones((2, 1)))
+
+    def pay(state: ProbeState, action: jax.Array) -> tuple[Any, jax.Array]:
+        differ = (action[0] != action[1]).astype(jnp.float32)
+        return state.hidden, jnp.full(2, differ)
+
+    return _fixed_length("xor_hidden", spec, lambda key: (), observe, pay)
+
+
 def target(n_agents: int = 2, width: int = 1) -> Env:
     """Build continuous one-step episodes with reward ``-|a - target|^2``.
 
@@ -290,6 +308,7 @@ PROBES: dict[str, Callable[..., Env]] = {
     "probe_bandit": bandit,
     "probe_matrix": matrix,
     "probe_xor": xor,
+    "probe_xor_hidden": xor_hidden,
     "probe_target": target,
     "probe_two_phase": two_phase,
     "probe_two_phase_truncated": two_phase_truncated,

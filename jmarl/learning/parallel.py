@@ -138,15 +138,42 @@ def gradient(
         if env_devices() == 1:
             return local_gradient(params, carry, *rows)
         whole = PartitionSpec()
-        envs = PartitionSpec(ENV_AXIS)
-        steps = PartitionSpec(None, ENV_AXIS)
-        sharded = jax.shard_map(
-            summed_gradient,
-            in_specs=(whole, envs, *[steps] * len(rows)),
-            out_specs=(whole, envs, whole),
-            # True needs constants of a network (a zero state) to be marked as varying
-            check_vma=False,
-        )
-        return sharded(params, carry, *rows)
+        out_specs = whole, PartitionSpec(ENV_AXIS), whole
+        return _on_each_device(summed_gradient, out_specs)(params, carry, *rows)
 
     return sharded_gradient
+
+
+def map_devices(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Apply a function of rows on each device to the environments of that device.
+
+    Args:
+        function: Function ``(params, carry, *rows) -> out``. Leaves of ``carry`` are ``[B, ...]``,
+            those of ``rows`` and ``out`` are ``[T, B, ...]``. Environments do not interact.
+
+    Returns:
+        The same function of all environments.
+    """
+
+    def mapped(params: Any, carry: Any, *rows: Any) -> Any:
+        if env_devices() == 1:
+            return function(params, carry, *rows)
+        out_specs = PartitionSpec(None, ENV_AXIS)
+        return _on_each_device(function, out_specs)(params, carry, *rows)
+
+    return mapped
+
+
+def _on_each_device(function: Callable[..., Any], out_specs: Any) -> Callable[..., Any]:
+    """Split the environments of ``(params, carry, *rows)`` over the devices."""
+
+    def sharded(params: Any, carry: Any, *rows: Any) -> Any:
+        steps = PartitionSpec(None, ENV_AXIS)
+        in_specs = PartitionSpec(), PartitionSpec(ENV_AXIS), *[steps] * len(rows)
+        # check_vma=True needs constants of a network (a zero state) to be marked as varying
+        split = jax.shard_map(
+            function, in_specs=in_specs, out_specs=out_specs, check_vma=False
+        )
+        return split(params, carry, *rows)
+
+    return sharded

@@ -113,6 +113,12 @@ def _reason(ours: BuiltRun, theirs: BuiltRun) -> str:
             "observations or actions of a unit have other widths there, which no network "
             "bridges; use environments of the same kind"
         )
+    sizes = ours.env.spec.n_agents, theirs.env.spec.n_agents
+    if ours.config.system.separate_agents and sizes[0] != sizes[1]:
+        return (
+            f"each agent has parameters of its own, {sizes[0]} and {sizes[1]} agents; "
+            "use teams of the same size, or a system whose agents share parameters"
+        )
     return f"its shape depends on the size of the team; {TEAM_SIZE_ADVICE}"
 
 

@@ -200,7 +200,10 @@ SMOOTH = {
     ),
     "pqn_vdn": ("network=mlp", "network.torso=[64]", "system.minibatches=2"),
 }
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("vdn", "pqn_vdn")]
+SMOOTH["happo"] = SMOOTH["ippo"]
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("vdn", "pqn_vdn", "happo")
+]
 """Their gradients are summed over devices by the same function as those of `ippo`."""
 
 

@@ -49,8 +49,9 @@ NETWORKS = {
         *PHASE,
     ),
     "replay": ("vdn", *GRU, *REPLAY),
+    "separate": ("happo", *GRU, *PHASE),
 }
-SLOW = ("feed_forward", "recurrent")
+SLOW = ("feed_forward", "recurrent", "separate")
 """Kinds whose algorithm and memory the other kinds have too."""
 KINDS = [
     *(pytest.param(kind, marks=pytest.mark.slow) for kind in NETWORKS if kind in SLOW),

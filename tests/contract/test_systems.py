@@ -34,7 +34,7 @@ SMALL = {
         "network.memory_width=8",
         "network.head=[8]",
     ),
-    "hpn": ("network.memory_width=8", "network.hyper_width=8"),
+    "hpn": ("network=hpn", "network.memory_width=8", "network.hyper_width=8"),
     "mat": ("network.embed_dim=8",),
     "mam": ("network.embed_dim=8", "network.d_state=4"),
     "rec_mam": ("network.embed_dim=8", "network.d_state=4"),
@@ -47,6 +47,8 @@ PPO = [
     ("mappo", "gru"),
     ("hpn_mappo", "hpn"),
     ("u_mappo", "gru"),
+    ("happo", "mlp"),
+    ("happo", "hpn"),
     ("mat_ppo", "mat"),
     ("mam_ppo", "mam"),
     ("rec_mam", "rec_mam"),
@@ -68,6 +70,7 @@ REPLAY = ("system.batch_size=8", "system.gradient_steps=2", "system.replay_size=
 
 SLOW = [
     ("ippo", "ssm"),
+    ("happo", "mlp"),
     ("mat_ppo", "mat"),
     ("rec_mam", "rec_mam"),
     ("sable", "sable"),
@@ -267,7 +270,11 @@ def test_an_environment_may_lack_features_or_entities(devices, name, size, env):
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [pytest.param("ippo", "mlp", marks=pytest.mark.slow), ("pqn_vdn", "mlp")],
+    [
+        pytest.param("ippo", "mlp", marks=pytest.mark.slow),
+        pytest.param("happo", "mlp", marks=pytest.mark.slow),
+        ("pqn_vdn", "mlp"),
+    ],
 )
 def test_actions_of_absent_agents_do_not_change_learning(name, size):
     sizes = ("num_envs=16", "rollout_length=8", *SMALL[size])

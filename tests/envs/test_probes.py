@@ -65,6 +65,8 @@ def test_observation_pays_the_observed_sign():
         ("probe_bandit", (2, 1), (1, 0)),
         ("probe_xor", (0, 0), (0, 0)),
         ("probe_xor", (1, 0), (1, 1)),
+        ("probe_xor_hidden", (1, 1), (0, 0)),
+        ("probe_xor_hidden", (0, 1), (1, 1)),
         ("probe_matrix", (0, 0), (8, 8)),
         ("probe_matrix", (0, 1), (-12, -12)),
         ("probe_matrix", (2, 1), (0, 0)),

@@ -12,6 +12,7 @@ from jmarl.learning.parallel import (
     ENV_AXIS,
     env_devices,
     gradient,
+    map_devices,
     mean_weights,
     split_envs,
 )
@@ -104,6 +105,20 @@ def test_gradients_are_reduced_once_and_not_in_every_time_step(how, kind):
     words, in_loops = collectives(program.as_text())
     assert not in_loops
     assert words == ["all-reduce"]
+
+
+def test_a_function_of_rows_runs_on_each_device_without_communication():
+    net = make_memory("gru", F)
+    _, args, specs = case("gru")
+
+    def forward(params, carry, x, first, weight):
+        return net.apply(params, carry, x, first)[1] * weight[..., None]
+
+    mesh = device_mesh()
+    program, sharded_args = compiled(map_devices(forward), args, specs, mesh)
+    assert collectives(program.as_text()) == ([], [])
+    expected = jax.jit(map_devices(forward))(*args)
+    np.testing.assert_allclose(program(*sharded_args), expected, atol=1e-6)
 
 
 def test_without_a_mesh_it_is_the_plain_gradient():

@@ -61,6 +61,11 @@ def test_one_agent_is_a_team_of_one(i):
     whole, one = (x.replace(state=()) for x in (obs, alone))
     for x, y in zip(jax.tree.leaves(whole), jax.tree.leaves(one), strict=True):
         np.testing.assert_array_equal(x[:, :, i], y[:, :, 0])
+    teams = obs.split_agents()
+    assert teams.state is obs.state
+    split = jax.tree.leaves(teams.replace(state=()))
+    for x, y in zip(split, jax.tree.leaves(one), strict=True):
+        np.testing.assert_array_equal(x[i], y)
 
 
 def flatten_all(obs, spec):

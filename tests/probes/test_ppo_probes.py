@@ -1,4 +1,4 @@
-"""PPO on probes with known values: IPPO and MAPPO, with and without memory."""
+"""PPO on probes with known values: IPPO, MAPPO and HAPPO, with and without memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from jmarl.envs.probes import make as make_probe
 from jmarl.learning.normalizer import denormalize
 from jmarl.networks.actor_critic import NetworkConfig
-from jmarl.systems import ippo, mappo
+from jmarl.systems import happo, ippo, mappo
 from jmarl.training.anakin import init_runner, rollout
 
 
@@ -43,6 +43,8 @@ def make(module, env, *, memory="none", updates, **changes):
         advantage="per_agent",
         critic_input="obs" if module is ippo else "state_and_obs",
     )
+    if module is happo:
+        hyper["fixed_order"] = False
     network = NetworkConfig(
         torso=(16,),
         memory=memory,
@@ -108,3 +110,13 @@ def test_memory_survives_a_death(memory):
 def test_continuous_actions_reach_their_target():
     """Initial noise around the target would cost 0.2, and the constant action 0 costs 0.21."""
     assert train(mappo, "probe_target", updates=100, entropy_coef=0.0)[2] > -0.05
+
+
+@pytest.mark.parametrize("module", [pytest.param(mappo, marks=pytest.mark.slow), happo])
+def test_only_separate_policies_let_indistinguishable_agents_act_differently(module):
+    """A shared policy gets at most 1/2 on average; this allows four standard errors."""
+    mean_return = train(module, "probe_xor_hidden", updates=40)[2]
+    if module is happo:
+        assert mean_return > 0.9
+    else:
+        assert mean_return < 0.5 + 4 * 0.5 / (ENVS * ROWS / 2) ** 0.5

@@ -291,6 +291,15 @@ def make_batch(
         Batch with leaves ``[T, B, ...]``, the new statistics, and scalar metrics. The new
         statistics normalize the targets of the batch.
     """
+    batch, stats, metrics = make_raw_batch(rollout, bootstrap, stats, cfg)
+    advantage = normalize_advantage(batch.advantage, batch.policy_mask)
+    return batch.replace(advantage=advantage), stats, metrics
+
+
+def make_raw_batch(
+    rollout: Rollout, bootstrap: Float[Array, "B N"], stats: ValueStats, cfg: PPOConfig
+) -> tuple[Batch, ValueStats, Metrics]:
+    """Compute the batch of ``make_batch`` with advantages in units of the scaled reward."""
     steps = rollout.steps
     value = denormalize(stats, jnp.concatenate([steps.extras.value, bootstrap[None]]))
     advantage, target = advantages_and_targets(rollout, value, cfg)
@@ -298,21 +307,51 @@ def make_batch(
     rate = min(1.0, steps.valid.size / cfg.value_memory) if cfg.value_memory else 0.0
     stats = update_stats(stats, target, value_mask, rate=rate)
     batch = Batch(steps=steps, advantage=advantage, target=normalize(stats, target))
-    centered = advantage - masked_mean(advantage, batch.policy_mask)
-    scale = jnp.sqrt(masked_variance(advantage, batch.policy_mask)) + 1e-5
     unexplained = masked_variance(target - value[:-1], value_mask)
     total = masked_variance(target, value_mask) + 1e-8
     metrics = {
         "value_mean": masked_mean(value[:-1], value_mask),
         "explained_variance": 1.0 - unexplained / total,
     }
-    return batch.replace(advantage=centered / scale), stats, metrics
+    return batch, stats, metrics
 
 
-def _renormalize(steps: Transition, old: ValueStats, new: ValueStats) -> Transition:
-    """Convert the stored values from the units of old statistics to those of new ones."""
-    value = normalize(new, denormalize(old, steps.extras.value))
-    return steps.replace(extras=steps.extras.replace(value=value))
+def normalize_advantage(
+    advantage: Float[Array, "..."], mask: Bool[Array, "..."]
+) -> Float[Array, "..."]:
+    """Return advantages of mean 0 and standard deviation 1 over a mask.
+
+    Args:
+        advantage: Advantages ``[...]``.
+        mask: Entries of the policy loss ``[...]``.
+
+    Returns:
+        Advantages ``[...]``.
+    """
+    centered = advantage - masked_mean(advantage, mask)
+    scale = jnp.sqrt(masked_variance(advantage, mask)) + 1e-5
+    return centered / scale
+
+
+def adapt_values(
+    params: Params, batch: Batch, old: ValueStats, new: ValueStats
+) -> tuple[Params, Batch]:
+    """Convert a critic and its stored values from the units of old statistics to those of new ones.
+
+    Args:
+        params: Parameters of the critic, or of all networks.
+        batch: Batch whose values are in the units of ``old``.
+        old: Statistics during the rollout.
+        new: Statistics of this learning phase.
+
+    Returns:
+        Parameters and batch in the units of ``new``.
+    """
+    params = rescale_values(params, mean_std(old), mean_std(new))
+    extras = batch.steps.extras
+    value = normalize(new, denormalize(old, extras.value))
+    steps = batch.steps.replace(extras=extras.replace(value=value))
+    return params, batch.replace(steps=steps)
 
 
 def value_loss(
@@ -347,6 +386,60 @@ def value_loss(
     return jnp.maximum(error(value), error(clipped))
 
 
+def policy_loss(
+    logp: Float[Array, "T B N"],
+    entropy: Float[Array, "T B N"],
+    batch: Batch,
+    weights: Weights,
+    cfg: PPOConfig,
+) -> tuple[Float[Array, ""], tuple[Metrics, Metrics]]:
+    """Return the clipped policy loss less the entropy bonus, and metrics ``(sums, maxima)``.
+
+    Args:
+        logp: Log-probabilities of the stored actions ``[T, B, N]``.
+        entropy: Entropies of the policy ``[T, B, N]``.
+        batch: Minibatch of one device.
+        weights: Its weights.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Part of the loss in the formula of this module, in the form of a ``LossFn``.
+    """
+    log_ratio = jnp.where(batch.policy_mask, logp - batch.steps.extras.logp, 0.0)
+    log_ratio = jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+    ratio = jnp.exp(log_ratio)
+    clipped = jnp.clip(ratio, 1.0 - cfg.clip, 1.0 + cfg.clip)
+    gain = jnp.minimum(ratio * batch.advantage, clipped * batch.advantage)
+    outside = (jnp.abs(ratio - 1.0) > cfg.clip).astype(jnp.float32)
+    sums = {
+        "policy_loss": -weighted_sum(gain, weights.policy),
+        "entropy": weighted_sum(entropy, weights.policy),
+        "approx_kl": weighted_sum(ratio - 1.0 - log_ratio, weights.policy),
+        "clip_fraction": weighted_sum(outside, weights.policy),
+    }
+    total = sums["policy_loss"] - cfg.entropy_coef * sums["entropy"]
+    return total, (sums, {"ratio_error": jnp.max(jnp.abs(ratio - 1.0))})
+
+
+def critic_loss(
+    value: Float[Array, "T B N"], batch: Batch, weights: Weights, cfg: PPOConfig
+) -> tuple[Float[Array, ""], tuple[Metrics, Metrics]]:
+    """Return the value loss times its coefficient, and metrics ``(sums, maxima)``.
+
+    Args:
+        value: Values ``[T, B, N]``, in normalized units.
+        batch: Minibatch of one device.
+        weights: Its weights.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Part of the loss in the formula of this module, in the form of a ``LossFn``.
+    """
+    error = value_loss(value, batch.steps.extras.value, batch.target, cfg)
+    sums = {"value_loss": weighted_sum(error, weights.value)}
+    return cfg.value_coef * sums["value_loss"], (sums, {})
+
+
 def clipped_loss(
     evaluate: EvaluateFn, cfg: PPOConfig, terms: Sequence[Term] = ()
 ) -> LossFn:
@@ -362,31 +455,47 @@ def clipped_loss(
     """
 
     def loss(params: Params, carry: Carry, batch: Batch, weights: Weights) -> Any:
-        steps = batch.steps
-        logp, entropy, value, aux = evaluate(params, carry, steps)  # [T, B, N]
-        log_ratio = jnp.where(batch.policy_mask, logp - steps.extras.logp, 0.0)
-        log_ratio = jnp.clip(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
-        ratio = jnp.exp(log_ratio)
-        clipped = jnp.clip(ratio, 1.0 - cfg.clip, 1.0 + cfg.clip)
-        gain = jnp.minimum(ratio * batch.advantage, clipped * batch.advantage)
-        error = value_loss(value, steps.extras.value, batch.target, cfg)
-        outside = (jnp.abs(ratio - 1.0) > cfg.clip).astype(jnp.float32)
-        metrics = {
-            "policy_loss": -weighted_sum(gain, weights.policy),
-            "value_loss": weighted_sum(error, weights.value),
-            "entropy": weighted_sum(entropy, weights.policy),
-            "approx_kl": weighted_sum(ratio - 1.0 - log_ratio, weights.policy),
-            "clip_fraction": weighted_sum(outside, weights.policy),
-        }
-        total = (
-            metrics["policy_loss"]
-            - cfg.entropy_coef * metrics["entropy"]
-            + cfg.value_coef * metrics["value_loss"]
-        )
-        total, sums = add_terms(total, metrics, terms, params, aux, batch, weights)
-        return total, (sums, {"ratio_error": jnp.max(jnp.abs(ratio - 1.0))})
+        logp, entropy, value, aux = evaluate(params, carry, batch.steps)  # [T, B, N]
+        policy, (sums, maxima) = policy_loss(logp, entropy, batch, weights, cfg)
+        critic, (critic_sums, _) = critic_loss(value, batch, weights, cfg)
+        total, sums = policy + critic, sums | critic_sums
+        total, sums = add_terms(total, sums, terms, params, aux, batch, weights)
+        return total, (sums, maxima)
 
     return loss
+
+
+Trained = tuple[Params, optax.OptState]
+"""Parameters, and the state of their optimizer."""
+
+
+def gradient_steps(
+    loss: LossFn, tx: optax.GradientTransformation, cfg: PPOConfig
+) -> Callable[[Trained, Batch, Carry, Key], tuple[Trained, Metrics]]:
+    """Build ``epochs`` x ``minibatches`` gradient steps on a loss.
+
+    Args:
+        loss: Loss of a minibatch.
+        tx: Gradient transformation.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Function ``(trained, batch, carry, key) -> (trained, metrics)``. Metrics have one number
+        for each gradient step, ``[epochs, minibatches]``. The key determines the minibatches.
+    """
+    loss_gradient = gradient(loss)
+
+    def gradient_step(trained, batch, carry):
+        params, opt_state = trained
+        grad_out = loss_gradient(params, carry, batch, loss_weights(batch, cfg))
+        params, opt_state, metrics = apply_gradients(tx, params, opt_state, grad_out)
+        return (params, opt_state), metrics
+
+    def train(trained, batch, carry, key):
+        sizes = dict(epochs=cfg.epochs, minibatches=cfg.minibatches)
+        return scan_minibatches(gradient_step, trained, key, batch, carry, **sizes)
+
+    return train
 
 
 def ppo_update(
@@ -416,13 +525,7 @@ def ppo_update(
     Returns:
         Function ``(learner, rollout, key) -> (learner, metrics)``.
     """
-    loss_gradient = gradient(clipped_loss(evaluate, cfg, terms))
-
-    def gradient_step(state, batch, carry):
-        params, opt_state = state
-        grad_out = loss_gradient(params, carry, batch, loss_weights(batch, cfg))
-        params, opt_state, metrics = apply_gradients(tx, params, opt_state, grad_out)
-        return (params, opt_state), metrics
+    train = gradient_steps(clipped_loss(evaluate, cfg, terms), tx, cfg)
 
     def update(
         learner: PPOLearner, rollout: Rollout, key: Key
@@ -431,17 +534,9 @@ def ppo_update(
         old_stats, params = learner.value_stats, learner.params
         batch, stats, metrics = make_batch(rollout, bootstrap, old_stats, cfg)
         if cfg.popart:
-            params = rescale_values(params, mean_std(old_stats), mean_std(stats))
-            batch = batch.replace(steps=_renormalize(batch.steps, old_stats, stats))
-        (params, opt_state), trace = scan_minibatches(
-            gradient_step,
-            (params, learner.opt_state),
-            key,
-            batch,
-            rollout.carry,
-            epochs=cfg.epochs,
-            minibatches=cfg.minibatches,
-        )
+            params, batch = adapt_values(params, batch, old_stats, stats)
+        state = params, learner.opt_state
+        (params, opt_state), trace = train(state, batch, rollout.carry, key)
         skipped = skipped_steps(opt_state) - skipped_steps(learner.opt_state)
         metrics |= {name: x.mean() for name, x in trace.items()}
         metrics |= {"ratio_error": trace["ratio_error"][0, 0], "skipped_steps": skipped}
@@ -571,10 +666,10 @@ def actor_critic_system(
         return ActorCriticCarry(policy.initial(batch), critic.initial(batch))
 
     def actor_row(params, carry, timestep):
-        return _apply_row(policy, params["actor"], carry.actor, timestep)
+        return apply_row(policy, params["actor"], carry.actor, timestep)
 
     def critic_row(params, carry, timestep):
-        return _apply_row(critic, params["critic"], carry.critic, timestep)
+        return apply_row(critic, params["critic"], carry.critic, timestep)
 
     def act(params, carry, timestep, key, explore):
         actor_carry, dist, _ = actor_row(params, carry, timestep)
@@ -602,10 +697,20 @@ def _apply(network: nn.Module, params: Params, *args: Any) -> Any:
     return network.apply(params, *args)
 
 
-def _apply_row(
+def apply_row(
     network: nn.Module, params: Params, carry: Carry, timestep: TimeStep
 ) -> Any:
-    """Apply a network to one time step."""
+    """Apply a network to one time step.
+
+    Args:
+        network: Module ``(carry, obs, first) -> (carry, *out)`` over rows ``[T, B]``.
+        params: Its parameters.
+        carry: Memory before the time step.
+        timestep: Time step of B environments.
+
+    Returns:
+        The next memory, and the outputs without the axis of time.
+    """
     row = add_time_axis((timestep.obs, timestep.first))
     carry, *out = _apply(network, params, carry, *row)
     return carry, *drop_time_axis(out)
