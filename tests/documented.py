@@ -14,7 +14,7 @@ class Column(NamedTuple):
     """A row of the tables under "metrics.jsonl"."""
 
     systems: str
-    """``all systems``, ``PPO`` or ``Q-learning``."""
+    """``all systems``, ``PPO``, ``SHPPO`` or ``Q-learning``."""
     rows: str
     each_seed: str
     unit: str

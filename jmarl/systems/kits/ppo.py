@@ -354,6 +354,24 @@ def adapt_values(
     return params, batch.replace(steps=steps)
 
 
+def value_error(
+    value: Float[Array, "..."], target: Float[Array, "..."], cfg: PPOConfig
+) -> Float[Array, "..."]:
+    """Return the Huber loss, or half the square if ``huber_delta`` is 0.
+
+    Args:
+        value: Values ``[...]``, in normalized units.
+        target: Value targets ``[...]``, in the same units.
+        cfg: Configuration of the kit.
+
+    Returns:
+        Errors ``[...]``.
+    """
+    if cfg.huber_delta:
+        return optax.huber_loss(value, target, delta=cfg.huber_delta)
+    return 0.5 * (value - target) ** 2
+
+
 def value_loss(
     value: Float[Array, "..."],
     old: Float[Array, "..."],
@@ -362,8 +380,7 @@ def value_loss(
 ) -> Float[Array, "..."]:
     """Return the larger of the errors of the value and of the clipped value.
 
-    The error is the Huber loss, or half the square if ``huber_delta`` is 0. If ``value_clip`` is 0,
-    the value is not clipped.
+    If ``value_clip`` is 0, the value is not clipped.
 
     Args:
         value: Values ``[...]``.
@@ -374,16 +391,11 @@ def value_loss(
     Returns:
         Errors ``[...]``. All arguments are in normalized units.
     """
-
-    def error(v):
-        if cfg.huber_delta:
-            return optax.huber_loss(v, target, delta=cfg.huber_delta)
-        return 0.5 * (v - target) ** 2
-
+    error = value_error(value, target, cfg)
     if not cfg.value_clip:
-        return error(value)
+        return error
     clipped = old + jnp.clip(value - old, -cfg.value_clip, cfg.value_clip)
-    return jnp.maximum(error(value), error(clipped))
+    return jnp.maximum(error, value_error(clipped, target, cfg))
 
 
 def policy_loss(
