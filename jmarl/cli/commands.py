@@ -100,9 +100,9 @@ def _evaluate(arguments: Sequence[str]) -> int:
 
 
 def _transfer(arguments: Sequence[str]) -> int:
-    from jmarl.saved.evaluate_saved import transfer_run
+    from jmarl.saved.transfer_grid import transfer
 
-    return _call(transfer_run, arguments)
+    return _call(transfer, arguments)
 
 
 def _render(arguments: Sequence[str]) -> int:
@@ -137,7 +137,7 @@ def _call(function: Callable[..., int], arguments: Sequence[str]) -> int:
     use_cores()
     given = _read_arguments(_keywords_class(function), arguments)
     keywords = dataclasses.asdict(given)
-    _use_compile_cache_of(keywords["run"])
+    _use_compile_cache_of(keywords["run"].partition(",")[0])
     return function(**keywords)
 
 
@@ -244,16 +244,19 @@ evaluate the saved parameters of a run, greedy and sampled, with 95 % intervals
     "transfer": Command(
         _transfer,
         """\
-usage: jmarl transfer run=<folder> envs=<name>,... [key=value ...]
+usage: jmarl transfer run=<folder> (envs=<name>,... | grid=<name>) [key=value ...]
 
 evaluate the saved parameters of a run in other environments, unchanged (zero-shot)
 
-  run=<folder>      run folder; it may have been moved
+  run=<folder>      run folder; it may have been moved. With grid also several folders
   envs=<name>,...   environments whose parameters have the same shapes: smax_5v5,smax_10v10
+  grid=<name>       environments by team: battle_small, smac_MMM2, smacv2_terran, smax, or the
+                    path of a YAML file; prints win rate and retention over the seeds
   episodes=640      episodes of each mode in each of these environments
   parameters=best   best: of each seed's best evaluation; latest: of the newest checkpoint
   seed=0            seed of the episodes
-  json=<file>       also write the results to this file""",
+  json=<file>       also write the results to this file; default of a grid:
+                    <folder>/grid_<name>.json, with a heat map next to it as .png""",
     ),
     "render": Command(
         _render,

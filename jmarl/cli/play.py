@@ -23,14 +23,11 @@ from jmarl.results.tables import Summary
 from jmarl.runs.compilation import compiler_options
 from jmarl.runs.exit_codes import ExitCode
 from jmarl.runs.folder import versions
+from jmarl.saved.evaluate_saved import EFFORT
 from jmarl.training.anakin import device_mesh
 from jmarl.training.build import make_env
 from jmarl.training.scripted_play import play_program
 from jmarl.types import Env
-
-
-EFFORT = 1
-"""Effort of the compiler, which suits a program of some seconds."""
 
 
 class Played(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -72,16 +73,68 @@ def seed_difference(
     """
     from scipy.special import stdtrit  # slow to import
 
+    difference, error, freedom = _welch(x, y)
+    if math.isnan(error):
+        return difference, -math.inf, math.inf
+    half = float(stdtrit(freedom, 0.975)) * error if error else 0.0
+    return difference, difference - half, difference + half
+
+
+def seed_p_value(x: Float[np.ndarray, " S"], y: Float[np.ndarray, " R"]) -> float:
+    """Compute the two-sided p-value of Welch's t-test of equal means over seeds.
+
+    Args:
+        x: One result per seed, ``[S]``.
+        y: Results of other seeds or of another system, ``[R]``.
+
+    Returns:
+        The p-value; NaN if ``x`` or ``y`` has one seed. If neither varies over its seeds, it is
+        1 for equal values and 0 for others.
+    """
+    from scipy.special import stdtr  # slow to import
+
+    difference, error, freedom = _welch(x, y)
+    if math.isnan(error):
+        return math.nan
+    if error == 0:
+        return float(difference == 0)
+    return 2 * float(stdtr(freedom, -abs(difference) / error))
+
+
+def _welch(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """Return the difference of two means, its standard error, and the degrees of freedom.
+
+    The error is NaN for one seed. The degrees of freedom are NaN without variation.
+    """
     difference = float(np.mean(x) - np.mean(y))
     sizes = np.array([len(x), len(y)])
     if sizes.min() == 1:
-        return difference, -math.inf, math.inf
+        return difference, math.nan, math.nan
     errors = np.array([np.var(x, ddof=1), np.var(y, ddof=1)]) / sizes
     if not errors.any():
-        return difference, difference, difference
+        return difference, 0.0, math.nan
     freedom = errors.sum() ** 2 / (errors**2 / (sizes - 1)).sum()
-    half = float(stdtrit(freedom, 0.975) * math.sqrt(errors.sum()))
-    return difference, difference - half, difference + half
+    return difference, math.sqrt(errors.sum()), float(freedom)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjust the p-values of several tests by Holm's method (1979).
+
+    Tests with an adjusted value below 0.05 are significant together, with a probability of at
+    most 5 % for any wrong one among them.
+
+    Args:
+        p: One p-value per test.
+
+    Returns:
+        The adjusted values, in the order of ``p``.
+    """
+    order = np.argsort(p, kind="stable")
+    factors = np.arange(len(p), 0, -1)
+    adjusted = np.maximum.accumulate(factors * np.asarray(p, float)[order])
+    result = np.empty(len(p))
+    result[order] = np.minimum(adjusted, 1.0)
+    return result.tolist()
 
 
 def wilson_interval(share: Proportion) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from jmarl.config import RunConfig, check, check_range
 from jmarl.results import tables
 from jmarl.results.files import check_writable, write_json
 from jmarl.runs import folder as run_folder
+from jmarl.runs.compilation import compiler_options
 from jmarl.runs.warm_start import restore_params
 from jmarl.training.anakin import device_mesh
 from jmarl.training.build import BuiltRun, build_run
@@ -20,6 +21,8 @@ from jmarl.training.programs import FIRST_ABSOLUTE_KEY, seed_keys
 from jmarl.types import Key, Metrics, Params
 
 
+EFFORT = 1
+"""Effort of the compiler, which suits a program of some seconds."""
 PARAMETERS = ("best", "latest")
 
 
@@ -46,10 +49,10 @@ def evaluate_run(
     Raises:
         ConfigError: If an argument is invalid or the folder holds no checkpoint.
     """
-    folder, config = _open_run(run, episodes, parameters, seed, json)
+    folder, config = open_run(run, episodes, parameters, seed, json)
     built = build_run(config)
     params, updates = restore_params(config, folder, parameters)
-    results = _play(built, params, episodes, seed)
+    results = play(built, params, episodes, seed)
     record = tables.evaluation_record(config.seeds, episodes, updates, results)
     print(tables.record_table(parameters, record), flush=True)
     if json:
@@ -86,7 +89,7 @@ def transfer_run(
         ConfigError: As ``evaluate_run``, and if acting in one of the environments needs
             parameters of other shapes. All are checked before the first episode.
     """
-    folder, config = _open_run(run, episodes, parameters, seed, json)
+    folder, config = open_run(run, episodes, parameters, seed, json)
     names = [name.strip() for name in envs.split(",") if name.strip()]
     rule = "must name an environment, or several separated by commas"
     check(len(names) > 0, "envs", envs, rule)
@@ -95,7 +98,7 @@ def transfer_run(
     params, updates = restore_params(config, folder, parameters)
     records = {
         name: tables.evaluation_record(
-            config.seeds, episodes, updates, _play(target, params, episodes, seed)
+            config.seeds, episodes, updates, play(target, params, episodes, seed)
         )
         for name, target in targets.items()
     }
@@ -106,10 +109,14 @@ def transfer_run(
     return 0
 
 
-def _open_run(
+def open_run(
     run: str, episodes: int, parameters: str, seed: int, json: str
 ) -> tuple[pathlib.Path, RunConfig]:
-    """Check the arguments of an evaluation; return the run's folder and configuration."""
+    """Check the arguments of an evaluation; return the run's folder and configuration.
+
+    Raises:
+        ConfigError: If an argument is invalid.
+    """
     rule = f"must be one of {', '.join(PARAMETERS)}"
     check(parameters in PARAMETERS, "parameters", parameters, rule)
     check(episodes >= 1, "episodes", episodes, "must be at least 1")
@@ -128,17 +135,19 @@ def _build_target(own: BuiltRun, name: str) -> BuiltRun:
     return target
 
 
-def _play(run: BuiltRun, params: Params, episodes: int, seed: int) -> Any:
+def play(run: BuiltRun, params: Params, episodes: int, seed: int) -> Any:
     """Return ``{mode: {name: [S, episodes]}}`` of episodes with keys of their own."""
     config, env, system = run
     number = FIRST_ABSOLUTE_KEY + config.eval.absolute_factor + seed
     keys = seed_keys(config).of_evaluation(number)
 
-    def play(params: Params, key: Key) -> dict[str, Metrics]:
+    def evaluate(params: Params, key: Key) -> dict[str, Metrics]:
         return evaluate_modes(env, system, params, key, episodes)
 
     with jax.set_mesh(device_mesh()):
-        return jax.device_get(jax.jit(jax.vmap(play))(params, keys))
+        lowered = jax.jit(jax.vmap(evaluate)).lower(params, keys)
+        compiled = lowered.compile(compiler_options(EFFORT))
+        return jax.device_get(compiled(params, keys))
 
 
 def _transfer_table(config: RunConfig, parameters: str, records: dict[str, Any]) -> str:

@@ -108,7 +108,7 @@ def _reason(ours: BuiltRun, theirs: BuiltRun) -> str:
     names = ours.config.system_name, theirs.config.system_name
     if names[0] != names[1]:
         return f"the systems differ ({names[0]} and {names[1]}); use the same"
-    if _entity_widths(ours.env.spec) != _entity_widths(theirs.env.spec):
+    if entity_widths(ours.env.spec) != entity_widths(theirs.env.spec):
         return (
             "observations or actions of a unit have other widths there, which no network "
             "bridges; use environments of the same kind"
@@ -122,7 +122,7 @@ def _reason(ours: BuiltRun, theirs: BuiltRun) -> str:
     return f"its shape depends on the size of the team; {TEAM_SIZE_ADVICE}"
 
 
-def _entity_widths(spec: Spec) -> tuple[int, ...]:
+def entity_widths(spec: Spec) -> tuple[int, ...]:
     """Return the sizes that every entity network depends on.
 
     These are the widths of own features and of each group, and the number of actions

@@ -143,6 +143,10 @@ def _environment() -> dict[str, str]:
             "error: run=nowhere: no run folder",
         ),
         (
+            ["transfer", "run=x", "grid=smac_MMM"],
+            "error: grid=smac_MMM: unknown grid; did you mean smac_MMM2?",
+        ),
+        (
             ["train", "ippo", "init_from=nowhere"],
             "error: init_from=nowhere: no run folder",
         ),

@@ -1,0 +1,151 @@
+"""Grids of environments for zero-shot tests: YAML files in ``configs/grid`` or a user's own.
+
+This module does not import JAX.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from jmarl.config import ConfigError, build, check
+from jmarl.config.choices import configs_dir, yaml_names
+from jmarl.config.errors import suggest
+
+
+ENDINGS = (".yaml", ".yml")
+"""Endings of the path of a grid file. Any other text is the name of a grid."""
+
+
+class Cell(NamedTuple):
+    """An environment of a grid."""
+
+    allies: str
+    """Label of the allies, empty if the grid has no such axis."""
+    enemies: str
+    env: str
+    """Name of the environment."""
+    options: dict[str, Any]
+    """Options of the environment; None leaves out an option of the run."""
+
+    @property
+    def label(self) -> str:
+        """Return the label of the environment in tables."""
+        return " vs ".join(filter(None, (self.allies, self.enemies)))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Environments that differ in their teams.
+
+    ``{allies}`` and ``{enemies}`` in ``env`` and in the texts of ``options`` are replaced by the
+    teams of an environment.
+
+    Attributes:
+        title: One-line description.
+        env: Name of the environments.
+        options: Options of the environments, besides those of the run; null leaves out an option.
+        allies: Labels of the allies, the rows of the heat map.
+        enemies: Labels of the enemies, its columns.
+        cells: Pairs of labels, in place of all pairs of ``allies`` and ``enemies``.
+        teams: Teams by label; a label that is missing stands for itself.
+        name: Name of the file, without its ending.
+    """
+
+    title: str
+    env: str
+    options: dict[str, Any] = field(default_factory=dict)
+    allies: tuple[str | int, ...] = ()
+    enemies: tuple[str | int, ...] = ()
+    cells: tuple[tuple[str | int, str | int], ...] = ()
+    teams: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        has_axes = bool(self.allies or self.enemies)
+        rule = "give either cells, or the axes allies and enemies"
+        check(has_axes != bool(self.cells), "cells", self.cells, rule)
+        built: dict[str, str] = {}
+        for cell in self.environments():
+            same = built.setdefault(json.dumps([cell.env, cell.options]), cell.label)
+            rule = f"{same} and {cell.label} are equal; leave one out, or use "
+            rule += "{allies} and {enemies} in env or options"
+            check(same == cell.label, "env", self.env, rule)
+        check(len(built) == self.size, "cells", self.cells, "a pair is given twice")
+
+    @property
+    def size(self) -> int:
+        """Number of environments."""
+        return len(list(self._pairs()))
+
+    def environments(self) -> Iterator[Cell]:
+        """Yield the environments, row by row."""
+        for allies, enemies in self._pairs():
+            teams = {"{allies}": allies, "{enemies}": enemies}
+            options = {k: self._fill(v, teams) for k, v in self.options.items()}
+            env = self._fill(self.env, teams)
+            yield Cell(str(allies), str(enemies), env, options)
+
+    def _pairs(self) -> Iterator[tuple[str | int, str | int]]:
+        if self.cells:
+            return iter(self.cells)
+        return itertools.product(self.allies or ("",), self.enemies or ("",))
+
+    def _fill(self, value: Any, teams: dict[str, str | int]) -> Any:
+        """Replace the placeholders of a text. A team that is a mapping becomes one in YAML."""
+        if not isinstance(value, str):
+            return value
+        for placeholder, label in teams.items():
+            team = self.teams.get(str(label), label)
+            text = json.dumps(team) if isinstance(team, dict) else str(team)
+            value = value.replace(placeholder, text)
+        return value
+
+
+def read_grid(grid: str) -> Grid:
+    """Read a grid.
+
+    Args:
+        grid: Name of a file in ``configs/grid``, or the path of a YAML file.
+
+    Raises:
+        ConfigError: If the grid is unknown or its file is wrong.
+    """
+    is_path = grid.endswith(ENDINGS)
+    path = Path(grid) if is_path else configs_dir() / "grid" / f"{grid}.yaml"
+    known = yaml_names("grid")
+    if not is_path and grid not in known:
+        otherwise = f"expected one of {', '.join(known)}, or the path of a YAML file"
+        raise ConfigError(
+            f"grid={grid}: unknown grid; {suggest(grid, known, otherwise)}"
+        )
+    try:
+        return replace(_build(_read_yaml(path)), name=path.stem)
+    except ConfigError as error:
+        raise ConfigError(f"grid={grid}: {error}") from None
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        fix = "give the path of a YAML file"
+        raise ConfigError(f"cannot be read ({reason}); {fix}") from None
+
+
+def _build(tree: Any) -> Grid:
+    known = [field.name for field in fields(Grid) if field.name != "name"]
+    if not isinstance(tree, dict):
+        raise ConfigError(f"holds no grid; expected the keys {', '.join(known)}")
+    for key in map(str, tree):
+        fix = suggest(key, known, f"known keys: {', '.join(known)}")
+        if key not in known:
+            raise ConfigError(f"{key}: unknown key; {fix}")
+    return build(Grid, tree)
