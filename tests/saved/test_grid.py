@@ -31,7 +31,7 @@ from jmarl.saved.transfer_grid import transfer
 from jmarl.training.build import build_run, make_env
 
 
-MEDIC = ["env=battle", "env.scenario=docs/examples/medic.yaml"]
+MEDIC = ["env=battle", "env.scenario=medic"]
 DUELS = """\
 title: duels
 env: duel_{allies}v{enemies}
