@@ -137,7 +137,10 @@ def _environment() -> dict[str, str]:
             ["evaluate", "run=x", "json=/no/dir/x"],
             "error: json='/no/dir/x': cannot be written",
         ),
-        (["transfer", "run=x"], "error: envs='': names no environment; give envs or grid"),
+        (
+            ["transfer", "run=x"],
+            "error: envs='': names no environment; give envs or grid",
+        ),
         (
             ["transfer", "run=nowhere", "envs=smax_3m"],
             "error: run=nowhere: no run folder",
