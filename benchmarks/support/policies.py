@@ -32,6 +32,7 @@ SYSTEMS = {
     # The critic has one value per agent. Its input does not grow with the team if the
     # widths of the environment do not.
     "MAPPO": ("mappo", "system.critic_input=state_and_obs"),
+    "HAPPO": ("happo", "system.critic_input=state_and_obs"),
     "MAT": ("mat_ppo",),
     "MAM": ("mam_ppo",),
     "rec-MAM": ("rec_mam",),

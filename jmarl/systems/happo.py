@@ -46,6 +46,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jmarl.config import RunConfig
+from jmarl.learning.normalizer import ValueStats
 from jmarl.learning.optimizers import optimizer, skipped_steps
 from jmarl.learning.parallel import map_devices
 from jmarl.networks.actor_critic import Policy
@@ -247,21 +248,13 @@ def happo_update(
     def update(
         learner: PPOLearner, rollout: Rollout, key: Key
     ) -> tuple[PPOLearner, Metrics]:
-        carry, old_stats = rollout.carry, learner.value_stats
-        actors, values = (
-            (learner.params[part], learner.opt_state[part])
-            for part in ("actor", "critic")
-        )
-        last = rollout.last_carry.critic, rollout.last
-        _, bootstrap = apply_row(critic, values[0], *last)
-        batch, stats, metrics = make_raw_batch(rollout, bootstrap, old_stats, cfg)
-        batch = batch.replace(advantage=normalized_advantage(batch, cfg))
-        if cfg.popart:
-            params, batch = adapt_values(values[0], batch, old_stats, stats)
-            values = params, values[1]
+        values, batch, stats, metrics = start_phase(critic, learner, rollout, cfg)
+        carry, opt_state = rollout.carry, learner.opt_state
+        actors = learner.params["actor"], opt_state["actor"]
         turn = make_turn(policy, tx, cfg, key)
         order = draw_order(key, batch.advantage.shape[-1], cfg)
         actors, turns = take_turns(turn, actors, batch, carry.actor, order)
+        values = values, opt_state["critic"]
         values, trace = train_critic(values, batch, carry.critic, key)
         params, opt_state = (
             {"actor": actor, "critic": value}
@@ -278,6 +271,19 @@ def happo_update(
         return learner, metrics
 
     return update
+
+
+def start_phase(
+    critic: nn.Module, learner: PPOLearner, rollout: Rollout, cfg: Config
+) -> tuple[Params, Batch, ValueStats, Metrics]:
+    """Return the parameters of the critic and the batch, in the units of new value statistics."""
+    params, old_stats = learner.params["critic"], learner.value_stats
+    _, bootstrap = apply_row(critic, params, rollout.last_carry.critic, rollout.last)
+    batch, stats, metrics = make_raw_batch(rollout, bootstrap, old_stats, cfg)
+    batch = batch.replace(advantage=normalized_advantage(batch, cfg))
+    if cfg.popart:
+        params, batch = adapt_values(params, batch, old_stats, stats)
+    return params, batch, stats, metrics
 
 
 def normalized_advantage(batch: Batch, cfg: Config) -> Float[Array, "T B N"]:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import decode, scaling
+from benchmarks import decode, heterogeneous, scaling
 from benchmarks.support import growth, policies
 from benchmarks.support.common import PairTiming, Timing
 from jmarl.cli.process import exit_code
@@ -186,3 +186,18 @@ def test_small_study_from_arguments_to_record_and_picture(
     assert policies.RECOMPUTE not in study["update_ms"]["2"]
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out.startswith("smax, 2 agents: MAT ")
+
+
+def test_a_line_through_linear_costs_is_exact_and_one_through_squares_is_not():
+    line = heterogeneous.fit_line({n: 2.0 + 3.0 * n for n in (3, 6, 12, 24)})
+    assert line == pytest.approx((2.0, 3.0, 1.0))
+    assert heterogeneous.fit_line({n: n**2 for n in (3, 6, 12, 24)}).r2 < 0.97
+
+
+@pytest.mark.slow
+def test_the_growth_of_happo_is_measured_at_a_tiny_size(capsys):
+    sizes = {"agents": (2, 3), "compiled": (2, 3), "envs": 2, "rows": 4, "repeats": 2}
+    record = heterogeneous.run_growth(heterogeneous.DEFAULTS | sizes)
+    assert set(record["update_ms"]) == {2, 3}
+    assert min(min(times.values()) for times in record["compile_s"].values()) > 0
+    assert "update, ms = " in capsys.readouterr().out
