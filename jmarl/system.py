@@ -108,6 +108,20 @@ class ExploreFn(Protocol):
         ...
 
 
+class LatentsFn(Protocol):
+    """Read the agents' latents from the memory of a policy."""
+
+    def __call__(
+        self, carry: Carry, /
+    ) -> tuple[Float[Array, "B N K"], Float[Array, "B N K"]]:
+        """Return mean and sample of the latents of the last time step.
+
+        Args:
+            carry: Memory after ``act``.
+        """
+        ...
+
+
 class System(NamedTuple):
     """An algorithm as pure functions, built by a module's ``make(spec, config)``."""
 
@@ -116,3 +130,5 @@ class System(NamedTuple):
     act: ActFn
     update: UpdateFn
     explore: ExploreFn
+    latents: LatentsFn | None = None
+    """Latents of agents, if the system has any."""

@@ -105,6 +105,12 @@ def _transfer(arguments: Sequence[str]) -> int:
     return _call(transfer, arguments)
 
 
+def _latents(arguments: Sequence[str]) -> int:
+    from jmarl.saved.latents import latents_run
+
+    return _call(latents_run, arguments)
+
+
 def _render(arguments: Sequence[str]) -> int:
     from jmarl.saved.render import render_run
 
@@ -257,6 +263,23 @@ evaluate the saved parameters of a run in other environments, unchanged (zero-sh
   seed=0            seed of the episodes
   json=<file>       also write the results to this file; default of a grid:
                     <folder>/grid_<name>.json, with a heat map next to it as .png""",
+    ),
+    "latents": Command(
+        _latents,
+        """\
+usage: jmarl latents run=<folder> [key=value ...]
+
+report what the latents of a run of shppo encode, beside a shuffled control
+
+  run=<folder>      run folder; it may have been moved
+  episodes=256      sampled episodes to record
+  parameters=best   best: of the best evaluation; latest: of the newest checkpoint
+  learner=0         index of the run's seed, counted from 0
+  seed=0            seed of the episodes
+  out=<folder>      folder for latents.json, latents.png and latents.npz; default: the run folder
+
+The report has principal components, the silhouette by unit class, and linear probes of the unit
+class and of retreating (moving away from the enemies), tested on held-out episodes.""",
     ),
     "render": Command(
         _render,

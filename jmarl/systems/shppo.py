@@ -164,7 +164,8 @@ def make(spec: Spec, config: RunConfig) -> System:
     net = LatentActorCritic(nets, spec, cfg)
     functions = PPOFunctions(net.init, net.carry, net.act, net.evaluate, net.value)
     tx = ppo_optimizer(cfg, config.num_updates, Networks._fields)
-    return ppo_system(functions, tx, cfg, [latent_term(nets.inference, cfg)])
+    system = ppo_system(functions, tx, cfg, [latent_term(nets.inference, cfg)])
+    return system._replace(latents=lambda carry: (carry.held.mu, carry.held.latent))
 
 
 class Networks(NamedTuple):

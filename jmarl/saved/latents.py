@@ -1,0 +1,232 @@
+"""Record the latents of a saved run's agents, and report what they encode."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+
+from jmarl.config import RunConfig, check, check_range
+from jmarl.envs.scene import Scene
+from jmarl.results.files import check_writable, write_json
+from jmarl.results.latent_report import LatentRows, draw_latents, latent_report
+from jmarl.runs import folder as run_folder
+from jmarl.runs.warm_start import restore_params
+from jmarl.saved.evaluate_saved import PARAMETERS
+from jmarl.system import LatentsFn, System
+from jmarl.training.anakin import Actor, act_and_step
+from jmarl.training.build import build_run
+from jmarl.types import Env, Key, Params
+
+
+BATCH = 16
+"""Episodes that are played together; their states are stored for all time steps."""
+MIN_MOVE = 1e-3
+"""Least increase of the distance to the enemies, as a share of the map's width."""
+
+
+def latents_run(
+    run: str,
+    *,
+    episodes: int = 256,
+    parameters: str = "best",
+    learner: int = 0,
+    seed: int = 0,
+    out: str = "",
+) -> int:
+    """Record latents over sampled episodes, and write a report, a picture and the rows.
+
+    Args:
+        run: Run folder.
+        episodes: Episodes to record.
+        parameters: ``best`` (the best evaluation) or ``latest``.
+        learner: Index of the seed of the run, from 0.
+        seed: Seed of the episodes.
+        out: Folder for ``latents.json``, ``latents.png`` and ``latents.npz``; by default the run
+            folder.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        ConfigError: If an argument is invalid, the run has no latents, or the folder holds no
+            checkpoint.
+    """
+    rule = f"must be one of {', '.join(PARAMETERS)}"
+    check(parameters in PARAMETERS, "parameters", parameters, rule)
+    check_range("episodes", episodes, 2)
+    check_range("seed", seed, 0, 2**32 - 1)
+    folder = run_folder.find_folder("run", run)
+    config = run_folder.read_config(folder)
+    check_range("learner", learner, 0, config.num_seeds - 1)
+    to = pathlib.Path(out) if out else folder
+    check_writable(str(to / "latents.json"))
+    _, env, system = build_run(config)
+    latents_of = _latents_of(system, run, config)
+    params, _ = restore_params(config, folder, parameters)
+    params = jax.tree.map(lambda x: x[learner], params)
+    rows = record_latents(env, system, latents_of, params, episodes, seed)
+    report = latent_report(rows, seed)
+    write_json(to / "latents.json", report)
+    np.savez_compressed(to / "latents.npz", **rows._asdict())
+    draw_latents(rows, to / "latents.png")
+    print(f"{_table(report)}\nwrote {to / 'latents.json'}, .png and .npz", flush=True)
+    return 0
+
+
+def _latents_of(system: System, run: str, config: RunConfig) -> LatentsFn:
+    """Return the function that reads latents; raise ``ConfigError`` if there is none."""
+    latents_of = system.latents
+    rule = f"a run of {config.system_name} without latents; name a run of shppo"
+    check(latents_of is not None, "run", run, rule)
+    assert latents_of is not None
+    return latents_of
+
+
+def record_latents(
+    env: Env,
+    system: System,
+    latents_of: LatentsFn,
+    params: Params,
+    episodes: int,
+    seed: int,
+) -> LatentRows:
+    """Play sampled episodes and return the rows of living agents.
+
+    Args:
+        env: Environment.
+        system: System, for ``act`` and its final exploration rate.
+        latents_of: Function that reads latents from the memory.
+        params: Parameters of one seed.
+        episodes: Number of episodes.
+        seed: Seed of the episodes.
+
+    Returns:
+        Rows in the order of episodes and time steps.
+    """
+    play = jax.jit(_player(env, system, latents_of))
+    keys = jax.random.split(jax.random.key(seed), -(-episodes // BATCH))
+    found = []
+    for batch, key in enumerate(keys):
+        trace = jax.device_get(play(params, key))
+        for i in range(min(BATCH, episodes - batch * BATCH)):
+            one = jax.tree.map(lambda x, i=i: x[:, i], trace)
+            found.append(_episode_rows(env, one, batch * BATCH + i))
+    columns = zip(*found, strict=True)
+    return LatentRows(*(np.concatenate(column) for column in columns))
+
+
+def _player(env: Env, system: System, latents_of: LatentsFn) -> Any:
+    """Return the function that plays one episode in each of ``BATCH`` environments."""
+
+    def play(params: Params, key: Key) -> Any:
+        k_reset, k_steps = jax.random.split(key)
+        explore = system.explore(jax.numpy.float32(jax.numpy.inf))
+
+        def step(actor: Actor, key: Key) -> Any:
+            keys = jax.random.split(key)
+            after, _, _ = act_and_step(env, system, params, actor, keys, explore)
+            obs = actor.timestep.obs
+            agents = obs.alive, obs.present, obs.unit_class
+            row = *latents_of(after.carry), *agents, actor.env_state
+            return after, (*row, after.timestep.last)
+
+        start, timestep = env.reset(k_reset, BATCH)
+        actor = Actor(start, timestep, system.carry(BATCH))
+        keys = jax.random.split(k_steps, env.spec.episode_limit + 1)
+        return jax.lax.scan(step, actor, keys)[1]
+
+    return play
+
+
+def _episode_rows(env: Env, trace: Any, episode: int) -> LatentRows:
+    """Return the rows of one episode, from arrays ``[T, ...]`` that may go on after its end."""
+    length = int(np.argmax(trace[-1])) + 1
+    mu, latent, alive, present, unit_class, states = jax.tree.map(
+        lambda x: x[:length], trace[:-1]
+    )
+    health, retreat = _health_and_retreat(env, states, present)
+    steps = np.broadcast_to(np.arange(length)[:, None], alive.shape)
+    return LatentRows(
+        mu=mu[alive],
+        latent=latent[alive],
+        unit_class=unit_class[alive],
+        episode=np.full(alive.sum(), episode),
+        step=steps[alive],
+        phase=steps[alive] / length,
+        health=health[alive],
+        retreat=retreat[alive],
+    )
+
+
+def _health_and_retreat(
+    env: Env, states: Any, present: Bool[np.ndarray, "T N"]
+) -> tuple[Float[np.ndarray, "T N"], Float[np.ndarray, "T N"]]:
+    """Return each agent's health, and 1 on rows after which it is farther from the enemies.
+
+    The agents are the first discs of a scene. The other discs of another color are the enemies,
+    and a disc with fill 0 is dead.
+    """
+    health, retreat = np.full((2, *present.shape), np.nan)
+    if env.scene is None:
+        return health, retreat
+    previous = None
+    for t, agents in enumerate(present):
+        state = jax.tree.map(lambda x, t=t: x[t], states)
+        scene = env.scene(state)
+        place, health[t], enemies = _units(scene, agents)
+        if previous is not None:
+            before, center = previous
+            gain = _distance(place, center) - _distance(before, center)
+            retreat[t - 1] = np.where(
+                np.isnan(gain), np.nan, gain > MIN_MOVE * scene.width
+            )
+        previous = place, enemies.mean(0) if len(enemies) else np.full(2, np.nan)
+    return health, retreat
+
+
+def _units(scene: Scene, agents: Bool[np.ndarray, " N"]) -> tuple[Any, Any, Any]:
+    """Return the agents' places ``[N, 2]`` and health ``[N]``, and living enemies' places."""
+    place = np.full((len(agents), 2), np.nan)
+    health = np.full(len(agents), np.nan)
+    own = scene.discs[: agents.sum()]
+    place[agents] = [(disc.x, disc.y) for disc in own]
+    health[agents] = [np.nan if disc.fill is None else disc.fill for disc in own]
+    colors = {disc.color for disc in own}
+    others = scene.discs[len(own) :]
+    enemies = [
+        (disc.x, disc.y)
+        for disc in others
+        if disc.color not in colors and disc.fill != 0
+    ]
+    return place, health, np.array(enemies).reshape(-1, 2)
+
+
+def _distance(
+    place: Float[np.ndarray, "N 2"], center: Float[np.ndarray, " 2"]
+) -> Float[np.ndarray, " N"]:
+    return np.sqrt(((place - center) ** 2).sum(-1))
+
+
+def _table(report: dict[str, Any]) -> str:
+    """Return the report as text."""
+    lines = [f"{report['episodes']} episodes, {report['rows']} rows of living agents"]
+    for name in ("mu", "latent"):
+        results = report[name]
+        shares = " ".join(f"{share:.2f}" for share in results["explained_variance"])
+        lines.append(f"{name}: variance of principal components {shares}")
+        lines.append(
+            f"{name}: silhouette by unit class {_number(results['silhouette'])}"
+        )
+        for label in ("unit_class", "retreating"):
+            found = results[label]
+            accuracy, control = map(_number, (found["accuracy"], found["shuffled"]))
+            lines.append(f"{name}: probe of {label} {accuracy}, shuffled {control}")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"
