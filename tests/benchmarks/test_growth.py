@@ -80,14 +80,20 @@ def test_report_has_every_quantity_and_every_system_in_each_table():
 
 @pytest.mark.parametrize("name", policies.SYSTEMS)
 def test_no_width_of_a_policy_grows_with_the_team(name):
-    """Parameters of 8 and of 16 agents have the same shapes if the environment's widths do."""
+    """Parameters of 8 and of 16 agents have the same shapes if the environment's widths do.
+
+    Those of agents with separate parameters are compared for one agent.
+    """
     config = policies.load_policy_config(name)
 
     def shapes(n_agents):
         spec = policies.fixed_spec(n_agents)
         system = policies.make_system(name, spec, config)
-        learner = jax.eval_shape(system.init, jax.random.key(0))
-        return jax.tree.map(lambda x: x.shape, learner.params)
+        params = jax.eval_shape(system.init, jax.random.key(0)).params
+        shapes = jax.tree.map(lambda x: x.shape, params)
+        if config.system.separate_agents:
+            shapes["actor"] = jax.tree.map(lambda x: x.shape[1:], params["actor"])
+        return shapes
 
     assert shapes(8) == shapes(16)
 
