@@ -1,16 +1,23 @@
 """Costs of the systems for heterogeneous teams.
 
-    python -m benchmarks.heterogeneous [parts=growth] [agents=3,6,12,24] [compiled=3,27]
-        [envs=16] [rows=32] [repeats=6] [out=results/heterogeneous.json]
+    python -m benchmarks.heterogeneous [parts=update,growth] [env=smac_MMM2]
+        [agents=3,6,12,24] [compiled=3,27] [envs=16] [rows=32] [repeats=6]
+        [out=results/heterogeneous.json]
 
 Options:
 
-* ``parts``: parts to measure. ``growth``: an update of HAPPO against the number of agents.
+* ``parts``: parts to measure. ``update``: an update of U-MAPPO, SHPPO and HAPPO against MAPPO,
+  and of U-QMIX against QMIX. ``growth``: an update of HAPPO against the number of agents.
+* ``env``: environment of ``update``.
 * ``agents``: numbers of agents of the timed updates of ``growth``.
 * ``compiled``: numbers of agents of the timed compilations of ``growth``.
 * ``envs``, ``rows``: environments, and time steps of an update.
 * ``repeats``: samples per time of an update. A compilation has half as many.
 * ``out``: JSON file of the record; none by default.
+
+Method of ``update``: all systems have the network ``gru`` with its default widths, the same rows
+and the same number of gradient steps. An update is one whole ``System.update`` on experience of the
+environment, after one update that changed every parameter. Samples of the systems are interleaved.
 
 Method of ``growth``: an update is one whole ``System.update`` on random observations of constant
 widths, after a check that it changes every parameter. Compilation includes tracing and lowering,
@@ -55,6 +62,7 @@ from benchmarks.support.policies import (
     make_system,
     random_offset,
 )
+from benchmarks.support.update_cost import run_updates
 from jmarl.cli.process import exit_code
 from jmarl.config import RunConfig, check
 from jmarl.runs.compilation import compiler_options
@@ -62,7 +70,8 @@ from jmarl.types import Spec
 
 
 DEFAULTS: dict[str, Any] = {
-    "parts": ("growth",),
+    "parts": ("update", "growth"),
+    "env": "smac_MMM2",
     "agents": (3, 6, 12, 24),
     "compiled": (3, 27),
     "envs": 16,
@@ -161,7 +170,10 @@ def compile_seconds(config: RunConfig, spec: Spec, args: dict[str, Any]) -> floa
     return seconds
 
 
-PARTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"growth": run_growth}
+PARTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "update": run_updates,
+    "growth": run_growth,
+}
 """Function from the arguments to the record of each part. It prints its own tables."""
 
 

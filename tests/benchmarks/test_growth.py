@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import decode, heterogeneous, scaling
-from benchmarks.support import growth, policies
+from benchmarks.support import growth, policies, update_cost
 from benchmarks.support.common import PairTiming, Timing
 from jmarl.cli.process import exit_code
 from jmarl.networks.sequence.policy import action_codec
@@ -207,3 +207,12 @@ def test_the_growth_of_happo_is_measured_at_a_tiny_size(capsys):
     assert set(record["update_ms"]) == {2, 3}
     assert min(min(times.values()) for times in record["compile_s"].values()) > 0
     assert "update, ms = " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_each_system_is_compared_with_its_base():
+    sizes = {"env": "smac_2m1d_vs_3m", "envs": 4, "rows": 8, "repeats": 2}
+    record = update_cost.run_updates(heterogeneous.DEFAULTS | sizes)
+    assert set(record) == {"mappo", "u_mappo", "shppo", "happo", "qmix", "u_qmix"}
+    assert record["mappo"]["ratio"] == record["qmix"]["ratio"] == 1.0
+    assert all(row["flops"] > 0 and row["temp_bytes"] > 0 for row in record.values())
