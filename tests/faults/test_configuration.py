@@ -131,7 +131,10 @@ UNKNOWN_NAMES = [
         "network=gru: does not fit mam_ppo; it takes mam or rec_mam",
     ),
     ("ippo network=gruu", "network=gruu: unknown network; did you mean gru?"),
-    ("ippo network=", "network=: unknown network; it takes gru or mlp or ssm"),
+    (
+        "ippo network=",
+        "network=: unknown network; it takes gru or hpn or mlp or saqa or ssm or updet",
+    ),
     ("ippo arch=cpux", "arch=cpux: unknown choice; did you mean cpu?"),
     (
         "ippo logger=foo",
