@@ -192,11 +192,14 @@ def draw_latents(rows: LatentRows, path: pathlib.Path) -> None:
     _, points = principal_components(rows.mu.astype(float))
     points = np.column_stack([points, np.zeros(len(points))])[:, :2]  # K may be 1
     figure = Figure(figsize=(9, 4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), ("unit_class", "phase"), strict=True):
-        colors = getattr(rows, name)
-        cmap = "tab10" if name == "unit_class" else "viridis"
-        dots = axes.scatter(*points.T, c=colors, s=2, cmap=cmap, rasterized=True)
-        figure.colorbar(dots, ax=axes, label=name.replace("_", " "))
+    by_class, by_phase = figure.subplots(1, 2)
+    for name in np.unique(rows.unit_class):
+        members = points[rows.unit_class == name]
+        by_class.scatter(*members.T, s=2, label=f"class {name}", rasterized=True)
+    by_class.legend(markerscale=4)
+    dots = by_phase.scatter(*points.T, c=rows.phase, s=2, rasterized=True)
+    figure.colorbar(dots, ax=by_phase, label="share of the episode")
+    for axes in (by_class, by_phase):
         axes.set_xlabel("first component of mu")
         axes.set_ylabel("second component")
     figure.savefig(path, dpi=120)

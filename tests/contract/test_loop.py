@@ -199,11 +199,11 @@ SMOOTH = {
         "system.gradient_steps=4",
     ),
     "pqn_vdn": ("network=mlp", "network.torso=[64]", "system.minibatches=2"),
+    "shppo": ("network=gru", "network.torso=[64]", "system.minibatches=2"),
 }
 SMOOTH["happo"] = SMOOTH["ippo"]
-SLOW = [
-    pytest.param(name, marks=pytest.mark.slow) for name in ("vdn", "pqn_vdn", "happo")
-]
+RARE = ("vdn", "pqn_vdn", "happo", "shppo")
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in RARE]
 """Their gradients are summed over devices by the same function as those of `ippo`."""
 
 

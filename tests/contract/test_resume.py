@@ -48,10 +48,11 @@ NETWORKS = {
         "system.shuffle_agents=true",
         *PHASE,
     ),
+    "latents": ("shppo", *GRU, *PHASE),
     "replay": ("vdn", *GRU, *REPLAY),
     "separate": ("happo", *GRU, *PHASE),
 }
-SLOW = ("feed_forward", "recurrent", "separate")
+SLOW = ("feed_forward", "recurrent", "separate", "latents")
 """Kinds whose algorithm and memory the other kinds have too."""
 KINDS = [
     *(pytest.param(kind, marks=pytest.mark.slow) for kind in NETWORKS if kind in SLOW),

@@ -242,7 +242,12 @@ def test_only_available_actions_are_taken(name, size):
 NARROW = ["mpe_spread", "mpe_spread_continuous", "smax_1v1"]
 ON_FOUR = [
     (4, *case, env)
-    for case in [("ippo", "gru"), ("mappo", "mlp"), ("mam_ppo", "mam")]
+    for case in [
+        ("ippo", "gru"),
+        ("mappo", "mlp"),
+        ("shppo", "mlp"),
+        ("mam_ppo", "mam"),
+    ]
     for env in NARROW
 ]
 ON_ONE = [(1, "mappo", "mlp", "mpe_spread"), (1, "ippo", "ssm", "smax_1v1")]
