@@ -63,7 +63,31 @@ class LatentEncoder(nn.Module):
         init = orthogonal(0.1)
         out = nn.Dense(2 * self.size, kernel_init=init, name="out")(x)
         mu, log_sigma = jnp.split(out, 2, axis=-1)
-        return mu, jnp.clip(log_sigma, *LOG_SIGMA)
+        return mu, bound_log_sigma(log_sigma)
+
+
+@jax.custom_vjp
+def bound_log_sigma(x: Float[Array, "*batch K"]) -> Float[Array, "*batch K"]:
+    """Clip log standard deviations to ``LOG_SIGMA``, so that they can leave a bound again.
+
+    The gradient beyond a bound is the identity if descent leads back to the bound, and zero if it
+    leads further away. With the gradient of ``jnp.clip``, which is zero beyond a bound, a deviation
+    that reached its bound once would never change again.
+    """
+    return jnp.clip(x, *LOG_SIGMA)
+
+
+def _bound_forward(x):
+    return bound_log_sigma(x), x
+
+
+def _bound_backward(x, grad):
+    low, high = LOG_SIGMA
+    leads_away = (x <= low) & (grad > 0) | (x >= high) & (grad < 0)
+    return (jnp.where(leads_away, 0.0, grad),)
+
+
+bound_log_sigma.defvjp(_bound_forward, _bound_backward)
 
 
 def forward_fill(drawn: Bool[Array, "T B N"], fresh: Latents, held: Latents) -> Latents:

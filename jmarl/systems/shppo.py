@@ -26,7 +26,8 @@ Differs from the paper, whose constants and code are not known:
 
 * Size of latents, coefficients and learning rates are this project's.
 * The four parts are trained at the same time instead of in turn.
-* log sigma is clipped, because the entropy is unbounded below.
+* log sigma is clipped, because the entropy is unbounded below. Its gradient beyond a bound leads
+  back to the bound.
 * V_I pools agents by a mean by default, so that the size of a team may vary. ``concat`` is the
   paper's form.
 * An agent that reads entities has an encoder that reads own features only.

@@ -18,6 +18,7 @@ from jmarl.networks.latent import (
     InferenceNet,
     LatentEncoder,
     Latents,
+    bound_log_sigma,
     forward_fill,
 )
 from jmarl.types import Group, Spec
@@ -218,3 +219,12 @@ def test_sigma_is_within_its_bounds_for_any_input(own_only):
     mu, log_sigma = encoder.apply(params, obs, before)
     assert mu.shape == log_sigma.shape == (T, B, N, K)
     assert LOG_SIGMA[0] <= log_sigma.min() and log_sigma.max() <= LOG_SIGMA[1]
+
+
+def test_log_sigma_beyond_a_bound_can_return_and_moves_no_further():
+    low, high = LOG_SIGMA
+    x = jnp.array([low - 1, low, 0.0, high, high + 1])
+    value, pull = jax.vjp(bound_log_sigma, x)
+    np.testing.assert_array_equal(value, [low, low, 0.0, high, high])
+    np.testing.assert_array_equal(pull(jnp.ones(5))[0], [0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(pull(-jnp.ones(5))[0], [-1, -1, -1, 0, 0])
