@@ -1,14 +1,16 @@
 """Costs of the systems for heterogeneous teams.
 
-    python -m benchmarks.heterogeneous [parts=update,growth] [env=smac_MMM2]
-        [agents=3,6,12,24] [compiled=3,27] [envs=16] [rows=32] [repeats=6]
-        [out=results/heterogeneous.json]
+    python -m benchmarks.heterogeneous [parts=update,arms,growth] [env=smac_MMM2]
+        [groups=2,4,8,16] [agents=3,6,12,24] [compiled=3,27] [envs=16] [rows=32]
+        [repeats=6] [out=results/heterogeneous.json]
 
 Options:
 
 * ``parts``: parts to measure. ``update``: an update of U-MAPPO, SHPPO and HAPPO against MAPPO,
-  and of U-QMIX against QMIX. ``growth``: an update of HAPPO against the number of agents.
+  and of U-QMIX against QMIX. ``arms``: an update of U-MAPPO against the number of action groups,
+  for each way to share parameters. ``growth``: an update of HAPPO against the number of agents.
 * ``env``: environment of ``update``.
+* ``groups``: numbers of action groups of ``arms``.
 * ``agents``: numbers of agents of the timed updates of ``growth``.
 * ``compiled``: numbers of agents of the timed compilations of ``growth``.
 * ``envs``, ``rows``: environments, and time steps of an update.
@@ -18,6 +20,10 @@ Options:
 Method of ``update``: all systems have the network ``gru`` with its default widths, the same rows
 and the same number of gradient steps. An update is one whole ``System.update`` on experience of the
 environment, after one update that changed every parameter. Samples of the systems are interleaved.
+
+Method of ``arms``: 16 agents observe random vectors. Each group has 6 actions that all groups have,
+and 30 or 16 actions of its own. FLOPs are those that XLA counts: the body of a loop counts once.
+The loops of all arms have the same length.
 
 Method of ``growth``: an update is one whole ``System.update`` on random observations of constant
 widths, after a check that it changes every parameter. Compilation includes tracing and lowering,
@@ -62,6 +68,7 @@ from benchmarks.support.policies import (
     make_system,
     random_offset,
 )
+from benchmarks.support.sharing_cost import run_arms
 from benchmarks.support.update_cost import run_updates
 from jmarl.cli.process import exit_code
 from jmarl.config import RunConfig, check
@@ -70,8 +77,9 @@ from jmarl.types import Spec
 
 
 DEFAULTS: dict[str, Any] = {
-    "parts": ("update", "growth"),
+    "parts": ("update", "arms", "growth"),
     "env": "smac_MMM2",
+    "groups": (2, 4, 8, 16),
     "agents": (3, 6, 12, 24),
     "compiled": (3, 27),
     "envs": 16,
@@ -172,6 +180,7 @@ def compile_seconds(config: RunConfig, spec: Spec, args: dict[str, Any]) -> floa
 
 PARTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "update": run_updates,
+    "arms": run_arms,
     "growth": run_growth,
 }
 """Function from the arguments to the record of each part. It prints its own tables."""

@@ -1,4 +1,7 @@
-"""Time of an update of several systems on the same environment, against a base system."""
+"""Time of an update of several systems on the same environment, against a base system.
+
+The costs of any compiled update are in ``UpdateJob``.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from benchmarks.support.common import (
 )
 from jmarl import load_config
 from jmarl.runs.compilation import compiler_options
+from jmarl.system import Learner, System
 from jmarl.training.anakin import init_runner, rollout
 from jmarl.training.build import build_run
 
@@ -38,24 +42,14 @@ class UpdateJob(NamedTuple):
     """XLA's operations. The body of a loop counts once."""
     temp_bytes: int
 
+    def costs(self) -> dict[str, Any]:
+        """Return all fields except ``call``."""
+        return {key: value for key, value in self._asdict().items() if key != "call"}
 
-def update_job(name: str, args: dict[str, Any]) -> UpdateJob:
-    """Compile the update of a system with a GRU, and check that it learns."""
-    rows = args["envs"] * args["rows"]
-    is_replay = name in ("qmix", *COMPARED["qmix"])
-    words = (*REPLAY, f"system.replay_size={4 * rows}") if is_replay else PHASE
-    sizes = (f"num_envs={args['envs']}", f"rollout_length={args['rows']}")
-    config = load_config(name, [f"env={args['env']}", "network=gru", *sizes, *words])
-    _, env, system = build_run(config)
 
-    @jax.jit
-    def collect(key: jax.Array) -> Any:
-        runner = init_runner(env, system, config.num_envs, key)
-        after, experience, _ = rollout(env, system, runner, config.rollout_length, key)
-        return after.learner, experience
-
-    key = jax.random.key(0)
-    start, experience = collect(key)
+def update_job(name: str, system: System, start: Learner, experience: Any) -> UpdateJob:
+    """Compile the update of a system, and check that it changes every parameter."""
+    key = jax.random.key(1)
     options = compiler_options(effort=1)
     update = compile_for(system.update, start, experience, key, options=options)
     learner, _ = update(start, experience, key)
@@ -69,11 +63,29 @@ def update_job(name: str, args: dict[str, Any]) -> UpdateJob:
     )
 
 
+def system_job(name: str, args: dict[str, Any]) -> UpdateJob:
+    """Compile the update of a system with a GRU on experience of the environment."""
+    rows = args["envs"] * args["rows"]
+    is_replay = name in ("qmix", *COMPARED["qmix"])
+    words = (*REPLAY, f"system.replay_size={4 * rows}") if is_replay else PHASE
+    sizes = (f"num_envs={args['envs']}", f"rollout_length={args['rows']}")
+    config = load_config(name, [f"env={args['env']}", "network=gru", *sizes, *words])
+    _, env, system = build_run(config)
+
+    @jax.jit
+    def collect(key: jax.Array) -> Any:
+        runner = init_runner(env, system, config.num_envs, key)
+        after, experience, _ = rollout(env, system, runner, config.rollout_length, key)
+        return after.learner, experience
+
+    return update_job(name, system, *collect(jax.random.key(0)))
+
+
 def run_updates(args: dict[str, Any]) -> dict[str, Any]:
     """Measure the updates of all systems, print a table, and return the record."""
     rows, record = [], {}
     for base, others in COMPARED.items():
-        jobs = {name: update_job(name, args) for name in (base, *others)}
+        jobs = {name: system_job(name, args) for name in (base, *others)}
         calls = {name: job.call for name, job in jobs.items()}
         times = time_each(calls, args["repeats"])
         for name, job in jobs.items():
@@ -84,7 +96,7 @@ def run_updates(args: dict[str, Any]) -> dict[str, Any]:
                 "update_ms": milliseconds,
                 "ratio": ratio,
                 "noise": times[name].noise,
-                **{key: value for key, value in job._asdict().items() if key != "call"},
+                **job.costs(),
             }
             mib = job.temp_bytes / 2**20
             rows.append([name, base, milliseconds, ratio, job.parameters, mib])

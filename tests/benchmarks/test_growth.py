@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import decode, heterogeneous, scaling
-from benchmarks.support import growth, policies, update_cost
+from benchmarks.support import growth, policies, sharing_cost, update_cost
 from benchmarks.support.common import PairTiming, Timing
 from jmarl.cli.process import exit_code
 from jmarl.networks.sequence.policy import action_codec
@@ -216,3 +216,28 @@ def test_each_system_is_compared_with_its_base():
     assert set(record) == {"mappo", "u_mappo", "shppo", "happo", "qmix", "u_qmix"}
     assert record["mappo"]["ratio"] == record["qmix"]["ratio"] == 1.0
     assert all(row["flops"] > 0 and row["temp_bytes"] > 0 for row in record.values())
+
+
+def test_each_action_group_has_a_block_of_actions_of_its_own():
+    spec = sharing_cost.grouped_spec(4)
+    assert spec.n_actions == 6 + 30 + 16 + 30 + 16
+    able = np.array(spec.group_actions)
+    assert able[:, :6].all()
+    np.testing.assert_array_equal(able[:, 6:].sum(0), 1)
+    np.testing.assert_array_equal(able.sum(1), [36, 22, 36, 22])
+    obs = sharing_cost.grouped_timesteps(spec, 2, 3).obs
+    expected = able[np.arange(16) % 4]
+    np.testing.assert_array_equal(obs.avail, np.broadcast_to(expected, obs.avail.shape))
+
+
+@pytest.mark.slow
+def test_the_cost_of_each_way_to_share_is_measured_at_a_tiny_size(capsys):
+    sizes = {"groups": (2,), "envs": 2, "rows": 4, "repeats": 2}
+    record = sharing_cost.run_arms(heterogeneous.DEFAULTS | sizes)
+    cost = record[2]
+    assert set(cost) == set(sharing_cost.ARMS)
+    assert cost["unified actions"]["ratio"] == 1.0
+    parameters = [cost[arm]["parameters"] for arm in sharing_cost.ARMS]
+    assert parameters[0] < min(parameters[1:])
+    assert all(arm["flops"] > 0 and arm["temp_bytes"] > 0 for arm in cost.values())
+    assert "networks" in capsys.readouterr().out

@@ -63,12 +63,14 @@ VALUE = [
     ("pqn_qmix", "mlp"),
     ("qplex", "mlp"),
     ("u_qmix", "gru"),
+    ("u_vdn", "mlp"),
     ("pqn_u_qmix", "mlp"),
 ]
-CGI = ("u_mappo", "u_qmix", "pqn_u_qmix")
+CGI = ("u_mappo", "u_qmix", "u_vdn", "pqn_u_qmix")
 """Systems that need several action groups."""
 OWN_METRICS = {"shppo": {"SHPPO"}, **{name: {"CGI"} for name in CGI}}
 """Tables of metrics that a system has besides those of its kit."""
+WITH_REPLAY = ("vdn", "qmix", "qplex", "u_vdn", "u_qmix")
 PHASE = ("system.minibatches=1", "system.epochs=2")
 REPLAY = ("system.batch_size=8", "system.gradient_steps=2", "system.replay_size=112")
 
@@ -80,6 +82,7 @@ SLOW = [
     ("rec_mam", "rec_mam"),
     ("sable", "sable"),
     ("pqn_qmix", "mlp"),
+    ("u_vdn", "mlp"),
     ("pqn_u_qmix", "mlp"),
 ]
 """Cases that share their code with two others, so that only a release tests them."""
@@ -118,7 +121,7 @@ def learned(name, size):
         the experience, the learner after, and the metrics.
     """
     sizes = ("num_envs=8", "rollout_length=7", *SMALL[size])
-    options = REPLAY if name in ("vdn", "qmix", "qplex", "u_qmix") else PHASE
+    options = REPLAY if name in WITH_REPLAY else PHASE
     # The learning rate is large, because gradients are tiny behind heads near zero.
     overrides = [f"env={env_of(name)}", "system.lr=0.1", *sizes, *options]
     cfg = jmarl.load_config(name, overrides)
