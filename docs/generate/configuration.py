@@ -37,6 +37,7 @@ from jmarl.config.reference import KeyDoc, read_reference
 from jmarl.envs import registry
 from jmarl.envs.battle.scenario import BattleConfig
 from jmarl.envs.battle.smac.smac_options import SmacConfig
+from jmarl.saved.grid_file import GRID_KEYS, Grid, read_grid
 
 
 FOLDER = "reference/configuration"
@@ -74,6 +75,7 @@ def pages() -> Iterator[tuple[str, str]]:
     yield f"{FOLDER}/index.md", index_page()
     yield f"{FOLDER}/networks.md", networks_page()
     yield f"{FOLDER}/mixers.md", mixers_page()
+    yield f"{FOLDER}/grids.md", grids_page()
     for system in systems():
         yield f"{FOLDER}/{system}.md", system_page(system)
 
@@ -101,7 +103,7 @@ A run is configured by `key=value` arguments. A key is dotted: `eval.episodes=12
 the type, the default and the meaning of a key. `null` means that jmarl chooses the value. The
 sections on this page hold for every system. Keys of one system are on its own page, keys of a
 network under [Networks](networks.md), keys of a value-decomposition mixer under
-[Mixers](mixers.md).
+[Mixers](mixers.md). The files of zero-shot grids are under [Grids](grids.md).
 
 `jmarl train <system> --help` prints the same keys in the terminal."""
 
@@ -337,6 +339,57 @@ def mixer_section(name: str, users: list[str]) -> str:
     rows = [row for row in system_rows(users[0]) if row.key.startswith("system.mixer.")]
     title = f"## `{name}` {{ #{name} }}"
     return join(title, f"Default of {system_links(users)}.", key_table(rows))
+
+
+# Grids.
+
+
+GRIDS = """\
+# Grids
+
+`jmarl transfer grid=<name>` evaluates runs in all environments of a grid: see [Change the team
+size](../../how-to/transfer.md#evaluate-over-a-grid-of-teams)."""
+GRID_FILES = """\
+## Grid files
+
+A grid is a YAML file in `configs/grid`, or any file that ends in `.yaml`."""
+
+
+def grids_page() -> str:
+    """Return the page of all grids."""
+    return join(
+        GRIDS,
+        table(("grid", "environments", "number"), grid_rows()),
+        GRID_FILES,
+        table(HEADER, grid_keys()),
+        *map(grid_section, yaml_names("grid")),
+    )
+
+
+def grid_rows() -> Iterator[tuple[str, str, str]]:
+    """Yield name, description and size of each grid."""
+    for name in yaml_names("grid"):
+        grid = read_grid(name)
+        yield f"[`{name}`](#{name})", grid.title, str(grid.size)
+
+
+def grid_keys() -> Iterator[tuple[str, str, str, str]]:
+    """Yield the cells of each key of a grid file."""
+    meanings, kinds = attribute_docs(Grid), typing.get_type_hints(Grid)
+    missing = dataclasses.MISSING
+    for field in dataclasses.fields(Grid):
+        key = field.name
+        if key in GRID_KEYS:
+            needed = field.default is missing and field.default_factory is missing
+            meaning = meanings[key].replace("``", "`").rstrip(".")
+            default = "required" if needed else "none"
+            yield code(key), type_text(kinds[key]), default, meaning
+
+
+def grid_section(name: str) -> str:
+    """Return the section of one grid, with its file."""
+    text = (configs_dir() / "grid" / f"{name}.yaml").read_text(encoding="utf-8")
+    return join(f"## `{name}` {{ #{name} }}", fence(text.rstrip(), "yaml"))
 
 
 # Text.

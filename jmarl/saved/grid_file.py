@@ -108,6 +108,10 @@ class Grid:
         return value
 
 
+GRID_KEYS = tuple(field.name for field in fields(Grid) if field.name != "name")
+"""Keys of a grid file."""
+
+
 def read_grid(grid: str) -> Grid:
     """Read a grid.
 
@@ -141,11 +145,11 @@ def _read_yaml(path: Path) -> Any:
 
 
 def _build(tree: Any) -> Grid:
-    known = [field.name for field in fields(Grid) if field.name != "name"]
+    known = ", ".join(GRID_KEYS)
     if not isinstance(tree, dict):
-        raise ConfigError(f"holds no grid; expected the keys {', '.join(known)}")
+        raise ConfigError(f"holds no grid; expected the keys {known}")
     for key in map(str, tree):
-        fix = suggest(key, known, f"known keys: {', '.join(known)}")
-        if key not in known:
+        fix = suggest(key, GRID_KEYS, f"known keys: {known}")
+        if key not in GRID_KEYS:
             raise ConfigError(f"{key}: unknown key; {fix}")
     return build(Grid, tree)

@@ -18,6 +18,7 @@ from jmarl.config import RunConfig, key_paths
 from jmarl.config.choices import systems, yaml_names
 from jmarl.config.reference import documented_keys
 from jmarl.runs.exit_codes import ExitCode
+from jmarl.saved.grid_file import GRID_KEYS
 
 
 @functools.cache
@@ -53,6 +54,13 @@ def test_every_shared_row_has_type_and_meaning():
 def test_every_network_has_a_section():
     text = pages()["reference/configuration/networks.md"]
     assert re.findall(r"^## `(\w+)`", text, re.MULTILINE) == yaml_names("network")
+
+
+def test_every_grid_and_every_key_of_a_grid_file_is_listed():
+    text = pages()["reference/configuration/grids.md"]
+    assert re.findall(r"^## `(\w+)`", text, re.MULTILINE) == yaml_names("grid")
+    assert keys_on("grids") == set(GRID_KEYS)
+    assert "| 12 |" in text, "battle_small has 4 x 3 environments"
 
 
 def test_types_are_in_words():
