@@ -102,6 +102,10 @@ class ObsCodec(Protocol):
         ...
 
 
+BY_CLASS = -2
+"""Entry of ``Spec.action_target``: the target depends on the unit class of the agent."""
+
+
 class Spec(NamedTuple):
     """Static description of an environment. Hashable, so it can be a static argument of jit.
 
@@ -121,7 +125,7 @@ class Spec(NamedTuple):
     episode_limit: int
     """Largest number of actions in an episode."""
     action_target: tuple[int, ...]
-    """Slot that each action is aimed at, or -1 for an action without a target.
+    """Slot that each action is aimed at, -1 for an action without a target, or ``BY_CLASS``.
 
     Its length is ``n_actions``. All entries of a continuous environment are -1. By convention
     actions without a target come first, then those at enemies, then those at allies.

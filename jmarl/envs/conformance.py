@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jmarl.types import EntityObs, Env, Key, ObsCodec, Spec, TimeStep
+from jmarl.types import BY_CLASS, EntityObs, Env, Key, ObsCodec, Spec, TimeStep
 
 
 class Play(NamedTuple):
@@ -93,8 +93,8 @@ def _check_spec(spec: Spec) -> None:
         f"expected n_actions={spec.n_actions}",
     )
     _require(
-        all(-1 <= target < spec.n_slots for target in spec.action_target),
-        f"action_target must lie in [-1, {spec.n_slots}), the slots of one observer",
+        all(BY_CLASS <= target < spec.n_slots for target in spec.action_target),
+        f"action_target must be a slot of one observer in [0, {spec.n_slots}), -1 or BY_CLASS",
     )
     _require(
         spec.discrete or set(spec.action_target) == {-1},

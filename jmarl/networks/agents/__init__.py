@@ -10,12 +10,13 @@ Mixers, critics and learning rules may not appear here.
 
 from __future__ import annotations
 
+from jmarl.config import check
 from jmarl.networks.actor_critic import AgentNet, NetworkConfig
 from jmarl.networks.agents.hpn import HPN, HPNConfig
 from jmarl.networks.agents.saqa import SAQA, SAQAConfig
 from jmarl.networks.agents.updet import UPDeT, UPDeTConfig
 from jmarl.networks.sharing import ByGroup
-from jmarl.types import Spec
+from jmarl.types import BY_CLASS, Spec
 
 
 __all__ = [
@@ -41,6 +42,11 @@ entities.
 AgentConfig = NetworkConfig | HPNConfig | UPDeTConfig | SAQAConfig
 """Network configuration of a system that accepts any agent; ``network.name`` selects the agent."""
 
+AMBIGUOUS_TARGETS = (
+    "reads entities, but the target of an action depends on the unit type in this environment; "
+    "use network=mlp, gru or ssm, or remove env.layout=clash"
+)
+
 
 def make_agent(
     spec: Spec, config: AgentConfig, out_scale: float = 0.01
@@ -55,7 +61,14 @@ def make_agent(
     Returns:
         A Flax module with the interface of this package. With parameters for each action group
         (``config.share``) it has no ``between``.
+
+    Raises:
+        ConfigError: If the agent reads entities, and the target of an action depends on the class
+            of the unit.
     """
+    reads_entities = not isinstance(config, NetworkConfig)
+    fits = not (reads_entities and BY_CLASS in spec.action_target)
+    check(fits, "network.name", config.name, AMBIGUOUS_TARGETS)
     kinds = {
         NetworkConfig: AgentNet,
         HPNConfig: HPN,

@@ -21,7 +21,7 @@ from jmarl.envs.battle.smac import smac_actions, smac_observe
 from jmarl.envs.battle.smac.smac_facts import MAP_SIZE, Facts
 from jmarl.envs.battle.smac.smac_opponents import battle_facts
 from jmarl.envs.battle.smax import smax_observe
-from jmarl.types import EntityObs, Spec
+from jmarl.types import BY_CLASS, EntityObs, Spec
 
 
 class Columns(NamedTuple):
@@ -60,14 +60,15 @@ class Battlefield(NamedTuple):
 def battlefield(spec: Spec) -> Battlefield | None:
     """Return the facts of the battle with a given specification.
 
-    The result is None for other environments, and for battles with ``env.layout=clash``.
+    The result is None for other environments, and if the targets of actions depend on the class
+    of the unit (``env.layout=clash`` with healers).
 
     Raises:
         ConfigError: battles with different ways around walls are joined. An observation does not
             show which of them is played.
     """
     codec = spec.obs_codec
-    if max(spec.action_target) < 0:
+    if max(spec.action_target) < 0 or BY_CLASS in spec.action_target:
         return None
     if isinstance(codec, smac_observe.ObsCodec):
         return _smac(codec.facts)

@@ -14,6 +14,7 @@ from jmarl.envs.battle.combat import combatants
 from jmarl.envs.battle.combat.combatants import Rows, take
 from jmarl.envs.battle.combat.unit_table import UnitRow
 from jmarl.envs.battle.smac.smac_facts import Facts
+from jmarl.types import BY_CLASS
 
 
 NO_OP, STOP = 0, 1
@@ -90,17 +91,13 @@ def n_own_actions(f: Facts) -> int:
 
 
 def action_target(f: Facts) -> tuple[int, ...]:
-    """Return the observer's slot at which each action is aimed, or -1.
-
-    The layout ``clash`` has none, because the target depends on the type of the observer.
-    """
-    actions = layout(f)
-    if f.config.layout == "clash":
-        return (NONE,) * len(actions)
-    return tuple(_target_slot(f, action) for action in actions)
+    """Return the observer's slot at which each action is aimed, -1, or ``BY_CLASS``."""
+    return tuple(_target_slot(f, action) for action in layout(f))
 
 
 def _target_slot(f: Facts, action: Action) -> int:
+    if action.ally != NONE:
+        return BY_CLASS
     if action.enemy == NONE:
         return action.slot
     first_enemy = f.n - 1

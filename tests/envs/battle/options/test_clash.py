@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from option_worlds import Episodes, random_actions
 
-from jmarl.config.errors import ConfigError
+from jmarl import load_config
+from jmarl.config import ConfigError
 from jmarl.envs import make
 from jmarl.envs.battle.scenarios.naming import parse_name
 from jmarl.envs.battle.smac.smac_actions import n_own_actions
 from jmarl.envs.battle.smac.smac_facts import Facts
 from jmarl.envs.battle.smac.smac_observe import spec
 from jmarl.envs.battle.smac.smac_options import SmacConfig
+from jmarl.networks.agents import make_agent
+from jmarl.types import BY_CLASS
 
 
 BATCH = 24
@@ -36,7 +39,22 @@ def clash_spec(name: str):
 def test_a_map_has_as_many_actions_as_in_smac(name):
     found = clash_spec(f"smac_{name}")
     assert found.n_actions == ACTIONS[name]
-    assert found.action_target == (-1,) * found.n_actions
+
+
+def test_targets_depend_on_the_class_if_allies_can_heal():
+    """Allies 0 to 4 or enemies 0 and 1; without healers, slots of enemies."""
+    assert clash_spec("smac_4m1d_vs_2m").action_target[6:] == (BY_CLASS,) * 5
+    assert clash_spec("smac_2m1d_vs_4m").action_target[6:] == (BY_CLASS,) * 3 + (5,)
+    assert clash_spec("smac_3m").action_target[6:] == (2, 3, 4)
+
+
+@pytest.mark.parametrize("network", ["hpn", "updet", "saqa"])
+def test_agents_that_read_entities_are_an_error(network):
+    config = load_config("qmix", ["env=smac_3m", f"network={network}"]).network
+    make_agent(clash_spec("smac_3m"), config)
+    rule = rf"^network.name={network!r}: .* or remove env.layout=clash"
+    with pytest.raises(ConfigError, match=rule):
+        make_agent(clash_spec("smac_4m1d_vs_2m"), config)
 
 
 def test_a_class_attacks_all_enemies_or_heals_all_allies():

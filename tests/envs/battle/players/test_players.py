@@ -183,7 +183,8 @@ def test_a_player_of_a_mistaken_name_or_environment_is_an_error():
         with pytest.raises(ConfigError, match=fault):
             make_player(name, game)
     with pytest.raises(ConfigError, match=r"without env\.layout=clash"):
-        make_player("focus", envs.make("smac_3m", layout="clash").spec)
+        make_player("focus", envs.make("smac_2m1d_vs_3m", layout="clash").spec)
+    make_player("focus", envs.make("smac_3m", layout="clash").spec)
     make_player("random", game)
     with pytest.raises(ConfigError, match="needs discrete actions"):
         make_player("random", envs.make("probe_target").spec)

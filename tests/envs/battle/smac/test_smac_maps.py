@@ -26,7 +26,6 @@ def test_a_map_has_smacs_actions_reward_and_limit(name):
     spec = make(f"smac_{name}", layout="clash").spec
     assert spec.n_actions == figures.n_actions
     assert spec.episode_limit == figures.limit
-    assert set(spec.action_target) == {-1}
     assert load_map(name).max_reward == figures.max_reward
 
 
