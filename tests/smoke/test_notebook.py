@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.util
 import io
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +12,20 @@ from typing import Any
 
 import nbformat
 import pytest
-from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
-from nbclient import NotebookClient
 from PIL import Image
 
-import jmarl
 from jmarl.results.metrics_file import read_rows
+from notebooks import (
+    assert_committed_without_results,
+    cell,
+    code_cells,
+    outputs_of_type,
+    printed,
+    read_notebook,
+    run_notebook,
+)
 
 
-ROOT = Path(jmarl.__file__).parents[1]
-PATH = ROOT / "notebooks" / "mam_smax.ipynb"
 TINY = """\
 ENV = "smax_2v2"
 TOTAL_TIMESTEPS = 64
@@ -39,27 +40,8 @@ import sys
 assert 'jax' not in sys.modules, 'the notebook must leave the device to its commands'"""
 
 
-def read_notebook() -> Any:
-    return nbformat.read(PATH, as_version=4)
-
-
-def cell(notebook: Any, name: str) -> Any:
-    (match,) = (c for c in notebook.cells if c.id == name)
-    return match
-
-
-def code_cells(notebook: Any) -> list[Any]:
-    return [c for c in notebook.cells if c.cell_type == "code"]
-
-
 def test_notebook_is_committed_without_results() -> None:
-    notebook = read_notebook()
-    nbformat.validate(notebook)
-    code = code_cells(notebook)
-    assert all(c.outputs == [] for c in code)
-    assert all(c.execution_count is None for c in code)
-    tagged = [c.id for c in code if "parameters" in c.metadata.get("tags", [])]
-    assert tagged == ["parameters"]
+    assert_committed_without_results(read_notebook("mam_smax"))
 
 
 @pytest.fixture(scope="module")
@@ -67,34 +49,10 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """Run the notebook with tiny parameters; return it and the folder that it ran in."""
     folder = tmp_path_factory.mktemp("notebook")
     home = tmp_path_factory.mktemp("home")
-    notebook = read_notebook()
-    names = [c.id for c in notebook.cells]
-    after_parameters = names.index("parameters") + 1
-    notebook.cells.insert(after_parameters, nbformat.v4.new_code_cell(TINY))
+    notebook = read_notebook("mam_smax")
     notebook.cells.append(nbformat.v4.new_code_cell(NO_JAX))
-    # Without kernel folders, the only kernel is that of this interpreter.
-    kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
-    kernel.connection_file = str(home / "kernel.json")
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "IPYTHONDIR": str(home),
-        "MPLBACKEND": "",
-    }
-    client = NotebookClient(
-        notebook, km=kernel, timeout=400, resources={"metadata": {"path": str(folder)}}
-    )
-    client.execute(env=environment, cleanup_kc=True)
+    run_notebook(notebook, TINY, folder, home)
     return notebook, folder
-
-
-def outputs_of_type(cell: Any, mime: str) -> list[bytes]:
-    """Return the outputs of a cell with this MIME type."""
-    bundles = [output.get("data", {}) for output in cell.outputs]
-    return [base64.b64decode(data[mime]) for data in bundles if mime in data]
-
-
-def printed(cell: Any) -> str:
-    return "".join(o.text for o in cell.outputs if o.output_type == "stream")
 
 
 @pytest.mark.slow
@@ -184,7 +142,7 @@ def test_installation_fits_the_machine(
         calls.append(words)
 
     scope = {"SOURCE": source, "subprocess": subprocess, "python": python}
-    exec(cell(read_notebook(), "installation").source, scope)
+    exec(cell(read_notebook("mam_smax"), "installation").source, scope)
     install = ("-m", "pip", "install", "-q", installed)
     plugins = (f"jax-{removed}-plugin", f"jax-{removed}-pjrt")
     uninstall = ("-m", "pip", "uninstall", "-q", "-y", *plugins)
@@ -200,14 +158,14 @@ def test_folder_of_a_checkout_is_no_installation(
     monkeypatch.setattr(sys, "meta_path", finders)
     monkeypatch.delitem(sys.modules, "jmarl")
     importlib.invalidate_caches()
-    source = cell(read_notebook(), "installation").source
+    source = cell(read_notebook("mam_smax"), "installation").source
     with pytest.raises(ValueError, match="SOURCE is empty"):
         exec(source, {"SOURCE": "", "python": None})
 
 
 def test_failing_command_fails_its_cell(capsys: pytest.CaptureFixture[str]) -> None:
     scope: dict[str, Any] = {}
-    exec(cell(read_notebook(), "processes").source, scope)
+    exec(cell(read_notebook("mam_smax"), "processes").source, scope)
     with pytest.raises(RuntimeError, match="exit code 2"):
         scope["python"]("-m", "jmarl.systems.mam_ppo", "env=smax_3n")
     assert "error: env=smax_3n" in capsys.readouterr().out
