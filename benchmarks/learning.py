@@ -26,7 +26,8 @@ Output: ``<out>/<map>_<run>.json`` has the command, the commit, the device, the 
 and every evaluation of every seed. ``<out>/<map>.png`` shows all runs of this map. The table has
 the absolute metric (greedy win rate, or return, of the best parameters on fresh episodes): the mean
 over seeds, its 95 % interval (Student's t), and the value of each seed. It also has the gradient
-steps, and the environment steps until the median seed reached ``bar``.
+steps, the environment steps until the median seed reached ``bar``, and, in battles in which allies
+can heal, the health that they restored per greedy episode.
 
 Exit codes: 0 if all runs were trained, 1 if one failed, 2 if an argument is unknown.
 """
@@ -102,6 +103,8 @@ HEADER = (
     "gradient steps",
     "minutes",
 )
+HEALED = "health restored"
+"""Column of the mean over seeds, in the table of runs that restored any."""
 
 
 def system_and_overrides(run: str) -> tuple[str, list[str]]:
@@ -230,7 +233,10 @@ def summarize(evaluations: list[dict[str, Any]], bar: float) -> dict[str, Any]:
 
 def table(records: list[dict[str, Any]]) -> str:
     """Return the summary of each run as a Markdown table."""
-    return markdown_table(HEADER, [_row(record) for record in records])
+    healed = any(map(healed_cell, records))
+    header = (*HEADER, HEALED) if healed else HEADER
+    rows = [[*_row(r), healed_cell(r)] if healed else _row(r) for r in records]
+    return markdown_table(header, rows)
 
 
 def _row(record: dict[str, Any]) -> list[Any]:
@@ -257,6 +263,12 @@ def absolute_cells(record: Mapping[str, Any]) -> tuple[str, str, str]:
         low, high = max(0, low), min(1, high)
     interval = f"{low:.3f} to {high:.3f}" if len(set(values)) > 1 else "-"
     return f"{mean:.3f}", interval, ", ".join(f"{x:.3f}" for x in values)
+
+
+def healed_cell(record: Mapping[str, Any]) -> str:
+    """Return the health restored per greedy episode, mean over seeds; empty if not recorded."""
+    rows = [row for row in record["absolute"] if "greedy/healed" in row]
+    return f"{np.mean(rows[0]['greedy/healed']):.1f}" if rows else ""
 
 
 def load_records(folder: Path, name: str) -> list[dict[str, Any]]:

@@ -68,6 +68,20 @@ def test_without_a_win_rate_the_return_is_the_score():
     assert interval == "-12.089 to 17.755"
 
 
+def test_the_table_has_the_health_that_was_restored_if_any_run_recorded_it():
+    plain = {
+        "run": "ippo",
+        "absolute": [{"greedy/won": [0.5, 0.7]}],
+        "wall_seconds": 60,
+    }
+    plain["env_steps_to_bar"] = None
+    assert learning.HEALED not in learning.table([plain])
+    row = {"greedy/won": [0.5, 0.7], "greedy/healed": [12.0, 13.0]}
+    header, _, *rows = learning.table([plain, plain | {"absolute": [row]}]).splitlines()
+    assert header.endswith(f"{learning.HEALED} |")
+    assert [line.split("|")[-2].strip() for line in rows] == ["", "12.5"]
+
+
 def test_a_run_may_have_overrides_which_are_in_its_command_and_file_name(tmp_path):
     args = learning.DEFAULTS | {"overrides": ("logger=none",)}
     run = "mam_ppo:network.bi_mode=mam+system.gamma=0.9"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.ablation import win_difference
-from benchmarks.learning import absolute_cells, scores
+from benchmarks.learning import HEALED, absolute_cells, healed_cell, scores
 from docs.generate.markdown import NOT_RECORDED, code, details, join, number, table
 from docs.generate.tables.records import Record, quoted, seeds
 
@@ -32,6 +32,9 @@ DESCRIPTIONS = {
     "learning/ppo_grid": "MAPPO with single changes to its settings, on seeds other than those of "
     "the defaults. `gamma=0.97`, `max_grad_norm=10`, `entropy_coef=0.01`, `rollout_rows=8192` and "
     "`minibatch_rows=2048` are the unchanged values.",
+    "learning/heterogeneous": "Three marines and a healer against two zealots "
+    "(`env.scenario=medic`). All systems have the network `hpn`, and those of PPO have a critic "
+    "that reads entities. Scripted players win as recorded in `results/players_medic.json`.",
     "learning/smac": "Battles under the rules of SMAC. `battle` is `env.scenario=medic`: "
     "three marines and a healer against two zealots. Scripted players win it as recorded in "
     "`results/players_medic.json`.",
@@ -71,12 +74,16 @@ def learning_section(folder: str, records: Sequence[Record]) -> str:
         "gradient steps",
         "minutes",
     )
+    rows = list(map(run_row, runs))
+    if any(map(healed_cell, runs)):
+        header = (*header, HEALED)
+        rows = [(*row, healed_cell(run)) for row, run in zip(rows, runs, strict=True)]
     return join(
         f"## `{folder}`: {settings(runs)}",
         DESCRIPTIONS.get(folder, ""),
         f"{ABSOLUTE_METRIC} The steps are environment steps until the median seed reached the bar "
         "in an evaluation.",
-        table(header, map(run_row, runs)),
+        table(header, rows),
         *map(evaluations, runs),
     )
 
