@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from docs.generate.docstrings import separate_lists
 from docs.generate.markdown import details, join, table
 from docs.generate.tables import growth, timing, training
+from docs.generate.tables.heterogeneous import heterogeneous
 from docs.generate.tables.players import players
 from docs.generate.tables.records import (
     Body,
@@ -75,6 +76,13 @@ PAGES = (
         "parameters",
         ("parameters.json",),
         growth.parameters,
+    ),
+    Page(
+        "heterogeneous",
+        "Heterogeneous teams",
+        "heterogeneous",
+        ("heterogeneous*.json",),
+        heterogeneous,
     ),
     Page(
         "learning",

@@ -7,7 +7,7 @@ import pytest
 
 from docs.generate import benchmarks
 from docs.generate.markdown import NOT_RECORDED
-from docs.generate.tables import players, records, timing, training
+from docs.generate.tables import heterogeneous, players, records, timing, training
 
 
 RECORDS = sorted(benchmarks.RESULTS.rglob("*.json"))
@@ -121,3 +121,21 @@ def test_win_rates_of_scripted_players_have_a_column_for_each_player():
     data |= {"episodes": 64, "seconds": 90, "options": {"pad": 5}}
     text = players.players([records.Record("", data)])
     assert "64 episodes per environment, wall time 1.5 minutes, `env.pad=5`:" in text
+
+
+def test_each_recorded_part_of_the_cost_of_heterogeneous_teams_has_a_table():
+    cost = {"parameters": 10, "flops": 2e6, "temp_bytes": 2**20, "update_ms": 3.0}
+    cost |= {"ratio": 1.25, "noise": 0.01}
+    times = {"fixed": {"3": 1.0, "27": 1.1}}
+    fit = {"intercept": 1.0, "slope": 2.0, "r2": 0.99}
+    grown = {"update_ms": {"3": 7.0}, "fit": fit, "compile_s": times}
+    arguments = {"env": "smac_MMM2"}
+    update = {"arguments": arguments, "update": {"happo": {"base": "mappo", **cost}}}
+    arms = {"arms": {"16": {"heads": cost}}}
+    growth = {"growth": grown | {"compile_ratio": {"fixed": 1.1}}}
+    found = [records.Record("x.json", data) for data in (update, arms, growth)]
+    text = heterogeneous.heterogeneous(found)
+    assert "on `smac_MMM2`" in text and "| `happo` | `mappo` | 10 | 2.00 |" in text
+    assert "| 16 | heads | 10 |" in text and "| 1.25 | 1" in text
+    assert "1.00 + 2.00 N ms" in text and "| `fixed` | 1.00 | 1.10 | 1.10 |" in text
+    assert "groups" not in heterogeneous.heterogeneous(found[:1])
