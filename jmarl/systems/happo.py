@@ -262,13 +262,7 @@ def happo_update(
         )
         skipped = skipped_steps(opt_state) - skipped_steps(learner.opt_state)
         metrics |= phase_metrics(turns, trace) | {"skipped_steps": skipped}
-        learner = learner.replace(
-            params=params,
-            opt_state=opt_state,
-            value_stats=stats,
-            updates=learner.updates + 1,
-        )
-        return learner, metrics
+        return learner.after(params, opt_state, stats), metrics
 
     return update
 

@@ -59,6 +59,7 @@ from jmarl.ssm import MambaConfig
 from jmarl.system import System
 from jmarl.systems.kits.sequence_ppo import SequenceConfig as Config
 from jmarl.systems.kits.sequence_ppo import (
+    SequenceNetwork,
     check_sizes,
     encoder_decoder_policy,
     sequence_system,
@@ -69,12 +70,10 @@ from jmarl.types import Spec
 __all__ = ["Config", "Network", "make", "policy"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """Configuration of encoder and decoder."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network(SequenceNetwork):
+    """Configuration of encoder and decoder with selective state spaces."""
 
-    embed_dim: int
-    n_block: int
     d_state: int
     d_conv: int
     expand: int
@@ -83,10 +82,10 @@ class Network:
     cross: Literal["mamba", "attention", "none"]
     double_residual: bool
     memory: bool
-    agent_id: bool
 
     def __post_init__(self) -> None:
-        check_sizes(self, "embed_dim", "n_block", "d_state", "d_conv", "expand")
+        super().__post_init__()
+        check_sizes(self, "d_state", "d_conv", "expand")
         if self.delta_rank is not None:
             check_range("network.delta_rank", self.delta_rank, low=1)
 

@@ -27,7 +27,6 @@ if __name__ == "__main__":
 
     main("mat_ppo")
 
-import dataclasses
 from functools import partial
 
 from jmarl.config import RunConfig
@@ -35,31 +34,13 @@ from jmarl.networks.sequence.attention_mixer import Attention
 from jmarl.networks.sequence.blocks import MLP, DecoderBlock, EncoderBlock
 from jmarl.networks.sequence.policy import SequencePolicy
 from jmarl.system import System
+from jmarl.systems.kits.sequence_ppo import HeadsNetwork as Network
 from jmarl.systems.kits.sequence_ppo import SequenceConfig as Config
-from jmarl.systems.kits.sequence_ppo import (
-    check_heads,
-    check_sizes,
-    encoder_decoder_policy,
-    sequence_system,
-)
+from jmarl.systems.kits.sequence_ppo import encoder_decoder_policy, sequence_system
 from jmarl.types import Spec
 
 
 __all__ = ["Config", "Network", "make", "policy"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """Configuration of encoder and decoder."""
-
-    embed_dim: int
-    n_block: int
-    n_head: int
-    agent_id: bool
-
-    def __post_init__(self) -> None:
-        check_sizes(self, "embed_dim", "n_block", "n_head")
-        check_heads(self.n_head, self.embed_dim)
 
 
 def policy(spec: Spec, network: Network) -> SequencePolicy:

@@ -21,10 +21,9 @@ import dataclasses
 
 from jmarl.config import RunConfig
 from jmarl.networks.agents import AgentConfig as Network
-from jmarl.networks.mixers import make_mixer
 from jmarl.system import System
 from jmarl.systems.kits.cgi import CGIConfig, make_agent_with_cgi, value_term
-from jmarl.systems.kits.q_learning import pqn_system
+from jmarl.systems.kits.q_learning import make_pqn
 from jmarl.systems.kits.q_learning_config import PQNConfig
 from jmarl.types import Spec
 
@@ -42,5 +41,4 @@ class Config(PQNConfig):
 def make(spec: Spec, config: RunConfig) -> System:
     """Build PQN-U-QMIX for an environment."""
     agent, terms = make_agent_with_cgi(spec, config, value_term)
-    mixer = make_mixer(spec, config.system.mixer)
-    return pqn_system(agent, mixer, spec, config, terms)
+    return make_pqn(spec, config, agent, terms)

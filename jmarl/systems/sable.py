@@ -38,33 +38,27 @@ from jmarl.networks.sequence.policy import SequencePolicy
 from jmarl.networks.sequence.retention import Retention, SwiGLU, TimedRetention
 from jmarl.nn.norm import RMSNorm
 from jmarl.system import System
-from jmarl.systems.kits.sequence_ppo import SequenceConfig as Config
 from jmarl.systems.kits.sequence_ppo import (
-    check_heads,
-    check_sizes,
+    HeadsNetwork,
     encoder_decoder_policy,
     sequence_system,
 )
+from jmarl.systems.kits.sequence_ppo import SequenceConfig as Config
 from jmarl.types import Spec
 
 
 __all__ = ["Config", "Network", "make", "policy"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """Configuration of encoder and decoder."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network(HeadsNetwork):
+    """Configuration of encoder and decoder with retention."""
 
-    embed_dim: int
-    n_block: int
-    n_head: int
     decay_scale: float
     memory: bool
-    agent_id: bool
 
     def __post_init__(self) -> None:
-        check_sizes(self, "embed_dim", "n_block", "n_head")
-        check_heads(self.n_head, self.embed_dim)
+        super().__post_init__()
         check_range("network.decay_scale", self.decay_scale, 0, 1)
 
 

@@ -24,10 +24,9 @@ import dataclasses
 
 from jmarl.config import RunConfig
 from jmarl.networks.agents import AgentConfig as Network
-from jmarl.networks.mixers import make_mixer
 from jmarl.system import System
 from jmarl.systems.kits.cgi import CGIConfig, make_agent_with_cgi, value_term
-from jmarl.systems.kits.q_learning import replay_system
+from jmarl.systems.kits.q_learning import make_replay
 from jmarl.systems.kits.q_learning_config import ReplayConfig
 from jmarl.types import Spec
 
@@ -45,5 +44,4 @@ class Config(ReplayConfig):
 def make(spec: Spec, config: RunConfig) -> System:
     """Build U-QMIX for an environment."""
     agent, terms = make_agent_with_cgi(spec, config, value_term)
-    mixer = make_mixer(spec, config.system.mixer)
-    return replay_system(agent, mixer, spec, config, terms)
+    return make_replay(spec, config, agent, terms)

@@ -381,7 +381,7 @@ def test_continuous_actions_raise_config_error():
     config = SimpleNamespace(env={"name": "probe_target"}, system=PQN, num_updates=1)
     message = "^env=probe_target: has continuous actions"
     with pytest.raises(ConfigError, match=message):
-        kit.pqn_system(Table(1), make_mixer(spec, SUM), spec, config)
+        kit.make_pqn(spec, config, Table(1))
 
 
 def test_four_devices_have_the_gradient_of_one():

@@ -147,6 +147,11 @@ class PPOLearner(Learner):
 
     updates: Int[Array, ""]
 
+    def after(self, params: Params, opt_state: Any, stats: ValueStats) -> PPOLearner:
+        """Return the state after one more update."""
+        kept = {"opt_state": opt_state, "value_stats": stats}
+        return self.replace(params=params, updates=self.updates + 1, **kept)
+
 
 class PPOExtras(struct.PyTreeNode):
     """Outputs of ``act`` that are stored with the action. A system can extend it."""
@@ -552,13 +557,7 @@ def ppo_update(
         skipped = skipped_steps(opt_state) - skipped_steps(learner.opt_state)
         metrics |= {name: x.mean() for name, x in trace.items()}
         metrics |= {"ratio_error": trace["ratio_error"][0, 0], "skipped_steps": skipped}
-        learner = learner.replace(
-            params=params,
-            opt_state=opt_state,
-            value_stats=stats,
-            updates=learner.updates + 1,
-        )
-        return learner, metrics
+        return learner.after(params, opt_state, stats), metrics
 
     return update
 

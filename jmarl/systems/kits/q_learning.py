@@ -563,66 +563,29 @@ def empty_chunk(spec: Spec, config: RunConfig) -> Steps:
     return compress(empty_steps(spec, *batch), encoded_obs, config.system)
 
 
-def make_pqn(spec: Spec, config: RunConfig) -> System:
-    """Build Q-learning without replay, with the agent network and the mixer of a configuration.
-
-    Args:
-        spec: Description of the environment.
-        config: Configuration of the run.
-
-    Returns:
-        System whose learner is a ``PQNLearner``.
-
-    Raises:
-        ConfigError: If ``pqn_system`` or a network does not accept the configuration.
-    """
-    agent = make_agent(spec, config.network)
-    mixer = make_mixer(spec, config.system.mixer)
-    return pqn_system(agent, mixer, spec, config)
-
-
-def make_replay(spec: Spec, config: RunConfig) -> System:
-    """Build Q-learning with replay, with the agent network and the mixer of a configuration.
-
-    Args:
-        spec: Description of the environment.
-        config: Configuration of the run.
-
-    Returns:
-        System whose learner is a ``ReplayLearner``.
-
-    Raises:
-        ConfigError: If ``replay_system`` or a network does not accept the configuration.
-    """
-    agent = make_agent(spec, config.network)
-    mixer = make_mixer(spec, config.system.mixer)
-    return replay_system(agent, mixer, spec, config)
-
-
-def pqn_system(
-    agent: nn.Module,
-    mixer: nn.Module,
+def make_pqn(
     spec: Spec,
     config: RunConfig,
+    agent: nn.Module | None = None,
     terms: Sequence[Term] = (),
 ) -> System:
     """Build Q-learning without replay or target network.
 
     Args:
-        agent: Module ``(carry, obs, first) -> (carry, q[T, B, N, A], aux)`` with ``initial(B)``.
-        mixer: Module ``(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``.
         spec: Description of the environment.
         config: Configuration of the run; ``config.system`` is a ``PQNConfig``.
+        agent: Agent network (see ``QNetwork``); None: that of the configuration.
         terms: Terms to add to the loss.
 
     Returns:
         System whose learner is a ``PQNLearner``.
 
     Raises:
-        ConfigError: If the environment has continuous actions.
+        ConfigError: If the environment has continuous actions, or a network does not accept the
+            configuration.
     """
-    _check_discrete(spec, config)
-    net, cfg = QNetwork(agent, mixer, spec), config.system
+    cfg: PQNConfig = config.system
+    net = _network(spec, config, agent)
     tx = optimizer(cfg, config.learning_updates)
 
     def init(key: Key) -> PQNLearner:
@@ -634,31 +597,29 @@ def pqn_system(
     return _system(net, init, pqn_update(net, tx, cfg, terms), cfg)
 
 
-def replay_system(
-    agent: nn.Module,
-    mixer: nn.Module,
+def make_replay(
     spec: Spec,
     config: RunConfig,
+    agent: nn.Module | None = None,
     terms: Sequence[Term] = (),
 ) -> System:
     """Build Q-learning with a replay buffer and a target network.
 
     Args:
-        agent: Module ``(carry, obs, first) -> (carry, q[T, B, N, A], aux)`` with ``initial(B)``.
-        mixer: Module ``(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``.
         spec: Description of the environment.
         config: Configuration of the run; ``config.system`` is a ``ReplayConfig``.
+        agent: Agent network (see ``QNetwork``); None: that of the configuration.
         terms: Terms to add to the loss.
 
     Returns:
         System whose learner is a ``ReplayLearner``.
 
     Raises:
-        ConfigError: If the environment has continuous actions, or the replay buffer is smaller
-            than a rollout.
+        ConfigError: If the environment has continuous actions, the replay buffer is smaller than
+            a rollout, or a network does not accept the configuration.
     """
-    _check_discrete(spec, config)
-    net, cfg = QNetwork(agent, mixer, spec), config.system
+    cfg: ReplayConfig = config.system
+    net = _network(spec, config, agent)
     tx = optimizer(cfg, config.learning_updates)
     capacity = cfg.replay_size // config.rows_per_update
     check(
@@ -675,7 +636,7 @@ def replay_system(
     def init(key: Key) -> ReplayLearner:
         params = net.init(key)
         chunk, carry = jax.eval_shape(
-            lambda: (empty_chunk(spec, config), agent.initial(config.num_envs))
+            lambda: (empty_chunk(spec, config), net.agent.initial(config.num_envs))
         )
         return ReplayLearner(
             params=params,
@@ -688,12 +649,15 @@ def replay_system(
     return _system(net, init, update, cfg)
 
 
-def _check_discrete(spec: Spec, config: RunConfig) -> None:
+def _network(spec: Spec, config: RunConfig, agent: nn.Module | None) -> QNetwork:
+    """Return the agent, by default that of a configuration, with the configured mixer."""
     if not spec.discrete:
         raise ConfigError(
             f"env={config.env['name']}: has continuous actions, but Q-learning needs "
             "discrete ones; choose another environment, or a PPO system"
         )
+    agent = agent or make_agent(spec, config.network)
+    return QNetwork(agent, make_mixer(spec, config.system.mixer), spec)
 
 
 def _system(

@@ -58,6 +58,32 @@ class SequenceConfig(PPOConfig):
     shuffle_agents: bool
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SequenceNetwork:
+    """Base class of the configuration of encoder and decoder."""
+
+    embed_dim: int
+    n_block: int
+    agent_id: bool
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "embed_dim", "n_block")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadsNetwork(SequenceNetwork):
+    """Configuration of an encoder and a decoder with several heads."""
+
+    n_head: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(self, "n_head")
+        fits = self.embed_dim % self.n_head == 0
+        rule = f"must divide network.embed_dim={self.embed_dim}"
+        check(fits, "network.n_head", self.n_head, rule)
+
+
 def check_sizes(network: Any, *keys: str) -> None:
     """Check that sizes of a network are at least 1, and at most 128 for ``n_block``.
 
@@ -73,27 +99,9 @@ def check_sizes(network: Any, *keys: str) -> None:
         check_range(f"network.{key}", getattr(network, key), 1, most)
 
 
-def check_heads(n_head: int, embed_dim: int) -> None:
-    """Check that the width is divisible by the number of heads.
-
-    Args:
-        n_head: Number of heads.
-        embed_dim: Width of the network.
-
-    Raises:
-        ConfigError: If ``n_head`` does not divide ``embed_dim``.
-    """
-    check(
-        embed_dim % n_head == 0,
-        "network.n_head",
-        n_head,
-        f"must divide network.embed_dim={embed_dim}",
-    )
-
-
 def encoder_decoder_policy(
     spec: Spec,
-    network: Any,
+    network: SequenceNetwork,
     encoder_block: Factory,
     decoder_block: Factory,
     norm: Factory = LayerNorm,
@@ -102,7 +110,7 @@ def encoder_decoder_policy(
 
     Args:
         spec: Description of the environment.
-        network: Configuration with ``embed_dim``, ``n_block`` and ``agent_id``.
+        network: Configuration of both.
         encoder_block: Factory of ``EncoderBlock``.
         decoder_block: Factory of ``DecoderBlock``.
         norm: Factory of the normalization layers outside of the blocks.
