@@ -6,9 +6,9 @@
 
 Options:
 
-* ``parts``: parts to measure. ``update``: an update of U-MAPPO, SHPPO and HAPPO against MAPPO,
-  and of U-QMIX against QMIX. ``arms``: an update of U-MAPPO against the number of action groups,
-  for each way to share parameters. ``growth``: an update of HAPPO against the number of agents.
+* ``parts``: parts to measure. ``update``: an update of U-MAPPO, SHPPO and HAPPO relative to MAPPO,
+  and of U-QMIX relative to QMIX. ``arms``: an update of U-MAPPO by number of action groups, for
+  each way to share parameters. ``growth``: an update of HAPPO by number of agents.
 * ``env``: environment of ``update``.
 * ``groups``: numbers of action groups of ``arms``.
 * ``agents``: numbers of agents of the timed updates of ``growth``.
@@ -146,9 +146,9 @@ def update_ms(config: RunConfig, spec: Spec, args: dict[str, Any]) -> float:
 def compile_times(
     config: RunConfig, family: str, args: dict[str, Any]
 ) -> dict[int, float]:
-    """Return the seconds that tracing and compiling an update takes, by number of agents.
+    """Return the seconds to trace and compile an update, by number of agents.
 
-    Samples of all numbers are interleaved, so that a drift of the machine affects all.
+    Samples of all team sizes are interleaved, so that machine drift affects all of them.
     """
     specs = {n: FAMILIES[family].make_spec(n) for n in args["compiled"]}
     samples = {n: [] for n in specs}
@@ -183,7 +183,7 @@ PARTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "arms": run_arms,
     "growth": run_growth,
 }
-"""Function from the arguments to the record of each part. It prints its own tables."""
+"""Functions from the arguments to the record of a part. Each prints its tables."""
 
 
 def main() -> int:

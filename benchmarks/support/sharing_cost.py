@@ -1,4 +1,4 @@
-"""Cost of an update against the number of action groups, for each way to share parameters."""
+"""Cost of an update by number of action groups, for each way to share parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jmarl.types import Spec, TimeStep
 
 OWN_ACTIONS = 6
 BLOCKS = (30, 16)
-"""Actions of the first and of the second of every two groups, besides the own ones."""
+"""Numbers of actions that only one group has, for groups with even and odd index."""
 N_AGENTS = 16
 NO_CGI = "system.cgi.weight=0"
 ARMS = {
@@ -45,8 +45,8 @@ HEADER = (
 def grouped_spec(n_groups: int) -> Spec:
     """Return a spec in which every action group has a block of actions that no other has.
 
-    All groups have the own actions. This is the worst case for unified actions: groups that
-    share targets, such as marines and marauders, do not widen the output.
+    All groups also share ``OWN_ACTIONS`` actions. This is the worst case for unified actions:
+    groups that share targets, such as marines and marauders, do not widen the output.
     """
     sizes = [BLOCKS[k % 2] for k in range(n_groups)]
     block = np.repeat(np.arange(n_groups), sizes)

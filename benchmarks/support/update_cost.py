@@ -1,6 +1,6 @@
-"""Time of an update of several systems on the same environment, against a base system.
+"""Update times of several systems on one environment, relative to a base system.
 
-The costs of any compiled update are in ``UpdateJob``.
+``UpdateJob`` has the costs of any compiled update.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class UpdateJob(NamedTuple):
     call: Callable[[], Any]
     parameters: int
     flops: float
-    """XLA's operations. The body of a loop counts once."""
+    """FLOPs as XLA counts them. The body of a loop counts once."""
     temp_bytes: int
 
     def costs(self) -> dict[str, Any]:

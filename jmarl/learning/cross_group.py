@@ -1,13 +1,13 @@
-"""Error of predictions about other action groups, for the cross-group inverse (CGI) loss.
+"""Error of predictions for other action groups, for the cross-group inverse (CGI) loss.
 
     L = mean_{i, k} || p_i,k - mean_{j in k} p_j ||^2,    k != group of i
 
 The mean runs over pairs of a living agent i and another action group k with living members. An
-action group is the set of agents whose units can take the same actions. Agent i predicts for each
-other group the mean output of its members: probabilities, or action values.
+action group is the set of agents whose units can take the same actions. For each other group, agent
+i predicts the mean output of its members: probabilities, or action values.
 
-The mean over members has the same gradient as the errors to each member, at a cost that is linear
-in the number of agents.
+With respect to the prediction, this error has the same gradient as the mean error over members. Its
+cost is linear in the number of agents.
 """
 
 from __future__ import annotations

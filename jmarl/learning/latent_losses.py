@@ -1,7 +1,7 @@
 """Losses of latents: entropy of their distributions, and spread over a team.
 
-SHPPO (Guo et al. 2024, arXiv:2404.03869) lowers the entropy and raises the spread. Agents that are
-dead or absent count in neither.
+SHPPO (Guo et al. 2024, arXiv:2404.03869) lowers the entropy and raises the spread. Both exclude
+dead and absent agents.
 """
 
 from __future__ import annotations

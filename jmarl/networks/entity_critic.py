@@ -29,16 +29,16 @@ from jmarl.types import Carry, EntityObs, Spec
 
 
 CriticInput = Literal[FlatInput, "entities"]
-"""Input of a critic: one of ``Critic``, or the entities of the central state."""
+"""Input of a critic: an input of ``Critic``, or the entities of the central state."""
 
 
 def make_critic(
     spec: Spec, config: AgentConfig, reads: CriticInput
 ) -> Critic | EntityCritic:
-    """Build a critic of about the sizes of an agent network.
+    """Build a critic of about the size of an agent network.
 
-    The sizes are those of the agent network if it is of the same kind as the critic. Otherwise the
-    critic has one layer before its memory, and the agent's memory and width.
+    A critic of the same kind as the agent network has the same sizes. Any other critic has one
+    layer before its memory, and the memory and width of the agent network.
 
     Args:
         spec: Description of the environment.

@@ -1,7 +1,7 @@
-"""Latents of agents: their encoder, their course over time, and a value that reads them.
+"""Latents of agents: their encoder, their draws over time, and a value network that reads them.
 
 SHPPO (Guo et al. 2024, arXiv:2404.03869) draws a latent ``l ~ N(mu, sigma^2)`` for each agent. The
-encoder gives mu and sigma from the agent's observation and its features of the previous row.
+encoder computes mu and sigma from the agent's observation and its features of the previous row.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jmarl.types import EntityObs, Spec
 
 
 LOG_SIGMA = (-4.0, 1.0)
-"""Bounds of the log standard deviation of a latent. Entropy has no minimum without them."""
+"""Bounds of the log standard deviation of a latent. Without them, the entropy has no minimum."""
 
 
 class Latents(NamedTuple):
@@ -36,7 +36,7 @@ class Latents(NamedTuple):
 
 
 class LatentEncoder(nn.Module):
-    """Network of three layers from observation and previous features to mu and log sigma.
+    """Three-layer network from observation and previous features to mu and log sigma.
 
     With ``own_only``, the observation is reduced to the agent's own features, so that the
     parameters fit teams of any size.
@@ -68,11 +68,11 @@ class LatentEncoder(nn.Module):
 
 @jax.custom_vjp
 def bound_log_sigma(x: Float[Array, "*batch K"]) -> Float[Array, "*batch K"]:
-    """Clip log standard deviations to ``LOG_SIGMA``, so that they can leave a bound again.
+    """Clip log standard deviations to ``LOG_SIGMA``, with gradients that lead back from a bound.
 
     The gradient beyond a bound is the identity if descent leads back to the bound, and zero if it
-    leads further away. With the gradient of ``jnp.clip``, which is zero beyond a bound, a deviation
-    that reached its bound once would never change again.
+    leads further away. The gradient of ``jnp.clip`` is zero beyond a bound, so a deviation that
+    reached its bound would never change again.
     """
     return jnp.clip(x, *LOG_SIGMA)
 
@@ -91,10 +91,10 @@ bound_log_sigma.defvjp(_bound_forward, _bound_backward)
 
 
 def forward_fill(drawn: Bool[Array, "T B N"], fresh: Latents, held: Latents) -> Latents:
-    """Return the latents in use: on each row those of the agent's last draw.
+    """Return the latents in use: in each row, those of the agent's most recent draw.
 
     Args:
-        drawn: True on rows at which an agent draws a latent.
+        drawn: True in rows in which an agent draws a latent.
         fresh: Latents that each row would draw, leaves ``[T, B, N, K]``.
         held: Latents in use before row 0, leaves ``[B, N, K]``.
 

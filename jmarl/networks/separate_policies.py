@@ -1,6 +1,6 @@
 """Policies with separate parameters for each agent, stacked over the agents.
 
-Agent i's policy is a module for a team of one. It reads ``obs.agent(i)`` and has entry i of the
+Agent i's policy is a module for a team of one. It reads ``obs.agent(i)`` and uses entry i of the
 stacked parameters. All agents are computed at once by ``vmap``, so the size of the program does not
 depend on their number.
 """

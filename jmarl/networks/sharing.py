@@ -1,6 +1,6 @@
 """Parameters of an agent network that differ between action groups.
 
-An action group is the set of unit classes with equal actions (``Spec.action_group``).
+An action group is a set of unit classes with equal actions (``Spec.action_group``).
 ``network.share`` selects the parameters that the groups share:
 
 * ``all``: everything. With one meaning per action this is the unified action space.

@@ -11,11 +11,11 @@ from jmarl.results.zero_shot import LEVEL, Estimate
 NAMES = {"won": "win rate", "return": "return"}
 """Names of the metrics that score an episode."""
 NOTES = (
-    "Means over seeds with 95 % intervals (Student's t), cut at the bounds of possible values.",
-    "Retention: {score} over that in the training environment (*), as one ratio for each seed.",
+    "Means over seeds with 95 % intervals (Student's t), clipped to the possible values.",
+    "Retention: {score} divided by that in the training environment (*), one ratio per seed.",
 )
 TEST_NOTES = (
-    "Difference to {first}: Welch's t-test over seeds, p by Holm's method over all {n} tests.",
+    "Difference from {first}: Welch's t-test over seeds, p by Holm's method over all {n} tests.",
     f"No difference: the intervals of both runs overlap, or p is at least {LEVEL}.",
 )
 

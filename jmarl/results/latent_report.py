@@ -1,8 +1,8 @@
 """Report on latents: principal components, silhouette by class, and linear probes.
 
 Probes are trained on half of the episodes and tested on the others. Their accuracy is balanced:
-the mean over classes of the share of correct rows. Chance is therefore 1 over the number of
-classes. Beside each stands a control: the same probe, trained on shuffled labels.
+the mean over classes of the share of correct rows. Chance level is therefore 1 over the number of
+classes. Each probe has a control: the same probe, trained on shuffled labels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 
 MAX_SILHOUETTE_ROWS = 2_000
-"""Rows of which the silhouette is computed, because its cost grows with their square."""
+"""Most rows for which a silhouette is computed; its cost is quadratic in their number."""
 RIDGE = 1e-3
 """Coefficient of the squared weights of a probe, per row."""
 
@@ -131,7 +131,7 @@ def probe_and_control(
     episode: Int[np.ndarray, " R"],
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return the accuracy of a probe beside that of the control with shuffled labels.
+    """Return the accuracy of a probe, and that of its control with shuffled labels.
 
     Args:
         x: Rows.

@@ -20,13 +20,13 @@ from jmarl.results.intervals import (
 Estimate = dict[str, Any]
 """``mean``, ``low`` and ``high`` over seeds, each seed in ``per_seed``, and ``note``.
 
-A number that does not exist is None, and the note has the reason.
+An undefined number is None, and the note gives the reason.
 """
 ONE_SEED = "one seed"
 BOUNDS = {"won": (0.0, 1.0)}
-"""Least and largest value of metrics that have bounds."""
+"""Smallest and largest value of bounded metrics."""
 LEVEL = 0.05
-"""Level of significance of comparisons."""
+"""Significance level of comparisons."""
 NO_DIFFERENCE, NOT_TESTED = "no difference", "not tested, one seed"
 
 
@@ -57,7 +57,7 @@ def retention(
     """Return the share of the score that is retained in a test environment.
 
     The ratio of both scores is taken for each seed. Mean and interval are those of the ratios,
-    so the interval contains the variation of both scores.
+    so the interval reflects the variation of both scores.
 
     Args:
         test: Score of each seed in the test environment, ``[S]``.
@@ -65,8 +65,8 @@ def retention(
         seeds: Seeds, for the note.
 
     Returns:
-        The estimate. Without a positive score of every seed in the training environment, there
-        is no ratio.
+        The estimate. It is undefined unless every seed has a positive score in the training
+        environment.
     """
     failed = [seed for seed, x in zip(seeds, training, strict=True) if not x > 0]
     if failed:
@@ -87,9 +87,9 @@ def score(record: dict[str, Any], mode: str, metric: str) -> Estimate:
 def compare(runs: dict[str, dict[str, Estimate]]) -> list[dict[str, Any]]:
     """Compare the scores of the first run with those of every other, in each environment.
 
-    Welch's t-test over seeds, with Holm's correction over all tests. A difference is claimed
-    only if the intervals of both scores do not overlap and the adjusted p-value is below
-    ``LEVEL``.
+    The test is Welch's t-test over seeds, with Holm's correction over all tests. A difference
+    is claimed only if the intervals of both scores do not overlap and the adjusted p-value is
+    below ``LEVEL``.
 
     Args:
         runs: Scores by run and environment.
@@ -114,7 +114,7 @@ def compare(runs: dict[str, dict[str, Estimate]]) -> list[dict[str, Any]]:
 
 
 def _test(own: Estimate, other: Estimate) -> dict[str, Any]:
-    """Test one difference; without a correction for several tests."""
+    """Test one difference, without correction for multiple tests."""
     x, y = np.array(own["per_seed"]), np.array(other["per_seed"])
     difference, low, high = seed_difference(x, y)
     p = seed_p_value(x, y)

@@ -18,7 +18,7 @@ from jmarl.types import Spec
 
 
 NO_PAD = (0, 0)
-"""Value of the option ``pad`` for teams of their own size."""
+"""Value of the option ``pad`` without padding."""
 
 
 def build_cells(own: BuiltRun, grid: Grid) -> dict[str, BuiltRun]:
@@ -36,7 +36,7 @@ def build_cells(own: BuiltRun, grid: Grid) -> dict[str, BuiltRun]:
 
     Raises:
         ConfigError: If an environment cannot be built, or acting there needs parameters of
-            other shapes. The fix names the options of training, with the required padding.
+            other shapes. The error names the options to train with, including the padding.
     """
     built = {}
     for cell in grid.environments():
@@ -114,14 +114,14 @@ def team_sizes(spec: Spec) -> tuple[int, int]:
 
 
 def _fix(own: BuiltRun, grid: Grid, target: BuiltRun) -> str:
-    """Return the options with which a run could be trained for all of a grid."""
+    """Return a fix: the options with which a trained run would fit the whole grid."""
     given = own.config.env
     options = {
         key: value
         for key, value in grid.options.items()
         if value not in (None, given.get(key)) and not isinstance(value, str)
     }
-    # No padding makes observations of other widths equal.
+    # Padding does not change the widths of features.
     if entity_widths(own.env.spec) == entity_widths(target.env.spec):
         required = _required_pad(own.config, grid)
         if required and required != list(given.get("pad", NO_PAD)):

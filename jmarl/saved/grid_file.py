@@ -32,7 +32,7 @@ class Cell(NamedTuple):
     env: str
     """Name of the environment."""
     options: dict[str, Any]
-    """Options of the environment; None leaves out an option of the run."""
+    """Options of the environment; None removes an option of the run."""
 
     @property
     def label(self) -> str:
@@ -50,11 +50,11 @@ class Grid:
     Attributes:
         title: One-line description.
         env: Name of the environments.
-        options: Options of the environments, besides those of the run; null leaves out an option.
+        options: Options of the environments, in addition to the run's; null removes an option.
         allies: Labels of the allies, the rows of the heat map.
         enemies: Labels of the enemies, its columns.
         cells: Pairs of labels, in place of all pairs of ``allies`` and ``enemies``.
-        teams: Teams by label; a label that is missing stands for itself.
+        teams: Teams by label; a label without an entry is used as it is.
         name: Name of the file, without its ending.
     """
 

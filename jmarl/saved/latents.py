@@ -1,4 +1,4 @@
-"""Record the latents of a saved run's agents, and report what they encode."""
+"""Record the latents of a saved run's agents, and report the information in them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jmarl.types import Env, Key, Params
 BATCH = 16
 """Episodes that are played together; their states are stored for all time steps."""
 MIN_MOVE = 1e-3
-"""Least increase of the distance to the enemies, as a share of the map's width."""
+"""Smallest retreat: increase in the distance to the enemies, as a share of the map's width."""
 
 
 def latents_run(
@@ -143,7 +143,7 @@ def _player(env: Env, system: System, latents_of: LatentsFn) -> Any:
 
 
 def _episode_rows(env: Env, trace: Any, episode: int) -> LatentRows:
-    """Return the rows of one episode, from arrays ``[T, ...]`` that may go on after its end."""
+    """Return the rows of one episode, from arrays ``[T, ...]`` that may extend beyond its end."""
     length = int(np.argmax(trace[-1])) + 1
     mu, latent, alive, present, unit_class, states = jax.tree.map(
         lambda x: x[:length], trace[:-1]
@@ -167,8 +167,8 @@ def _health_and_retreat(
 ) -> tuple[Float[np.ndarray, "T N"], Float[np.ndarray, "T N"]]:
     """Return each agent's health, and 1 on rows after which it is farther from the enemies.
 
-    The agents are the first discs of a scene. The other discs of another color are the enemies,
-    and a disc with fill 0 is dead.
+    The first discs of a scene are the agents. Discs of other colors are the enemies, and a disc
+    with fill 0 is dead.
     """
     health, retreat = np.full((2, *present.shape), np.nan)
     if env.scene is None:
@@ -189,7 +189,7 @@ def _health_and_retreat(
 
 
 def _units(scene: Scene, agents: Bool[np.ndarray, " N"]) -> tuple[Any, Any, Any]:
-    """Return the agents' places ``[N, 2]`` and health ``[N]``, and living enemies' places."""
+    """Return positions ``[N, 2]`` and health ``[N]`` of agents, and positions of living enemies."""
     place = np.full((len(agents), 2), np.nan)
     health = np.full(len(agents), np.nan)
     own = scene.discs[: agents.sum()]

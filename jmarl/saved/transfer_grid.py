@@ -24,7 +24,7 @@ from jmarl.types import Params
 MODE = "greedy"
 """Evaluation mode of tables and heat maps. The JSON file has both."""
 TRAINING = ""
-"""Key of the training environment, if it is none of the grid's."""
+"""Key of the training environment, if it is not in the grid."""
 
 
 class Protocol(NamedTuple):
@@ -59,8 +59,8 @@ def transfer(
 ) -> int:
     """Evaluate saved parameters in other environments, unchanged (zero-shot).
 
-    With ``grid``, it prints win rate and retention of each environment over the seeds, and
-    writes them as JSON and as a heat map. Several runs are compared with the first.
+    With ``grid``, print the win rate and retention over seeds in each environment, and write
+    them as JSON and as a heat map. Several runs are compared with the first.
 
     Args:
         run: Run folder; with ``grid`` also several, separated by commas.
@@ -70,7 +70,7 @@ def transfer(
         parameters: ``best`` (each seed's best evaluation) or ``latest``.
         seed: Seed of the episodes.
         json: File to write the results to. The heat map of a grid is next to it, as PNG.
-            Default of a grid: ``grid_<name>.json`` in the folder of the first run.
+            Default with ``grid``: ``grid_<name>.json`` in the folder of the first run.
 
     Returns:
         The exit code, 0.
@@ -194,7 +194,7 @@ def _play_all(
 
 
 def _metric(runs: dict[str, TestedRun]) -> str:
-    """Return the metric that scores an episode: won, or return if some have no winner."""
+    """Return the metric of the grid: ``won``, or ``return`` if some environment has no winner."""
     specs = (cell.env.spec for run in runs.values() for cell in run.cells.values())
     return "won" if all("won" in spec.outcomes for spec in specs) else "return"
 

@@ -1,25 +1,25 @@
-"""HAPPO: policies with separate parameters, updated one after the other (arXiv:2109.11251).
+"""HAPPO: policies with separate parameters, updated sequentially (arXiv:2109.11251).
 
     L_i = - mean_i min(rho_i M A, clip(rho_i, 1-eps, 1+eps) M A) - c_H mean_i H_i
     M  <- M pi_i(a_i | o_i) / pi_i_old(a_i | o_i)
 
 Agents take turns in a random order, drawn for each learning phase. M starts at 1. ``mean_i`` runs
-over the rows in which agent i is alive. M is constant in the loss and not negative. The loss is
-therefore PPO's clipped loss with the advantage M A. After the last agent the central critic learns
-as in MAPPO (``critic_input`` as there).
+over the rows in which agent i is alive. M is a nonnegative constant in the loss, which is therefore
+PPO's clipped loss with the advantage M A. After the last agent, the central critic is updated as in
+MAPPO. ``critic_input`` has the same options.
 
 An agent that is dead or absent in a row leaves M unchanged in that row. An agent without a living
 row keeps its parameters and its optimizer state.
 
-Kuba et al. 2022, with the practice of Zhong et al. 2024 (HARL, arXiv:2304.09870).
+After Kuba et al. 2022, with implementation details of Zhong et al. 2024 (HARL, arXiv:2304.09870).
 
 Differs from the papers:
 
-* M is a product of ratios to the stored probabilities. These are those of the parameters before
-  the agent's turn, so nothing is computed twice.
+* M is a product of ratios to the probabilities stored in the rollout. An agent's parameters do not
+  change before its turn, so these need not be recomputed.
 * log M is clipped to ``MAX_LOG_RATIO``, which keeps M finite in float32.
 * All agents and the critic learn from the same minibatches of environments.
-* One learning rate and one number of epochs serve actors and critic.
+* Actors and critic share one learning rate and one number of epochs.
 * With ``advantage: joint``, advantages are normalized for each agent over its own rows, as HARL
   does for a critic with one value. With ``per_agent`` they are normalized over all agents.
 * Memory is trained over the whole rollout, and time limits bootstrap (see
@@ -105,7 +105,7 @@ class Turns(NamedTuple):
 Turn = Callable[[Trained, Batch, Carry], tuple[Trained, Float[Array, "T B"], Metrics]]
 """Learning phase ``(trained, batch, carry) -> (trained, log_ratio, trace)`` of one agent.
 
-``log_ratio`` is that of the new policy to the old one, 0 where the agent is not alive.
+``log_ratio`` compares the new policy with the old one; it is 0 where the agent is not alive.
 """
 
 
@@ -270,7 +270,7 @@ def happo_update(
 def start_phase(
     critic: nn.Module, learner: PPOLearner, rollout: Rollout, cfg: Config
 ) -> tuple[Params, Batch, ValueStats, Metrics]:
-    """Return the parameters of the critic and the batch, in the units of new value statistics."""
+    """Return the critic's parameters and the batch, in units of the new value statistics."""
     params, old_stats = learner.params["critic"], learner.value_stats
     _, bootstrap = apply_row(critic, params, rollout.last_carry.critic, rollout.last)
     batch, stats, metrics = make_raw_batch(rollout, bootstrap, old_stats, cfg)
@@ -281,7 +281,7 @@ def start_phase(
 
 
 def normalized_advantage(batch: Batch, cfg: Config) -> Float[Array, "T B N"]:
-    """Return the normalized advantages; a joint one is normalized over the rows of each agent."""
+    """Return normalized advantages; joint ones are normalized over the rows of each agent."""
     if cfg.advantage == "joint":
         by_agent = jax.vmap(normalize_advantage, in_axes=-1, out_axes=-1)
         return by_agent(batch.advantage, batch.policy_mask)

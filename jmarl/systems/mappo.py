@@ -2,8 +2,8 @@
 
     L = sum_i [ - min(rho_i A_i, clip(rho_i, 1-eps, 1+eps) A_i) - c_H H_i + c_V l(V(s, i), G_i) ]
 
-Actors read their own observations. ``network.name`` selects their network. One critic is used only
-in training. ``critic_input`` selects its input:
+Actors read their own observations. ``network.name`` selects their network. All agents share one
+critic, which is used only in training. ``critic_input`` selects its input:
 
 * ``obs``: the agent's own observation. This is IPPO.
 * ``state``: the central state; the critic runs once for the team.

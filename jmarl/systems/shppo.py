@@ -1,11 +1,11 @@
-"""SHPPO: PPO with a layer of its own for each agent (Guo et al. 2024, arXiv:2404.03869).
+"""SHPPO: PPO with a linear layer for each agent (Guo et al. 2024, arXiv:2404.03869).
 
     l_i ~ N(mu_i, sigma_i^2),    (mu_i, sigma_i) = encoder(o_i, sg(h_i))
     pi_i = heads(W(l_i) h'_i + b(l_i)),    h'_i = network(o_i)
 
 h' are the features after the memory, and h those of the previous row. The layer (see
 ``networks/agents/hete_layer.py``) is between the memory and the action heads of any network. The
-loss adds two terms to that of MAPPO. sg is the stop-gradient, and V_I a value of the team:
+loss adds two terms to that of MAPPO. sg is the stop-gradient, and V_I is a value of the team:
 
     L = L_PPO(sg(l)) + l(V_I(s, sg(mu), sg(sigma)), G) + L_L
     L_L = - V_I(s, mu, sigma; sg(parameters)) + c_e mean_i H(l_i) - c_d mean_ij spread(l_i, l_j)
@@ -24,13 +24,12 @@ layer for all agents and no latents, and ``ppo_grad_to_latent`` trains the encod
 
 Differs from the paper, whose constants and code are not known:
 
-* Size of latents, coefficients and learning rates are this project's.
-* The four parts are trained at the same time instead of in turn.
-* log sigma is clipped, because the entropy is unbounded below. Its gradient beyond a bound leads
-  back to the bound.
-* V_I pools agents by a mean by default, so that the size of a team may vary. ``concat`` is the
-  paper's form.
-* An agent that reads entities has an encoder that reads own features only.
+* The latent size, the coefficients and the learning rates are our choices.
+* The four parts are trained simultaneously instead of in turn.
+* log sigma is clipped, because the entropy is unbounded below. Beyond a bound, only gradients that
+  lead back to it are kept.
+* By default, V_I averages over agents, so that team sizes may vary. ``concat`` is the paper's form.
+* If the agent network reads entities, the encoder reads only the agent's own features.
 """
 
 from __future__ import annotations
@@ -123,16 +122,16 @@ class Config(PPOConfig):
 
 
 class SHPPOExtras(PPOExtras):
-    """Outputs of ``act`` that are stored with the action, those of PPO among them."""
+    """Outputs of ``act`` that are stored with the action, including those of PPO."""
 
     latent: Float[Array, "*batch N K"]
-    """Latent that the policy acted with."""
+    """Latent used by the policy."""
     noise: Float[Array, "*batch N K"]
     """Standard normal noise of this row's draw; zeros if actions are greedy."""
 
 
 class SHPPOCarry(NamedTuple):
-    """Memories of policy and critic, and those of the latents."""
+    """Memories of policy and critic, and the features and latents of the previous row."""
 
     actor: Carry
     critic: Carry
@@ -151,7 +150,7 @@ def make(spec: Spec, config: RunConfig) -> System:
     """
     cfg: Config = config.system
     share = config.network.share
-    rule = "must be all, because the heterogeneous layer tells agents apart"
+    rule = "must be all, because the heterogeneous layer already depends on the agent"
     check(share == "all", "network.share", share, rule)
     nets = make_networks(spec, config)
     if not cfg.hete:
@@ -269,7 +268,7 @@ class LatentActorCritic(NamedTuple):
         key: Key,
         explore: Float[Array, ""],
     ) -> tuple[Shaped[Array, "B N ..."], SHPPOCarry, SHPPOExtras]:
-        """Choose actions, sampled with sampled latents if ``explore > 0``, else greedy."""
+        """Choose actions; they and the latents are sampled if ``explore > 0``, else greedy."""
         noise_key, action_key = jax.random.split(key)
         noise = jax.random.normal(noise_key, carry.held.latent.shape)
         noise = jnp.where(explore > 0, noise, 0.0)
@@ -290,7 +289,7 @@ class LatentActorCritic(NamedTuple):
     def evaluate(
         self, params: Params, carry: SHPPOCarry, steps: Transition
     ) -> Evaluation:
-        """Evaluate stored actions at the stored latents; ``aux`` are the latents of ``params``."""
+        """Evaluate stored actions at the stored latents; ``aux`` has the latents of ``params``."""
 
         def latents(features: Float[Array, "T B N H"]) -> Latents:
             before = jnp.concatenate([carry.features[None], features[:-1]])
@@ -328,7 +327,7 @@ def latent_term(inference: nn.Module, cfg: Config) -> Term:
         cfg: Configuration of the system.
 
     Returns:
-        Term of the PPO kit. Its ``aux`` are the latents by the parameters of the gradient step.
+        Term of the PPO kit. Its ``aux`` has the latents of the current parameters.
     """
 
     def term(

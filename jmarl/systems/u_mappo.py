@@ -3,13 +3,12 @@
     L = L_MAPPO + lambda_I L_CGI
     L_CGI = mean_{i, k} || softmax(z_i,k) - mean_{j in k} pi_j ||^2
 
-Physically different units share one network. Each action has one meaning in the unified action
-space, and the actions of other units are masked. From its memory, each agent i predicts the mean
-policy of every other action group k (see ``systems/kits/cgi.py``). The rest is
-``systems/mappo.py``.
+Heterogeneous units share one network. Each action has one meaning in the unified action space, and
+the actions of other units are masked. From its memory, each agent i predicts the mean policy of
+every other action group k (see ``systems/kits/cgi.py``). The rest is ``systems/mappo.py``.
 
-``network.share`` compares the unified action space with output layers or networks for each action
-group. ``env.layout=clash`` gives the usual layout, in which one action has several meanings.
+Baselines: ``network.share`` selects separate output layers or networks for each action group, and
+``env.layout=clash`` the usual layout, in which one action has several meanings.
 
 Differs from the paper: see ``systems/kits/cgi.py``.
 """

@@ -3,9 +3,9 @@
     L = L_QMIX + lambda_I L_CGI
     L_CGI = mean_{i, k} || q_i,k - mean_{j in k} Q_j ||^2 / |A_k|
 
-Physically different units share one network. Each action has one meaning in the unified action
-space, and the actions of other units are masked. From its memory, each agent i predicts the mean
-action values of every other action group k (see ``systems/kits/cgi.py``). The rest is
+Heterogeneous units share one network. Each action has one meaning in the unified action space, and
+the actions of other units are masked. From its memory, each agent i predicts the mean action values
+of every other action group k (see ``systems/kits/cgi.py``). The rest is
 ``systems/qmix.py``, with any agent network and mixer.
 
 Differs from the paper: see ``systems/kits/cgi.py`` and ``systems/qmix.py``.

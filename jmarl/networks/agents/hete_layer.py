@@ -1,13 +1,13 @@
-"""Heterogeneous layer: one linear layer for each agent, from the agent's latent.
+"""Heterogeneous layer: a linear layer for each agent, computed from the agent's latent.
 
     y_i = W_i x_i + b_i,    W_i = D_0 + sum_k l_ik D_k,    b_i = d_0 + sum_k l_ik d_k
 
 SHPPO (Guo et al. 2024, arXiv:2404.03869) decodes the weights of this layer from the latent. The
 decoders are linear, so no W_i is ever formed. One product ``x @ [D_1 | .. | D_K | D_0]`` is
-contracted with ``[l, 1]``. An agent's row stores K + 1 vectors instead of a matrix.
+contracted with ``[l, 1]``. Each agent stores K + 1 vectors in each row instead of a matrix.
 
-D_0 starts orthogonal. The other D_k start orthogonal with the small gain ``LATENT_GAIN``, so that
-all agents start with nearly the same layer. Without latents, the layer is D_0 and d_0 only.
+All D_k have an orthogonal initialization. That of D_1 to D_K has the small gain ``LATENT_GAIN``, so
+that all agents start with nearly the same layer. Without latents, the layer is D_0 and d_0 only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Agent network that also predicts what the other action groups do, for the CGI loss."""
+"""Agent network that also predicts the outputs of other action groups, for the CGI loss."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Cross-group inverse (CGI) loss, as a term of the PPO kit and of the Q-learning kit.
 
-Each agent predicts the policy or the action values of every other action group, so that its
-memory encodes what these groups do (arXiv:2408.07395).
+Each agent predicts the policy or the action values of every other action group, so that its memory
+encodes their behavior (arXiv:2408.07395).
 
     policy form:  L = mean || softmax(z_i,k) - mean_{j in k} pi_j ||^2
     value form:   L = mean || q_i,k - mean_{j in k} Q_j ||^2 / |A_k|
@@ -11,7 +11,8 @@ runs over the pairs (i, k) of a row, then over valid rows (see ``learning/cross_
 
 Differs from the paper, as far as it is known to us:
 
-* More than two groups: the predictor has an output for each group. With two it is the paper's form.
+* There can be more than two groups, each with its own output of the predictor. With two groups,
+  this is the paper's form.
 * The weight of the loss, the reductions, and the stop-gradient on the targets are our choices.
 """
 
