@@ -3,8 +3,8 @@
     L = mean_{i, k} || p_i,k - mean_{j in k} p_j ||^2,    k != group of i
 
 The mean runs over pairs of a living agent i and another action group k with living members. An
-action group is the set of agents whose units can take the same actions. For each other group, agent
-i predicts the mean output of its members: probabilities, or action values.
+action group is a set of unit classes with equal actions. Its members are the agents of these
+classes. Agent i predicts the mean output of the members: probabilities, or action values.
 
 With respect to the prediction, this error has the same gradient as the mean error over members. Its
 cost is linear in the number of agents.

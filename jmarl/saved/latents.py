@@ -80,7 +80,10 @@ def latents_run(
 def _latents_of(system: System, run: str, config: RunConfig) -> LatentsFn:
     """Return the function that reads latents; raise ``ConfigError`` if there is none."""
     latents_of = system.latents
-    rule = f"a run of {config.system_name} without latents; name a run of shppo"
+    rule = (
+        f"a run of {config.system_name} without latents; name a run of shppo with "
+        "system.hete=true"
+    )
     check(latents_of is not None, "run", run, rule)
     assert latents_of is not None
     return latents_of

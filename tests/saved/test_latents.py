@@ -35,7 +35,7 @@ def test_a_run_without_latents_is_an_error(tmp_path):
     for system, words in (("mappo", []), ("shppo", ["system.hete=false"])):
         folder = tmp_path / system
         saved(folder, system, *words)
-        message = f"a run of {system} without latents; name a run of shppo$"
+        message = f"a run of {system} without latents; name a run of shppo with system"
         with pytest.raises(ConfigError, match=message):
             dispatch(["latents", f"run={folder}"])
 

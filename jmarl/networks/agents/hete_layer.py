@@ -3,7 +3,7 @@
     y_i = W_i x_i + b_i,    W_i = D_0 + sum_k l_ik D_k,    b_i = d_0 + sum_k l_ik d_k
 
 SHPPO (Guo et al. 2024, arXiv:2404.03869) decodes the weights of this layer from the latent. The
-decoders are linear, so no W_i is ever formed. One product ``x @ [D_1 | .. | D_K | D_0]`` is
+decoders are affine, so no W_i is ever formed. One product ``x @ [D_1 | .. | D_K | D_0]`` is
 contracted with ``[l, 1]``. Each agent stores K + 1 vectors in each row instead of a matrix.
 
 All D_k have an orthogonal initialization. That of D_1 to D_K has the small gain ``LATENT_GAIN``, so
