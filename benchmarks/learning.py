@@ -3,7 +3,7 @@
     python -m benchmarks.learning
         [runs=ippo,mappo,mat_ppo,mam_ppo,rec_mam,sable,rec_sable,qmix,hpn_qmix,pqn_vdn]
         [map=smax_3m] [seeds=3] [steps=700000] [episodes=512] [evaluations=10] [bar=0.85]
-        [out=results/learning] [overrides=logger=none] [folder=runs/benchmarks]
+        [out=results/learning] [overrides=logger=none] [folder=runs/benchmarks] [keep=false]
     python -m benchmarks.learning out=results/learning/gpu_sizes overrides=logger=none,arch=gpu
 
 Options:
@@ -16,7 +16,8 @@ Options:
 * ``bar``: win rate to reach; the return, if the environment has no win rate.
 * ``out``: folder of the records.
 * ``overrides``: further overrides of all runs.
-* ``folder``: folder of the unfinished runs. The same arguments resume a run that was interrupted.
+* ``folder``: folder of the runs. The same arguments resume a run that was interrupted.
+* ``keep``: keep the finished runs, for example for ``jmarl transfer``.
 
 Method: each run is trained by one command in its own process. Evaluations are greedy and sampled,
 with the parameters of that step. ``wall_seconds`` is the time of the command. For a resumed run, it
@@ -84,6 +85,7 @@ DEFAULTS: dict[str, Any] = {
     "out": "results/learning",
     "overrides": ("logger=none",),
     "folder": "runs/benchmarks",
+    "keep": False,
 }
 SMALL = "network.embed_dim=32"
 RUNS = {
@@ -162,7 +164,8 @@ def train(run: str, args: dict[str, Any]) -> dict[str, Any]:
         "absolute": [row for row in rows if row["kind"] == "absolute"],
         **summarize(evaluations, args["bar"]),
     }
-    shutil.rmtree(folder)
+    if not args["keep"]:
+        shutil.rmtree(folder)
     return record
 
 

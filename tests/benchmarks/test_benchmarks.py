@@ -93,8 +93,9 @@ def test_a_run_may_have_overrides_which_are_in_its_command_and_file_name(tmp_pat
     assert learning.file_stem("smax_3m", run) == name
 
 
-def test_the_same_arguments_resume_an_interrupted_run(monkeypatch, tmp_path):
-    args = learning.DEFAULTS | {"folder": str(tmp_path)}
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_same_arguments_resume_an_interrupted_run(monkeypatch, tmp_path, keep):
+    args = learning.DEFAULTS | {"folder": str(tmp_path), "keep": keep}
     folder = learning.run_folder("vdn", args)
     commands = []
 
@@ -120,7 +121,7 @@ def test_the_same_arguments_resume_an_interrupted_run(monkeypatch, tmp_path):
     assert second == [f"resume={folder}"]
     assert record["train_command"].startswith("python -m jmarl.systems.vdn env=smax_3m")
     assert record["wall_seconds"] == 90.0
-    assert not folder.exists()
+    assert folder.exists() == keep
     assert learning.run_folder("vdn", args | {"steps": 600_000}) != folder
 
 
