@@ -105,6 +105,10 @@ def _check_spec(spec: Spec) -> None:
         table in ([], [spec.n_actions] * spec.n_unit_classes),
         f"class_actions must have {spec.n_unit_classes} rows of {spec.n_actions} actions",
     )
+    _require(
+        set(spec.agent_classes) <= set(range(spec.n_unit_classes)),
+        f"agent_classes must lie in [0, {spec.n_unit_classes}): {spec.agent_classes}",
+    )
     names = [group.name for group in spec.groups]
     _require(len(set(names)) == len(names), f"group names must be unique: {names}")
 

@@ -44,6 +44,8 @@ class Disc(NamedTuple):
     """Title of the details, the same in all scenes of an episode; by default the label."""
     details: tuple[tuple[str, str], ...] = ()
     """Names and values that a page shows when the pointer is over the disc."""
+    agent: int | None = None
+    """Index of the agent that the disc shows; None for other objects."""
 
 
 class Line(NamedTuple):

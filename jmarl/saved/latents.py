@@ -170,17 +170,17 @@ def _health_and_retreat(
 ) -> tuple[Float[np.ndarray, "T N"], Float[np.ndarray, "T N"]]:
     """Return each agent's health, and 1 on rows after which it is farther from the enemies.
 
-    The first discs of a scene are the agents. Discs of other colors are the enemies, and a disc
-    with fill 0 is dead.
+    Both are NaN for agents that the scene does not show. Enemies are the discs with another color
+    than the agents, and a disc with fill 0 is dead.
     """
     health, retreat = np.full((2, *present.shape), np.nan)
     if env.scene is None:
         return health, retreat
     previous = None
-    for t, agents in enumerate(present):
+    for t in range(len(present)):
         state = jax.tree.map(lambda x, t=t: x[t], states)
         scene = env.scene(state)
-        place, health[t], enemies = _units(scene, agents)
+        place, health[t], enemies = _units(scene, present.shape[1])
         if previous is not None:
             before, center = previous
             gain = _distance(place, center) - _distance(before, center)
@@ -191,20 +191,16 @@ def _health_and_retreat(
     return health, retreat
 
 
-def _units(scene: Scene, agents: Bool[np.ndarray, " N"]) -> tuple[Any, Any, Any]:
+def _units(scene: Scene, n_agents: int) -> tuple[Any, Any, Any]:
     """Return positions ``[N, 2]`` and health ``[N]`` of agents, and positions of living enemies."""
-    place = np.full((len(agents), 2), np.nan)
-    health = np.full(len(agents), np.nan)
-    own = scene.discs[: agents.sum()]
-    place[agents] = [(disc.x, disc.y) for disc in own]
-    health[agents] = [np.nan if disc.fill is None else disc.fill for disc in own]
+    place, health = np.full((n_agents, 2), np.nan), np.full(n_agents, np.nan)
+    own = [disc for disc in scene.discs if disc.agent is not None]
+    for disc in own:
+        place[disc.agent] = disc.x, disc.y
+        health[disc.agent] = np.nan if disc.fill is None else disc.fill
     colors = {disc.color for disc in own}
-    others = scene.discs[len(own) :]
-    enemies = [
-        (disc.x, disc.y)
-        for disc in others
-        if disc.color not in colors and disc.fill != 0
-    ]
+    living = (disc for disc in scene.discs if disc.fill != 0)
+    enemies = [(disc.x, disc.y) for disc in living if disc.color not in colors]
     return place, health, np.array(enemies).reshape(-1, 2)
 
 

@@ -9,6 +9,8 @@ import pytest
 import jmarl
 from jmarl.cli.commands import dispatch
 from jmarl.config import ConfigError
+from jmarl.envs import probes
+from jmarl.envs.scene import Disc, Scene
 from jmarl.runs.folder import write_config
 from jmarl.saved import latents
 from jmarl.training.build import build_run
@@ -65,3 +67,24 @@ def test_latents_are_recorded_with_class_health_and_phase(
     starts = rows["step"] == 0
     assert starts.sum() == 6 * env.spec.n_agents
     assert (rows["health"][starts] == 1).all()
+
+
+def disc(x, agent, fill):
+    color = "tab:red" if agent is None else "tab:blue"
+    return Disc(x, 0.0, 1.0, color, "a", fill, agent=agent)
+
+
+def test_agents_are_found_in_a_scene_by_their_index():
+    """Agent 1 walks away from the enemies and is withdrawn; agent 0 walks towards them."""
+    enemies = [disc(20.0, None, 1.0), disc(0.0, None, 0.0)]
+    first = [disc(10.0, 1, 0.25), *enemies, disc(12.0, 0, 1.0)]
+    second = [*enemies, disc(13.0, 0, 0.5), disc(8.0, 1, 0.25)]
+    last = [disc(13.0, 0, 0.5), *enemies]
+    scenes = [
+        Scene(32.0, 32.0, tuple(discs), (), "") for discs in (first, second, last)
+    ]
+    env = probes.bandit(n_agents=2)._replace(scene=lambda state: scenes[state])
+    present = np.ones((3, 2), bool)
+    health, retreat = latents._health_and_retreat(env, np.arange(3), present)
+    np.testing.assert_array_equal(health, [[1.0, 0.25], [0.5, 0.25], [0.5, np.nan]])
+    np.testing.assert_array_equal(retreat, [[0, 1], [0, np.nan], [np.nan, np.nan]])

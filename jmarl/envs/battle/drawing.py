@@ -109,6 +109,7 @@ def _disc(scenario: Scenario, state: Any, unit: int) -> Disc:
         fill=health / unit_type.health,
         name=unit_name(unit_type.name, unit, scenario.n_allies),
         details=(("health", f"{health:.1f} / {unit_type.health:g}"),),
+        agent=unit if is_ally else None,
     )
 
 

@@ -119,6 +119,17 @@ def test_each_unit_is_a_disc_with_type_team_and_bars():
     np.testing.assert_allclose(center(marine), state.position[12], rtol=1e-6)
 
 
+def test_the_disc_of_an_agent_has_its_index_in_any_order_of_discs():
+    """A withdrawn agent has no disc."""
+    leaves = np.where(np.arange(MMM.n + MMM.m) == 2, 1, NEVER)[None]
+    discs = draw(MMM, leaves=leaves[0]).discs
+    found = {disc.agent: disc.name for disc in discs if disc.agent is not None}
+    assert found.pop(MEDIVAC) == f"medivac, ally {MEDIVAC}"
+    assert set(found) == set(range(MMM.n)) - {2, MEDIVAC}
+    assert all(name.endswith(f"ally {agent}") for agent, name in found.items())
+    assert discs[0].agent == MEDIVAC, "the largest disc is drawn first"
+
+
 def test_bars_are_fractions_of_the_full_values():
     shield = {0: 8.0, 3: 0.0}
     scene = draw(STALKERS, health={0: 20.0}, shield=shield)

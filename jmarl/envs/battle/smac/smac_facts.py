@@ -175,9 +175,9 @@ class Facts:
 
     @property
     def agent_types(self) -> tuple[int, ...]:
-        """Rows of the unit table that agents can have."""
-        rows = frozenset[int]().union(*self.possible[: self.n])
-        return tuple(sorted(rows - {self.nobody}))
+        """Unit types that agents can have; joined battles have rows of their own for each type."""
+        rows = frozenset[int]().union(*self.possible[: self.n]) - {self.nobody}
+        return tuple(sorted({row % len(self.unit_types) for row in rows}))
 
     @property
     def allies_absent(self) -> bool:

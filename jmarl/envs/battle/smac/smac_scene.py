@@ -172,6 +172,7 @@ def _disc(units: _Units, unit: int) -> Disc:
         bars=tuple(_bars(units, unit)),
         name=unit_name(row.name, unit, units.f.n),
         details=tuple(_details(units, unit)),
+        agent=unit if units.is_ally(unit) else None,
     )
 
 

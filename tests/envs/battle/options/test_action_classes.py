@@ -230,3 +230,10 @@ def test_random_players_never_leave_the_actions_of_their_class(name, groups, tmp
     assert not outside.any()
     assert np.asarray(able)[classes, taken].all()
     assert len(np.unique(taken)) > env.spec.n_actions // 2
+
+
+def test_joined_battles_have_the_action_groups_of_their_parts():
+    """Their unit tables differ, because the damage of the enemies does."""
+    spec = make("smac_6m2m_15m+8m3m_21m").spec
+    assert spec.agent_classes == make("smac_6m2m_15m").spec.agent_classes
+    assert len(spec.agent_groups) == 2
