@@ -12,7 +12,8 @@ NAMES = {"won": "win rate", "return": "return"}
 """Names of the metrics that score an episode."""
 NOTES = (
     "Means over seeds with 95 % intervals (Student's t), clipped to the possible values.",
-    "Retention: {score} divided by that in the training environment (*), one ratio per seed.",
+    "The variance over seeds is at least that of their finite numbers of episodes.",
+    "Retention: mean {score} divided by that in the training environment (*).",
 )
 TEST_NOTES = (
     "Difference from {first}: Welch's t-test over seeds, p by Holm's method over all {n} tests.",

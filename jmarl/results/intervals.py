@@ -40,11 +40,15 @@ def confidence_interval(x: Float[np.ndarray, " N"]) -> tuple[float, float, float
     return mean, mean - half, mean + half
 
 
-def seed_interval(x: Float[np.ndarray, " S"]) -> tuple[float, float, float]:
+def seed_interval(
+    x: Float[np.ndarray, " S"], least_variance: float = 0.0
+) -> tuple[float, float, float]:
     """Compute the mean over seeds and its 95 % confidence interval (Student's t).
 
     Args:
         x: One result per seed, ``[S]``.
+        least_variance: Least variance of a result, from its finite number of episodes. It counts
+            if the seeds vary less.
 
     Returns:
         Mean, lower bound and upper bound. The bounds of one seed are infinite.
@@ -54,18 +58,42 @@ def seed_interval(x: Float[np.ndarray, " S"]) -> tuple[float, float, float]:
     n, mean = len(x), float(np.mean(x))
     if n == 1:
         return mean, -math.inf, math.inf
-    half = float(stdtrit(n - 1, 0.975) * np.std(x, ddof=1) / math.sqrt(n))
+    deviation = math.sqrt(max(np.var(x, ddof=1), least_variance))
+    half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
     return mean, mean - half, mean + half
 
 
+def win_rate_variance(mean: float, seeds: int, episodes: int) -> float:
+    """Return the variance of the win rate of one seed, due to its finite number of episodes.
+
+    Two wins and two losses are added to all episodes (Agresti and Coull 1998), so that the
+    variance is positive even if all episodes were won.
+
+    Args:
+        mean: Mean win rate over the seeds.
+        seeds: Number of seeds.
+        episodes: Episodes of each seed.
+    """
+    total = seeds * episodes
+    rate = (mean * total + 2) / (total + 4)
+    return rate * (1 - rate) / episodes
+
+
+LeastVariances = tuple[float, float]
+"""Least variance of a result of either side, as in ``seed_interval``."""
+
+
 def seed_difference(
-    x: Float[np.ndarray, " S"], y: Float[np.ndarray, " R"]
+    x: Float[np.ndarray, " S"],
+    y: Float[np.ndarray, " R"],
+    least: LeastVariances = (0.0, 0.0),
 ) -> tuple[float, float, float]:
     """Compute the difference of two means over seeds and its 95 % confidence interval (Welch).
 
     Args:
         x: One result per seed, ``[S]``.
         y: Results of other seeds or of another system, ``[R]``.
+        least: Least variances of the results.
 
     Returns:
         Mean of ``x`` minus mean of ``y``, lower bound and upper bound. The bounds are infinite if
@@ -73,19 +101,24 @@ def seed_difference(
     """
     from scipy.special import stdtrit  # slow to import
 
-    difference, error, freedom = _welch(x, y)
+    difference, error, freedom = _welch(x, y, least)
     if math.isnan(error):
         return difference, -math.inf, math.inf
     half = float(stdtrit(freedom, 0.975)) * error if error else 0.0
     return difference, difference - half, difference + half
 
 
-def seed_p_value(x: Float[np.ndarray, " S"], y: Float[np.ndarray, " R"]) -> float:
+def seed_p_value(
+    x: Float[np.ndarray, " S"],
+    y: Float[np.ndarray, " R"],
+    least: LeastVariances = (0.0, 0.0),
+) -> float:
     """Compute the two-sided p-value of Welch's t-test of equal means over seeds.
 
     Args:
         x: One result per seed, ``[S]``.
         y: Results of other seeds or of another system, ``[R]``.
+        least: Least variances of the results.
 
     Returns:
         The p-value; NaN if ``x`` or ``y`` has one seed. If neither varies over its seeds, it is
@@ -93,7 +126,7 @@ def seed_p_value(x: Float[np.ndarray, " S"], y: Float[np.ndarray, " R"]) -> floa
     """
     from scipy.special import stdtr  # slow to import
 
-    difference, error, freedom = _welch(x, y)
+    difference, error, freedom = _welch(x, y, least)
     if math.isnan(error):
         return math.nan
     if error == 0:
@@ -101,7 +134,9 @@ def seed_p_value(x: Float[np.ndarray, " S"], y: Float[np.ndarray, " R"]) -> floa
     return 2 * float(stdtr(freedom, -abs(difference) / error))
 
 
-def _welch(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+def _welch(
+    x: np.ndarray, y: np.ndarray, least: LeastVariances
+) -> tuple[float, float, float]:
     """Return the difference of two means, its standard error, and the degrees of freedom.
 
     The error is NaN for one seed. The degrees of freedom are NaN without variation.
@@ -110,7 +145,8 @@ def _welch(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     sizes = np.array([len(x), len(y)])
     if sizes.min() == 1:
         return difference, math.nan, math.nan
-    errors = np.array([np.var(x, ddof=1), np.var(y, ddof=1)]) / sizes
+    variances = np.maximum([np.var(x, ddof=1), np.var(y, ddof=1)], least)
+    errors = variances / sizes
     if not errors.any():
         return difference, 0.0, math.nan
     freedom = errors.sum() ** 2 / (errors**2 / (sizes - 1)).sum()

@@ -14,24 +14,28 @@ from jmarl.results.intervals import (
     seed_difference,
     seed_interval,
     seed_p_value,
+    win_rate_variance,
 )
 
 
 Estimate = dict[str, Any]
 """``mean``, ``low`` and ``high`` over seeds, each seed in ``per_seed``, and ``note``.
 
-An undefined number is None, and the note gives the reason.
+``least_variance`` is the variance of a result that its finite number of episodes causes. An
+undefined number is None, and the note gives the reason.
 """
 ONE_SEED = "one seed"
-BOUNDS = {"won": (0.0, 1.0)}
-"""Smallest and largest value of bounded metrics."""
+NO_SCORE = "undefined: no score in training"
 LEVEL = 0.05
 """Significance level of comparisons."""
 NO_DIFFERENCE, NOT_TESTED = "no difference", "not tested, one seed"
 
 
 def estimate(
-    per_seed: Sequence[float], least: float = -math.inf, most: float = math.inf
+    per_seed: Sequence[float],
+    least: float = -math.inf,
+    most: float = math.inf,
+    variance: float = 0.0,
 ) -> Estimate:
     """Return the mean over seeds and its 95 % interval (Student's t).
 
@@ -39,49 +43,57 @@ def estimate(
         per_seed: One result per seed, ``[S]``.
         least: Least possible value, a bound of the interval.
         most: Largest possible value.
+        variance: Least variance of a result, from its finite number of episodes.
     """
-    mean, low, high = seed_interval(np.asarray(per_seed, float))
+    mean, low, high = seed_interval(np.asarray(per_seed, float), variance)
     alone = len(per_seed) == 1
     return {
         "mean": mean,
         "low": None if alone else max(low, least),
         "high": None if alone else min(high, most),
         "per_seed": list(per_seed),
+        "least_variance": variance,
         "note": ONE_SEED if alone else "",
     }
 
 
-def retention(
-    test: Sequence[float], training: Sequence[float], seeds: Sequence[int]
-) -> Estimate:
+def retention(test: Estimate, training: Estimate) -> Estimate:
     """Return the share of the score that is retained in a test environment.
 
-    The ratio of both scores is taken for each seed. Mean and interval are those of the ratios,
-    so the interval reflects the variation of both scores.
+    It is the ratio of the means over seeds. Its interval is that of the linear approximation of
+    the ratio (Cochran 1977, section 6.4): Student's t for ``test - ratio * training`` by seed,
+    divided by the mean in training.
 
     Args:
-        test: Score of each seed in the test environment, ``[S]``.
-        training: Score of each seed in the training environment, ``[S]``.
-        seeds: Seeds, for the note.
+        test: Scores in the test environment.
+        training: Scores of the same seeds in the training environment.
 
     Returns:
-        The estimate. It is undefined unless every seed has a positive score in the training
-        environment.
+        The estimate. It is undefined if the mean score in training is not positive.
     """
-    failed = [seed for seed, x in zip(seeds, training, strict=True) if not x > 0]
-    if failed:
-        shown = ", ".join(map(str, failed))
-        note = f"undefined: no score in training, seed {shown}"
-        empty = dict.fromkeys(("mean", "low", "high"))
-        return {**empty, "per_seed": None, "note": note}
-    ratios = [x / y for x, y in zip(test, training, strict=True)]
-    return estimate(ratios, least=0.0 if min(test) >= 0 else -math.inf)
+    base = training["mean"]
+    if not base > 0:
+        return dict.fromkeys(("mean", "low", "high", "per_seed")) | {"note": NO_SCORE}
+    ratio = test["mean"] / base
+    x, y = np.array(training["per_seed"]), np.array(test["per_seed"])
+    floor = test["least_variance"] + ratio**2 * training["least_variance"]
+    # Equal scores in both environments are those of the training environment itself.
+    floor = 0.0 if np.array_equal(x, y) else floor / base**2
+    residuals = (y - ratio * x) / base
+    least = 0.0 if min(y) >= 0 else -math.inf
+    shares = [float(b / a) if a > 0 else None for a, b in zip(x, y, strict=True)]
+    found = estimate(residuals + ratio, least=least, variance=floor)
+    return found | {"per_seed": shares}
 
 
 def score(record: dict[str, Any], mode: str, metric: str) -> Estimate:
     """Return the score over the seeds from the record of an evaluation."""
     per_seed = [seed["mean"] for seed in record["results"][mode][metric]]
-    return estimate(per_seed, *BOUNDS.get(metric, ()))
+    if metric != "won":
+        return estimate(per_seed)
+    counts = len(per_seed), record["episodes"]
+    variance = win_rate_variance(float(np.mean(per_seed)), *counts)
+    return estimate(per_seed, 0.0, 1.0, variance)
 
 
 def compare(runs: dict[str, dict[str, Estimate]]) -> list[dict[str, Any]]:
@@ -116,8 +128,9 @@ def compare(runs: dict[str, dict[str, Estimate]]) -> list[dict[str, Any]]:
 def _test(own: Estimate, other: Estimate) -> dict[str, Any]:
     """Test one difference, without correction for multiple tests."""
     x, y = np.array(own["per_seed"]), np.array(other["per_seed"])
-    difference, low, high = seed_difference(x, y)
-    p = seed_p_value(x, y)
+    variances = own["least_variance"], other["least_variance"]
+    difference, low, high = seed_difference(x, y, variances)
+    p = seed_p_value(x, y, variances)
     tested = not math.isnan(p)
     verdict = NOT_TESTED
     if tested:

@@ -95,10 +95,10 @@ def _transfer_grid(run: str, name: str, protocol: Protocol, json: str) -> int:
     path = _json_path(grid, folders[0], json)
     runs = _open_runs(folders, grid, protocol, path)
     record = _evaluate(grid, runs, protocol)
-    picture = path.with_suffix(".png")
     write_json(path, record)
-    draw_grid(record, picture)
-    print(f"{grid_table(record)}\nwrote {path} and {picture}", flush=True)
+    print(grid_table(record), flush=True)
+    draw_grid(record, path.with_suffix(".png"))
+    print(f"wrote {path} and {path.with_suffix('.png')}", flush=True)
     return 0
 
 
@@ -114,7 +114,8 @@ def _open_runs(
     """Open all runs and check all environments, before any parameters are read."""
     episodes, parameters, seed = protocol
     opened = [open_run(f, episodes, parameters, seed, "") for f in folders]
-    check_writable(str(path))
+    for file in (path, path.with_suffix(".png")):
+        check_writable(str(file))
     cells = [_cells(config, grid) for _, config in opened]
     labels = run_labels(folders)
     return {
@@ -202,11 +203,11 @@ def _metric(runs: dict[str, TestedRun]) -> str:
 def _run_record(run: TestedRun, records: dict[str, Any]) -> dict[str, Any]:
     """Return the record of a run from the records of its evaluations."""
     training = records[run.training]
-    base = training["score"]["per_seed"]
+    base = training["score"]
     envs = {
         label: {
             **record,
-            "retention": retention(record["score"]["per_seed"], base, run.config.seeds),
+            "retention": retention(record["score"], base),
         }
         for label, record in records.items()
         if label != TRAINING

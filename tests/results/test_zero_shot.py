@@ -21,35 +21,79 @@ TRAINING, WEAK, EQUAL = [0.5, 0.8, 0.4], [0.1, 0.1, 0.12], [0.5, 0.7, 0.6]
 CELLS = {"a": ("2m", "1z"), "b": ("2m", "2z"), "c": ("4m", "1z")}
 
 
-def test_the_retention_is_the_mean_ratio_of_the_seeds_with_students_interval():
-    found = retention([0.25, 0.8, 0.3], TRAINING, [0, 1, 2])
-    np.testing.assert_allclose(found["per_seed"], [0.5, 1.0, 0.75])
-    half = T2 * 0.25 / np.sqrt(3)  # the deviation of the ratios is 1/4
+def test_the_retention_is_the_ratio_of_the_means_with_an_interval_of_the_residuals():
+    """The ratio is 1.35 / 1.7, and the residuals by seed are test - ratio * training."""
+    test, training = [0.25, 0.8, 0.3], np.array(TRAINING)
+    found = retention(estimate(test), estimate(TRAINING))
+    ratio = sum(test) / sum(TRAINING)
+    deviation = np.std(test - ratio * training, ddof=1)
+    half = T2 * deviation / np.sqrt(3) / np.mean(TRAINING)
     bounds = [found["mean"], found["low"], found["high"]]
-    np.testing.assert_allclose(bounds, [0.75, 0.75 - half, 0.75 + half], rtol=1e-6)
-    assert retention(TRAINING, TRAINING, [0, 1, 2])["low"] == 1.0
+    expected = [ratio, max(ratio - half, 0.0), ratio + half]
+    np.testing.assert_allclose(bounds, expected, rtol=1e-6)
+    np.testing.assert_allclose(found["per_seed"], [0.5, 1.0, 0.75])
+    itself = retention(estimate(TRAINING), estimate(TRAINING))
+    assert (itself["low"], itself["mean"], itself["high"]) == (1.0, 1.0, 1.0)
+
+
+def test_one_seed_that_failed_in_training_does_not_dominate_the_retention():
+    found = retention(estimate([0.05, 0.9, 0.9]), estimate([0.0, 0.9, 0.9]))
+    assert found["mean"] == pytest.approx(1.85 / 1.8)
+    assert found["low"] < 1.0 < found["high"] < 1.3
+    assert found["per_seed"] == [None, 1.0, 1.0]
+
+
+def test_the_interval_of_the_retention_covers_the_ratio():
+    """Over 2,000 draws of ten seeds, 95 % intervals contain the true ratio 0.8."""
+    rng = np.random.default_rng(0)
+    training = np.clip(rng.normal(0.7, 0.15, (2_000, 10)), 0.05, 1)
+    test = 0.8 * training + rng.normal(0, 0.05, training.shape)
+    pairs = zip(test, training, strict=True)
+    found = [retention(estimate(y), estimate(x)) for y, x in pairs]
+    covered = np.mean([each["low"] <= 0.8 <= each["high"] for each in found])
+    assert 0.93 < covered < 0.97
 
 
 def test_a_retention_without_a_score_in_training_is_undefined():
-    found = retention([0.25, 0.8, 0.3], [0.5, 0.0, 0.4], [7, 8, 9])
+    found = retention(estimate([0.25, 0.8, 0.3]), estimate([0.0, 0.0, 0.0]))
     numbers = found["mean"], found["low"], found["high"], found["per_seed"]
     assert numbers == (None,) * 4
-    assert estimate_text(found) == "undefined: no score in training, seed 8"
+    assert estimate_text(found) == "undefined: no score in training"
 
 
 def test_one_seed_has_no_interval():
-    for found in (estimate([0.5]), retention([0.25], [0.5], [0])):
+    for found in (estimate([0.5]), retention(estimate([0.25]), estimate([0.5]))):
         assert (found["mean"], found["low"], found["high"]) == (0.5, None, None)
         assert estimate_text(found) == "0.500 (one seed)"
 
 
 def test_the_interval_of_a_win_rate_is_cut_at_its_bounds():
     seeds = [{"mean": 0.9}, {"mean": 1.0}, {"mean": 0.0}]
-    record = {"results": {"greedy": {"won": seeds, "return": seeds}}}
+    record = {"episodes": 64, "results": {"greedy": {"won": seeds, "return": seeds}}}
     won, gain = (score(record, "greedy", metric) for metric in ("won", "return"))
     assert (won["low"], won["high"]) == (0.0, 1.0)
     assert gain["low"] < 0.0 and gain["high"] > 1.0
-    assert retention([0.9, 0.0, 0.0], [0.5, 0.5, 0.5], [0, 1, 2])["low"] == 0.0
+    weak = retention(estimate([0.9, 0.0, 0.0]), estimate([0.5, 0.5, 0.5]))
+    assert weak["low"] == 0.0
+
+
+def win_rates(*values, episodes=640):
+    """Return the score of seeds with these win rates."""
+    seeds = [{"mean": value} for value in values]
+    record = {"episodes": episodes, "results": {"greedy": {"won": seeds}}}
+    return score(record, "greedy", "won")
+
+
+def test_seeds_that_agree_have_the_interval_of_their_episodes():
+    """All 1,920 episodes were won: the variance is that of 1,922 wins of 1,924."""
+    found, lost = win_rates(1, 1, 1), win_rates(*[639 / 640] * 3)
+    rate = 1922 / 1924
+    half = T2 * np.sqrt(rate * (1 - rate) / 640 / 3)
+    np.testing.assert_allclose([found["low"], found["high"]], [1 - half, 1], rtol=1e-6)
+    (test,) = compare({"x": {"a": found}, "y": {"a": lost}})
+    assert test["verdict"] == "no difference" and test["p"] > 0.05
+    (test,) = compare({"x": {"a": found}, "y": {"a": win_rates(0, 0, 0)}})
+    assert test["verdict"] == "lower" and test["p"] < 1e-3
 
 
 def test_the_p_value_is_welchs():
@@ -129,7 +173,7 @@ def run_record(trained_in: str, training: list[float], envs: dict[str, list[floa
     cells = {
         env: {
             "score": estimate(values, 0.0, 1.0),
-            "retention": retention(values, training, about["seeds"]),
+            "retention": retention(estimate(values), estimate(training)),
         }
         for env, values in envs.items()
     }
@@ -184,7 +228,8 @@ def test_the_table_has_the_numbers_of_the_record():
         assert f"p {test['p_holm']:.3f}, {test['verdict']}" in rows[test["env"], "y"]
     marks = re.findall(r"^ +\* +(\w+) +(\w+)", table, re.MULTILINE)
     assert marks == [("home", "y"), ("a", "x")]
-    assert table.splitlines()[-4:] == notes(record)
+    explained = notes(record)
+    assert table.splitlines()[-len(explained) :] == explained
     assert "Welch" in table and "Holm's method over all 3 tests" in table
 
 
@@ -210,6 +255,6 @@ def test_a_heat_map_without_any_retention_can_be_drawn(tmp_path):
     record = copy.deepcopy(grid_record())
     for run in record["runs"].values():
         for cell in run["envs"].values():
-            cell["retention"] = retention([0.5], [0.0], [0])
+            cell["retention"] = retention(estimate([0.5]), estimate([0.0]))
     draw_grid(json.loads(json.dumps(record)), tmp_path / "map.png")
     assert (tmp_path / "map.png").exists()

@@ -20,7 +20,8 @@ from jmarl.config import ConfigError, EvalConfig
 from jmarl.config.choices import yaml_names
 from jmarl.envs import probes
 from jmarl.results.grid_table import estimate_text
-from jmarl.results.intervals import seed_interval
+from jmarl.results.intervals import seed_interval, win_rate_variance
+from jmarl.results.zero_shot import retention
 from jmarl.runs import folder as run_folder
 from jmarl.runs.run import run
 from jmarl.saved import transfer_grid
@@ -113,7 +114,7 @@ def test_a_grid_of_two_runs(runs, grid, tmp_path, capsys):
     assert printed.count("ETA") == 4 and "[4/4] second, 2 vs 1: win rate" in printed
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     for label, own in record["runs"].items():
-        base = own["training"]["score"]["per_seed"]
+        base = own["training"]["score"]
         for env in labels:
             check_cell(own["envs"][env], base)
             numbers = [own["envs"][env][kind] for kind in ("score", "retention")]
@@ -128,14 +129,14 @@ def test_a_grid_of_two_runs(runs, grid, tmp_path, capsys):
 
 
 def check_cell(cell, base):
-    """Compare score and retention with intervals of the win rates of the seeds."""
+    """Compare score and retention with those of the win rates of the seeds."""
     won = np.array([seed["mean"] for seed in cell["results"]["greedy"]["won"]])
-    mean, low, high = seed_interval(won)
+    variance = win_rate_variance(won.mean(), len(won), cell["episodes"])
+    mean, low, high = seed_interval(won, variance)
     expected = mean, max(low, 0.0), min(high, 1.0)
     np.testing.assert_allclose(bounds_of(cell["score"]), expected)
-    mean, low, high = seed_interval(won / np.array(base))
-    expected = mean, max(low, 0.0), high
-    np.testing.assert_allclose(bounds_of(cell["retention"]), expected)
+    assert cell["retention"] == retention(cell["score"], base)
+    assert cell["retention"]["mean"] == pytest.approx(won.mean() / base["mean"])
 
 
 def bounds_of(estimate):
