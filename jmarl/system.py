@@ -122,6 +122,34 @@ class LatentsFn(Protocol):
         ...
 
 
+class PolicyFn(Protocol):
+    """Return the action distribution of each agent, without acting."""
+
+    def __call__(
+        self,
+        params: Params,
+        carry: Carry,
+        timestep: TimeStep,
+        key: Key,
+        explore: Float[Array, ""],
+        /,
+    ) -> tuple[Any, Carry]:
+        """Return the distribution that ``act`` samples, and the memory after this time step.
+
+        Args:
+            params: Parameters of the policy.
+            carry: Memory before this time step. It is reset if ``timestep.first``.
+            timestep: Time step of B environments.
+            key: Random key of latents, if the policy has any.
+            explore: 0: latents are at their means.
+
+        Returns:
+            Distribution over actions (``networks/heads.py``) for ``[B, N]``, and the memory.
+            The part of the memory that only a critic reads may be unchanged.
+        """
+        ...
+
+
 class System(NamedTuple):
     """An algorithm as pure functions, built by a module's ``make(spec, config)``."""
 
@@ -132,3 +160,5 @@ class System(NamedTuple):
     explore: ExploreFn
     latents: LatentsFn | None = None
     """Latents of agents, if the system has any."""
+    policy: PolicyFn | None = None
+    """Action distributions of agents, if each agent acts on its observation alone."""

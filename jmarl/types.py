@@ -145,6 +145,8 @@ class Spec(NamedTuple):
     """Entries of ``TimeStep.info`` that score an episode when it ends, for example ``won``."""
     obs_codec: ObsCodec | None = None
     """Compact encoding of observations for replay buffers."""
+    class_features: tuple[int, ...] = ()
+    """Columns of ``EntityObs.own`` with the one-hot of the unit class; empty if there are none."""
     fixed_team: bool = True
     """False if some agents may be absent from an episode (see ``EntityObs.present``)."""
 

@@ -37,7 +37,7 @@ from jmarl.config.reference import KeyDoc, read_reference
 from jmarl.envs import registry
 from jmarl.envs.battle.scenario import BattleConfig
 from jmarl.envs.battle.smac.smac_options import SmacConfig
-from jmarl.saved.grid_file import GRID_KEYS, Grid, read_grid
+from jmarl.saved.grid_file import Grid, read_grid
 
 
 FOLDER = "reference/configuration"
@@ -379,7 +379,7 @@ def grid_keys() -> Iterator[tuple[str, str, str, str]]:
     missing = dataclasses.MISSING
     for field in dataclasses.fields(Grid):
         key = field.name
-        if key in GRID_KEYS:
+        if key != "name":  # of the file
             needed = field.default is missing and field.default_factory is missing
             meaning = meanings[key].replace("``", "`").rstrip(".")
             default = "required" if needed else "none"

@@ -37,16 +37,11 @@ def check_jobs(jobs: Sequence[Job]) -> None:
         ConfigError: If a job is invalid, or two jobs share a folder.
         ResourceError: If a job needs more memory than the devices have.
     """
-    from jmarl.runs.run import prepare
+    from jmarl.runs.run import check_runs
 
     configs = [job.config for job in jobs]
     _check_distinct([config.run_dir for config in configs])
-    checked: list[RunConfig] = []
-    for config in configs:
-        alike = dataclasses.replace(config, seed=0, run_dir="")
-        if alike not in checked:
-            prepare(config)
-        checked.append(alike)
+    check_runs(configs)
 
 
 def _check_distinct(folders: Sequence[str]) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 import jmarl
 from jmarl.config.errors import ConfigError, suggest
+from jmarl.config.parsing import build
 
 
 GROUPS = ("network", "curriculum", "arch", "logger", "sweep", "experiment")
+ENDINGS = (".yaml", ".yml")
+"""Endings of the path of a file. Any other text is the name of one in ``configs``."""
 
 
 @cache
@@ -67,3 +72,48 @@ def check_choice(group: str, choice: str) -> None:
     if choice not in known:
         fix = suggest(choice, known, f"choices: {', '.join(known)}")
         raise ConfigError(f"{group}={choice}: unknown choice; {fix}")
+
+
+def read_named(cls: Any, group: str, name: str) -> Any:
+    """Read a YAML file as a dataclass.
+
+    Args:
+        cls: Dataclass with a field ``name``, which is the name of the file without its ending.
+        group: Folder below ``configs``, also the key in errors.
+        name: Name of a file in this folder, or the path of a YAML file.
+
+    Raises:
+        ConfigError: If the name is unknown or the file is wrong.
+    """
+    is_path = name.endswith(ENDINGS)
+    path = Path(name) if is_path else configs_dir() / group / f"{name}.yaml"
+    known = yaml_names(group)
+    if not is_path and name not in known:
+        otherwise = f"expected one of {', '.join(known)}, or the path of a YAML file"
+        fix = suggest(name, known, otherwise)
+        raise ConfigError(f"{group}={name}: unknown {group}; {fix}")
+    try:
+        tree = _check_keys(cls, group, _load_yaml(path))
+        return dataclasses.replace(build(cls, tree), name=path.stem)
+    except ConfigError as error:
+        raise ConfigError(f"{group}={name}: {error}") from None
+
+
+def _load_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        fix = "give the path of a YAML file"
+        raise ConfigError(f"cannot be read ({reason}); {fix}") from None
+
+
+def _check_keys(cls: Any, group: str, tree: Any) -> dict[str, Any]:
+    known = [field.name for field in dataclasses.fields(cls) if field.name != "name"]
+    if not isinstance(tree, dict):
+        raise ConfigError(f"holds no {group}; expected the keys {', '.join(known)}")
+    for key in map(str, tree):
+        fix = suggest(key, known, f"known keys: {', '.join(known)}")
+        if key not in known:
+            raise ConfigError(f"{key}: unknown key; {fix}")
+    return tree

@@ -190,7 +190,10 @@ def classes(n_classes: int = 2, length: int = 3) -> Env:
     able = jnp.concatenate([jnp.ones((n_classes, 1), bool), reports], axis=-1)
     spec = flat_spec(n_agents, n_classes + 1, 1 + 2 * n_classes, length)
     rows = tuple(tuple(row) for row in able.tolist())
-    spec = spec._replace(n_unit_classes=n_classes, class_actions=rows)
+    shown = tuple(range(n_classes))
+    spec = spec._replace(
+        n_unit_classes=n_classes, class_actions=rows, class_features=shown
+    )
     kind = jax.nn.one_hot(unit_class, n_classes)
 
     def living(state: ProbeState) -> Bool[Array, "N"]:

@@ -12,6 +12,8 @@ cost is linear in the number of agents.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,14 +46,22 @@ def group_softmax(
     return jax.nn.softmax(jnp.where(able, values, jnp.finfo(values.dtype).min))
 
 
-def cross_group_error(
+class PairErrors(NamedTuple):
+    """Error of each agent's prediction for each action group."""
+
+    error: Float[Array, "*batch N K"]
+    counts: Bool[Array, "*batch N K"]
+    """Pairs of a living agent and another group with living members; others do not count."""
+
+
+def pair_errors(
     predicted: Float[Array, "*batch N K A"],
     outputs: Float[Array, "*batch N A"],
     members: Bool[Array, "*batch N K"],
     alive: Bool[Array, "*batch N"],
     weights: Float[Array, "K A"] | np.ndarray,
-) -> Float[Array, "*batch"]:
-    """Return the mean error of all pairs of a row, or 0 for a row without pairs.
+) -> PairErrors:
+    """Return the error of each agent's prediction for each action group.
 
     Args:
         predicted: Prediction of each agent for each action group.
@@ -59,9 +69,6 @@ def cross_group_error(
         members: Whether each agent belongs to each group.
         alive: Living agents. The others neither predict nor are predicted.
         weights: Weight of each action in the error of a group.
-
-    Returns:
-        One error for each row.
     """
     living = members & alive[..., None]  # [..., N, K]
     count = living.sum(-2)  # [..., K]
@@ -70,5 +77,32 @@ def cross_group_error(
     error = (predicted - mean[..., None, :, :]) ** 2  # [..., N, K, A]
     error = (error * weights).sum(-1)
     pairs = alive[..., None] & ~members & (count > 0)[..., None, :]
-    sums = jnp.where(pairs, error, 0.0).sum((-1, -2))
-    return sums / jnp.maximum(pairs.sum((-1, -2)), 1)
+    return PairErrors(error, pairs)
+
+
+def cross_group_error(pairs: PairErrors) -> Float[Array, "*batch"]:
+    """Return the mean error of all pairs of a row, or 0 for a row without pairs."""
+    sums = jnp.where(pairs.counts, pairs.error, 0.0).sum((-1, -2))
+    return sums / jnp.maximum(pairs.counts.sum((-1, -2)), 1)
+
+
+def group_errors(
+    pairs: PairErrors, members: Bool[Array, "*batch N K"], rows: Bool[Array, "*batch"]
+) -> Float[Array, "K K"]:
+    """Return the mean error of the members of each group (first axis) about each other group.
+
+    Args:
+        pairs: Errors of agents.
+        members: Whether each agent belongs to each group.
+        rows: Rows that count.
+
+    Returns:
+        Mean over agents and rows. It is NaN for pairs of groups that never met, and on the
+        diagonal.
+    """
+    counts = pairs.counts & rows[..., None, None]
+    own = members.astype(jnp.float32)
+    sums = jnp.where(counts, pairs.error, 0.0)
+    total = jnp.einsum("...ng,...nk->gk", own, sums)
+    number = jnp.einsum("...ng,...nk->gk", own, counts.astype(jnp.float32))
+    return jnp.where(number > 0, total / jnp.maximum(number, 1), jnp.nan)

@@ -6,9 +6,11 @@ The code on the host only schedules the calls and records the results.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import shlex
 import signal
+from collections.abc import Iterable
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -117,6 +119,21 @@ def prepare(config: RunConfig) -> Prepared:
     shapes = tuple(state_shapes(config, p) for p in programs)
     memory = device_memory.check_estimate(stages, shapes)
     return Prepared(stages, programs, shapes, memory, warm_start)
+
+
+def check_runs(configs: Iterable[RunConfig]) -> None:
+    """Check several configurations as ``run`` does. Runs that differ in the seed are checked once.
+
+    Raises:
+        ConfigError: As ``prepare``.
+        ResourceError: As ``prepare``.
+    """
+    checked: list[RunConfig] = []
+    for config in configs:
+        alike = dataclasses.replace(config, seed=0, run_dir="")
+        if alike not in checked:
+            prepare(config)
+        checked.append(alike)
 
 
 def run(config: RunConfig) -> ExitCode:

@@ -43,6 +43,16 @@ def restore_params(
     return state.runner.learner.params, np.full(config.num_seeds, step)
 
 
+def restore_learner(config: RunConfig, folder: pathlib.Path) -> Any:
+    """Load the state of learning of a run's newest checkpoint, with a leading seed axis.
+
+    Raises:
+        ConfigError: If the folder holds no checkpoint.
+    """
+    state, _ = _restore("run", config, folder)
+    return state.runner.learner
+
+
 def _restore(key: str, config: RunConfig, folder: pathlib.Path) -> tuple[State, int]:
     """Restore the newest valid checkpoint. Errors name the configuration key ``key``."""
     warn = report.open_reporter().warn

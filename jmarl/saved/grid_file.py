@@ -8,19 +8,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import yaml
-
-from jmarl.config import ConfigError, build, check
-from jmarl.config.choices import configs_dir, yaml_names
-from jmarl.config.errors import suggest
-
-
-ENDINGS = (".yaml", ".yml")
-"""Endings of the path of a grid file. Any other text is the name of a grid."""
+from jmarl.config import check
+from jmarl.config.choices import read_named
 
 
 class Cell(NamedTuple):
@@ -108,10 +100,6 @@ class Grid:
         return value
 
 
-GRID_KEYS = tuple(field.name for field in fields(Grid) if field.name != "name")
-"""Keys of a grid file."""
-
-
 def read_grid(grid: str) -> Grid:
     """Read a grid.
 
@@ -121,35 +109,4 @@ def read_grid(grid: str) -> Grid:
     Raises:
         ConfigError: If the grid is unknown or its file is wrong.
     """
-    is_path = grid.endswith(ENDINGS)
-    path = Path(grid) if is_path else configs_dir() / "grid" / f"{grid}.yaml"
-    known = yaml_names("grid")
-    if not is_path and grid not in known:
-        otherwise = f"expected one of {', '.join(known)}, or the path of a YAML file"
-        raise ConfigError(
-            f"grid={grid}: unknown grid; {suggest(grid, known, otherwise)}"
-        )
-    try:
-        return replace(_build(_read_yaml(path)), name=path.stem)
-    except ConfigError as error:
-        raise ConfigError(f"grid={grid}: {error}") from None
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        fix = "give the path of a YAML file"
-        raise ConfigError(f"cannot be read ({reason}); {fix}") from None
-
-
-def _build(tree: Any) -> Grid:
-    known = ", ".join(GRID_KEYS)
-    if not isinstance(tree, dict):
-        raise ConfigError(f"holds no grid; expected the keys {known}")
-    for key in map(str, tree):
-        fix = suggest(key, GRID_KEYS, f"known keys: {known}")
-        if key not in GRID_KEYS:
-            raise ConfigError(f"{key}: unknown key; {fix}")
-    return build(Grid, tree)
+    return read_named(Grid, "grid", grid)

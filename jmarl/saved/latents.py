@@ -16,10 +16,11 @@ from jmarl.results.latent_report import LatentRows, draw_latents, latent_report
 from jmarl.runs import folder as run_folder
 from jmarl.runs.warm_start import restore_params
 from jmarl.saved.evaluate_saved import PARAMETERS
+from jmarl.saved.record import make_recorder
 from jmarl.system import LatentsFn, System
-from jmarl.training.anakin import Actor, act_and_step
+from jmarl.training.anakin import Actor
 from jmarl.training.build import build_run
-from jmarl.types import Env, Key, Params
+from jmarl.types import Env, Params
 
 
 BATCH = 16
@@ -125,24 +126,15 @@ def record_latents(
 def _player(env: Env, system: System, latents_of: LatentsFn) -> Any:
     """Return the function that plays one episode in each of ``BATCH`` environments."""
 
-    def play(params: Params, key: Key) -> Any:
-        k_reset, k_steps = jax.random.split(key)
-        explore = system.explore(jax.numpy.float32(jax.numpy.inf))
+    def read(before: Actor, after: Actor) -> Any:
+        obs = before.timestep.obs
+        agents = obs.alive, obs.present, obs.unit_class
+        row = *latents_of(after.carry), *agents, before.env_state
+        return *row, after.timestep.last
 
-        def step(actor: Actor, key: Key) -> Any:
-            keys = jax.random.split(key)
-            after, _, _ = act_and_step(env, system, params, actor, keys, explore)
-            obs = actor.timestep.obs
-            agents = obs.alive, obs.present, obs.unit_class
-            row = *latents_of(after.carry), *agents, actor.env_state
-            return after, (*row, after.timestep.last)
-
-        start, timestep = env.reset(k_reset, BATCH)
-        actor = Actor(start, timestep, system.carry(BATCH))
-        keys = jax.random.split(k_steps, env.spec.episode_limit + 1)
-        return jax.lax.scan(step, actor, keys)[1]
-
-    return play
+    record = make_recorder(env, system, BATCH, read)
+    explore = system.explore(jax.numpy.float32(jax.numpy.inf))
+    return lambda params, key: record(params, key, explore)
 
 
 def _episode_rows(env: Env, trace: Any, episode: int) -> LatentRows:

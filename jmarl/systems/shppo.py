@@ -62,7 +62,7 @@ from jmarl.networks.agents import make_agent
 from jmarl.networks.agents.hete_layer import HetePolicy
 from jmarl.networks.entity_critic import CriticInput, make_critic
 from jmarl.networks.flatten import empty_obs
-from jmarl.networks.heads import choose
+from jmarl.networks.heads import ActionDist, choose
 from jmarl.networks.latent import (
     InferenceConfig,
     InferenceNet,
@@ -165,7 +165,8 @@ def make(spec: Spec, config: RunConfig) -> System:
     functions = PPOFunctions(net.init, net.carry, net.act, net.evaluate, net.value)
     tx = ppo_optimizer(cfg, config.num_updates, Networks._fields)
     system = ppo_system(functions, tx, cfg, [latent_term(nets.inference, cfg)])
-    return system._replace(latents=lambda carry: (carry.held.mu, carry.held.latent))
+    latents = lambda carry: (carry.held.mu, carry.held.latent)  # noqa: E731
+    return system._replace(latents=latents, policy=net.policy)
 
 
 class Networks(NamedTuple):
@@ -270,21 +271,48 @@ class LatentActorCritic(NamedTuple):
     ) -> tuple[Shaped[Array, "B N ..."], SHPPOCarry, SHPPOExtras]:
         """Choose actions; they and the latents are sampled if ``explore > 0``, else greedy."""
         noise_key, action_key = jax.random.split(key)
-        noise = jax.random.normal(noise_key, carry.held.latent.shape)
-        noise = jnp.where(explore > 0, noise, 0.0)
+        noise = _draw_noise(noise_key, carry, explore)
+        dist, after = self._policy_row(params, carry, timestep, noise)
+        rows = add_time_axis((timestep.obs, timestep.first))
+        critic, value = self._apply("critic", params, carry.critic, *rows)
+        action, sample, logp = choose(dist, action_key, explore)
+        extras = SHPPOExtras(
+            logp=logp,
+            value=drop_time_axis(value),
+            sample=sample,
+            latent=after.held.latent,
+            noise=noise,
+        )
+        return action, after._replace(critic=critic), extras
+
+    def policy(
+        self,
+        params: Params,
+        carry: SHPPOCarry,
+        timestep: TimeStep,
+        key: Key,
+        explore: Float[Array, ""],
+    ) -> tuple[ActionDist, SHPPOCarry]:
+        """Return the action distributions, with latents at their means if ``explore`` is 0."""
+        noise = _draw_noise(key, carry, explore)
+        return self._policy_row(params, carry, timestep, noise)
+
+    def _policy_row(
+        self,
+        params: Params,
+        carry: SHPPOCarry,
+        timestep: TimeStep,
+        noise: Float[Array, "B N K"],
+    ) -> tuple[ActionDist, SHPPOCarry]:
+        """Return the distributions of one time step, and the memory except the critic's."""
         steps = add_time_axis(timestep)
         inputs = add_time_axis((noise, carry.features))
         latents = self.draw(params, steps, *inputs, carry.held)
-        rows = steps.obs, steps.first
-        policy_inputs = carry.actor, *rows, lambda features: latents.latent
+        latent_of = lambda features: latents.latent  # noqa: E731
+        policy_inputs = carry.actor, steps.obs, steps.first, latent_of
         actor, *row = self._apply("actor", params, *policy_inputs)
-        critic, value = self._apply("critic", params, carry.critic, *rows)
-        dist, features, value, held = drop_time_axis((*row, value, latents))
-        action, sample, logp = choose(dist, action_key, explore)
-        extras = SHPPOExtras(
-            logp=logp, value=value, sample=sample, latent=held.latent, noise=noise
-        )
-        return action, SHPPOCarry(actor, critic, features, held), extras
+        dist, features, held = drop_time_axis((*row, latents))
+        return dist, SHPPOCarry(actor, carry.critic, features, held)
 
     def evaluate(
         self, params: Params, carry: SHPPOCarry, steps: Transition
@@ -317,6 +345,13 @@ class LatentActorCritic(NamedTuple):
     def _apply(self, part: str, params: Params, *args: Any) -> Any:
         """Apply the network of a part of the parameters."""
         return getattr(self.networks, part).apply(params[part], *args)
+
+
+def _draw_noise(
+    key: Key, carry: SHPPOCarry, explore: Float[Array, ""]
+) -> Float[Array, "B N K"]:
+    noise = jax.random.normal(key, carry.held.latent.shape)
+    return jnp.where(explore > 0, noise, 0.0)
 
 
 def latent_term(inference: nn.Module, cfg: Config) -> Term:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jmarl.learning.cross_group import group_errors, group_members
 from jmarl.learning.parallel import mean_weights
 from jmarl.networks.agents.predictor import Prediction
 from jmarl.networks.flatten import empty_obs
@@ -198,3 +199,28 @@ def test_rows_without_two_living_groups_have_no_error(form):
     value, grads = jax.value_and_grad(loss)(aux)
     assert value == 0
     assert all((g == 0).all() for g in grads)
+
+
+def test_errors_of_pairs_of_groups_equal_a_loop_over_agents():
+    spec, obs, aux = make_case(3)
+    rows = valid_rows()
+    errors = kit.policy_errors(spec, aux, obs)
+    got = group_errors(errors, group_members(obs, spec), rows)
+    able = np.asarray(spec.group_actions)
+    group = np.asarray(spec.action_group)[np.asarray(obs.unit_class)]
+    found = {(g, k): [] for g in range(3) for k in range(3)}
+    for t, b in np.argwhere(np.asarray(rows)):
+        living = [j for j in range(spec.n_agents) if obs.alive[t, b, j]]
+        for i in living:
+            for k in set(group[t, b, living]) - {group[t, b, i]}:
+                members = [j for j in living if group[t, b, j] == k]
+                targets = [
+                    softmax_over(aux.out[t, b, j], obs.avail[t, b, j]) for j in members
+                ]
+                x = softmax_over(aux.predicted[t, b, i, k], able[k])
+                error = ((x - sum(targets) / len(targets)) ** 2).sum()
+                found[int(group[t, b, i]), int(k)].append(float(error))
+    for (g, k), errors_of_pair in found.items():
+        assert bool(errors_of_pair) == (g != k)
+        mean = np.mean(errors_of_pair) if errors_of_pair else np.nan
+        np.testing.assert_allclose(got[g, k], mean, rtol=1e-5)

@@ -28,7 +28,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jmarl.config import RunConfig, check, check_range
-from jmarl.learning.cross_group import cross_group_error, group_members, group_softmax
+from jmarl.learning.cross_group import (
+    PairErrors,
+    cross_group_error,
+    group_members,
+    group_softmax,
+    pair_errors,
+)
 from jmarl.learning.parallel import weighted_sum
 from jmarl.networks.agents import make_agent
 from jmarl.networks.agents.predictor import PredictingAgent, Prediction
@@ -108,17 +114,31 @@ def policy_term(spec: Spec, cgi: CGIConfig) -> ppo.Term:
     Returns:
         Term of the PPO kit; its ``aux`` is a ``Prediction``.
     """
-    able = np.ones((len(spec.group_actions), spec.n_actions), np.float32)
 
     def term(
         params: Params, aux: Prediction, batch: ppo.Batch, weights: ppo.Weights
     ) -> tuple[Float[Array, ""], Metrics]:
-        obs = batch.steps.obs
-        probs = jax.nn.softmax(masked_categorical(aux.out, obs.avail).logits)
-        predicted = group_softmax(aux.predicted, spec)
-        return _weighted(cgi, obs, spec, predicted, probs, able, weights.row)
+        errors = policy_errors(spec, aux, batch.steps.obs, cgi.sg_target)
+        return _weighted(cgi, errors, weights.row)
 
     return term
+
+
+def policy_errors(
+    spec: Spec, aux: Prediction, obs: EntityObs, sg_target: bool = True
+) -> PairErrors:
+    """Return the errors of the policy form, ``[T, B, N, K]``.
+
+    Args:
+        spec: Description of the environment.
+        aux: Outputs and predictions of the agents.
+        obs: Observations ``[T, B, N]``.
+        sg_target: True: no gradient flows through the outputs that are predicted.
+    """
+    able = np.ones((len(spec.group_actions), spec.n_actions), np.float32)
+    probs = jax.nn.softmax(masked_categorical(aux.out, obs.avail).logits)
+    predicted = group_softmax(aux.predicted, spec)
+    return _errors(sg_target, obs, spec, predicted, probs, able)
 
 
 def value_term(spec: Spec, cgi: CGIConfig) -> q_learning.Term:
@@ -143,28 +163,34 @@ def value_term(spec: Spec, cgi: CGIConfig) -> q_learning.Term:
     ) -> tuple[Float[Array, ""], Metrics]:
         obs, aux = jax.tree.map(lambda x: x[:-1], (steps.obs, aux))
         if cgi.space == "q":
-            return _weighted(cgi, obs, spec, aux.predicted, aux.out, in_mean, weight)
+            values = aux.predicted, aux.out, in_mean
+            return _weighted(cgi, _errors(cgi.sg_target, obs, spec, *values), weight)
         own_actions = group_members(obs, spec).astype(jnp.float32) @ able > 0
         probs = jax.nn.softmax(masked_categorical(aux.out, own_actions).logits)
         predicted = group_softmax(aux.predicted, spec)
-        return _weighted(cgi, obs, spec, predicted, probs, in_sum, weight)
+        values = predicted, probs, in_sum
+        return _weighted(cgi, _errors(cgi.sg_target, obs, spec, *values), weight)
 
     return term
 
 
-def _weighted(
-    cgi: CGIConfig,
+def _errors(
+    sg_target: bool,
     obs: EntityObs,
     spec: Spec,
     predicted: Float[Array, "T B N K A"],
     outputs: Float[Array, "T B N A"],
     weights: np.ndarray,
-    row_weight: Float[Array, "T B"],
-) -> tuple[Float[Array, ""], Metrics]:
-    """Return the weighted mean error over rows, and the mean error as a metric."""
-    if cgi.sg_target:
+) -> PairErrors:
+    if sg_target:
         outputs = jax.lax.stop_gradient(outputs)
     members = group_members(obs, spec)
-    error = cross_group_error(predicted, outputs, members, obs.alive, weights)
-    loss = weighted_sum(error, row_weight)
+    return pair_errors(predicted, outputs, members, obs.alive, weights)
+
+
+def _weighted(
+    cgi: CGIConfig, errors: PairErrors, row_weight: Float[Array, "T B"]
+) -> tuple[Float[Array, ""], Metrics]:
+    """Return the weighted mean error over rows, and the mean error as a metric."""
+    loss = weighted_sum(cross_group_error(errors), row_weight)
     return cgi.weight * loss, {"cgi_loss": loss}

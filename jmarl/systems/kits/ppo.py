@@ -662,6 +662,21 @@ def actor_critic_system(
     Returns:
         System whose learner is a ``PPOLearner``.
     """
+    functions = actor_critic_functions(policy, critic, spec)
+    tx = ppo_optimizer(cfg, num_updates, ("actor", "critic"))
+    system = ppo_system(functions, tx, cfg, terms)
+
+    def policy_of(params, carry, timestep, key, explore):
+        actor, dist, _ = apply_row(policy, params["actor"], carry.actor, timestep)
+        return dist, carry._replace(actor=actor)
+
+    return system._replace(policy=policy_of)
+
+
+def actor_critic_functions(
+    policy: nn.Module, critic: nn.Module, spec: Spec
+) -> PPOFunctions:
+    """Return the functions of ``actor_critic_system``; its arguments have the same meaning."""
     networks = {"actor": policy, "critic": critic}
 
     def init_params(key: Key) -> Params:
@@ -699,9 +714,7 @@ def actor_critic_system(
     def value(params, carry, timestep):
         return critic_row(params, carry, timestep)[1]
 
-    functions = PPOFunctions(init_params, carry, act, evaluate, value)
-    tx = ppo_optimizer(cfg, num_updates, tuple(networks))
-    return ppo_system(functions, tx, cfg, terms)
+    return PPOFunctions(init_params, carry, act, evaluate, value)
 
 
 def _apply(network: nn.Module, params: Params, *args: Any) -> Any:

@@ -98,6 +98,7 @@ def spec(f: Facts) -> Spec:
         class_actions=smac_actions.class_actions(f),
         agent_classes=f.agent_types,
         n_unit_classes=len(f.unit_types),
+        class_features=tuple(_type_columns(f)) if f.config.show_types else (),
         outcomes=("won", "healed") if f.heals else ("won",),
         obs_codec=ObsCodec(f),
         fixed_team=not f.allies_absent,
@@ -127,7 +128,13 @@ def _own_width(f: Facts) -> int:
 
 def _body_width(f: Facts) -> int:
     """Return the number of features: health, shield, gauge, perhaps ward; type."""
-    return 3 + f.wards + len(f.unit_types)
+    return _type_columns(f).stop
+
+
+def _type_columns(f: Facts) -> range:
+    """Return the features of a unit that are the one-hot of its type."""
+    first = 3 + f.wards
+    return range(first, first + len(f.unit_types))
 
 
 def _shows_position(f: Facts) -> bool:
@@ -238,13 +245,14 @@ def observe(f: Facts, state: ObservableState) -> EntityObs:
     seen_by = view(f, state)
     reach = _can_aim(f, rows_of(f, state), seen_by)  # [B, N, U]
     body = _bodies(f, state)  # [B, U, F]
-    entities = _rows(f, state, seen_by, reach, body)
+    shown = body if f.config.show_types else _without_types(f, body)
+    entities = _rows(f, state, seen_by, reach, shown)
     masks = _split(f.n, sees(f, state, seen_by))
     position = state.position / MAP_SIZE
     units = jnp.concatenate([body, position], axis=-1)
     kinds = rows_of(f, state)[..., : f.n] % len(f.unit_types)
     return EntityObs(
-        own=_own(f, state, body, position),
+        own=_own(f, state, shown, position),
         rows=_hide(_split(f.n, entities), masks),
         mask=masks,
         avail=_available(f, state, reach),
@@ -253,6 +261,10 @@ def observe(f: Facts, state: ObservableState) -> EntityObs:
         unit_class=jnp.broadcast_to(kinds, (alive.shape[0], f.n)),
         state=_central(f, state, alive, units),
     )
+
+
+def _without_types(f: Facts, body: Float[Array, "B U F"]) -> Float[Array, "B U F"]:
+    return body.at[..., np.array(_type_columns(f))].set(0.0)
 
 
 def _hide(groups: Groups, masks: Groups) -> Groups:

@@ -20,6 +20,8 @@ class SmacConfig:
             action j of a healer heals ally j, and action j of other units attacks enemy j.
         heal_actions: add heal actions even if no unit can heal, so that parameters fit battles
             with healers.
+        show_types: false: agents observe no unit types, neither their own nor those of others. The
+            features are 0 then. The central state keeps them.
         own_position: add an agent's position to its features, as SMACv2 always does.
         cone: limit the view to a sector of 30 degrees, which 12 more own actions turn.
         prob_obs_enemy: probability that an ally can see an enemy that another ally has sighted
@@ -37,6 +39,7 @@ class SmacConfig:
     reset_pool: int = 0
     layout: Literal["unified", "clash"] = "unified"
     heal_actions: bool = False
+    show_types: bool = True
     own_position: bool = False
     cone: bool = False
     prob_obs_enemy: float = 1.0

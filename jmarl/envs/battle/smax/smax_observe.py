@@ -69,6 +69,7 @@ def spec(scenario: Scenario, config: BattleConfig) -> Spec:
         episode_limit=episode_limit(scenario, config),
         action_target=(-1,) * rules.n_own_actions + enemy_slots,
         n_unit_classes=rules.n_unit_types,
+        class_features=tuple(range(4, own_width)),
         outcomes=("won",),
         obs_codec=ObsCodec(scenario, config),
         fixed_team=not scenario.choices,

@@ -226,3 +226,30 @@ def test_the_option_enemy_scale_multiplies_that_of_the_battle():
     scaled = parse(text.replace("enemy_scale: 0.75", "enemy_scale: 1.5"), "", "battle")
     option = Facts(parse(text, "", "battle"), SmacConfig(enemy_scale=2.0))
     assert option.table == Facts(scaled, SmacConfig()).table
+
+
+@pytest.mark.parametrize("name", ["roles", "groups_3"])
+def test_without_types_only_their_features_change_and_only_for_the_agents(name):
+    shown, hidden = (
+        make("battle", scenario=name, show_types=flag) for flag in (True, False)
+    )
+    columns = np.array(shown.spec.class_features)
+    assert hidden.spec.class_features == ()
+    assert hidden.spec == shown.spec._replace(
+        class_features=(), obs_codec=hidden.spec.obs_codec
+    )
+    (_, first), (_, second) = (
+        env.reset(jax.random.key(0), 2) for env in (shown, hidden)
+    )
+    one_hot = np.asarray(first.obs.own)[..., columns]
+    np.testing.assert_array_equal(one_hot.argmax(-1), first.obs.unit_class)
+    np.testing.assert_array_equal(one_hot.sum(-1), 1.0)
+
+    def erased(x):
+        return np.asarray(x.at[..., columns].set(0.0))
+
+    np.testing.assert_array_equal(erased(first.obs.own), second.obs.own)
+    for rows, others in zip(first.obs.rows, second.obs.rows, strict=True):
+        np.testing.assert_array_equal(erased(rows), others)
+    for rows, others in zip(first.obs.state.rows, second.obs.state.rows, strict=True):
+        np.testing.assert_array_equal(rows, others)
