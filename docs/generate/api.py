@@ -35,6 +35,7 @@ ORDER = (
     "jmarl.results",
     "jmarl.runs",
     "jmarl.saved",
+    "jmarl.studies",
     "jmarl.cli",
 )
 """Packages from the inner layers to the outer ones; others follow by name."""

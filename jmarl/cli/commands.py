@@ -175,6 +175,12 @@ def _keywords_class(function: Callable[..., Any]) -> type:
     return dataclasses.make_dataclass("Keywords", fields, frozen=True)
 
 
+def _study(arguments: Sequence[str]) -> int:
+    from jmarl.cli.study import study
+
+    return study(arguments)
+
+
 def _systems(arguments: Sequence[str]) -> int:
     _check_no_arguments("systems", arguments)
     print(table({name: summary(name) for name in systems()}))
@@ -337,6 +343,24 @@ list the runs below a folder: state, progress, last evaluation, and how to resum
 
 The state killed means that the process ended without recording its end, for example by
 SIGKILL or a power failure.""",
+    ),
+    "study": Command(
+        _study,
+        """\
+usage: jmarl study [list | run <study> | report <study> | measure <study>] [key=value ...]
+
+train the runs of a study, measure them, and write its report
+
+  list                    list the studies and their questions; the default
+  run <study>             train and measure what is missing, then report; continues if repeated
+  report <study>          print the tables again, from the run folders alone
+  measure <study>         measure finished runs again
+  out=<folder>            folder of the study; default: runs/studies/<study>
+  cell=<name>             measure: only this run
+  <key>=<value>           run: override of every run, such as num_seeds=1 or total_timesteps=1e5
+
+<study> is a name or the path of a YAML file, see docs/how-to/study.md. The report is also written
+to report.json and report.png.""",
     ),
     "systems": Command(_systems, "usage: jmarl systems\n\nlist the systems"),
     "envs": Command(_envs, "usage: jmarl envs\n\nlist the environments"),

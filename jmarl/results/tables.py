@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,3 +113,15 @@ def heading(parameters: str, record: dict[str, Any]) -> str:
         f"{parameters} parameters (of update {updates}), {record['episodes']} episodes, "
         "means and 95 % intervals"
     )
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Format a Markdown table with aligned columns."""
+    table = [list(header), *map(list, rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*table, strict=True)]
+    table.insert(1, ["-" * width for width in widths])
+    lines = []
+    for row in table:
+        cells = (f"{cell:<{n}}" for cell, n in zip(row, widths, strict=True))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,112 @@
+"""Cells of a study on disk: their configurations, and the states of their runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from jmarl.config import ConfigError, RunConfig, check, split_argument
+from jmarl.config.compose import load_config
+from jmarl.config.parsing import flatten
+from jmarl.runs.folder import check_folders, read_config
+from jmarl.runs.status import read_status
+from jmarl.studies.study_file import Cell, Study
+
+
+OWN_KEYS = ("run_dir", "resume")
+"""Keys that a study sets in each cell."""
+
+
+class PlannedCell(NamedTuple):
+    """A cell with its folder, and the configuration that it is trained with."""
+
+    cell: Cell
+    folder: Path
+    config: RunConfig
+    overrides: tuple[str, ...]
+    """Overrides of the command line, which take precedence over those of the cell."""
+
+
+def out_folder(study: Study, out: str) -> Path:
+    """Return the folder of a study, by default ``runs/studies/<name>``."""
+    return Path(out).expanduser() if out else Path("runs", "studies", study.name)
+
+
+def plan(study: Study, folder: Path, overrides: Sequence[str]) -> list[PlannedCell]:
+    """Compose the configurations of all cells.
+
+    Args:
+        study: The study.
+        folder: Folder of the study.
+        overrides: Overrides of every cell, as ``key=value``.
+
+    Raises:
+        ConfigError: If an override is invalid, two cells have equal configurations, or the run
+            in a cell's folder has another configuration.
+    """
+    for override in overrides:
+        key, value = split_argument(override)
+        rule = "is set by the study; choose its folder with out=<folder>"
+        check(key not in OWN_KEYS, key, value, rule)
+    planned = [_compose(study, folder, cell, overrides) for cell in study.cells()]
+    _check_distinct(study, planned)
+    for each in planned:
+        if state_of(each.folder) != "missing":
+            _check_same(study, each)
+    return planned
+
+
+@contextmanager
+def errors_name(study: Study, cell: Cell) -> Iterator[None]:
+    """Name the study and the cell in errors of the block."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"study={study.name}: cell {cell.name}: {error}") from None
+
+
+def _compose(
+    study: Study, folder: Path, cell: Cell, overrides: Sequence[str]
+) -> PlannedCell:
+    with errors_name(study, cell):
+        config = load_config(cell.system, [*cell.overrides, *overrides])
+        path = folder / cell.name
+        if state_of(path) == "missing":
+            check_folders(dataclasses.replace(config, run_dir=str(path)))
+    return PlannedCell(cell, path, config, tuple(overrides))
+
+
+def _check_distinct(study: Study, planned: Iterable[PlannedCell]) -> None:
+    seen: list[PlannedCell] = []
+    for each in planned:
+        for other in seen:
+            if other.config == each.config:
+                names = f"{other.cell.name} and {each.cell.name}"
+                fix = "leave out overrides of keys that the study varies"
+                raise ConfigError(f"study={study.name}: cells {names} are equal; {fix}")
+        seen.append(each)
+
+
+def _check_same(study: Study, planned: PlannedCell) -> None:
+    """Check that the run in a cell's folder has the configuration of the cell."""
+    with errors_name(study, planned.cell):
+        found = read_config(planned.folder)
+        old, new = (
+            flatten(dataclasses.asdict(dataclasses.replace(c, run_dir="", resume="")))
+            for c in (found, planned.config)
+        )
+        changed = [key for key in {**new, **old} if old.get(key) != new.get(key)]
+        if changed:
+            key = changed[0]
+            values = f"{new.get(key)!r}, but {planned.folder} has {old.get(key)!r}"
+            fix = "give the same overrides, choose another out=, or remove that folder"
+            raise ConfigError(f"{key}={values}; {fix}")
+
+
+def state_of(folder: Path) -> str:
+    """Return the state of the run in a cell's folder (see ``read_status``), or ``missing``."""
+    has_run = (folder / "config.yaml").exists()
+    return read_status(folder)["state"] if has_run else "missing"

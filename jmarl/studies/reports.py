@@ -1,0 +1,101 @@
+"""Reports of studies: functions of the results that return tables, a record and a picture.
+
+This module does not import JAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jmarl.config import build, check, suggest
+from jmarl.results.files import write_json
+from jmarl.studies import compare_report, difficulty_report
+from jmarl.studies.results import Results, read_results
+from jmarl.studies.study_file import Part, Study
+
+
+class Report(NamedTuple):
+    """A report of a study."""
+
+    options: type
+    """Dataclass of its options."""
+    check: Callable[[Study, Any], None]
+    """Function that raises ``ConfigError`` if a study does not fit its options."""
+    analyze: Callable[[Results, Any], dict[str, Any]]
+    """Function of results and options that returns the record, a tree for a JSON file."""
+    tables: Callable[[dict[str, Any]], str]
+    """Function of the record that returns Markdown."""
+    draw: Callable[[dict[str, Any], Path], None]
+    """Function of the record that writes a picture."""
+
+
+REPORTS = {
+    "compare": Report(
+        compare_report.Options,
+        compare_report.check_study,
+        compare_report.analyze,
+        compare_report.tables,
+        compare_report.draw,
+    ),
+    "difficulty": Report(
+        difficulty_report.Options,
+        difficulty_report.check_study,
+        difficulty_report.analyze,
+        difficulty_report.tables,
+        difficulty_report.draw,
+    ),
+}
+
+
+def check_report(study: Study) -> None:
+    """Raise ``ConfigError`` if a study names an unknown report, option, factor or label."""
+    report, options = _find(study.report)
+    report.check(study, options)
+
+
+def report_study(study: Study, folder: Path) -> str:
+    """Analyze the finished cells of a study; write ``report.json`` and ``report.png``.
+
+    Args:
+        study: The study.
+        folder: Its folder.
+
+    Returns:
+        The report as Markdown.
+
+    Raises:
+        ConfigError: If the study has no finished cell there, or its report is wrong.
+    """
+    report, options = _find(study.report)
+    report.check(study, options)
+    results = read_results(study, folder)
+    rule = f"holds no finished cell of the study {study.name}; use jmarl study run"
+    check(len(results.finished) > 0, "out", str(folder), rule)
+    about = {
+        "study": study.name,
+        "title": study.title,
+        "question": study.question,
+        "missing": [cell.name for cell in results.missing],
+        "unmeasured": [cell.name for cell in results.unmeasured],
+    }
+    record = {**about, **report.analyze(results, options)}
+    write_json(folder / "report.json", record)
+    report.draw(record, folder / "report.png")
+    return "\n\n".join([*_heading(record), report.tables(record)])
+
+
+def _heading(record: dict[str, Any]) -> list[str]:
+    lines = [f"# {record['title']}", record["question"]]
+    for state in ("missing", "unmeasured"):
+        if names := record[state]:
+            lines.append(f"{len(names)} cells are {state}: {', '.join(names)}")
+    return lines
+
+
+def _find(part: Part) -> tuple[Report, Any]:
+    fix = suggest(part.name, REPORTS, f"known: {', '.join(REPORTS)}")
+    check(part.name in REPORTS, "report.name", part.name, f"unknown report; {fix}")
+    report = REPORTS[part.name]
+    return report, build(report.options, part.options, "report.options")
