@@ -75,7 +75,10 @@ def _take(
     return given, [word for (key, _), word in pairs if key not in own]
 
 
-def _only(words: Sequence[str], own: tuple[str, ...]) -> dict[str, Any]:
+def _only(
+    words: Sequence[str],
+    own: tuple[str, ...],
+) -> dict[str, Any]:
     given, others = _take(words, own)
     for word in others:
         key = split_argument(word)[0]

@@ -76,7 +76,11 @@ def fit_counts(
     return center + scale * a / b if b else np.nan, b / scale
 
 
-def fit_curve(found: WinRates, resamples: int = 1000, seed: int = 0) -> Curve:
+def fit_curve(
+    found: WinRates,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Curve:
     """Fit the curve of an arm, with bootstrap samples over its seeds.
 
     Args:
@@ -96,16 +100,31 @@ def fit_curve(found: WinRates, resamples: int = 1000, seed: int = 0) -> Curve:
     rng = np.random.default_rng(seed)
     samples = [_resample(found, rng) for _ in range(resamples)]
     fits = np.array([_fit(found, sample) for sample in samples])
-    bounded = np.clip(fits[:, 0], found.x.min(), found.x.max())
-    return Curve(d50, slope, "", np.where(fits[:, 1] > 0, bounded, np.nan))
+    bounded = np.clip(
+        fits[:, 0],
+        found.x.min(),
+        found.x.max(),
+    )
+    return Curve(
+        d50,
+        slope,
+        "",
+        np.where(fits[:, 1] > 0, bounded, np.nan),
+    )
 
 
-def _fit(found: WinRates, means: Float[np.ndarray, " D"]) -> tuple[float, float]:
+def _fit(
+    found: WinRates,
+    means: Float[np.ndarray, " D"],
+) -> tuple[float, float]:
     number = found.episodes * np.array([len(rates) for rates in found.rates])
     return fit_counts(found.x, means * number, (1 - means) * number)
 
 
-def _resample(found: WinRates, rng: np.random.Generator) -> Float[np.ndarray, " D"]:
+def _resample(
+    found: WinRates,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, " D"]:
     return np.array([rng.choice(rates, len(rates)).mean() for rates in found.rates])
 
 
@@ -118,11 +137,18 @@ def _why_not(means: Float[np.ndarray, " D"], slope: float) -> str:
     return "" if slope > 0 else "win rate does not fall"
 
 
-def interval(value: float, samples: Float[np.ndarray, " R"]) -> dict[str, Any]:
+def interval(
+    value: float,
+    samples: Float[np.ndarray, " R"],
+) -> dict[str, Any]:
     """Return a value with its bootstrap interval, None without samples."""
     finite = samples[np.isfinite(samples)]
     bounds = np.percentile(finite, LEVEL).tolist() if len(finite) else (None, None)
-    return {"mean": float(value), "low": bounds[0], "high": bounds[1]}
+    return {
+        "mean": float(value),
+        "low": bounds[0],
+        "high": bounds[1],
+    }
 
 
 def effects(

@@ -33,7 +33,11 @@ def make_recorder(
         time axis of ``episode_limit + 1``; rows after the end of an episode belong to the next.
     """
 
-    def play(params: Params, key: Key, explore: Float[Array, ""]) -> Any:
+    def play(
+        params: Params,
+        key: Key,
+        explore: Float[Array, ""],
+    ) -> Any:
         k_reset, k_steps = jax.random.split(key)
 
         def step(actor: Actor, key: Key) -> Any:

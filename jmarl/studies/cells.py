@@ -35,7 +35,11 @@ def out_folder(study: Study, out: str) -> Path:
     return Path(out).expanduser() if out else Path("runs", "studies", study.name)
 
 
-def plan(study: Study, folder: Path, overrides: Sequence[str]) -> list[PlannedCell]:
+def plan(
+    study: Study,
+    folder: Path,
+    overrides: Sequence[str],
+) -> list[PlannedCell]:
     """Compose the configurations of all cells.
 
     Args:

@@ -65,7 +65,11 @@ def is_measured(folder: Path, measure: Part | None) -> bool:
     return measure is None or bool(_measured(folder, measure))
 
 
-def write_measures(folder: Path, measure: Part, metrics: dict[str, Any]) -> None:
+def write_measures(
+    folder: Path,
+    measure: Part,
+    metrics: dict[str, Any],
+) -> None:
     """Write the results of a measure to a run folder; numbers that are not finite become null."""
     per_seed = {name: list(map(_or_none, x)) for name, x in metrics.items()}
     tree = {"name": measure.name, "options": measure.options, "metrics": per_seed}
@@ -73,8 +77,7 @@ def write_measures(folder: Path, measure: Part, metrics: dict[str, Any]) -> None
 
 
 def _or_none(value: Any) -> float | None:
-    is_number = value is not None and math.isfinite(value)
-    return float(value) if is_number else None
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _measured(folder: Path, measure: Part) -> dict[str, Any]:

@@ -108,7 +108,11 @@ def _train_job(planned: PlannedCell) -> Job:
     return Job(cell, "train", [*command, *words])
 
 
-def measure_jobs(name: str, study: Study, planned: Iterable[PlannedCell]) -> list[Job]:
+def measure_jobs(
+    name: str,
+    study: Study,
+    planned: Iterable[PlannedCell],
+) -> list[Job]:
     """Return the jobs that measure the finished cells without results of the measure."""
     command = [sys.executable, "-m", "jmarl", "study", "measure", name]
     return [
@@ -149,7 +153,11 @@ def run_jobs(jobs: Sequence[Job], run: Execute) -> int:
     return failed[0] if failed else ExitCode.FINISHED
 
 
-def measure(name: str, out: str = "", cell: str = "") -> int:
+def measure(
+    name: str,
+    out: str = "",
+    cell: str = "",
+) -> int:
     """Measure the finished runs of a study again, or one of them, in this process.
 
     Args:

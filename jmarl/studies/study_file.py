@@ -85,7 +85,12 @@ class Study:
         cells = self.cells()
         names = {cell.name for cell in cells}
         rule = "two cells have the same name; change a label"
-        check(len(names) == len(cells), "factors", list(self.factors), rule)
+        check(
+            len(names) == len(cells),
+            "factors",
+            list(self.factors),
+            rule,
+        )
 
     def options(self) -> dict[str, dict[str, Option]]:
         """Return the options of each factor by label."""
@@ -100,7 +105,10 @@ class Study:
         rows = itertools.product(*(options.items() for options in factors.values()))
         return [self._cell(dict(zip(factors, row, strict=True))) for row in rows]
 
-    def _cell(self, chosen: dict[str, tuple[str, Option]]) -> Cell:
+    def _cell(
+        self,
+        chosen: dict[str, tuple[str, Option]],
+    ) -> Cell:
         labels = {factor: label for factor, (label, _) in chosen.items()}
         options = [option for _, option in chosen.values()]
         name = "-".join(labels.values())
@@ -112,7 +120,10 @@ class Study:
         return Cell(name, labels, system, tuple(words))
 
 
-def _options(key: str, tree: Any) -> Iterator[tuple[str, Option]]:
+def _options(
+    key: str,
+    tree: Any,
+) -> Iterator[tuple[str, Option]]:
     has_options = isinstance(tree, dict) and len(tree) > 0
     check(has_options, key, tree, "expected options by label")
     for label, option in tree.items():

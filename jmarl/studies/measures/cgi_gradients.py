@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from jmarl.config import check, check_range
 from jmarl.learning.cross_group import group_errors, group_members
-from jmarl.studies.saved_run import SavedRun, by_seed
+from jmarl.studies.measures.saved_run import SavedRun, by_seed
 from jmarl.systems import u_mappo
 from jmarl.systems.kits import ppo
 from jmarl.systems.kits.cgi import policy_errors
@@ -83,7 +83,10 @@ def make_measure(run: BuiltRun, options: Options) -> Any:
     functions = ppo.actor_critic_functions(networks.policy, networks.critic, env.spec)
     ppo_loss = ppo.clipped_loss(functions.evaluate, config.system)
 
-    def one(learner: dict[str, Any], key: Key) -> dict[str, Any]:
+    def one(
+        learner: dict[str, Any],
+        key: Key,
+    ) -> dict[str, Any]:
         params, stats = learner["params"], learner["value_stats"]
         k_init, k_rollout = jax.random.split(key)
         runner = init_runner(env, system, options.envs, k_init)
@@ -121,20 +124,34 @@ def agent(params: Params) -> Params:
     return params["actor"]["params"]["net"]["net"]
 
 
-def features_gradient(net: Any, params: Params, carry: Any, steps: Any) -> Params:
+def features_gradient(
+    net: Any,
+    params: Params,
+    carry: Any,
+    steps: Any,
+) -> Params:
     """Return the gradient of a fixed projection of the features after the memory.
 
     Only the parameters up to and including the memory have one.
     """
 
     def projected(own: Params) -> Array:
-        _, _, x = net.apply({"params": own}, carry.actor, steps.obs, steps.first)
+        _, _, x = net.apply(
+            {"params": own},
+            carry.actor,
+            steps.obs,
+            steps.first,
+        )
         return (x * jnp.arange(1.0, x.shape[-1] + 1)).sum()
 
     return jax.grad(projected)(agent(params))
 
 
-def trunk_cosine(x: Params, y: Params, features: Params) -> Float[Array, ""]:
+def trunk_cosine(
+    x: Params,
+    y: Params,
+    features: Params,
+) -> Float[Array, ""]:
     """Return the cosine between two gradients over the leaves that the features depend on.
 
     Args:
@@ -142,7 +159,10 @@ def trunk_cosine(x: Params, y: Params, features: Params) -> Float[Array, ""]:
         y: Another gradient.
         features: Result of ``features_gradient``; a leaf of zeros does not count.
     """
-    counts = jax.tree.map(lambda g: jnp.any(g != 0), features)
+    counts = jax.tree.map(
+        lambda g: jnp.any(g != 0),
+        features,
+    )
 
     def dot(a: Params, b: Params) -> Array:
         parts = jax.tree.map(

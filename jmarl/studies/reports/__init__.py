@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from jmarl.config import build, check, suggest
 from jmarl.results.files import write_json
-from jmarl.studies import compare_report, difficulty_report
+from jmarl.studies.reports import compare_report, difficulty_report
 from jmarl.studies.results import Results, read_results
 from jmarl.studies.study_file import Part, Study
 

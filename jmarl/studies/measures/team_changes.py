@@ -16,7 +16,7 @@ from jmarl.envs import registry
 from jmarl.envs.battle.smac.smac_state import State
 from jmarl.saved.grid_cells import is_same_env
 from jmarl.saved.record import make_recorder
-from jmarl.studies.saved_run import SavedRun
+from jmarl.studies.measures.saved_run import SavedRun
 from jmarl.training.anakin import Actor
 from jmarl.training.build import BuiltRun, build_run
 from jmarl.training.compatibility import check_acting
@@ -101,7 +101,10 @@ def measure(run: SavedRun, options: Options) -> dict[str, Any]:
     return {name: x for name, x in found.items() if name not in undefined}
 
 
-def _scenarios(own: BuiltRun, names: tuple[str, ...]) -> dict[str, BuiltRun]:
+def _scenarios(
+    own: BuiltRun,
+    names: tuple[str, ...],
+) -> dict[str, BuiltRun]:
     """Build a run in other scenarios, and in its own if that is not among them."""
     env = own.config.env["name"]
     rule = "has no scenario; measure runs of env=battle"
@@ -178,7 +181,10 @@ def damage_rates(
     """
     end = trace.last.argmax(0)
     length = len(trace.last)
-    rows = np.full((window + length, trace.changes.sum()), np.nan)
+    rows = np.full(
+        (window + length, trace.changes.sum()),
+        np.nan,
+    )
     column = 0
     for t, b in np.argwhere(trace.changes):
         if t >= end[b]:

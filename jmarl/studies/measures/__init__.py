@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from jmarl.config import build, check, suggest
 from jmarl.runs.folder import read_config
-from jmarl.studies import cgi_gradients, policy_distance, team_changes
+from jmarl.studies.measures import cgi_gradients, policy_distance, team_changes
+from jmarl.studies.measures.saved_run import SavedRun
 from jmarl.studies.results import write_measures
-from jmarl.studies.saved_run import SavedRun
 from jmarl.studies.study_file import Part, Study
 from jmarl.training.build import build_run
 

@@ -40,7 +40,10 @@ class SavedRun(NamedTuple):
         return list(jax.random.split(jax.random.key(seed), self.built.config.num_seeds))
 
 
-def by_seed(one: Callable[..., dict[str, Any]], *inputs: Any) -> dict[str, Any]:
+def by_seed(
+    one: Callable[..., dict[str, Any]],
+    *inputs: Any,
+) -> dict[str, Any]:
     """Call a function for each seed and return lists ``[S]`` by name."""
     found = [jax.device_get(one(*args)) for args in zip(*inputs, strict=True)]
     return {name: [np.asarray(x[name]).item() for x in found] for name in found[0]}

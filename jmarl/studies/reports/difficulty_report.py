@@ -12,7 +12,7 @@ from jmarl.config import check, check_range
 from jmarl.results.grid_table import estimate_text
 from jmarl.results.logistic import Curve, WinRates, effects, fit_curve, interval
 from jmarl.results.tables import markdown
-from jmarl.studies.compare_report import (
+from jmarl.studies.reports.compare_report import (
     check_factor,
     check_label,
     is_number,
@@ -52,6 +52,11 @@ class Options:
             for pair in self.components.values()
         )
         check(fits, "report.options.components", self.components, rule)
+        for without, including in self.components.values():
+            texts = isinstance(without, str) and isinstance(including, str)
+            check(
+                texts, "report.options.components", self.components, "quote the labels"
+            )
         check_range("report.options.resamples", self.resamples, 1)
 
 
@@ -92,9 +97,8 @@ def analyze(results: Results, options: Options) -> dict[str, Any]:
             found = _win_rates(cells, options.dose)
             seed = options.seed + len(arms)
             arms[arm] = found, fit_curve(found, options.resamples, seed)
-    pairs = [tuple(map(str, options.components[factor])) for factor in order]
     curves = {arm: curve for arm, (_, curve) in arms.items()}
-    found = effects(curves, pairs[0], pairs[1])
+    found = effects(curves, *options.components.values())
     names = {"first": order[0], "second": order[1], "interaction": "interaction"}
     return {
         "dose": options.dose,
@@ -135,7 +139,11 @@ def tables(record: dict[str, Any]) -> str:
     """Return the tables of a record as Markdown."""
     doses = sorted({x for arm in record["arms"].values() for x in arm["x"]})
     rows = [
-        [name, *(_rate_text(arm, x) for x in doses), estimate_text(arm["d50"])]
+        [
+            name,
+            *(_rate_text(arm, x) for x in doses),
+            estimate_text(arm["d50"]),
+        ]
         for name, arm in record["arms"].items()
     ]
     header = ["arm", *(f"{record['dose']} {x:g}" for x in doses), "D50"]
@@ -144,7 +152,11 @@ def tables(record: dict[str, Any]) -> str:
     ]
     first, second = record["components"]
     about = {"first": first, "second": second}
-    note = NOTE.format(dose=record["dose"], resamples=record["resamples"], **about)
+    note = NOTE.format(
+        dose=record["dose"],
+        resamples=record["resamples"],
+        **about,
+    )
     return "\n\n".join(
         [markdown(header, rows), markdown(("component", "shift of D50"), shifts), note]
     )
@@ -169,17 +181,29 @@ def draw(record: dict[str, Any], path: Path) -> None:
         points = [
             (x, y) for x, ys in zip(arm["x"], arm["win_rates"], strict=True) for y in ys
         ]
-        (dots,) = axes.plot(*zip(*points, strict=True), ".", alpha=0.5)
+        (dots,) = axes.plot(
+            *zip(*points, strict=True),
+            ".",
+            alpha=0.5,
+        )
         d50 = arm["d50"]["mean"]
         label = f"{name}: {arm['d50']['note'] or 'fit'}"
         if d50 is not None:
-            x = np.linspace(min(arm["x"]), max(arm["x"]), 200)
+            x = np.linspace(
+                min(arm["x"]),
+                max(arm["x"]),
+                200,
+            )
             curve = 1 / (1 + np.exp(np.clip(arm["slope"] * (x - d50), -500, 500)))
             axes.plot(x, curve, color=dots.get_color(), label=f"{name}: {d50:.2f}")
         else:
             dots.set_label(label)
     axes.axhline(0.5, color="gray", linestyle="--", linewidth=0.8)
-    axes.set(xlabel=record["dose"], ylabel="win rate", ylim=(-0.03, 1.03))
+    axes.set(
+        xlabel=record["dose"],
+        ylabel="win rate",
+        ylim=(-0.03, 1.03),
+    )
     axes.set_title(record["title"], fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(title="arm: D50", fontsize=8)

@@ -20,7 +20,22 @@ from jmarl.studies.results import CellResult, PerSeed, Results
 from jmarl.studies.study_file import Study
 
 
-UNDEFINED = {**dict.fromkeys(("mean", "low", "high")), "per_seed": [], "note": "-"}
+UNDEFINED = {
+    **dict.fromkeys(("mean", "low", "high")),
+    "per_seed": [],
+    "note": "-",
+}
+BOUNDS = {
+    "win_rate": (0.0, 1.0),
+    "stability": (0.0,),
+    "gradient_cosine": (-1.0, 1.0),
+    "cgi_error": (0.0,),
+    "diversity": (0.0, 1.0),
+    "mean_diversity": (0.0, 1.0),
+    "retention": (0.0,),
+    "recovery": (0.0,),
+}
+"""Least and largest value of metrics that have bounds, by the part of the name before a slash."""
 NOTES = {
     "cells": "Means over seeds, with 95 % intervals (Student's t).",
     "trends": "Slope over {across}, by least squares for each seed, with 95 % intervals.",
@@ -60,7 +75,12 @@ def check_factor(study: Study, option: str, factor: str) -> None:
     check(factor in known, key, factor, f"no such factor; {fix}")
 
 
-def check_label(study: Study, option: str, factor: str, label: Any) -> None:
+def check_label(
+    study: Study,
+    option: str,
+    factor: str,
+    label: Any,
+) -> None:
     """Raise ``ConfigError`` if a factor does not have an option with this label."""
     check_factor(study, option, factor)
     known = list(study.options()[factor])
@@ -88,7 +108,10 @@ def analyze(results: Results, options: Options) -> dict[str, Any]:
     }
 
 
-def _expand(results: Results, wanted: tuple[str, ...]) -> list[str]:
+def _expand(
+    results: Results,
+    wanted: tuple[str, ...],
+) -> list[str]:
     """Return the metrics that exist, with those that a name ending in a slash stands for."""
     found = dict.fromkeys(
         itertools.chain.from_iterable(result.metrics for result in results.finished)
@@ -107,16 +130,26 @@ def _cell(result: CellResult) -> dict[str, Any]:
         "name": result.cell.name,
         "labels": result.cell.labels,
         "seeds": result.seeds,
-        "metrics": {name: estimate_seeds(x) for name, x in result.metrics.items()},
+        "metrics": {
+            name: estimate_seeds(x, name) for name, x in result.metrics.items()
+        },
     }
 
 
-def estimate_seeds(per_seed: PerSeed) -> dict[str, Any]:
-    """Return the estimate of a metric over the seeds for which it is defined."""
+def estimate_seeds(per_seed: PerSeed, name: str = "") -> dict[str, Any]:
+    """Return the estimate of a metric over the seeds for which it is defined.
+
+    Args:
+        per_seed: Value of each seed.
+        name: Name of the metric, for its bounds in ``BOUNDS``.
+    """
     values = [x for x in per_seed if x is not None]
     if not values:
         return UNDEFINED
-    found = estimate(values)
+    found = estimate(
+        values,
+        *BOUNDS.get(name.partition("/")[0], ()),
+    )
     left = (
         f"{len(values)} of {len(per_seed)} seeds" if len(values) < len(per_seed) else ""
     )
@@ -177,7 +210,11 @@ def _tests(
         about = {"cell": result.cell.name, "to": other.cell.name}
         tests += [{**about, "metric": name, **_test(*x)} for name, x in pairs if x]
     tested = [test for test in tests if test["p"] is not None]
-    for test, p in zip(tested, holm([test["p"] for test in tested]), strict=True):
+    for test, p in zip(
+        tested,
+        holm([test["p"] for test in tested]),
+        strict=True,
+    ):
         test["p_holm"] = p
     return tests
 
@@ -189,7 +226,10 @@ def _pair(
     return (np.array(values[0]), np.array(values[1])) if all(values) else None
 
 
-def _test(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+def _test(
+    x: np.ndarray,
+    y: np.ndarray,
+) -> dict[str, Any]:
     difference, low, high = seed_difference(x, y)
     p = seed_p_value(x, y)
     tested = not math.isnan(p)
@@ -216,10 +256,16 @@ def tables(record: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _cells_table(record: dict[str, Any], names: list[str]) -> str:
+def _cells_table(
+    record: dict[str, Any],
+    names: list[str],
+) -> str:
     factors = list(record["cells"][0]["labels"])
     rows = [
-        [*cell["labels"].values(), *(text_of(cell, name) for name in names)]
+        [
+            *cell["labels"].values(),
+            *(text_of(cell, name) for name in names),
+        ]
         for cell in record["cells"]
     ]
     return markdown([*factors, *names], rows)
@@ -274,7 +320,11 @@ def draw(record: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _draw_metric(axes: Any, record: dict[str, Any], name: str) -> None:
+def _draw_metric(
+    axes: Any,
+    record: dict[str, Any],
+    name: str,
+) -> None:
     across = record["across"]
     labels = list(dict.fromkeys(cell["labels"][across] for cell in record["cells"]))
     lines: dict[str, list[Any]] = {}
@@ -287,7 +337,15 @@ def _draw_metric(axes: Any, record: dict[str, Any], name: str) -> None:
         x = [labels.index(cell["labels"][across]) + shift for cell in cells]
         y = [np.nan if each["mean"] is None else each["mean"] for each in found]
         error = np.array([_half_widths(each) for each in found]).T
-        axes.errorbar(x, y, error, marker="o", markersize=3, capsize=2, label=line)
+        axes.errorbar(
+            x,
+            y,
+            error,
+            marker="o",
+            markersize=3,
+            capsize=2,
+            label=line,
+        )
     axes.set_xticks(range(len(labels)), labels, fontsize=8)
     axes.set(xlabel=across, title=name)
     axes.grid(alpha=0.3)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from jmarl.config import check, check_range
 from jmarl.saved.record import make_recorder
-from jmarl.studies.saved_run import SavedRun, by_seed
+from jmarl.studies.measures.saved_run import SavedRun, by_seed
 from jmarl.training.anakin import Actor
 from jmarl.training.build import BuiltRun
 from jmarl.types import EntityObs, Key, Params, Spec, TimeStep
@@ -107,8 +107,17 @@ def shared_observations(steps: TimeStep, spec: Spec) -> TimeStep:
     n = spec.n_agents
 
     def spread(x: Array) -> Array:  # [T, B, N, ...] -> [T, B * N, N, ...]
-        shape = (*x.shape[:2], n, n, *x.shape[3:])
-        return jnp.broadcast_to(x[:, :, :, None], shape).reshape(len(x), -1, *shape[3:])
+        shape = (
+            *x.shape[:2],
+            n,
+            n,
+            *x.shape[3:],
+        )
+        return jnp.broadcast_to(x[:, :, :, None], shape).reshape(
+            len(x),
+            -1,
+            *shape[3:],
+        )
 
     def repeat(x: Array) -> Array:  # [T, B, ...] -> [T, B * N, ...]
         return jnp.repeat(x, n, axis=1)
@@ -129,8 +138,14 @@ def shared_observations(steps: TimeStep, spec: Spec) -> TimeStep:
         unit_class=unit_class,
         state=jax.tree.map(repeat, obs.state),
     )
-    others = jax.tree.map(repeat, steps.replace(obs=None, reward=None))
-    return others.replace(obs=shared, reward=jnp.zeros(shared.alive.shape))
+    others = jax.tree.map(
+        repeat,
+        steps.replace(obs=None, reward=None),
+    )
+    return others.replace(
+        obs=shared,
+        reward=jnp.zeros(shared.alive.shape),
+    )
 
 
 def self_probabilities(
