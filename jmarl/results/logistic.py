@@ -93,7 +93,7 @@ def fit_curve(
     """
     means = np.array([rates.mean() for rates in found.rates])
     d50, slope = _fit(found, means)
-    if note := _why_not(means, slope):
+    if note := _why_not(found, means, (d50, slope)):
         return Curve(np.nan, slope, note, np.empty(0))
     if min(map(len, found.rates)) == 1:
         return Curve(d50, slope, "one seed", np.empty(0))
@@ -128,13 +128,21 @@ def _resample(
     return np.array([rng.choice(rates, len(rates)).mean() for rates in found.rates])
 
 
-def _why_not(means: Float[np.ndarray, " D"], slope: float) -> str:
+def _why_not(
+    found: WinRates,
+    means: Float[np.ndarray, " D"],
+    fit: tuple[float, float],
+) -> str:
     """Return why win rates have no D50; empty if they have one."""
     if means.min() > 0.5:
         return "above 50 % at every difficulty"
     if means.max() < 0.5:
         return "below 50 % at every difficulty"
-    return "" if slope > 0 else "win rate does not fall"
+    d50, slope = fit
+    if not slope > 0:
+        return "win rate does not fall"
+    inside = found.x.min() <= d50 <= found.x.max()
+    return "" if inside else "curve crosses 50 % outside of the difficulties"
 
 
 def interval(

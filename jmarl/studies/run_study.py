@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jmarl.config import check
-from jmarl.runs.exit_codes import ExitCode
+from jmarl.runs.exit_codes import STOP_SIGNALS, ExitCode
 from jmarl.runs.progress import duration_text, open_reporter, stopwatch
 from jmarl.studies.cells import PlannedCell, errors_name, out_folder, plan, state_of
 from jmarl.studies.processes import Execute, execute, memory_on_demand
@@ -17,7 +17,11 @@ from jmarl.studies.results import is_measured
 from jmarl.studies.study_file import Cell, Study, find_cell, read_study
 
 
-STOPPED = (ExitCode.PREEMPTED, ExitCode.INTERRUPTED, 128 + 9, 128 + 15)
+STOPPED = {
+    ExitCode.PREEMPTED,
+    ExitCode.INTERRUPTED,
+    *(128 + number for number in STOP_SIGNALS),
+}
 """Exit codes of a cell after which no further cell starts."""
 
 
@@ -79,6 +83,7 @@ def check_study(
 
     check_report(study)
     check_measure(study)
+    open_reporter().info(f"checking {len(study.cells())} cells")
     planned = plan(study, folder, overrides)
     for each in planned:
         rule = "another process trains it; wait for its end, or choose another out="

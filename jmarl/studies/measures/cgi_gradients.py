@@ -109,10 +109,11 @@ def make_measure(run: BuiltRun, options: Options) -> Any:
         features = features_gradient(networks.policy.net.net, params, carry, steps)
         errors = policy_errors(env.spec, aux, steps.obs)
         members = group_members(steps.obs, env.spec)
-        sums = jnp.where(errors.counts, errors.error, 0.0)
+        counts = errors.counts & steps.valid[..., None, None]
+        mean = jnp.mean(errors.error, where=counts)
         return {
             "gradient_cosine": trunk_cosine(agent(policy), agent(inverse), features),
-            "cgi_error": sums.sum() / jnp.maximum(errors.counts.sum(), 1),
+            "cgi_error": mean,
             "pairs": group_errors(errors, members, steps.valid),
         }
 

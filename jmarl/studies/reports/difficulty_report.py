@@ -25,6 +25,7 @@ from jmarl.studies.study_file import Study
 NOTE = """\
 D50: {dose} at a win rate of 50 %, from a logistic curve by maximum likelihood over counts of wins.
 Intervals of 95 %: percentiles of {resamples} bootstrap samples over seeds at each {dose}.
+The D50 of a sample is at most at the ends of the values of {dose}.
 Shift of a component: D50 with it minus D50 without it, as a mean over the options of the other.
 Interaction: shift by {first} with {second}, minus that without it."""
 
