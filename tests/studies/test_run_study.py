@@ -108,7 +108,7 @@ def test_a_study_stops_with_a_run_and_continues_where_it_stopped(
     assert run_study(study, str(out), run=never) == 0
     printed = capsys.readouterr().out
     assert dispatch(["study", "report", study, f"out={out}"]) == 0
-    assert capsys.readouterr().out == printed
+    assert f"checking 2 cells\n{capsys.readouterr().out}" == printed
     assert "| 1     | " in printed and "cgi_error" in printed
     record = json.loads((out / "report.json").read_text())
     assert record["missing"] == record["unmeasured"] == []
@@ -148,9 +148,9 @@ def test_an_invalid_override_is_an_error_before_anything_is_trained(
             "study=.*questoin: unknown key; did you mean question",
         ),
         (
-            "name: policy_distance",
-            "name: policy_distanc",
-            "did you mean policy_distance",
+            "name: cgi_gradients",
+            "name: cgi_gradient",
+            "did you mean cgi_gradients",
         ),
         ("steps: 5", "step: 5", "measure.options.step=5: unknown key"),
         ("across: start", "across: strat", "no such factor; did you mean start"),
