@@ -6,11 +6,15 @@ optimizer: a tuple of pure functions.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+import jax
 from flax import struct
 from jaxtyping import Array, Float, Shaped
 
+from jmarl.config import ConfigError
 from jmarl.types import Carry, Extras, Key, Metrics, Params, Rollout, TimeStep
 
 
@@ -160,5 +164,25 @@ class System(NamedTuple):
     explore: ExploreFn
     latents: LatentsFn | None = None
     """Latents of agents, if the system has any."""
+    fault: ConfigError | None = None
+    """Error of training in this environment, in which the system can only act."""
     policy: PolicyFn | None = None
     """Action distributions of agents, if each agent acts on its observation alone."""
+
+
+InitPart = Callable[[Key], Params]
+"""Function that initializes a part of the parameters."""
+
+
+NO_PARTS: Mapping[str, InitPart] = MappingProxyType({})
+
+
+def init_parts(parts: Mapping[str, InitPart], key: Key) -> dict[str, Params]:
+    """Initialize parts of the parameters that only terms of a loss read.
+
+    Args:
+        parts: Function by the top-level key of its part.
+        key: Random key, which other parts may be initialized from too.
+    """
+    keys = [jax.random.fold_in(key, i) for i in range(len(parts))]
+    return {name: init(k) for (name, init), k in zip(parts.items(), keys, strict=True)}

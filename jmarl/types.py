@@ -156,23 +156,23 @@ class Spec(NamedTuple):
         return sum(group.size for group in self.groups)
 
     @property
-    def action_group(self) -> tuple[int, ...]:
-        """Action group (0, 1, ...) of each unit class: classes with equal actions share one."""
-        rows = self.class_actions or ((),) * self.n_unit_classes
-        groups = {row: rank for rank, row in enumerate(dict.fromkeys(rows))}
-        return tuple(groups[row] for row in rows)
-
-    @property
     def group_actions(self) -> tuple[tuple[bool, ...], ...]:
-        """Whether an action group can ever take an action, ``[groups][n_actions]``."""
-        rows = self.class_actions or ((True,) * self.n_actions,)
-        return tuple(dict.fromkeys(rows))
+        """Whether an action group of the agents can ever take an action, ``[groups][n_actions]``.
+
+        Unit classes that agents can have, and that have equal actions, form a group.
+        """
+        every = ((True,) * self.n_actions,) * self.n_unit_classes
+        rows = self.class_actions or every
+        classes = self.agent_classes or range(self.n_unit_classes)
+        return tuple(dict.fromkeys(rows[c] for c in classes))
 
     @property
-    def agent_groups(self) -> tuple[int, ...]:
-        """Action groups that agents can belong to."""
-        classes = self.agent_classes or range(self.n_unit_classes)
-        return tuple(sorted({self.action_group[c] for c in classes}))
+    def action_group(self) -> tuple[int, ...]:
+        """Action group (0, 1, ...) of each unit class; -1 for actions that no agent has."""
+        groups = {row: rank for rank, row in enumerate(self.group_actions)}
+        if not self.class_actions:
+            return (0,) * self.n_unit_classes
+        return tuple(groups.get(row, -1) for row in self.class_actions)
 
     @property
     def action_kind(self) -> tuple[int, ...]:

@@ -23,7 +23,6 @@ if __name__ == "__main__":
     main("u_mappo")
 
 import dataclasses
-from typing import Any, NamedTuple
 
 from jmarl.config import RunConfig
 from jmarl.networks.actor_critic import Policy
@@ -32,7 +31,7 @@ from jmarl.networks.entity_critic import make_critic
 from jmarl.system import System
 from jmarl.systems import mappo
 from jmarl.systems.kits.cgi import CGIConfig, make_agent_with_cgi, policy_term
-from jmarl.systems.kits.ppo import Term, actor_critic_system
+from jmarl.systems.kits.ppo import actor_critic_system
 from jmarl.types import Spec
 
 
@@ -48,21 +47,10 @@ class Config(mappo.Config):
 
 def make(spec: Spec, config: RunConfig) -> System:
     """Build U-MAPPO for an environment."""
-    policy, critic, terms = make_networks(spec, config)
     cfg, updates = config.system, config.num_updates
-    return actor_critic_system(policy, critic, spec, cfg, updates, terms)
-
-
-class Networks(NamedTuple):
-    """Networks of U-MAPPO, and the terms that it adds to the loss of MAPPO."""
-
-    policy: Policy
-    critic: Any
-    terms: list[Term]
-
-
-def make_networks(spec: Spec, config: RunConfig) -> Networks:
-    """Build the networks of a configuration; without CGI there are no terms."""
-    net, terms = make_agent_with_cgi(spec, config, policy_term)
-    critic = make_critic(spec, config.network, config.system.critic_input)
-    return Networks(Policy(net, spec.discrete), critic, terms)
+    cgi = make_agent_with_cgi(spec, config, policy_term)
+    policy = Policy(cgi.net, spec.discrete)
+    critic = make_critic(spec, config.network, cfg.critic_input)
+    added = cgi.terms, cgi.parts
+    system = actor_critic_system(policy, critic, spec, cfg, updates, *added)
+    return system._replace(fault=cgi.fault)

@@ -43,5 +43,6 @@ class Config(ReplayConfig):
 
 def make(spec: Spec, config: RunConfig) -> System:
     """Build U-QMIX for an environment."""
-    agent, terms = make_agent_with_cgi(spec, config, value_term)
-    return make_replay(spec, config, agent, terms)
+    agent, terms, parts, fault = make_agent_with_cgi(spec, config, value_term)
+    system = make_replay(spec, config, agent, terms, parts)
+    return system._replace(fault=fault)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jmarl.learning.cross_group import group_errors, group_members
-from jmarl.learning.parallel import mean_weights
+from jmarl.learning.cross_group import (
+    cross_group_error,
+    group_errors,
+    group_members,
+)
+from jmarl.learning.parallel import mean_weights, weighted_sum
 from jmarl.networks.agents.predictor import Prediction
 from jmarl.networks.flatten import empty_obs
 from jmarl.systems.kits import cgi as kit
-from jmarl.systems.kits.ppo import Weights
 from jmarl.types import Group, Spec
 
 
@@ -75,15 +77,11 @@ def make_case(groups: int, n_agents: int = 6, seed: int = 0):
 def loss_of(form, spec, cgi, obs, valid, aux):
     """Return the loss of a form, without its weight."""
     if form == "policy":
-        batch = SimpleNamespace(steps=SimpleNamespace(obs=obs))
-        weights = Weights(policy=None, value=None, row=mean_weights(valid))
-        total, _ = kit.policy_term(spec, cgi)(None, aux, batch, weights)
+        errors = kit.policy_errors(spec, cgi, aux, obs)
     else:
-        more = jax.tree.map(lambda x: jnp.concatenate([x, x[:1]]), (obs, aux))
-        steps = SimpleNamespace(obs=more[0])
         cgi = dataclasses.replace(cgi, space=form)
-        total, _ = kit.value_term(spec, cgi)(None, more[1], steps, mean_weights(valid))
-    return total / cgi.weight
+        errors = kit.value_errors(spec, cgi, aux, obs)
+    return weighted_sum(cross_group_error(errors), mean_weights(valid))
 
 
 def softmax_over(x, able):
@@ -204,7 +202,7 @@ def test_rows_without_two_living_groups_have_no_error(form):
 def test_errors_of_pairs_of_groups_equal_a_loop_over_agents():
     spec, obs, aux = make_case(3)
     rows = valid_rows()
-    errors = kit.policy_errors(spec, aux, obs)
+    errors = kit.policy_errors(spec, CGI, aux, obs)
     got = group_errors(errors, group_members(obs, spec), rows)
     able = np.asarray(spec.group_actions)
     group = np.asarray(spec.action_group)[np.asarray(obs.unit_class)]

@@ -14,10 +14,14 @@ from flax.traverse_util import flatten_dict
 import jmarl
 from jmarl.config import ConfigError
 from jmarl.learning.parallel import mean_weights
+from jmarl.networks.agents import make_agent
+from jmarl.system import init_parts
 from jmarl.systems.kits.cgi import make_agent_with_cgi, policy_term, value_term
 from jmarl.systems.kits.ppo import Weights
 from jmarl.training.anakin import device_mesh, init_runner, rollout
 from jmarl.training.build import build_run
+from jmarl.training.compatibility import check_acting
+from jmarl.training.stages import build_stages
 
 
 SMALL = (
@@ -55,24 +59,26 @@ def experience_of(name):
 def gradient_sizes(name, *words):
     """Return the largest gradient of predictor, trunk and output layer, of the CGI loss alone."""
     env, experience = experience_of(name)
-    net, (term,) = make_agent_with_cgi(env.spec, load(name, *words), FORMS[name])
+    cgi = make_agent_with_cgi(env.spec, load(name, *words), FORMS[name])
+    net, (term,) = cgi.net, cgi.terms
     steps = experience.steps
     carry = net.initial(steps.valid.shape[1])
-    params = net.init(jax.random.key(1), carry, steps.obs, steps.first)
+    params = init_parts(cgi.parts, jax.random.key(2))
+    params["agent"] = net.init(jax.random.key(1), carry, steps.obs, steps.first)
 
     def loss(params):
-        _, _, aux = net.apply(params, carry, steps.obs, steps.first)
+        _, _, aux = net.apply(params["agent"], carry, steps.obs, steps.first)
         if name == "u_mappo":
             weights = Weights(None, None, mean_weights(steps.valid))
             return term(params, aux, SimpleNamespace(steps=steps), weights)[0]
         return term(params, aux, steps, mean_weights(steps.valid[:-1]))[0]
 
-    grads = flatten_dict(jax.jit(jax.grad(loss))(params)["params"])
-    largest = {"predictor": 0.0, "trunk": 0.0, "out": 0.0}
-    for path, x in grads.items():
-        part = path[1] if path[0] == "net" else "predictor"
-        largest[part] = max(largest[part], float(jnp.abs(x).max()))
-    return largest
+    grads = jax.jit(jax.grad(loss))(params)
+    parts = {"predictor": grads["predictor"], **grads["agent"]["params"]["net"]}
+    return {
+        part: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(parts[part]))
+        for part in ("predictor", "trunk", "out")
+    }
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -151,12 +157,11 @@ def test_an_update_moves_the_parameters_of_all_groups(name, network, share):
 
 def test_without_weight_there_is_no_predictor():
     cfg = load("u_mappo", "system.cgi.weight=0", env="smax_3m")
-    _, env, _ = build_run(cfg)
-    net, terms = make_agent_with_cgi(env.spec, cfg, policy_term)
-    plain, _ = make_agent_with_cgi(
-        env.spec, load("u_mappo", "system.cgi.weight=0"), policy_term
-    )
-    assert terms == [] and type(net) is type(plain)
+    (stage,) = build_stages(cfg)
+    cgi = make_agent_with_cgi(stage.env.spec, cfg, policy_term)
+    assert cgi == (make_agent(stage.env.spec, cfg.network), (), {}, None)
+    learner = jax.eval_shape(stage.system.init, jax.random.key(0))
+    assert set(learner.params) == {"actor", "critic"}
 
 
 @pytest.mark.parametrize(
@@ -166,9 +171,23 @@ def test_without_weight_there_is_no_predictor():
         ("probe_target", r"^system.cgi.weight=0.1: env=probe_target has continuous"),
     ],
 )
-def test_there_must_be_another_group_to_predict(env, message):
+def test_training_needs_another_group_to_predict(env, message):
     with pytest.raises(ConfigError, match=message):
-        build_run(load("u_mappo", env=env))
+        build_stages(load("u_mappo", env=env))
+
+
+@pytest.mark.parametrize("name", ["u_mappo", "u_vdn"])
+def test_parameters_of_entity_networks_can_act_in_teams_of_any_size(name):
+    """Even in a team of one action group, in which nothing could be predicted."""
+    words = ["network=hpn", *SMALL[:2], "system.cgi.width=8"]
+    words += ["system.critic_input=entities"] if name == "u_mappo" else []
+
+    def build(env, *more):
+        return build_run(jmarl.load_config(name, [f"env={env}", *words, *more]))
+
+    own = build("smac_3m1d_vs_4m")
+    for env in ("smac_2m1d_vs_3m", "smac_3m_vs_4m"):
+        check_acting("env", env, build(env, "env.heal_actions=true"), own)
 
 
 def test_a_weight_is_not_negative():

@@ -1,11 +1,10 @@
-"""Agent network that also predicts the outputs of other action groups, for the CGI loss."""
+"""Predictor of the outputs of other action groups, for the CGI loss, and what it reads."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -13,8 +12,17 @@ from jmarl.nn.initializers import orthogonal
 from jmarl.types import Carry, EntityObs, Spec
 
 
+class Exposed(NamedTuple):
+    """Outputs of an agent network, and what they were computed from."""
+
+    out: Float[Array, "*batch N A"]
+    """Logits or action values of each agent."""
+    features: Float[Array, "*batch N H"]
+    """Features after the memory."""
+
+
 class Prediction(NamedTuple):
-    """Outputs of an agent network, and its predictions for the action groups."""
+    """Outputs of an agent network, and predictions for the action groups."""
 
     out: Float[Array, "*batch N A"]
     """Logits or action values of each agent."""
@@ -22,21 +30,11 @@ class Prediction(NamedTuple):
     """Logits or action values that each agent predicts for each action group."""
 
 
-class PredictingAgent(nn.Module):
-    """Agent network with a predictor: ``Dense(relu(Dense(features)))``, shared by all agents.
-
-    The outputs are those of ``net``. In place of the features it returns a ``Prediction``.
-    """
+class ExposedAgent(nn.Module):
+    """Agent network that returns an ``Exposed`` in place of its features."""
 
     net: Any
     """Agent network of ``networks/agents``."""
-    spec: Spec
-    width: int
-    """Hidden units of the predictor."""
-    conditioned: bool
-    """True: one prediction for each action group. False: one prediction for all of them."""
-    grad_to_trunk: bool
-    """True: gradients of the prediction flow into ``net``."""
 
     @nn.nowrap
     def initial(self, batch: int) -> Carry:
@@ -46,17 +44,34 @@ class PredictingAgent(nn.Module):
     @nn.compact
     def __call__(
         self, carry: Carry, obs: EntityObs, first: Bool[Array, "T B"]
-    ) -> tuple[Carry, Float[Array, "T B N A"], Prediction]:
-        """Return the next memory, the outputs, and the outputs with the predictions."""
-        carry, out, x = self.net(carry, obs, first)
-        if not self.grad_to_trunk:
-            x = jax.lax.stop_gradient(x)
-        groups = len(self.spec.group_actions)
-        shape = (groups if self.conditioned else 1, self.spec.n_actions)
+    ) -> tuple[Carry, Float[Array, "T B N A"], Exposed]:
+        """Return the next memory, the outputs, and the outputs with the features."""
+        carry, out, features = self.net(carry, obs, first)
+        return carry, out, Exposed(out, features)
+
+
+class Predictor(nn.Module):
+    """Predictor ``Dense(relu(Dense(features)))`` of the outputs of all action groups.
+
+    All agents share it. Acting does not need it.
+    """
+
+    spec: Spec
+    width: int
+    """Hidden units."""
+    conditioned: bool
+    """True: one prediction for each action group. False: one prediction for all of them."""
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "*batch N H"]
+    ) -> Float[Array, "*batch N K A"]:
+        """Return the logits or action values that each agent predicts for each group."""
+        groups, n_actions = len(self.spec.group_actions), self.spec.n_actions
+        n_predictions = groups if self.conditioned else 1
+        size = n_predictions * n_actions
         init = orthogonal()
-        x = nn.relu(nn.Dense(self.width, kernel_init=init, name="predictor")(x))
-        size = shape[0] * shape[1]
-        x = nn.Dense(size, kernel_init=orthogonal(0.01), name="prediction")(x)
-        x = x.reshape(*x.shape[:-1], *shape)
-        predicted = jnp.broadcast_to(x, (*x.shape[:-2], groups, shape[1]))
-        return carry, out, Prediction(out, predicted)
+        x = nn.relu(nn.Dense(self.width, kernel_init=init, name="hidden")(features))
+        x = nn.Dense(size, kernel_init=orthogonal(0.01), name="out")(x)
+        x = x.reshape(*x.shape[:-1], n_predictions, n_actions)
+        return jnp.broadcast_to(x, (*x.shape[:-2], groups, n_actions))

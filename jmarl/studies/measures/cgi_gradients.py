@@ -12,10 +12,17 @@ from jaxtyping import Array, Float
 
 from jmarl.config import check, check_range
 from jmarl.learning.cross_group import group_errors, group_members
+from jmarl.networks.actor_critic import Policy
+from jmarl.networks.entity_critic import make_critic
 from jmarl.studies.measures.saved_run import SavedRun, by_seed
 from jmarl.systems import u_mappo
 from jmarl.systems.kits import ppo
-from jmarl.systems.kits.cgi import policy_errors
+from jmarl.systems.kits.cgi import (
+    make_agent_with_cgi,
+    policy_errors,
+    policy_term,
+    predict,
+)
 from jmarl.training.anakin import init_runner, rollout
 from jmarl.training.build import BuiltRun
 from jmarl.types import Key, Params
@@ -78,9 +85,11 @@ def _named(found: dict[str, Any]) -> dict[str, Any]:
 def make_measure(run: BuiltRun, options: Options) -> Any:
     """Build the function ``(learner, key) -> {gradient_cosine, cgi_error, pairs}`` of one seed."""
     config, env, system = run
-    networks = u_mappo.make_networks(env.spec, config)
-    (term,) = networks.terms
-    functions = ppo.actor_critic_functions(networks.policy, networks.critic, env.spec)
+    cgi = make_agent_with_cgi(env.spec, config, policy_term)
+    (term,) = cgi.terms
+    policy = Policy(cgi.net, env.spec.discrete)
+    critic = make_critic(env.spec, config.network, config.system.critic_input)
+    functions = ppo.actor_critic_functions(policy, critic, env.spec)
     ppo_loss = ppo.clipped_loss(functions.evaluate, config.system)
 
     def one(
@@ -104,15 +113,16 @@ def make_measure(run: BuiltRun, options: Options) -> Any:
             aux = functions.evaluate(params, carry, steps).aux
             return term(params, aux, batch, weights)[0], aux
 
-        gradients = jax.grad(of_ppo)(params), jax.grad(of_cgi, has_aux=True)(params)
-        policy, (inverse, aux) = gradients
-        features = features_gradient(networks.policy.net.net, params, carry, steps)
-        errors = policy_errors(env.spec, aux, steps.obs)
+        own = jax.grad(of_ppo)(params)
+        inverse, aux = jax.grad(of_cgi, has_aux=True)(params)
+        features = features_gradient(cgi.net.net, params, carry, steps)
+        prediction = predict(env.spec, config.system.cgi, params, aux)
+        errors = policy_errors(env.spec, config.system.cgi, prediction, steps.obs)
         members = group_members(steps.obs, env.spec)
         counts = errors.counts & steps.valid[..., None, None]
         mean = jnp.mean(errors.error, where=counts)
         return {
-            "gradient_cosine": trunk_cosine(agent(policy), agent(inverse), features),
+            "gradient_cosine": trunk_cosine(agent(own), agent(inverse), features),
             "cgi_error": mean,
             "pairs": group_errors(errors, members, steps.valid),
         }

@@ -19,15 +19,15 @@ Differs from the paper, as far as it is known to us:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jmarl.config import RunConfig, check, check_range
+from jmarl.config import ConfigError, RunConfig, check, check_range
 from jmarl.learning.cross_group import (
     PairErrors,
     cross_group_error,
@@ -37,10 +37,17 @@ from jmarl.learning.cross_group import (
 )
 from jmarl.learning.parallel import weighted_sum
 from jmarl.networks.agents import make_agent
-from jmarl.networks.agents.predictor import PredictingAgent, Prediction
+from jmarl.networks.agents.predictor import (
+    Exposed,
+    ExposedAgent,
+    Prediction,
+    Predictor,
+)
+from jmarl.networks.flatten import empty_obs
 from jmarl.networks.heads import masked_categorical
+from jmarl.system import NO_PARTS, InitPart
 from jmarl.systems.kits import ppo, q_learning
-from jmarl.types import EntityObs, Metrics, Params, Spec
+from jmarl.types import EntityObs, Key, Metrics, Params, Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,46 +69,80 @@ class CGIConfig:
         check_range("system.cgi.width", self.width, 1)
 
 
+PREDICTOR = "predictor"
+"""Part of the parameters that only the loss reads, so acting fits any number of actions."""
 TermT = TypeVar("TermT")
+
+
+class AgentWithCGI(NamedTuple, Generic[TermT]):
+    """Agent network, and what CGI adds to a system. With ``weight=0`` it adds nothing."""
+
+    net: Any
+    terms: tuple[TermT, ...] = ()
+    """Terms to add to the loss of a kit."""
+    parts: Mapping[str, InitPart] = NO_PARTS
+    """Functions that initialize the predictor's part of the parameters."""
+    fault: ConfigError | None = None
+    """Error of training without another action group to predict."""
 
 
 def make_agent_with_cgi(
     spec: Spec, config: RunConfig, make_term: Callable[[Spec, CGIConfig], TermT]
-) -> tuple[Any, list[TermT]]:
+) -> AgentWithCGI[TermT]:
     """Build the agent network of a configuration, and the CGI loss as a term.
-
-    With ``weight=0`` the network has no predictor, and there is no term.
 
     Args:
         spec: Description of the environment.
         config: Configuration of the run; ``config.system.cgi`` is a ``CGIConfig``.
         make_term: ``policy_term`` or ``value_term``.
-
-    Returns:
-        Agent network, and the terms to add to the loss of a kit.
-
-    Raises:
-        ConfigError: If there is no other action group to predict.
     """
     net, cgi = make_agent(spec, config.network), config.system.cgi
     if cgi.weight == 0:
-        return net, []
-    _check_groups(spec, config)
-    net = PredictingAgent(net, spec, cgi.width, cgi.conditioned, cgi.grad_to_trunk)
-    return net, [make_term(spec, cgi)]
+        return AgentWithCGI(net)
+
+    def init(key: Key) -> Params:
+        inputs = net.initial(1), empty_obs(spec, 1, 1), jnp.ones((1, 1), bool)
+        (_, _, features), _ = jax.eval_shape(net.init_with_output, key, *inputs)
+        return _predictor(spec, cgi).init(key, jnp.zeros(features.shape))
+
+    terms, fault = (make_term(spec, cgi),), _fault(spec, config)
+    return AgentWithCGI(ExposedAgent(net), terms, {PREDICTOR: init}, fault)
 
 
-def _check_groups(spec: Spec, config: RunConfig) -> None:
+def _predictor(spec: Spec, cgi: CGIConfig) -> Predictor:
+    return Predictor(spec, cgi.width, cgi.conditioned)
+
+
+def _fault(spec: Spec, config: RunConfig) -> ConfigError | None:
+    """Return the error of training in an environment, if there is one."""
     fix = "set system.cgi.weight=0 or choose another environment"
     key, value = "system.cgi.weight", config.system.cgi.weight
     name = config.env["name"]
-    rule = f"env={name} has continuous actions, which CGI cannot predict; {fix}"
-    check(spec.discrete, key, value, rule)
-    rule = (
-        f"all units of env={name} have the same actions, so there is no other action "
-        f"group to predict; {fix}"
-    )
-    check(len(spec.agent_groups) > 1, key, value, rule)
+    try:
+        rule = f"env={name} has continuous actions, which CGI cannot predict; {fix}"
+        check(spec.discrete, key, value, rule)
+        rule = (
+            f"all units of env={name} have the same actions, so there is no other action "
+            f"group to predict; {fix}"
+        )
+        check(len(spec.group_actions) > 1, key, value, rule)
+    except ConfigError as error:
+        return error
+    return None
+
+
+def predict(spec: Spec, cgi: CGIConfig, params: Params, aux: Exposed) -> Prediction:
+    """Return the outputs of the agents with their predictions.
+
+    Args:
+        spec: Description of the environment.
+        cgi: Configuration of the loss.
+        params: Parameters of the system.
+        aux: Outputs and features of the agents.
+    """
+    x = aux.features if cgi.grad_to_trunk else jax.lax.stop_gradient(aux.features)
+    predicted: Any = _predictor(spec, cgi).apply(params[PREDICTOR], x)
+    return Prediction(aux.out, predicted)
 
 
 def policy_term(spec: Spec, cgi: CGIConfig) -> ppo.Term:
@@ -112,33 +153,34 @@ def policy_term(spec: Spec, cgi: CGIConfig) -> ppo.Term:
         cgi: Configuration of the loss.
 
     Returns:
-        Term of the PPO kit; its ``aux`` is a ``Prediction``.
+        Term of the PPO kit; its ``aux`` is an ``Exposed``.
     """
 
     def term(
-        params: Params, aux: Prediction, batch: ppo.Batch, weights: ppo.Weights
+        params: Params, aux: Exposed, batch: ppo.Batch, weights: ppo.Weights
     ) -> tuple[Float[Array, ""], Metrics]:
-        errors = policy_errors(spec, aux, batch.steps.obs, cgi.sg_target)
+        prediction = predict(spec, cgi, params, aux)
+        errors = policy_errors(spec, cgi, prediction, batch.steps.obs)
         return _weighted(cgi, errors, weights.row)
 
     return term
 
 
 def policy_errors(
-    spec: Spec, aux: Prediction, obs: EntityObs, sg_target: bool = True
+    spec: Spec, cgi: CGIConfig, prediction: Prediction, obs: EntityObs
 ) -> PairErrors:
     """Return the errors of the policy form, ``[T, B, N, K]``.
 
     Args:
         spec: Description of the environment.
-        aux: Outputs and predictions of the agents.
+        cgi: Configuration of the loss.
+        prediction: Logits of the agents, and predicted logits.
         obs: Observations ``[T, B, N]``.
-        sg_target: True: no gradient flows through the outputs that are predicted.
     """
     able = np.ones((len(spec.group_actions), spec.n_actions), np.float32)
-    probs = jax.nn.softmax(masked_categorical(aux.out, obs.avail).logits)
-    predicted = group_softmax(aux.predicted, spec)
-    return _errors(sg_target, obs, spec, predicted, probs, able)
+    probs = jax.nn.softmax(masked_categorical(prediction.out, obs.avail).logits)
+    predicted = group_softmax(prediction.predicted, spec)
+    return _errors(cgi, obs, spec, Prediction(probs, predicted), able)
 
 
 def value_term(spec: Spec, cgi: CGIConfig) -> q_learning.Term:
@@ -149,40 +191,53 @@ def value_term(spec: Spec, cgi: CGIConfig) -> q_learning.Term:
         cgi: Configuration of the loss.
 
     Returns:
-        Term of the Q-learning kit; its ``aux`` is a ``Prediction``.
+        Term of the Q-learning kit; its ``aux`` is an ``Exposed``.
     """
-    able = np.asarray(spec.group_actions, np.float32)
-    in_mean = able / able.sum(-1, keepdims=True)
-    in_sum = np.ones_like(able)
 
     def term(
         params: Params,
-        aux: Prediction,
+        aux: Exposed,
         steps: q_learning.Steps,
         weight: Float[Array, "T B"],
     ) -> tuple[Float[Array, ""], Metrics]:
         obs, aux = jax.tree.map(lambda x: x[:-1], (steps.obs, aux))
-        if cgi.space == "q":
-            values = aux.predicted, aux.out, in_mean
-            return _weighted(cgi, _errors(cgi.sg_target, obs, spec, *values), weight)
-        own_actions = group_members(obs, spec).astype(jnp.float32) @ able > 0
-        probs = jax.nn.softmax(masked_categorical(aux.out, own_actions).logits)
-        predicted = group_softmax(aux.predicted, spec)
-        values = predicted, probs, in_sum
-        return _weighted(cgi, _errors(cgi.sg_target, obs, spec, *values), weight)
+        prediction = predict(spec, cgi, params, aux)
+        return _weighted(cgi, value_errors(spec, cgi, prediction, obs), weight)
 
     return term
 
 
+def value_errors(
+    spec: Spec, cgi: CGIConfig, prediction: Prediction, obs: EntityObs
+) -> PairErrors:
+    """Return the errors of the value form, ``[T, B, N, K]``.
+
+    Args:
+        spec: Description of the environment.
+        cgi: Configuration of the loss.
+        prediction: Action values of the agents, and predicted ones.
+        obs: Observations ``[T, B, N]``.
+    """
+    able = np.asarray(spec.group_actions, np.float32)
+    if cgi.space == "q":
+        weights = able / able.sum(-1, keepdims=True)
+        return _errors(cgi, obs, spec, prediction, weights)
+    own_actions = group_members(obs, spec).astype(jnp.float32) @ able > 0
+    probs = jax.nn.softmax(masked_categorical(prediction.out, own_actions).logits)
+    predicted = group_softmax(prediction.predicted, spec)
+    return _errors(cgi, obs, spec, Prediction(probs, predicted), np.ones_like(able))
+
+
 def _errors(
-    sg_target: bool,
+    cgi: CGIConfig,
     obs: EntityObs,
     spec: Spec,
-    predicted: Float[Array, "T B N K A"],
-    outputs: Float[Array, "T B N A"],
+    prediction: Prediction,
     weights: np.ndarray,
 ) -> PairErrors:
-    if sg_target:
+    """Return the errors, given the weight of each action in the error of a group."""
+    outputs, predicted = prediction
+    if cgi.sg_target:
         outputs = jax.lax.stop_gradient(outputs)
     members = group_members(obs, spec)
     return pair_errors(predicted, outputs, members, obs.alive, weights)

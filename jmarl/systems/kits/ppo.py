@@ -25,7 +25,7 @@ Differs from the papers:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -56,7 +56,16 @@ from jmarl.learning.returns import lambda_return
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.heads import choose, rescale_values
 from jmarl.networks.rows import add_time_axis, drop_time_axis
-from jmarl.system import ActFn, CarryFn, Learner, System, UpdateFn
+from jmarl.system import (
+    NO_PARTS,
+    ActFn,
+    CarryFn,
+    InitPart,
+    Learner,
+    System,
+    UpdateFn,
+    init_parts,
+)
 from jmarl.types import (
     Carry,
     EntityObs,
@@ -644,10 +653,12 @@ def actor_critic_system(
     cfg: PPOConfig,
     num_updates: int,
     terms: Sequence[Term] = (),
+    parts: Mapping[str, InitPart] = NO_PARTS,
 ) -> System:
     """Build a PPO system from separate actor and critic networks.
 
-    Parameters are ``{"actor": ..., "critic": ...}``. Their gradients are clipped separately.
+    Parameters are ``{"actor": ..., "critic": ...}`` and further parts. The gradients of each part
+    are clipped separately.
 
     Args:
         policy: Module ``(carry, obs, first) -> (carry, distribution, aux)`` over rows ``[T, B]``,
@@ -658,12 +669,19 @@ def actor_critic_system(
         cfg: Configuration of the kit.
         num_updates: Learning phases of the run.
         terms: Terms to add to the loss.
+        parts: Functions that initialize parts of the parameters that only ``terms`` read.
 
     Returns:
         System whose learner is a ``PPOLearner``.
     """
     functions = actor_critic_functions(policy, critic, spec)
-    tx = ppo_optimizer(cfg, num_updates, ("actor", "critic"))
+    init_networks = functions.init
+
+    def init(key: Key) -> Params:
+        return init_networks(key) | init_parts(parts, key)
+
+    functions = functions._replace(init=init)
+    tx = ppo_optimizer(cfg, num_updates, ("actor", "critic", *parts))
     system = ppo_system(functions, tx, cfg, terms)
 
     def policy_of(params, carry, timestep, key, explore):

@@ -23,7 +23,7 @@ Differs from the papers:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -44,7 +44,7 @@ from jmarl.networks.agents import make_agent
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.mixers import make_mixer
 from jmarl.networks.rows import add_time_axis, drop_time_axis
-from jmarl.system import Learner, System, UpdateFn
+from jmarl.system import NO_PARTS, InitPart, Learner, System, UpdateFn, init_parts
 from jmarl.systems.kits.q_learning_config import PQNConfig, ReplayConfig, ValueConfig
 from jmarl.types import Carry, EntityObs, Key, Metrics, Params, Rollout, Spec, TimeStep
 
@@ -88,9 +88,11 @@ class QNetwork(NamedTuple):
     mixer: nn.Module
     """Module ``(q[T, B, N, A], action[T, B, N], obs) -> q_tot[T, B]``."""
     spec: Spec
+    parts: Mapping[str, InitPart] = NO_PARTS
+    """Functions that initialize parts of the parameters that only terms of the loss read."""
 
     def init(self, key: Key) -> Params:
-        """Return the initial parameters of agent network and mixer."""
+        """Return the initial parameters of agent network, mixer and further parts."""
         agent_key, mixer_key = jax.random.split(key)
         obs = empty_obs(self.spec, 1, 1)
         first = jnp.ones((1, 1), bool)
@@ -99,6 +101,7 @@ class QNetwork(NamedTuple):
         return {
             "agent": self.agent.init(agent_key, self.agent.initial(1), obs, first),
             "mixer": self.mixer.init(mixer_key, q, action, obs),
+            **init_parts(self.parts, key),
         }
 
     def step(
@@ -568,6 +571,7 @@ def make_pqn(
     config: RunConfig,
     agent: nn.Module | None = None,
     terms: Sequence[Term] = (),
+    parts: Mapping[str, InitPart] = NO_PARTS,
 ) -> System:
     """Build Q-learning without replay or target network.
 
@@ -576,6 +580,7 @@ def make_pqn(
         config: Configuration of the run; ``config.system`` is a ``PQNConfig``.
         agent: Agent network (see ``QNetwork``); None: that of the configuration.
         terms: Terms to add to the loss.
+        parts: See ``QNetwork``.
 
     Returns:
         System whose learner is a ``PQNLearner``.
@@ -585,7 +590,7 @@ def make_pqn(
             configuration.
     """
     cfg: PQNConfig = config.system
-    net = _network(spec, config, agent)
+    net = _network(spec, config, agent)._replace(parts=parts)
     tx = optimizer(cfg, config.learning_updates)
 
     def init(key: Key) -> PQNLearner:
@@ -602,6 +607,7 @@ def make_replay(
     config: RunConfig,
     agent: nn.Module | None = None,
     terms: Sequence[Term] = (),
+    parts: Mapping[str, InitPart] = NO_PARTS,
 ) -> System:
     """Build Q-learning with a replay buffer and a target network.
 
@@ -610,6 +616,7 @@ def make_replay(
         config: Configuration of the run; ``config.system`` is a ``ReplayConfig``.
         agent: Agent network (see ``QNetwork``); None: that of the configuration.
         terms: Terms to add to the loss.
+        parts: See ``QNetwork``.
 
     Returns:
         System whose learner is a ``ReplayLearner``.
@@ -619,7 +626,7 @@ def make_replay(
             a rollout, or a network does not accept the configuration.
     """
     cfg: ReplayConfig = config.system
-    net = _network(spec, config, agent)
+    net = _network(spec, config, agent)._replace(parts=parts)
     tx = optimizer(cfg, config.learning_updates)
     capacity = cfg.replay_size // config.rows_per_update
     check(

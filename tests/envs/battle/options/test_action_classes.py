@@ -202,7 +202,7 @@ def test_random_players_never_leave_the_actions_of_their_class(name, groups, tmp
     """10,000 steps: available actions are of the class, and others have probability 0."""
     env = battle(name, tmp_path)
     able = jnp.asarray(env.spec.class_actions)
-    assert len(env.spec.agent_groups) == groups
+    assert len(env.spec.group_actions) == groups
 
     def step(carry, key):
         state, obs, worst = carry
@@ -236,4 +236,4 @@ def test_joined_battles_have_the_action_groups_of_their_parts():
     """Their unit tables differ, because the damage of the enemies does."""
     spec = make("smac_6m2m_15m+8m3m_21m").spec
     assert spec.agent_classes == make("smac_6m2m_15m").spec.agent_classes
-    assert len(spec.agent_groups) == 2
+    assert len(spec.group_actions) == 2

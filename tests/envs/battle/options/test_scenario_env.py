@@ -211,7 +211,7 @@ def test_a_named_scenario_is_a_file_of_the_package(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("groups", [2, 3, 4, 5])
 def test_a_scenario_of_groups_has_that_many(groups):
     spec = make("battle", scenario=f"groups_{groups}").spec
-    assert (len(spec.agent_groups), spec.n_agents) == (groups, 10)
+    assert (len(spec.group_actions), spec.n_agents) == (groups, 10)
 
 
 def test_an_unknown_scenario_gets_the_nearest_name():
