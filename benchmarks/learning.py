@@ -59,7 +59,7 @@ from benchmarks.support.common import (
 )
 from jmarl.cli.process import exit_code
 from jmarl.config.compose import from_tree, load_config
-from jmarl.results.intervals import seed_interval
+from jmarl.results.intervals import seed_interval, win_rate_variance
 from jmarl.results.metrics_file import read_rows
 
 
@@ -255,17 +255,26 @@ def _row(record: dict[str, Any]) -> list[Any]:
 def absolute_cells(record: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return the absolute metric: mean over seeds, 95 % interval, and value of each seed.
 
-    An interval needs seeds that differ.
+    Win rates of seeds vary at least as much as their numbers of episodes imply. One seed has no
+    interval.
     """
     if not record["absolute"]:
         return "-", "-", "-"
     row = record["absolute"][0]
-    values = scores(row)
-    mean, low, high = seed_interval(np.array(values))
-    if "greedy/won" in row:
+    values, won = scores(row), "greedy/won" in row
+    variance = _episode_variance(record, values) if won else 0.0
+    mean, low, high = seed_interval(np.array(values), variance)
+    if won:
         low, high = max(0, low), min(1, high)
-    interval = f"{low:.3f} to {high:.3f}" if len(set(values)) > 1 else "-"
+    interval = f"{low:.3f} to {high:.3f}" if len(values) > 1 else "-"
     return f"{mean:.3f}", interval, ", ".join(f"{x:.3f}" for x in values)
+
+
+def _episode_variance(record: Mapping[str, Any], values: list[float]) -> float:
+    """Return the variance of the win rate of one seed in the absolute metric."""
+    protocol = record["config"]["eval"]
+    episodes = protocol["episodes"] * protocol["absolute_factor"]
+    return win_rate_variance(float(np.mean(values)), len(values), episodes)
 
 
 def healed_cell(record: Mapping[str, Any]) -> str:

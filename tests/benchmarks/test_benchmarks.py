@@ -57,6 +57,16 @@ def test_summary_of_a_run_that_missed_the_bar_has_no_steps():
     assert summary["env_steps_to_bar"] is None
 
 
+PROTOCOL = {"eval": {"episodes": 512, "absolute_factor": 2}}
+
+
+def test_seeds_that_agree_have_the_interval_of_their_episodes():
+    record = {"absolute": [{"greedy/won": [1.0, 1.0, 1.0]}], "config": PROTOCOL}
+    assert learning.absolute_cells(record)[1] == "0.998 to 1.000"
+    record = {"absolute": [{"greedy/won": [1.0]}], "config": PROTOCOL}
+    assert learning.absolute_cells(record)[1] == "-"
+
+
 def test_without_a_win_rate_the_return_is_the_score():
     first = {"env_steps": [0], "greedy/return": [-3.0]}
     last = {"env_steps": [100], "greedy/return": [2.5]}
@@ -74,7 +84,7 @@ def test_the_table_has_the_health_that_was_restored_if_any_run_recorded_it():
         "absolute": [{"greedy/won": [0.5, 0.7]}],
         "wall_seconds": 60,
     }
-    plain["env_steps_to_bar"] = None
+    plain |= {"env_steps_to_bar": None, "config": PROTOCOL}
     assert learning.HEALED not in learning.table([plain])
     row = {"greedy/won": [0.5, 0.7], "greedy/healed": [12.0, 13.0]}
     header, _, *rows = learning.table([plain, plain | {"absolute": [row]}]).splitlines()
@@ -167,7 +177,7 @@ def run_ablation(monkeypatch, out) -> list[tuple[str, ...]]:
     def train(run, args):
         command = learning.train_command(run, out.parent, args)
         trained.append((args["map"], *command[2:4]))
-        record = {"run": run, "map": args["map"], "environment": {}}
+        record = {"run": run, "map": args["map"], "environment": {}, "config": PROTOCOL}
         return record | {"absolute": [{"greedy/won": WIN_RATES[run]}]}
 
     monkeypatch.setattr(learning, "train", train)

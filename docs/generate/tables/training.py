@@ -43,7 +43,7 @@ DESCRIPTIONS = {
 ABSOLUTE_METRIC = (
     "The absolute metric is the greedy win rate of the best parameters on fresh episodes (the "
     "return, if the environment has no win rate). The interval of its mean is over seeds "
-    "(Student's t)."
+    "(Student's t), whose variance is at least that of their numbers of episodes."
 )
 
 
