@@ -11,9 +11,10 @@ from flax.traverse_util import flatten_dict
 import jmarl
 from jmarl.config import ConfigError
 from jmarl.learning.parallel import mean_weights
+from jmarl.networks.actor_critic import Policy
 from jmarl.studies.measures import cgi_gradients, policy_distance, team_changes
 from jmarl.studies.measures.saved_run import SavedRun
-from jmarl.systems import u_mappo
+from jmarl.systems.kits.cgi import make_agent_with_cgi, policy_term
 from jmarl.systems.kits.ppo import Weights
 from jmarl.training.anakin import init_runner, rollout
 from jmarl.training.build import build_run
@@ -51,7 +52,8 @@ CGI = ("env=probe_classes", "system.cgi.width=8")
 
 def test_the_features_depend_on_the_layers_up_to_the_memory():
     config, env, system = untrained("u_mappo", *CGI).built
-    policy, _, (term,) = u_mappo.make_networks(env.spec, config)
+    cgi = make_agent_with_cgi(env.spec, config, policy_term)
+    policy, (term,) = Policy(cgi.net, env.spec.discrete), cgi.terms
     runner = init_runner(env, system, 8, jax.random.key(0))
     _, experience, _ = rollout(
         env,
@@ -74,7 +76,7 @@ def test_the_features_depend_on_the_layers_up_to_the_memory():
 
     inverse = cgi_gradients.agent(jax.jit(jax.grad(of_cgi))(params))
     features = cgi_gradients.features_gradient(
-        policy.net.net, params, experience.carry, steps
+        cgi.net.net, params, experience.carry, steps
     )
     flat = {k: np.asarray(x) for k, x in flatten_dict(features).items()}
     trunk = {path for path, x in flat.items() if np.any(x)}
