@@ -177,6 +177,20 @@ InitPart = Callable[[Key], Params]
 NO_PARTS: Mapping[str, InitPart] = MappingProxyType({})
 
 
+class LossTerms(NamedTuple):
+    """Terms that a system adds to the loss of a kit."""
+
+    terms: tuple[Any, ...] = ()
+    """Terms in the form of the kit."""
+    parts: Mapping[str, InitPart] = NO_PARTS
+    """Functions that initialize parts of the parameters that only these terms read."""
+    fault: ConfigError | None = None
+    """Error of training with these terms in this environment."""
+
+
+NO_TERMS = LossTerms()
+
+
 def init_parts(parts: Mapping[str, InitPart], key: Key) -> dict[str, Params]:
     """Initialize parts of the parameters that only terms of a loss read.
 

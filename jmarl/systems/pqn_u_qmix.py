@@ -40,6 +40,4 @@ class Config(PQNConfig):
 
 def make(spec: Spec, config: RunConfig) -> System:
     """Build PQN-U-QMIX for an environment."""
-    agent, terms, parts, fault = make_agent_with_cgi(spec, config, value_term)
-    system = make_pqn(spec, config, agent, terms, parts)
-    return system._replace(fault=fault)
+    return make_pqn(spec, config, *make_agent_with_cgi(spec, config, value_term))

@@ -285,14 +285,7 @@ class LatentActorCritic(NamedTuple):
         )
         return action, after._replace(critic=critic), extras
 
-    def policy(
-        self,
-        params: Params,
-        carry: SHPPOCarry,
-        timestep: TimeStep,
-        key: Key,
-        explore: Float[Array, ""],
-    ) -> tuple[ActionDist, SHPPOCarry]:
+    def policy(self, params, carry, timestep, key, explore):
         """Return the action distributions, with latents at their means if ``explore`` is 0."""
         noise = _draw_noise(key, carry, explore)
         return self._policy_row(params, carry, timestep, noise)

@@ -48,9 +48,7 @@ class Config(mappo.Config):
 def make(spec: Spec, config: RunConfig) -> System:
     """Build U-MAPPO for an environment."""
     cfg, updates = config.system, config.num_updates
-    cgi = make_agent_with_cgi(spec, config, policy_term)
-    policy = Policy(cgi.net, spec.discrete)
+    net, added = make_agent_with_cgi(spec, config, policy_term)
+    policy = Policy(net, spec.discrete)
     critic = make_critic(spec, config.network, cfg.critic_input)
-    added = cgi.terms, cgi.parts
-    system = actor_critic_system(policy, critic, spec, cfg, updates, *added)
-    return system._replace(fault=cgi.fault)
+    return actor_critic_system(policy, critic, spec, cfg, updates, added)

@@ -43,6 +43,4 @@ class Config(ReplayConfig):
 
 def make(spec: Spec, config: RunConfig) -> System:
     """Build U-QMIX for an environment."""
-    agent, terms, parts, fault = make_agent_with_cgi(spec, config, value_term)
-    system = make_replay(spec, config, agent, terms, parts)
-    return system._replace(fault=fault)
+    return make_replay(spec, config, *make_agent_with_cgi(spec, config, value_term))

@@ -183,7 +183,7 @@ def test_greedy_actions_maximize_the_learned_values(name, size):
     cfg = jmarl.load_config(name, words)
     agent = make_agent(env.spec, cfg.network)
     if name in CGI:
-        agent = make_agent_with_cgi(env.spec, cfg, value_term).net
+        agent = make_agent_with_cgi(env.spec, cfg, value_term)[0]
     mixer = make_mixer(env.spec, cfg.system.mixer)
     net = QNetwork(agent, mixer, env.spec)
     greedy_system = system._replace(explore=jnp.zeros_like)

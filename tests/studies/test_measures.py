@@ -52,8 +52,8 @@ CGI = ("env=probe_classes", "system.cgi.width=8")
 
 def test_the_features_depend_on_the_layers_up_to_the_memory():
     config, env, system = untrained("u_mappo", *CGI).built
-    cgi = make_agent_with_cgi(env.spec, config, policy_term)
-    policy, (term,) = Policy(cgi.net, env.spec.discrete), cgi.terms
+    net, added = make_agent_with_cgi(env.spec, config, policy_term)
+    policy, (term,) = Policy(net, env.spec.discrete), added.terms
     runner = init_runner(env, system, 8, jax.random.key(0))
     _, experience, _ = rollout(
         env,
@@ -75,9 +75,7 @@ def test_the_features_depend_on_the_layers_up_to_the_memory():
         return term(params, aux, type("Batch", (), {"steps": steps}), weights)[0]
 
     inverse = cgi_gradients.agent(jax.jit(jax.grad(of_cgi))(params))
-    features = cgi_gradients.features_gradient(
-        cgi.net.net, params, experience.carry, steps
-    )
+    features = cgi_gradients.features_gradient(net.net, params, experience.carry, steps)
     flat = {k: np.asarray(x) for k, x in flatten_dict(features).items()}
     trunk = {path for path, x in flat.items() if np.any(x)}
     assert trunk == {p for p in flat if {"torso", "memory"} & set(p)} != set(flat)

@@ -15,7 +15,7 @@ import jmarl
 from jmarl.config import ConfigError
 from jmarl.learning.parallel import mean_weights
 from jmarl.networks.agents import make_agent
-from jmarl.system import init_parts
+from jmarl.system import NO_TERMS, init_parts
 from jmarl.systems.kits.cgi import make_agent_with_cgi, policy_term, value_term
 from jmarl.systems.kits.ppo import Weights
 from jmarl.training.anakin import device_mesh, init_runner, rollout
@@ -59,11 +59,11 @@ def experience_of(name):
 def gradient_sizes(name, *words):
     """Return the largest gradient of predictor, trunk and output layer, of the CGI loss alone."""
     env, experience = experience_of(name)
-    cgi = make_agent_with_cgi(env.spec, load(name, *words), FORMS[name])
-    net, (term,) = cgi.net, cgi.terms
+    net, added = make_agent_with_cgi(env.spec, load(name, *words), FORMS[name])
+    (term,) = added.terms
     steps = experience.steps
     carry = net.initial(steps.valid.shape[1])
-    params = init_parts(cgi.parts, jax.random.key(2))
+    params = init_parts(added.parts, jax.random.key(2))
     params["agent"] = net.init(jax.random.key(1), carry, steps.obs, steps.first)
 
     def loss(params):
@@ -158,8 +158,8 @@ def test_an_update_moves_the_parameters_of_all_groups(name, network, share):
 def test_without_weight_there_is_no_predictor():
     cfg = load("u_mappo", "system.cgi.weight=0", env="smax_3m")
     (stage,) = build_stages(cfg)
-    cgi = make_agent_with_cgi(stage.env.spec, cfg, policy_term)
-    assert cgi == (make_agent(stage.env.spec, cfg.network), (), {}, None)
+    found = make_agent_with_cgi(stage.env.spec, cfg, policy_term)
+    assert found == (make_agent(stage.env.spec, cfg.network), NO_TERMS)
     learner = jax.eval_shape(stage.system.init, jax.random.key(0))
     assert set(learner.params) == {"actor", "critic"}
 

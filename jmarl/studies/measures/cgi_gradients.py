@@ -85,9 +85,9 @@ def _named(found: dict[str, Any]) -> dict[str, Any]:
 def make_measure(run: BuiltRun, options: Options) -> Any:
     """Build the function ``(learner, key) -> {gradient_cosine, cgi_error, pairs}`` of one seed."""
     config, env, system = run
-    cgi = make_agent_with_cgi(env.spec, config, policy_term)
-    (term,) = cgi.terms
-    policy = Policy(cgi.net, env.spec.discrete)
+    net, added = make_agent_with_cgi(env.spec, config, policy_term)
+    (term,) = added.terms
+    policy = Policy(net, env.spec.discrete)
     critic = make_critic(env.spec, config.network, config.system.critic_input)
     functions = ppo.actor_critic_functions(policy, critic, env.spec)
     ppo_loss = ppo.clipped_loss(functions.evaluate, config.system)
@@ -115,7 +115,7 @@ def make_measure(run: BuiltRun, options: Options) -> Any:
 
         own = jax.grad(of_ppo)(params)
         inverse, aux = jax.grad(of_cgi, has_aux=True)(params)
-        features = features_gradient(cgi.net.net, params, carry, steps)
+        features = features_gradient(net.net, params, carry, steps)
         prediction = predict(env.spec, config.system.cgi, params, aux)
         errors = policy_errors(env.spec, config.system.cgi, prediction, steps.obs)
         members = group_members(steps.obs, env.spec)

@@ -19,8 +19,8 @@ Differs from the paper, as far as it is known to us:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ from jmarl.networks.agents.predictor import (
 )
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.heads import masked_categorical
-from jmarl.system import NO_PARTS, InitPart
+from jmarl.system import NO_TERMS, LossTerms
 from jmarl.systems.kits import ppo, q_learning
 from jmarl.types import EntityObs, Key, Metrics, Params, Spec
 
@@ -71,34 +71,29 @@ class CGIConfig:
 
 PREDICTOR = "predictor"
 """Part of the parameters that only the loss reads, so acting fits any number of actions."""
-TermT = TypeVar("TermT")
-
-
-class AgentWithCGI(NamedTuple, Generic[TermT]):
-    """Agent network, and what CGI adds to a system. With ``weight=0`` it adds nothing."""
-
-    net: Any
-    terms: tuple[TermT, ...] = ()
-    """Terms to add to the loss of a kit."""
-    parts: Mapping[str, InitPart] = NO_PARTS
-    """Functions that initialize the predictor's part of the parameters."""
-    fault: ConfigError | None = None
-    """Error of training without another action group to predict."""
+Form = Callable[[Spec, "CGIConfig"], ppo.Term | q_learning.Term]
+"""``policy_term`` or ``value_term``."""
 
 
 def make_agent_with_cgi(
-    spec: Spec, config: RunConfig, make_term: Callable[[Spec, CGIConfig], TermT]
-) -> AgentWithCGI[TermT]:
+    spec: Spec, config: RunConfig, make_term: Form
+) -> tuple[Any, LossTerms]:
     """Build the agent network of a configuration, and the CGI loss as a term.
+
+    With ``weight=0`` there is no term.
 
     Args:
         spec: Description of the environment.
         config: Configuration of the run; ``config.system.cgi`` is a ``CGIConfig``.
-        make_term: ``policy_term`` or ``value_term``.
+        make_term: Form of the loss.
+
+    Returns:
+        Agent network, and what to add to the loss of a kit. Training without another action
+        group to predict is an error.
     """
     net, cgi = make_agent(spec, config.network), config.system.cgi
     if cgi.weight == 0:
-        return AgentWithCGI(net)
+        return net, NO_TERMS
 
     def init(key: Key) -> Params:
         inputs = net.initial(1), empty_obs(spec, 1, 1), jnp.ones((1, 1), bool)
@@ -106,7 +101,7 @@ def make_agent_with_cgi(
         return _predictor(spec, cgi).init(key, jnp.zeros(features.shape))
 
     terms, fault = (make_term(spec, cgi),), _fault(spec, config)
-    return AgentWithCGI(ExposedAgent(net), terms, {PREDICTOR: init}, fault)
+    return ExposedAgent(net), LossTerms(terms, {PREDICTOR: init}, fault)
 
 
 def _predictor(spec: Spec, cgi: CGIConfig) -> Predictor:

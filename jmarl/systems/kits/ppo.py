@@ -25,7 +25,7 @@ Differs from the papers:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -57,11 +57,11 @@ from jmarl.networks.flatten import empty_obs
 from jmarl.networks.heads import choose, rescale_values
 from jmarl.networks.rows import add_time_axis, drop_time_axis
 from jmarl.system import (
-    NO_PARTS,
+    NO_TERMS,
     ActFn,
     CarryFn,
-    InitPart,
     Learner,
+    LossTerms,
     System,
     UpdateFn,
     init_parts,
@@ -652,8 +652,7 @@ def actor_critic_system(
     spec: Spec,
     cfg: PPOConfig,
     num_updates: int,
-    terms: Sequence[Term] = (),
-    parts: Mapping[str, InitPart] = NO_PARTS,
+    added: LossTerms = NO_TERMS,
 ) -> System:
     """Build a PPO system from separate actor and critic networks.
 
@@ -662,14 +661,13 @@ def actor_critic_system(
 
     Args:
         policy: Module ``(carry, obs, first) -> (carry, distribution, aux)`` over rows ``[T, B]``,
-            with ``initial(B) -> carry``. ``aux`` is what ``terms`` read.
+            with ``initial(B) -> carry``. ``aux`` is what the terms read.
         critic: Module ``(carry, obs, first) -> (carry, value[T, B, N])``, with
             ``initial(B) -> carry``.
         spec: Description of the environment.
         cfg: Configuration of the kit.
         num_updates: Learning phases of the run.
-        terms: Terms to add to the loss.
-        parts: Functions that initialize parts of the parameters that only ``terms`` read.
+        added: Terms to add to the loss.
 
     Returns:
         System whose learner is a ``PPOLearner``.
@@ -678,17 +676,17 @@ def actor_critic_system(
     init_networks = functions.init
 
     def init(key: Key) -> Params:
-        return init_networks(key) | init_parts(parts, key)
+        return init_networks(key) | init_parts(added.parts, key)
 
     functions = functions._replace(init=init)
-    tx = ppo_optimizer(cfg, num_updates, ("actor", "critic", *parts))
-    system = ppo_system(functions, tx, cfg, terms)
+    tx = ppo_optimizer(cfg, num_updates, ("actor", "critic", *added.parts))
+    system = ppo_system(functions, tx, cfg, added.terms)
 
     def policy_of(params, carry, timestep, key, explore):
         actor, dist, _ = apply_row(policy, params["actor"], carry.actor, timestep)
         return dist, carry._replace(actor=actor)
 
-    return system._replace(policy=policy_of)
+    return system._replace(policy=policy_of, fault=added.fault)
 
 
 def actor_critic_functions(

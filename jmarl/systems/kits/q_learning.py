@@ -44,7 +44,16 @@ from jmarl.networks.agents import make_agent
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.mixers import make_mixer
 from jmarl.networks.rows import add_time_axis, drop_time_axis
-from jmarl.system import NO_PARTS, InitPart, Learner, System, UpdateFn, init_parts
+from jmarl.system import (
+    NO_PARTS,
+    NO_TERMS,
+    InitPart,
+    Learner,
+    LossTerms,
+    System,
+    UpdateFn,
+    init_parts,
+)
 from jmarl.systems.kits.q_learning_config import PQNConfig, ReplayConfig, ValueConfig
 from jmarl.types import Carry, EntityObs, Key, Metrics, Params, Rollout, Spec, TimeStep
 
@@ -570,8 +579,7 @@ def make_pqn(
     spec: Spec,
     config: RunConfig,
     agent: nn.Module | None = None,
-    terms: Sequence[Term] = (),
-    parts: Mapping[str, InitPart] = NO_PARTS,
+    added: LossTerms = NO_TERMS,
 ) -> System:
     """Build Q-learning without replay or target network.
 
@@ -579,8 +587,7 @@ def make_pqn(
         spec: Description of the environment.
         config: Configuration of the run; ``config.system`` is a ``PQNConfig``.
         agent: Agent network (see ``QNetwork``); None: that of the configuration.
-        terms: Terms to add to the loss.
-        parts: See ``QNetwork``.
+        added: Terms to add to the loss.
 
     Returns:
         System whose learner is a ``PQNLearner``.
@@ -590,7 +597,7 @@ def make_pqn(
             configuration.
     """
     cfg: PQNConfig = config.system
-    net = _network(spec, config, agent)._replace(parts=parts)
+    net = _network(spec, config, agent)._replace(parts=added.parts)
     tx = optimizer(cfg, config.learning_updates)
 
     def init(key: Key) -> PQNLearner:
@@ -599,15 +606,15 @@ def make_pqn(
             params=params, opt_state=tx.init(params), updates=jnp.zeros((), jnp.int32)
         )
 
-    return _system(net, init, pqn_update(net, tx, cfg, terms), cfg)
+    system = _system(net, init, pqn_update(net, tx, cfg, added.terms), cfg)
+    return system._replace(fault=added.fault)
 
 
 def make_replay(
     spec: Spec,
     config: RunConfig,
     agent: nn.Module | None = None,
-    terms: Sequence[Term] = (),
-    parts: Mapping[str, InitPart] = NO_PARTS,
+    added: LossTerms = NO_TERMS,
 ) -> System:
     """Build Q-learning with a replay buffer and a target network.
 
@@ -615,8 +622,7 @@ def make_replay(
         spec: Description of the environment.
         config: Configuration of the run; ``config.system`` is a ``ReplayConfig``.
         agent: Agent network (see ``QNetwork``); None: that of the configuration.
-        terms: Terms to add to the loss.
-        parts: See ``QNetwork``.
+        added: Terms to add to the loss.
 
     Returns:
         System whose learner is a ``ReplayLearner``.
@@ -626,7 +632,7 @@ def make_replay(
             a rollout, or a network does not accept the configuration.
     """
     cfg: ReplayConfig = config.system
-    net = _network(spec, config, agent)._replace(parts=parts)
+    net = _network(spec, config, agent)._replace(parts=added.parts)
     tx = optimizer(cfg, config.learning_updates)
     capacity = cfg.replay_size // config.rows_per_update
     check(
@@ -638,7 +644,7 @@ def make_replay(
     )
     rule = f"must be less than rollout_length={config.rollout_length}"
     check(cfg.burn_in < config.rollout_length, "system.burn_in", cfg.burn_in, rule)
-    update = replay_update(net, tx, cfg, config.warmup_updates, terms)
+    update = replay_update(net, tx, cfg, config.warmup_updates, added.terms)
 
     def init(key: Key) -> ReplayLearner:
         params = net.init(key)
@@ -653,7 +659,7 @@ def make_replay(
             replay=empty_replay(chunk, carry, capacity),
         )
 
-    return _system(net, init, update, cfg)
+    return _system(net, init, update, cfg)._replace(fault=added.fault)
 
 
 def _network(spec: Spec, config: RunConfig, agent: nn.Module | None) -> QNetwork:
