@@ -18,9 +18,9 @@ import jmarl
 from jmarl.cli.help import table
 from jmarl.envs import registry
 from jmarl.learning.parallel import ENV_AXIS
+from jmarl.results.machine import PACKAGES, package_versions
 from jmarl.runs.checkpoint import Checkpoints
 from jmarl.runs.exit_codes import ExitCode
-from jmarl.runs.folder import PACKAGES, package_versions
 from jmarl.training.anakin import device_mesh
 
 

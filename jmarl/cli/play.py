@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jmarl.cli.process import cores
 from jmarl.config import ConfigError, check_range
 from jmarl.envs.battle.players.scripted import PLAYERS, check_player, make_player
 from jmarl.results import tables
 from jmarl.results.files import check_writable, write_json
+from jmarl.results.machine import environment_record, versions
 from jmarl.results.tables import Summary
 from jmarl.runs.compilation import compiler_options
 from jmarl.runs.exit_codes import ExitCode
-from jmarl.runs.folder import versions
 from jmarl.saved.evaluate_saved import EFFORT
 from jmarl.training.anakin import device_mesh
 from jmarl.training.build import make_env
@@ -151,20 +148,8 @@ def _build(name: str, players: Sequence[str], options: Mapping[str, Any]) -> Env
 
 def _record(arguments: PlayArguments, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record without results."""
-    now = versions()
-    environment = {
-        "command": shlex.join(["jmarl", *sys.argv[1:]]),
-        "commit": now["commit"],
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "cpu_count": cores(),
-        "python": now["python"],
-        "jax": now["jax"],
-        "platform": now["backend"],
-        "device": now["device_kind"],
-        "device_count": now["device_count"],
-    }
     return {
-        "environment": environment,
+        "environment": environment_record(versions()),
         "players": arguments.players,
         "episodes": arguments.episodes,
         "seeds": [arguments.seed],

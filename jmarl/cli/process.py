@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jmarl.config import ArchConfig, ConfigError
+from jmarl.results.machine import cores
 from jmarl.runs.exit_codes import COMPILE_THREAD, ExitCode, ResourceError
 
 
@@ -81,18 +82,6 @@ def use_cores() -> None:
     devices = max(n for n in (1, 2, MAX_CPU_DEVICES) if n <= max(1, cores()))
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", devices)
-
-
-def cores() -> int:
-    """Return the number of available cores, from CPU affinity and the control group's quota."""
-    if hasattr(os, "sched_getaffinity"):
-        available = len(os.sched_getaffinity(0))
-    else:
-        available = os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return min(available, int(quota) // int(period))
-    return available
 
 
 def use_compile_cache(arch: ArchConfig) -> None:

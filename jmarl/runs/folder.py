@@ -16,22 +16,16 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import fcntl
-import importlib.metadata
 import os
 import pathlib
-import platform
 import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-import jax
 import yaml
 
-import jmarl
 from jmarl.config import (
     ConfigError,
     CurriculumConfig,
@@ -43,23 +37,11 @@ from jmarl.config import (
 from jmarl.config.choices import check_choice, configs_dir
 from jmarl.config.compose import from_tree
 from jmarl.results.files import read_json, replace_file, write_json
+from jmarl.results.machine import versions
 from jmarl.runs.exit_codes import ResourceError, full_disk_reason
 from jmarl.runs.status import LOCK
 
 
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "distrax",
-    "jaxmarl",
-    "jumanji",
-    "orbax-checkpoint",
-    "hydra-core",
-    "numpy",
-    "wandb",
-)
 COMPARED_VERSIONS = (
     "jmarl",
     "jaxmarl",
@@ -357,32 +339,6 @@ def _tuples_to_lists(tree: Any) -> Any:
     return tree
 
 
-def package_versions() -> dict[str, str]:
-    """Return the versions of the installed ``PACKAGES``."""
-    installed = {}
-    for package in PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            installed[package] = importlib.metadata.version(package)
-    return installed
-
-
-def versions() -> dict[str, Any]:
-    """Return packages, devices, commit and command of this process."""
-    moved = ("run_dir=", "resume=")
-    return {
-        "jmarl": jmarl.__version__,
-        "python": platform.python_version(),
-        **package_versions(),
-        "backend": jax.default_backend(),
-        "platform": platform.platform(),
-        "device_count": jax.device_count(),
-        "devices": [str(device) for device in jax.devices()],
-        "device_kind": jax.devices()[0].device_kind,
-        "commit": _git_commit(),
-        "command": [a for a in sys.argv[1:] if not a.startswith(moved)],
-    }
-
-
 def write_versions(folder: pathlib.Path, now: dict[str, Any]) -> None:
     """Write ``versions.json``; a resumed run appends to its list ``resumed``."""
     path = folder / "versions.json"
@@ -402,19 +358,3 @@ def version_changes(before: dict[str, Any]) -> list[str]:
         for name in COMPARED_VERSIONS
         if name in before and before[name] != now.get(name)
     ]
-
-
-def _git_commit() -> str:
-    """Return the commit of a checkout, with ``-dirty`` if changed; empty if there is none."""
-    root = pathlib.Path(jmarl.__file__).parents[1]
-    if not (root / ".git").exists():
-        return ""
-    options = ["--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    command = ["git", "-C", str(root), "describe", *options]
-    try:
-        result = subprocess.run(
-            command, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return result.stdout.strip()

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 from jmarl.config import RunConfig
+from jmarl.results.machine import versions
 from jmarl.runs import progress as report
 from jmarl.runs.checkpoint import Checkpoints, Meta
 from jmarl.runs.compilation import CompiledRun
 from jmarl.runs.exit_codes import ResourceError
-from jmarl.runs.folder import versions
 from jmarl.runs.loggers import Logger
 from jmarl.runs.progress import Reporter
 from jmarl.runs.status import write_status

@@ -13,6 +13,7 @@ from jmarl.config import RunConfig, check, check_range
 from jmarl.envs.scene import Scene
 from jmarl.results.files import check_writable, write_json
 from jmarl.results.latent_report import LatentRows, draw_latents, latent_report
+from jmarl.results.machine import environment_record, versions
 from jmarl.runs import folder as run_folder
 from jmarl.runs.warm_start import restore_params
 from jmarl.saved.evaluate_saved import PARAMETERS
@@ -70,7 +71,14 @@ def latents_run(
     params, _ = restore_params(config, folder, parameters)
     params = jax.tree.map(lambda x: x[learner], params)
     rows = record_latents(env, system, latents_of, params, episodes, seed)
-    report = latent_report(rows, seed)
+    report = {
+        "environment": environment_record(versions()),
+        "system": config.system_name,
+        "env": config.env["name"],
+        "seed": config.seeds[learner],
+        "parameters": parameters,
+        **latent_report(rows, seed),
+    }
     write_json(to / "latents.json", report)
     np.savez_compressed(to / "latents.npz", **rows._asdict())
     draw_latents(rows, to / "latents.png")

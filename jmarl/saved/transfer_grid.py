@@ -11,6 +11,7 @@ from jmarl.results import tables
 from jmarl.results.files import check_writable, write_json
 from jmarl.results.grid_table import NAMES, grid_table, notes
 from jmarl.results.heat_map import draw_grid
+from jmarl.results.machine import environment_record, versions
 from jmarl.results.zero_shot import compare, retention, score
 from jmarl.runs.progress import duration_text, open_reporter, stopwatch
 from jmarl.runs.warm_start import restore_params
@@ -152,6 +153,7 @@ def _evaluate(
         for label, record in records.items()
     }
     record = {
+        "environment": environment_record(versions()),
         "grid": grid.name,
         "title": grid.title,
         "metric": _metric(runs),

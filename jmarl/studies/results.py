@@ -30,6 +30,8 @@ class CellResult(NamedTuple):
     """``win_rate``, ``return``, ``stability`` and the metrics of the measure."""
     episodes: int
     """Episodes of each seed behind ``win_rate`` and ``return``."""
+    versions: dict[str, Any]
+    """Versions and devices of the process that trained it."""
 
 
 class Results(NamedTuple):
@@ -97,7 +99,10 @@ def _read_cell(folder: Path, cell: Cell, measure: Part | None) -> CellResult:
     if measure:
         metrics |= _measured(folder, measure).get("metrics", {})
     seeds = [config["seed"] + i for i in range(config["num_seeds"])]
-    return CellResult(cell, seeds, metrics, factor * config["eval"]["episodes"])
+    episodes = factor * config["eval"]["episodes"]
+    return CellResult(
+        cell, seeds, metrics, episodes, read_json(folder / "versions.json")
+    )
 
 
 def _scores(row: Row) -> dict[str, PerSeed]:

@@ -13,9 +13,10 @@ import pytest
 
 from jmarl.cli import commands as cli
 from jmarl.cli.launch import launch
-from jmarl.cli.process import cores, exit_code
+from jmarl.cli.process import exit_code
 from jmarl.config import ConfigError, RunConfig
 from jmarl.config.choices import summary, systems
+from jmarl.results.machine import cores
 from jmarl.runs.exit_codes import ExitCode
 from jmarl.runs.folder import read_config, write_config
 from jmarl.runs.status import read_status

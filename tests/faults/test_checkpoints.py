@@ -16,6 +16,7 @@ import jmarl
 from jmarl.cli.process import exit_code
 from jmarl.envs import probes
 from jmarl.envs.scene import Disc, Scene
+from jmarl.results import machine
 from jmarl.runs import folder as run_folder
 from jmarl.runs import loop
 from jmarl.runs.folder import resume_config
@@ -161,8 +162,8 @@ def test_other_versions_are_named_and_the_run_continues(
     shutil.rmtree(finished / "checkpoints" / "8")
     saved = run_folder.versions()
     others = {"jaxmarl": "0.1", "jumanji": "0.2", "jax": "0.3"}
-    packages = run_folder.package_versions() | others
-    monkeypatch.setattr(run_folder, "package_versions", lambda: packages)
+    packages = machine.package_versions() | others
+    monkeypatch.setattr(machine, "package_versions", lambda: packages)
     monkeypatch.setattr(jmarl, "__version__", "0.0.1")
     assert resume(finished) == 0
     assert capsys.readouterr().err.splitlines() == [

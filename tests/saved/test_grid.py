@@ -21,6 +21,7 @@ from jmarl.config.choices import yaml_names
 from jmarl.envs import probes
 from jmarl.results.grid_table import estimate_text
 from jmarl.results.intervals import seed_interval, win_rate_variance
+from jmarl.results.machine import versions
 from jmarl.results.zero_shot import retention
 from jmarl.runs import folder as run_folder
 from jmarl.runs.run import run
@@ -107,6 +108,9 @@ def test_a_grid_of_two_runs(runs, grid, tmp_path, capsys):
     printed = capsys.readouterr().out
     record = json.loads(json_file.read_text())
     assert (tmp_path / "out.png").read_bytes()[:4] == b"\x89PNG"
+
+    host = record["environment"]
+    assert host["commit"] == versions()["commit"] and host["command"][:6] == "jmarl "
 
     labels = ["1 vs 1", "2 vs 1"]
     assert list(record["cells"]) == labels

@@ -57,6 +57,9 @@ def test_latents_are_recorded_with_class_health_and_phase(
     assert (folder / "latents.png").stat().st_size > 0
     report = json.loads((folder / "latents.json").read_text())
     rows = np.load(folder / "latents.npz")
+    about = report["system"], report["env"], report["seed"], report["parameters"]
+    assert about == ("shppo", config.env["name"], config.seed, "best")
+    assert report["environment"]["command"].startswith("jmarl ")
     assert report["rows"] == len(rows["mu"]) and report["episodes"] == 6
     assert rows["mu"].shape == rows["latent"].shape == (report["rows"], 4)
     assert len(set(rows["unit_class"])) == 2

@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
+from jmarl.results.machine import versions
 from jmarl.results.metrics_file import to_json
+from jmarl.runs.folder import write_versions
 from jmarl.runs.status import write_status
 from jmarl.studies.results import write_measures
 from jmarl.studies.study_file import Cell, Study
@@ -40,6 +42,7 @@ def write_cell(
         for kind, x in rows
     ]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    write_versions(folder, versions())
     write_status(folder, "finished")
 
 

@@ -11,6 +11,7 @@ from study_folders import read_record, write_cell, write_study
 from jmarl.cli.commands import dispatch
 from jmarl.config import ConfigError
 from jmarl.results.logistic import WinRates, effects, fit_counts, fit_curve
+from jmarl.results.machine import versions
 from jmarl.studies.reports import check_report, report_study
 from jmarl.studies.results import stability
 from jmarl.studies.study_file import Part, read_study
@@ -135,6 +136,9 @@ def test_the_report_on_unified_actions_has_the_planted_shifts(tmp_path, capsys):
     assert "1 cells are missing: unified-with-1.0" in text
     assert "| arm " in text and "interaction" in text
     record = read_record(tmp_path)
+    now = versions()
+    assert record["commits"] == [now["commit"]]
+    assert record["environment"]["device"] == now["device_kind"]
     assert abs(record["effects"]["layout"]["mean"] - 0.5) < 0.1
     assert abs(record["effects"]["cgi"]["mean"] - 0.3) < 0.1
     assert abs(record["effects"]["interaction"]["mean"] - 0.4) < 0.2

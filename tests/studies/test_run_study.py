@@ -195,7 +195,13 @@ def test_the_list_has_the_question_of_every_study(capsys):
         assert f"  {name} " in listed and read_study(name).question in listed
 
 
-SIZES = {"cgi_groups": 20, "uas_cgi": 28, "roles": 9, "team_changes": 12}
+SIZES = {
+    "cgi_groups": 20,
+    "uas_cgi": 28,
+    "uas_cgi_small": 12,
+    "roles": 9,
+    "team_changes": 12,
+}
 
 
 @pytest.mark.parametrize("name", yaml_names("study"))

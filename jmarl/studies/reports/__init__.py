@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from jmarl.config import build, check, suggest
 from jmarl.results.files import write_json
+from jmarl.results.machine import environment_record
 from jmarl.studies.reports import compare_report, difficulty_report
 from jmarl.studies.results import Results, read_results
 from jmarl.studies.study_file import Part, Study
@@ -73,7 +74,10 @@ def report_study(study: Study, folder: Path) -> str:
     results = read_results(study, folder)
     rule = f"holds no finished cell of the study {study.name}; use jmarl study run"
     check(len(results.finished) > 0, "out", str(folder), rule)
+    trained = [cell.versions for cell in results.finished]
     about = {
+        "environment": environment_record(trained[0]),
+        "commits": sorted({versions["commit"] for versions in trained}),
         "study": study.name,
         "title": study.title,
         "question": study.question,
