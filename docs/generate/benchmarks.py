@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from docs.generate.docstrings import separate_lists
 from docs.generate.markdown import details, join, table
-from docs.generate.tables import growth, timing, training
+from docs.generate.tables import analyses, growth, timing, training
 from docs.generate.tables.heterogeneous import heterogeneous
 from docs.generate.tables.players import players
 from docs.generate.tables.records import (
@@ -84,6 +84,9 @@ PAGES = (
         ("heterogeneous*.json",),
         heterogeneous,
     ),
+    Page("transfer", "Zero-shot transfer", "", ("transfer/*.json",), analyses.grids),
+    Page("latents", "Latents of SHPPO", "", ("latents/*.json",), analyses.latents),
+    Page("studies", "Studies", "", ("studies/*.json",), analyses.studies),
     Page(
         "learning",
         "Learning curves",

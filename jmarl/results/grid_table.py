@@ -23,13 +23,17 @@ TEST_NOTES = (
 
 def grid_table(record: dict[str, Any]) -> str:
     """Format the record of a grid: runs, one row per environment and run, and explanations."""
+    return "\n".join([*heading(record), *_align(grid_rows(record)), *notes(record)])
+
+
+def grid_rows(record: dict[str, Any]) -> list[list[str]]:
+    """Return the cells of the table of a grid; its header is the first row."""
     score = NAMES[record["metric"]]
     header = ["", "environment", "run", score, "retention"]
     tests = {(test["env"], test["run"]): test for test in record["comparisons"]}
     if tests:
         header.append("difference")
-    rows = [header, *_rows(record, tests)]
-    return "\n".join([*_heading(record), *_align(rows), *notes(record)])
+    return [header, *_rows(record, tests)]
 
 
 def notes(record: dict[str, Any]) -> list[str]:
@@ -40,7 +44,8 @@ def notes(record: dict[str, Any]) -> list[str]:
     return [text.format(first=first, n=len(tests), score=score) for text in texts]
 
 
-def _heading(record: dict[str, Any]) -> Iterator[str]:
+def heading(record: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines above the table: the grid, its runs and the number of episodes."""
     yield f"{record['grid']}: {record['title']}"
     for label, run in record["runs"].items():
         updates = ", ".join(map(str, run["training"]["update"]))

@@ -7,7 +7,15 @@ import pytest
 
 from docs.generate import benchmarks
 from docs.generate.markdown import NOT_RECORDED
-from docs.generate.tables import heterogeneous, players, records, timing, training
+from docs.generate.tables import (
+    analyses,
+    heterogeneous,
+    players,
+    records,
+    timing,
+    training,
+)
+from jmarl.results.zero_shot import compare, estimate, retention
 
 
 RECORDS = sorted(benchmarks.RESULTS.rglob("*.json"))
@@ -139,3 +147,47 @@ def test_each_recorded_part_of_the_cost_of_heterogeneous_teams_has_a_table():
     assert "| 16 | heads | 10 |" in text and "| 1.25 | 1" in text
     assert "1.00 + 2.00 N ms" in text and "| `fixed` | 1.00 | 1.10 | 1.10 |" in text
     assert "groups" not in heterogeneous.heterogeneous(found[:1])
+
+
+def test_a_grid_has_one_row_for_each_environment_and_run():
+    scores = {"a": [0.9, 0.8], "b": [0.5, 0.6]}
+    estimates = {run: estimate(x, 0.0, 1.0) for run, x in scores.items()}
+
+    def one(score):
+        cell = {"score": score, "retention": retention(score, score), "update": [3, 4]}
+        training = {"env": "battle", "cell": "1 vs 1", **cell}
+        envs = {"1 vs 1": cell}
+        about = {"system": "ippo", "trained_on": ["battle"]}
+        return {**about, "training": training, "envs": envs}
+
+    data = {"grid": "g", "title": "Duels", "metric": "won", "mode": "greedy"}
+    data |= {"episodes": 64, "parameters": "best", "cells": {"1 vs 1": {}}}
+    data |= {"runs": {run: one(x) for run, x in estimates.items()}}
+    data["comparisons"] = compare({run: {"1 vs 1": x} for run, x in estimates.items()})
+    text = analyses.grids([records.Record("", data)])
+    assert "## g: Duels" in text and "b: ippo trained on battle" in text
+    kept = "1.000 [1.000, 1.000]"
+    assert f"| 1 vs 1 * | a | 0.850 [0.215, 1.000] | {kept} |   |" in text
+    assert f"| 1 vs 1 * | b | 0.550 [0.000, 1.000] | {kept} | -0.300, p 0.0" in text
+    assert "Welch's t-test" in text
+
+
+def test_probes_of_latents_stand_beside_their_controls():
+    labels = {"classes": 2, "accuracy": 0.75, "shuffled": 0.5}
+    of = {"silhouette": None, "explained_variance": [0.75, 0.25]}
+    of |= {"unit_class": labels, "retreating": labels | {"accuracy": None}}
+    data = {"seed": 0, "episodes": 8, "rows": 1200, "mu": of, "latent": of}
+    text = analyses.latents([records.Record("", data)])
+    assert "seed 0: 8 episodes, 1,200 rows." in text
+    assert "| 0 | mu | undefined | unit_class | 2 | 0.750 | 0.500 |" in text
+    assert "| 0 | latent | undefined | retreating | 2 | undefined | 0.500 |" in text
+    assert "| 0 | latent | 0.750, 0.250 |" in text
+
+
+def test_a_study_has_the_tables_of_its_report():
+    cell = {"labels": {"arm": "x"}, "name": "x", "metrics": {"return": estimate([2.0])}}
+    data = {"report": "compare", "title": "T", "question": "Q?", "commits": ["abc"]}
+    data |= {"metrics": ["return"], "details": [], "cells": [cell]}
+    text = analyses.studies([records.Record("", data | {"trends": [], "tests": []})])
+    assert "## T\n\nQ?\n\n| arm" in text and "2.000 (one seed)" in text
+    assert text.endswith("Trained at `abc`.")

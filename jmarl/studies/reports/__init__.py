@@ -81,6 +81,7 @@ def report_study(study: Study, folder: Path) -> str:
         "study": study.name,
         "title": study.title,
         "question": study.question,
+        "report": study.report.name,
         "missing": [cell.name for cell in results.missing],
         "unmeasured": [cell.name for cell in results.unmeasured],
     }
