@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from jmarl.config import RunConfig, check
 from jmarl.results import tables
@@ -18,12 +21,15 @@ from jmarl.runs.warm_start import restore_params
 from jmarl.saved.evaluate_saved import open_run, play, transfer_run
 from jmarl.saved.grid_cells import build_cells, is_same_env
 from jmarl.saved.grid_file import Grid, read_grid
+from jmarl.saved.grid_progress import GridProgress
 from jmarl.training.build import BuiltRun, build_run
 from jmarl.types import Params
 
 
 MODE = "greedy"
 """Evaluation mode of tables and heat maps. The JSON file has both."""
+PARTIAL = ".partial.json"
+"""Ending of the file with the results of a grid that is not finished."""
 TRAINING = ""
 """Key of the training environment, if it is not in the grid."""
 
@@ -95,12 +101,29 @@ def _transfer_grid(run: str, name: str, protocol: Protocol, json: str) -> int:
     check(len(set(folders)) == len(folders), "run", run, "names a folder twice")
     path = _json_path(grid, folders[0], json)
     runs = _open_runs(folders, grid, protocol, path)
-    record = _evaluate(grid, runs, protocol)
+    kept = GridProgress(path.with_suffix(PARTIAL), _about(grid, runs, protocol))
+    record = _evaluate(grid, runs, protocol, kept)
     write_json(path, record)
+    kept.remove()
     print(grid_table(record), flush=True)
     draw_grid(record, path.with_suffix(".png"))
     print(f"wrote {path} and {path.with_suffix('.png')}", flush=True)
     return 0
+
+
+def _about(
+    grid: Grid, runs: dict[str, TestedRun], protocol: Protocol
+) -> dict[str, Any]:
+    """Return what the results of a grid depend on."""
+    return {
+        "cells": [cell._asdict() for cell in grid.environments()],
+        "protocol": protocol,
+        "commit": versions()["commit"],
+        "runs": {
+            label: (dataclasses.asdict(run.config), np.asarray(run.updates).tolist())
+            for label, run in runs.items()
+        },
+    }
 
 
 def _json_path(grid: Grid, folder: str, json: str) -> pathlib.Path:
@@ -141,11 +164,14 @@ def _cells(config: RunConfig, grid: Grid) -> tuple[dict[str, BuiltRun], str]:
 
 
 def _evaluate(
-    grid: Grid, runs: dict[str, TestedRun], protocol: Protocol
+    grid: Grid,
+    runs: dict[str, TestedRun],
+    protocol: Protocol,
+    kept: GridProgress,
 ) -> dict[str, Any]:
     """Evaluate all runs in all environments, and return the record of the grid."""
     found: dict[str, dict[str, Any]] = {label: {} for label in runs}
-    for run, cell, record in _play_all(runs, protocol):
+    for run, cell, record in _play_all(runs, protocol, kept):
         found[run][cell] = record
     records = {label: _run_record(run, found[label]) for label, run in runs.items()}
     results = {
@@ -174,14 +200,19 @@ def _evaluate(
 
 
 def _play_all(
-    runs: dict[str, TestedRun], protocol: Protocol
+    runs: dict[str, TestedRun], protocol: Protocol, kept: GridProgress
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield run, environment and record of each evaluation, and report the progress."""
     jobs = [(label, run, cell) for label, run in runs.items() for cell in run.cells]
     metric = _metric(runs)
     report = open_reporter().info
+    if first := len(kept):
+        report(f"{first} of {len(jobs)} evaluations are those of an interrupted call")
     with stopwatch() as elapsed:
-        for done, (label, run, cell) in enumerate(jobs, 1):
+        for label, run, cell in jobs:
+            if record := kept.find(label, cell):
+                yield label, cell, record
+                continue
             results = play(
                 run.cells[cell], run.params, protocol.episodes, protocol.seed
             )
@@ -189,7 +220,9 @@ def _play_all(
                 run.config.seeds, protocol.episodes, run.updates, results
             )
             record["score"] = score(record, MODE, metric)
-            left = duration_text(elapsed() / done * (len(jobs) - done))
+            kept.add(label, cell, record)
+            done = len(kept)
+            left = duration_text(elapsed() / (done - first) * (len(jobs) - done))
             place = cell or run.config.env["name"]
             value = f"{NAMES[metric]} {record['score']['mean']:.3f}"
             report(f"[{done}/{len(jobs)}] {label}, {place}: {value}, ETA {left}")

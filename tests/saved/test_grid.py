@@ -26,7 +26,7 @@ from jmarl.results.zero_shot import retention
 from jmarl.runs import folder as run_folder
 from jmarl.runs.run import run
 from jmarl.saved import transfer_grid
-from jmarl.saved.evaluate_saved import evaluate_run
+from jmarl.saved.evaluate_saved import evaluate_run, play
 from jmarl.saved.grid_cells import build_cells, is_same_env, team_sizes
 from jmarl.saved.grid_file import read_grid
 from jmarl.saved.transfer_grid import transfer
@@ -130,6 +130,46 @@ def test_a_grid_of_two_runs(runs, grid, tmp_path, capsys):
     evaluated = json.loads(json_file.read_text())
     training = record["runs"]["first"]["training"]
     assert {key: training[key] for key in evaluated} == evaluated
+
+
+def test_an_interrupted_grid_continues_where_it_stopped(
+    runs, grid, tmp_path, monkeypatch, capsys
+):
+    json_file, folder = tmp_path / "out.json", str(runs / "first")
+    arguments = {"grid": grid, "json": str(json_file)}
+    assert transfer(folder, **arguments, episodes=32) == 0
+    whole = json.loads(json_file.read_text())
+    json_file.unlink()
+
+    plays = iter([play, interrupt])
+    monkeypatch.setattr(transfer_grid, "play", lambda *args: next(plays)(*args))
+    with pytest.raises(KeyboardInterrupt):
+        transfer(folder, **arguments, episodes=32)
+    assert not json_file.exists()
+
+    plays = iter([play])
+    capsys.readouterr()
+    assert transfer(folder, **arguments, episodes=32) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 2 evaluations are those of an interrupted call" in printed
+    assert "[2/2]" in printed and "[1/2]" not in printed
+    again = json.loads(json_file.read_text())
+    assert again | {"environment": whole["environment"]} == whole
+    assert not list(tmp_path.glob("*.partial.json"))
+
+
+def test_results_of_other_arguments_are_not_reused(runs, grid, tmp_path, monkeypatch):
+    arguments = {"grid": grid, "json": str(tmp_path / "out.json")}
+    plays = iter([play, interrupt, play, play])
+    monkeypatch.setattr(transfer_grid, "play", lambda *args: next(plays)(*args))
+    with pytest.raises(KeyboardInterrupt):
+        transfer(str(runs / "first"), **arguments, episodes=32)
+    assert transfer(str(runs / "first"), **arguments, episodes=48) == 0
+    assert not list(plays)
+
+
+def interrupt(*args):
+    raise KeyboardInterrupt
 
 
 def check_cell(cell, base):
