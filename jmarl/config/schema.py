@@ -234,7 +234,7 @@ class RunConfig:
         is_name = isinstance(name, str) and name != ""
         check(is_name, "env.name", name, "must be a name; use env=<name>")
         rows = self.rows_per_update
-        fix = "raise it or lower num_envs"
+        fix = "raise it, or lower rollout_rows or rollout_length"
         rule = f"must be at least the {rows} rows of one update (num_envs x rollout_length); {fix}"
         check(self.eval.every >= rows, "eval.every", self.eval.every, rule)
         rollback_works = self.on_nonfinite != "rollback" or self.checkpoint.enabled

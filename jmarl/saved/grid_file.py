@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from jmarl.config import check
+from jmarl.config import check, suggest
 from jmarl.config.choices import read_named
 
 
@@ -46,7 +46,7 @@ class Grid:
         allies: Labels of the allies, the rows of the heat map.
         enemies: Labels of the enemies, its columns.
         cells: Pairs of labels, in place of all pairs of ``allies`` and ``enemies``.
-        teams: Teams by label; a label without an entry is used as it is.
+        teams: Teams by label. Without any, the labels themselves are the teams.
         name: Name of the file, without its ending.
     """
 
@@ -63,6 +63,7 @@ class Grid:
         has_axes = bool(self.allies or self.enemies)
         rule = "give either cells, or the axes allies and enemies"
         check(has_axes != bool(self.cells), "cells", self.cells, rule)
+        self._check_labels()
         built: dict[str, str] = {}
         for cell in self.environments():
             same = built.setdefault(json.dumps([cell.env, cell.options]), cell.label)
@@ -70,6 +71,12 @@ class Grid:
             rule += "{allies} and {enemies} in env or options"
             check(same == cell.label, "env", self.env, rule)
         check(len(built) == self.size, "cells", self.cells, "a pair is given twice")
+
+    def _check_labels(self) -> None:
+        names = [name for pair in self._pairs() for name in pair]
+        for name in filter(lambda each: self.teams and isinstance(each, str), names):
+            fix = suggest(str(name), self.teams, f"known: {', '.join(self.teams)}")
+            check(name in ("", *self.teams), "teams", name, f"has no such label; {fix}")
 
     @property
     def size(self) -> int:

@@ -222,8 +222,10 @@ def _table(report: dict[str, Any]) -> str:
         )
         for label in ("unit_class", "retreating"):
             found = results[label]
-            accuracy, control = map(_number, (found["accuracy"], found["shuffled"]))
-            lines.append(f"{name}: probe of {label} {accuracy}, shuffled {control}")
+            keys = ("accuracy", "shuffled", "shuffled_95")
+            accuracy, control, high = (_number(found[key]) for key in keys)
+            text = f"shuffled {control} (95th percentile {high})"
+            lines.append(f"{name}: probe of {label} {accuracy}, {text}")
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jmarl.config import RunConfig, check
+from jmarl.config import ConfigError, RunConfig, check
 from jmarl.results import tables
 from jmarl.results.files import check_writable, write_json
 from jmarl.results.grid_table import NAMES, grid_table, notes
@@ -102,7 +102,11 @@ def _transfer_grid(run: str, name: str, protocol: Protocol, json: str) -> int:
     path = _json_path(grid, folders[0], json)
     runs = _open_runs(folders, grid, protocol, path)
     kept = GridProgress(path.with_suffix(PARTIAL), _about(grid, runs, protocol))
-    record = _evaluate(grid, runs, protocol, kept)
+    try:
+        record = _evaluate(grid, runs, protocol, kept)
+    except KeyboardInterrupt:
+        open_reporter().warn("interrupted; the same command continues")
+        raise
     write_json(path, record)
     kept.remove()
     print(grid_table(record), flush=True)
@@ -140,7 +144,11 @@ def _open_runs(
     opened = [open_run(f, episodes, parameters, seed, "") for f in folders]
     for file in (path, path.with_suffix(".png")):
         check_writable(str(file))
-    cells = [_cells(config, grid) for _, config in opened]
+    names = folders if len(folders) > 1 else [""]
+    cells = [
+        _cells(config, grid, name)
+        for (_, config), name in zip(opened, names, strict=True)
+    ]
     labels = run_labels(folders)
     return {
         label: TestedRun(config, *built, *restore_params(config, folder, parameters))
@@ -154,10 +162,16 @@ def run_labels(folders: list[str]) -> list[str]:
     return names if len(set(names)) == len(names) else folders
 
 
-def _cells(config: RunConfig, grid: Grid) -> tuple[dict[str, BuiltRun], str]:
-    """Return the environments of a run and the key of its training environment."""
+def _cells(config: RunConfig, grid: Grid, run: str) -> tuple[dict[str, BuiltRun], str]:
+    """Return the environments of a run and the key of its training environment.
+
+    Errors name ``run``, if it is not empty.
+    """
     own = build_run(config)
-    cells = build_cells(own, grid)
+    try:
+        cells = build_cells(own, grid)
+    except ConfigError as error:
+        raise ConfigError(f"run={run}: {error}" if run else str(error)) from None
     same = (label for label, cell in cells.items() if is_same_env(config, cell.config))
     training = next(same, TRAINING)
     return cells if training else {TRAINING: own, **cells}, training

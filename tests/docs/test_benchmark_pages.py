@@ -173,14 +173,17 @@ def test_a_grid_has_one_row_for_each_environment_and_run():
 
 
 def test_probes_of_latents_stand_beside_their_controls():
-    labels = {"classes": 2, "accuracy": 0.75, "shuffled": 0.5}
+    labels = {"classes": 2, "accuracy": 0.75, "shuffled": 0.5, "shuffled_95": 0.625}
     of = {"silhouette": None, "explained_variance": [0.75, 0.25]}
     of |= {"unit_class": labels, "retreating": labels | {"accuracy": None}}
     data = {"seed": 0, "episodes": 8, "rows": 1200, "mu": of, "latent": of}
     text = analyses.latents([records.Record("", data)])
     assert "seed 0: 8 episodes, 1,200 rows." in text
-    assert "| 0 | mu | undefined | unit_class | 2 | 0.750 | 0.500 |" in text
-    assert "| 0 | latent | undefined | retreating | 2 | undefined | 0.500 |" in text
+    assert "| 0 | mu | undefined | unit_class | 2 | 0.750 | 0.500 | 0.625 |" in text
+    assert (
+        "| 0 | latent | undefined | retreating | 2 | undefined | 0.500 | 0.625 |"
+        in text
+    )
     assert "| 0 | latent | 0.750, 0.250 |" in text
 
 

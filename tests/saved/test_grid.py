@@ -145,6 +145,7 @@ def test_an_interrupted_grid_continues_where_it_stopped(
     monkeypatch.setattr(transfer_grid, "play", lambda *args: next(plays)(*args))
     with pytest.raises(KeyboardInterrupt):
         transfer(folder, **arguments, episodes=32)
+    assert "interrupted; the same command continues" in capsys.readouterr().err
     assert not json_file.exists()
 
     plays = iter([play])
@@ -251,6 +252,10 @@ def test_a_wrong_argument_is_one_line(arguments, message):
         ),
         ("title: x\nenv: duel_1v1\nallies: 3", "allies=3: expected a list"),
         (
+            "title: x\nenv: a{allies}\nallies: [2m, 3n]\nteams: {2m: {}, 3m: {}}",
+            "teams='3n': has no such label; known: 2m, 3m",
+        ),
+        (
             "title: x\nenv: a{allies}\ncells: [[1, 2], [1, 2]]",
             "cells=((1, 2), (1, 2)): a",
         ),
@@ -330,7 +335,7 @@ def test_all_errors_come_before_the_first_episode(runs, tmp_path, monkeypatch, c
     assert ended.value.code == 2
     printed = capsys.readouterr().err
     assert printed.startswith(
-        "error: grid=g: 1 vs 9: env=duel_1v9: unknown environment"
+        f"error: run={runs / 'first'}: grid=g: 1 vs 9: env=duel_1v9: unknown environment"
     )
     assert printed.count("\n") == 1
 

@@ -153,6 +153,11 @@ def test_an_invalid_override_is_an_error_before_anything_is_trained(
             "did you mean cgi_gradients",
         ),
         ("steps: 5", "step: 5", "measure.options.step=5: unknown key"),
+        (
+            "metrics: [return, ",
+            "metrics: [retrun, ",
+            "options=.retrun.: unknown metric; did you mean return",
+        ),
         ("across: start", "across: strat", "no such factor; did you mean start"),
         ("system: u_mappo\n", "", "cell 1 has no system"),
         ("system: u_mappo\n", "system: u_mapo\n", "cell 1: .*u_mapo: unknown system"),

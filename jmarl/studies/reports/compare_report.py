@@ -25,8 +25,9 @@ UNDEFINED = {
     "per_seed": [],
     "note": "-",
 }
-BOUNDS = {
+METRICS = {
     "win_rate": (0.0, 1.0),
+    "return": (),
     "stability": (0.0,),
     "gradient_cosine": (-1.0, 1.0),
     "cgi_error": (0.0,),
@@ -35,7 +36,7 @@ BOUNDS = {
     "retention": (0.0,),
     "recovery": (0.0,),
 }
-"""Least and largest value of metrics that have bounds, by the part of the name before a slash."""
+"""Known metrics, by the part of the name before a slash, with their least and largest values."""
 NOTES = {
     "cells": "Means over seeds, with 95 % intervals (Student's t).",
     "trends": "Slope over {across}, by least squares for each seed, with 95 % intervals.",
@@ -61,10 +62,14 @@ class Options:
 
 
 def check_study(study: Study, options: Options) -> None:
-    """Raise ``ConfigError`` if a factor or a label is not one of the study."""
+    """Raise ``ConfigError`` if a metric is unknown, or a factor or label not one of the study."""
     check_factor(study, "across", options.across)
     for factor, label in options.baseline.items():
         check_label(study, "baseline", factor, label)
+    for name in (*options.metrics, *options.details):
+        base = name.partition("/")[0]
+        fix = suggest(base, METRICS, f"known: {', '.join(METRICS)}")
+        check(base in METRICS, "report.options", name, f"unknown metric; {fix}")
 
 
 def check_factor(study: Study, option: str, factor: str) -> None:
@@ -141,14 +146,14 @@ def estimate_seeds(per_seed: PerSeed, name: str = "") -> dict[str, Any]:
 
     Args:
         per_seed: Value of each seed.
-        name: Name of the metric, for its bounds in ``BOUNDS``.
+        name: Name of the metric, for its bounds in ``METRICS``.
     """
     values = [x for x in per_seed if x is not None]
     if not values:
         return UNDEFINED
     found = estimate(
         values,
-        *BOUNDS.get(name.partition("/")[0], ()),
+        *METRICS.get(name.partition("/")[0], ()),
     )
     left = (
         f"{len(values)} of {len(per_seed)} seeds" if len(values) < len(per_seed) else ""
