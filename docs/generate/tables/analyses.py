@@ -17,10 +17,13 @@ LATENTS = """\
 `jmarl latents` plays episodes with a trained run of SHPPO, and looks for information in the latents
 of living agents ([explanation](../explanation/heterogeneous-teams.md)). Probes are linear. Their
 accuracy is balanced, so chance is 0.5 for two classes, and held out by episode. A control is the
-same probe after training on shuffled labels: the mean and the 95th percentile of 100 shuffles."""
+same probe after training on shuffled labels: the mean and the 95th percentile of 100 shuffles. The
+run is `shppo` of [`learning/heterogeneous`](learning.md): marines are class 1, medivacs class 2."""
 GRIDS = """\
 [`jmarl transfer grid=`](../how-to/transfer.md) evaluates trained parameters, unchanged, in teams of
-other sizes. `*` marks the training environment. A red frame marks it in the heat map."""
+other sizes. `*` marks the training environment. A red frame marks it in the heat map. The runs are
+those of [`learning/heterogeneous`](learning.md), and `shppo_no_layer` is
+`shppo:system.hete=false`."""
 STUDIES = "Reports of [`jmarl study`](../how-to/study.md)."
 
 
