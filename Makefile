@@ -8,7 +8,8 @@ WORKERS ?= 2
 # Files go to the processes in alphabetical order. The default order puts small, slow files last.
 SHARED := --dist loadfile --no-loadscope-reorder
 TRAIN ?= env=smax_3m total_timesteps=200_000
-BENCHMARKS ?= $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS ?= $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py)))) \
+  $(notdir $(patsubst %/__main__.py,%,$(wildcard benchmarks/*/__main__.py)))
 
 .PHONY: setup train test slow faults lint shape format docs bench
 

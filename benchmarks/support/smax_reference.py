@@ -16,14 +16,14 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxtyping import Key as Keys
 
 from jmarl.envs.batched import select
-from jmarl.envs.battle.env import Outcome
-from jmarl.envs.battle.keys import derive_keys
 from jmarl.envs.battle.rules import SMAX
 from jmarl.envs.battle.scenario import BattleConfig, Scenario
 from jmarl.envs.battle.smax.smax_battle import allies_won, state_from_spawn, transition
 from jmarl.envs.battle.smax.smax_observe import observe
 from jmarl.envs.battle.smax.smax_starts import draw_spawns
 from jmarl.envs.battle.state import State, trait
+from jmarl.envs.keys import derive_keys
+from jmarl.envs.next_step import Outcome
 from jmarl.types import EntityObs, Key
 
 

@@ -292,11 +292,12 @@ class and of retreating (moving away from the enemies), tested on held-out episo
         """\
 usage: jmarl render run=<folder> [key=value ...]
 
-write an episode with the saved parameters of a run as GIF, MP4 or HTML
+write an episode with the saved parameters of a run as GIF, MP4 or HTML, or one frame as PNG
 
   run=<folder>      run folder; it may have been moved
-  file=<file>       .gif, .html (a page that plays in a browser), or .mp4 (requires the extra
-                    jmarl[video]); default: <folder>/episode.gif
+  file=<file>       .gif, .html (a page that plays in a browser), .mp4 (requires the extra
+                    jmarl[video]), or .png; default: <folder>/episode.gif
+  step=0            step that a .png shows
   parameters=best   best: of the best evaluation; latest: of the newest checkpoint
   learner=0         index of the run's seed, counted from 0
   seed=0            seed of the episode
@@ -307,17 +308,19 @@ write an episode with the saved parameters of a run as GIF, MP4 or HTML
         """\
 usage: jmarl play env=<name>[,<name>...] [key=value ...]
 
-evaluate scripted players in battles, with 95 % intervals
+evaluate scripted players, with 95 % intervals
 
   env=<name>,...      environments, such as smac_MMM2,smacv2_terran_5v5
-  player=<name>,...   random, nearest, focus or kite; default: all of them
+  player=<name>,...   players of the environment; default: all of them
   episodes=512        episodes of each player, exactly one in each environment of the batch
   seed=0              seed of the episodes
   json=<file>         also write the results to this file
+  file=<file>         also draw the first episode: .gif, .html, .png or .mp4 (jmarl[video])
   env.<option>=...    option of the environments, such as env.opponent=healer_first
 
-Players share one compiled program in each environment. random also plays environments without
-enemies.""",
+Battles have the players random, nearest, focus and kite. Football has random, builtin_ai and
+[pass_then_]run_shoot_<R>[_nosprint], such as run_shoot_0.3. Other environments have random. Players
+share one compiled program in each environment.""",
     ),
     "scenario": Command(
         _scenario,

@@ -18,11 +18,16 @@ from jmarl.config.errors import suggest
 
 
 if TYPE_CHECKING:
+    from jmarl.envs.players import PlayerSet
     from jmarl.types import Env
 
 
 FunctionRef = str | Callable[..., Any]
 """A function, or ``"package.module:function"``, which is imported on first use."""
+ObjectRef = str
+"""An object as ``"package.module:name"``, which is imported on first use."""
+RANDOM_PLAYER: ObjectRef = "jmarl.envs.players:RANDOM_ONLY"
+BATTLE_PLAYERS: ObjectRef = "jmarl.envs.battle.players.scripted:BATTLE_PLAYERS"
 
 
 class Family(NamedTuple):
@@ -39,6 +44,8 @@ class Family(NamedTuple):
     """Pattern of the unlisted names, for error messages."""
     inline_files: FunctionRef = dict
     """``inline_files(options) -> options``, with the text of files in place of their paths."""
+    players: ObjectRef = RANDOM_PLAYER
+    """Scripted players of the environments, a ``jmarl.envs.players.PlayerSet``."""
 
 
 class Entry(NamedTuple):
@@ -56,6 +63,7 @@ FAMILIES: list[Family] = [
         names="jmarl.envs.battle.scenario:names",
         matches="jmarl.envs.battle.scenario:matches",
         hint="smax_NvN for any N from 1 to 1280, smax_5v5+10v10 for teams of several sizes",
+        players=BATTLE_PLAYERS,
     ),
     Family(
         "smac",
@@ -63,6 +71,7 @@ FAMILIES: list[Family] = [
         names="jmarl.envs.battle.scenarios.naming:names",
         matches="jmarl.envs.battle.scenarios.naming:matches",
         hint="smac_7m2M1d_vs_8m3M1d for any teams, smacv2_terran_NvM for drawn ones",
+        players=BATTLE_PLAYERS,
     ),
     Family(
         "scenario",
@@ -71,6 +80,15 @@ FAMILIES: list[Family] = [
         matches="battle".__eq__,
         hint="battle with env.scenario=<file> for a scenario file",
         inline_files="jmarl.envs.battle.scenario_env:inline_files",
+        players=BATTLE_PLAYERS,
+    ),
+    Family(
+        "football",
+        make="jmarl.envs.football.football_env:make",
+        names="jmarl.envs.football.scenarios.football_names:names",
+        matches="jmarl.envs.football.scenarios.football_names:matches",
+        hint="football_N_vs_M_with_keeper for N from 2 to 10 and M from 0 to 10",
+        players="jmarl.envs.football.football_scripts:PLAYERS",
     ),
     Family(
         "jaxmarl",
@@ -159,6 +177,17 @@ def inline_files(name: str, options: dict[str, Any]) -> dict[str, Any]:
     return _load(family.inline_files)(options) if family else options
 
 
+def players_of(name: str) -> PlayerSet:
+    """Return the scripted players of an environment.
+
+    Args:
+        name: A listed or a generated name. An environment without a family has the player that
+            acts at random.
+    """
+    family = _find_family(name)
+    return _load(family.players if family else RANDOM_PLAYER)
+
+
 def family_of(name: str) -> Family:
     """Find the family that builds an environment.
 
@@ -195,7 +224,7 @@ def register(name: str, factory: FunctionRef, doc: str = "") -> None:
     _ENTRIES[name] = Entry(factory, doc)
 
 
-def _load(ref: FunctionRef) -> Callable[..., Any]:
+def _load(ref: FunctionRef) -> Any:
     if not isinstance(ref, str):
         return ref
     module, _, function = ref.partition(":")

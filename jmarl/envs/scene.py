@@ -1,7 +1,8 @@
 """Picture of a single environment as plain shapes, from which videos and pages are drawn.
 
 Lengths have any unit. The x axis points to the right, and the y axis up. Colors are those of
-Matplotlib, such as ``tab:blue`` or ``#1f77b4``. Areas are drawn first, then lines, then discs.
+Matplotlib, such as ``tab:blue`` or ``#1f77b4``. The background is drawn first, then areas, lines
+and discs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from jaxtyping import Bool
 
 
 LineStyle = Literal["solid", "dashed", "dotted"]
-Mark = Literal["disc", "bar", "area"] | LineStyle
+Mark = Literal["disc", "ring", "bar", "area"] | LineStyle
+FRAME_MS = 160
+"""Default of ``Scene.frame_ms``."""
 
 
 class Bar(NamedTuple):
@@ -46,6 +49,12 @@ class Disc(NamedTuple):
     """Names and values that a page shows when the pointer is over the disc."""
     agent: int | None = None
     """Index of the agent that the disc shows; None for other objects."""
+    ring: str = ""
+    """Color of a ring around the disc, for example for the owner of a ball; empty for none."""
+    height: float = 0.0
+    """Height above the ground: a higher disc is larger, and its shadow is farther from it."""
+    framed: bool = True
+    """The part that ``Scene.zoom`` shows includes this disc."""
 
 
 class Line(NamedTuple):
@@ -84,6 +93,29 @@ class Sector(NamedTuple):
     """Angle between the sides, in radians."""
 
 
+class Arc(NamedTuple):
+    """A part of the outline of a circle; by default the whole circle."""
+
+    x: float
+    y: float
+    radius: float
+    color: str
+    style: LineStyle = "solid"
+    direction: float = 0.0
+    """Angle of the middle of the arc, in radians from east towards north."""
+    angle: float = math.tau
+    """Angle between the ends, in radians."""
+
+
+class Background(NamedTuple):
+    """The ground of an episode and its markings, for example those of a pitch."""
+
+    color: str = ""
+    """Color of the ground; by default that of the page's theme."""
+    areas: tuple[Rectangle | Sector, ...] = ()
+    lines: tuple[Line | Arc, ...] = ()
+
+
 class LegendEntry(NamedTuple):
     """An explanation of a kind of shapes."""
 
@@ -108,6 +140,14 @@ class Scene(NamedTuple):
     """Explanations, the same in all scenes of an episode."""
     zoom: bool = False
     """Show only the part of the picture in which there are discs during the episode."""
+    background: Background = Background()
+    """Ground below all shapes, the same in all scenes of an episode; it is drawn only once."""
+    frame_ms: int = FRAME_MS
+    """Milliseconds to the next scene, the same in all scenes; GIF counts in units of 10 ms."""
+    origin: tuple[float, float] = (0.0, 0.0)
+    """Point from which a page measures the positions of discs."""
+    y_down: bool = False
+    """A page measures positions downwards."""
 
 
 def cell_areas(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from jmarl.envs.scene import Bar, Disc, LegendEntry, Line, Rectangle, Scene, Sector
+from jmarl.envs.scene import Arc, Bar, Disc, LegendEntry, Line, Rectangle, Scene, Sector
 
 
 Image = UInt8[np.ndarray, "H W 3"]
@@ -26,6 +26,7 @@ CAPTION_HEIGHT = 32
 LEGEND_ROW_HEIGHT = 18
 LEGEND_ENTRY_WIDTH = 106
 GROUND = "#f6f6f2"
+"""Color of the ground without a background."""
 BAR_GROUND = "#c8c8c8"
 BAR_COLOR = "tab:green"
 """Color of the first bar."""
@@ -38,6 +39,23 @@ STYLES = {
     "dotted": (":", 1.0, 0.5),
 }
 """Style, width and opacity of lines."""
+GROWTH = 0.12
+"""Increase of the radius of a disc per unit of its height."""
+SHADOW = 0.5
+"""Distance of a shadow to the right, and downwards, per unit of height."""
+SHADOW_OPACITY = 0.35
+ARC_POINTS = 100
+"""Number of points of the line that approximates an arc."""
+RING_WIDTH = 2.2
+"""Largest width of a ring in points."""
+RING_SHARE = 0.35
+"""Largest width of a ring in radii of its disc."""
+DPI = 100
+"""Pixels per inch; a point is 1/72 of an inch."""
+LABEL_SHARE = 1.5
+"""Largest size of a label, in radii of its disc."""
+LABEL_POINTS = 7
+"""Largest size of labels."""
 SAMPLES = {"bar": (0.15, 1.0), "area": (0.3, 0.6)}
 """Half height and opacity of samples in the legend."""
 
@@ -58,7 +76,7 @@ def whole(scene: Scene) -> View:
 
 def view(scenes: Sequence[Scene]) -> View:
     """Return the part of an episode to show: that with discs, if its scenes have ``zoom``."""
-    discs = [disc for scene in scenes for disc in scene.discs]
+    discs = [disc for scene in scenes for disc in scene.discs if disc.framed]
     if not discs or not all(scene.zoom for scene in scenes):
         return whole(scenes[0])
     size = scenes[0].width, scenes[0].height
@@ -95,7 +113,7 @@ def _figure(width: int, height: int) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     FigureCanvasAgg(figure)
     return figure
 
@@ -109,26 +127,36 @@ def _pixels(figure: Any) -> Image:
 def _draw_picture(scene: Scene, part: View, width: int, height: int) -> Image:
     total = height + CAPTION_HEIGHT
     figure = _figure(width, total)
-    axes = figure.add_axes((0, 0, 1, height / total))
-    axes.set(
-        xlim=(part.left, part.left + part.width),
-        ylim=(part.bottom, part.bottom + part.height),
-        xticks=[],
-        yticks=[],
-        facecolor=GROUND,
-    )
-    for area in scene.areas:
+    axes = _axes(figure, part, height / total)
+    ground = scene.background
+    axes.set_facecolor(ground.color or GROUND)
+    for area in (*ground.areas, *scene.areas):
         axes.add_patch(_area(area))
-    for line in scene.lines:
+    for line in (*ground.lines, *scene.lines):
         _draw_line(axes, line)
+    for disc in scene.discs:
+        _draw_shadow(axes, disc)
+    points = 72 / DPI * width / part.width
     # Empty discs are below the others, and bars above all discs.
     for disc in sorted(scene.discs, key=lambda disc: disc.fill != 0):
-        _draw_disc(axes, disc)
+        _draw_disc(axes, disc, disc.radius * points, ground.color or GROUND)
     for disc in scene.discs:
         _draw_bars(axes, disc)
     middle = (height + CAPTION_HEIGHT / 2) / total
     figure.text(0.5, middle, scene.caption, CENTERED, fontsize=10)
     return _pixels(figure)
+
+
+def _axes(figure: Any, part: View, share: float) -> Any:
+    """Return the axes of a part of a scene, over the lower share of a figure."""
+    axes = figure.add_axes((0, 0, 1, share))
+    axes.set(
+        xlim=(part.left, part.left + part.width),
+        ylim=(part.bottom, part.bottom + part.height),
+        xticks=[],
+        yticks=[],
+    )
+    return axes
 
 
 def _area(area: Rectangle | Sector) -> Any:
@@ -149,11 +177,10 @@ def _area(area: Rectangle | Sector) -> Any:
     return patches.Wedge(center, area.radius, first, last, **style)
 
 
-def _draw_line(axes: Any, line: Line) -> None:
+def _draw_line(axes: Any, line: Line | Arc) -> None:
     style, width, opacity = STYLES[line.style]
     axes.plot(
-        (line.x0, line.x1),
-        (line.y0, line.y1),
+        *_points(line),
         color=line.color,
         linestyle=style,
         zorder=ORDER,
@@ -162,37 +189,64 @@ def _draw_line(axes: Any, line: Line) -> None:
     )
 
 
-def _draw_disc(axes: Any, disc: Disc) -> None:
-    """Draw a disc with its label; an empty one is a ring with a cross."""
+def _points(line: Line | Arc) -> tuple[Sequence[float], Sequence[float]]:
+    """Return the coordinates of the points that a line connects."""
+    if isinstance(line, Line):
+        return (line.x0, line.x1), (line.y0, line.y1)
+    half = line.angle / 2
+    angles = np.linspace(line.direction - half, line.direction + half, ARC_POINTS)
+    x = line.x + line.radius * np.cos(angles)
+    y = line.y + line.radius * np.sin(angles)
+    return x.tolist(), y.tolist()
+
+
+def _draw_shadow(axes: Any, disc: Disc) -> None:
+    """Draw the shadow of a disc above the ground."""
+    if disc.height > 0:
+        shift = SHADOW * disc.height
+        x, y = disc.x + shift, disc.y - shift
+        shadow = Sector(x, y, disc.radius, "black", SHADOW_OPACITY)
+        axes.add_patch(_area(shadow))
+
+
+def _draw_disc(axes: Any, disc: Disc, points: float, ground: str) -> None:
+    """Draw a disc with its label; an empty one is a ring with a cross.
+
+    Args:
+        axes: Axes to draw on.
+        disc: Disc to draw.
+        points: Radius of the disc in points.
+        ground: Color of the ground, which shows through a pale disc.
+    """
     from matplotlib.patches import Circle
 
     center = disc.x, disc.y
-    text = partial(axes.text, *center, fontdict=CENTERED, zorder=ORDER, fontsize=7)
+    size = min(LABEL_POINTS, LABEL_SHARE * points)
+    text = partial(axes.text, *center, fontdict=CENTERED, zorder=ORDER, clip_on=True)
     is_empty = disc.fill == 0
     circle = Circle(
         center,
-        disc.radius,
-        facecolor="none" if is_empty else _pale(disc),
-        edgecolor=disc.color if is_empty else "white",
+        disc.radius + GROWTH * disc.height,
+        facecolor="none" if is_empty else _pale(disc, ground),
+        edgecolor=disc.ring or (disc.color if is_empty else "white"),
         alpha=0.5 if is_empty else 1.0,
-        linewidth=1,
+        linewidth=min(RING_WIDTH, RING_SHARE * points) if disc.ring else 1,
     )
     axes.add_patch(circle)
     if is_empty:
-        text("\u00d7", color=disc.color, alpha=0.7)
+        text("\u00d7", color=disc.color, alpha=0.7, fontsize=size)
     else:
-        text(disc.label, color="white")
+        text(disc.label, color="white", fontsize=size)
 
 
-def _pale(disc: Disc) -> np.ndarray:
+def _pale(disc: Disc, ground: str) -> np.ndarray:
     """Return the color of a disc, which is paler the emptier its first bar is."""
     from matplotlib.colors import to_rgb
 
     fill = 1.0 if disc.fill is None else disc.fill
     share = 0.35 + 0.65 * fill
     full = np.asarray(to_rgb(disc.color))
-    ground = np.asarray(to_rgb(GROUND))
-    return share * full + (1 - share) * ground
+    return share * full + (1 - share) * np.asarray(to_rgb(ground))
 
 
 def _draw_bars(axes: Any, disc: Disc) -> None:
@@ -239,7 +293,10 @@ def _draw_entry(axes: Any, entry: LegendEntry, x: float, y: float) -> None:
     if entry.mark == "disc":
         sample = Disc((left + right) / 2, y, 0.0, entry.color, entry.label)
         axes.plot(sample.x, y, "o", color=entry.color, markersize=9, zorder=ORDER)
-        _draw_disc(axes, sample)
+        _draw_disc(axes, sample, LABEL_POINTS, GROUND)
+    elif entry.mark == "ring":
+        ring = partial(axes.plot, markerfacecolor="none", markeredgewidth=RING_WIDTH)
+        ring((left + right) / 2, y, "o", markeredgecolor=entry.color, markersize=8)
     elif entry.mark in ("bar", "area"):
         half, opacity = SAMPLES[entry.mark]
         area = Rectangle(left, y - half, right, y + half, entry.color, opacity)

@@ -4,12 +4,14 @@ The page contains the scenes as JSON. Coordinates are multiples of ``grid``, and
 time take space:
 
 * A *series* has a value for each frame. ``[value, n]`` stands for ``n`` equal values.
-* ``discs`` has six entries for each disc: series of its look, of the differences of x and of y,
-  and of its fill, and lists of series of the fills of its bars and of the values of its details.
-* A look is an index into ``looks``: radius, color, label, name, colors of the bars, and names of
-  the details. Values of details and captions are indices into ``texts``.
+* ``discs`` has seven entries for each disc: series of its look, of the differences of x and of y,
+  of its fill and of its height, and lists of series of the fills of its bars and of the values of
+  its details.
+* A look is an index into ``looks``: radius, color, ring, label, name, colors of the bars, and names
+  of the details. Values of details and captions are indices into ``texts``.
 * ``areas`` and ``lines`` end with the frames that show them: numbers of frames without and with
   them, in turn. A point is an index into ``discs``, for the center of the disc, or ``[x, y]``.
+* ``ground`` has the color of the background, its areas, lines and arcs, which all frames show.
 
 The index -1 stands for nothing: an absent disc, a missing bar, a missing detail.
 """
@@ -24,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
 from typing import Any
 
-from jmarl.envs.scene import Disc, LegendEntry, Line, Rectangle, Scene, Sector
+from jmarl.envs.scene import Arc, Disc, LegendEntry, Line, Rectangle, Scene, Sector
 from jmarl.saved.frame import view
 
 
@@ -69,10 +71,12 @@ def encode_scenes(scenes: Sequence[Scene]) -> dict[str, Any]:
     return {
         "size": episode.size,
         "view": view(scenes),
+        "origin": (*scenes[0].origin, -1 if scenes[0].y_down else 1),
         "grid": episode.step,
         "frames": len(scenes),
         "legend": list(map(_legend_entry, scenes[0].legend)),
         "captions": _series(captions),
+        "ground": _ground(episode),
         "discs": [_disc(episode, name) for name in episode.names],
         "areas": _marks(_areas(episode)),
         "lines": _marks(_lines(episode)),
@@ -127,9 +131,10 @@ def _identify(discs: Iterable[Disc]) -> _Discs:
 
 @functools.cache
 def _hex(color: str) -> str:
+    """Return a color for the page; an empty one stays empty."""
     from matplotlib.colors import to_hex
 
-    return to_hex(color)
+    return to_hex(color) if color else ""
 
 
 def _legend_entry(entry: LegendEntry) -> LegendEntry:
@@ -148,11 +153,13 @@ def _disc(episode: _Episode, name: tuple[str, int]) -> list[Any]:
     x = _hold(disc and episode.round(disc.x) for disc in track)
     y = _hold(disc and episode.round(disc.y) for disc in track)
     fill = [_level(disc.fill if disc else None) for disc in track]
+    height = _hold(disc and episode.round(disc.height) for disc in track)
     return [
         _series(_look(disc, episode) for disc in track),
         _series(_differences(x)),
         _series(_differences(y)),
         _series(fill),
+        _series(height),
         [_bar_series(track, index) for index in range(n_bars)],
         [_detail_series(episode, track, index) for index in range(n_details)],
     ]
@@ -164,6 +171,7 @@ def _look(disc: Disc | None, episode: _Episode) -> int:
     look = (
         episode.round(disc.radius),
         _hex(disc.color),
+        _hex(disc.ring),
         disc.label,
         disc.name,
         tuple(_hex(bar.color) for bar in disc.bars),
@@ -218,6 +226,26 @@ def _areas(episode: _Episode) -> Iterator[_Marks]:
             locate = point if counts[area] == 1 else episode.place
             marks.append(_area(area, episode, locate))
         yield marks
+
+
+def _ground(episode: _Episode) -> dict[str, Any]:
+    """Return the background, which has no frames."""
+    background = episode.scenes[0].background
+    areas = [_area(area, episode, episode.place) for area in background.areas]
+    lines, arcs = [], []
+    for line in background.lines:
+        if isinstance(line, Arc):
+            arcs.append(_arc(line, episode))
+        else:
+            lines.append(_line(line, episode.place))
+    color = _hex(background.color)
+    return {"color": color, "areas": areas, "lines": lines, "arcs": arcs}
+
+
+def _arc(arc: Arc, episode: _Episode) -> _Mark:
+    center, radius = episode.place(arc.x, arc.y), episode.round(arc.radius)
+    angles = round(arc.direction, 4), round(arc.angle, 4)
+    return _hex(arc.color), arc.style, center, radius, *angles
 
 
 def _points(episode: _Episode, frame: int) -> _Point:

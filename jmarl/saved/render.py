@@ -1,4 +1,4 @@
-"""Pictures of episodes: play one episode of a run, and write GIF, MP4 or an HTML page."""
+"""Pictures of episodes: play one episode of a run, and write GIF, MP4, PNG or an HTML page."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def render_run(
     learner: int = 0,
     seed: int = 0,
     greedy: bool = True,
+    step: int = 0,
 ) -> int:
-    """Play one episode with the parameters of a run and write it as GIF, MP4 or HTML.
+    """Play one episode with the parameters of a run and write it as GIF, MP4, HTML or PNG.
 
     Args:
         run: Path of the run folder.
@@ -40,6 +41,7 @@ def render_run(
         learner: Index of the seed of the run, from 0.
         seed: Seed of the episode.
         greedy: Act greedily instead of sampling.
+        step: Step of the episode that a PNG shows.
 
     Returns:
         Exit code 0.
@@ -58,7 +60,7 @@ def render_run(
     config = run_folder.read_config(folder)
     check_range("learner", learner, 0, config.num_seeds - 1)
     path = pathlib.Path(file) if file else folder / "episode.gif"
-    check_file(path)
+    check_file(path, step)
     _, env, system = build_run(config)
     draw = scene_function(env, str(config.env["name"]))
     params, _ = restore_params(config, folder, parameters)
@@ -67,7 +69,7 @@ def render_run(
     states, result = play_episode(env, system, params, key, greedy=greedy)
     text = ", ".join(f"{name} {value:.3g}" for name, value in result.items())
     title = f"{config.env['name']}: {text}"
-    write_video([draw(state) for state in states], path, title)
+    write_video([draw(state) for state in states], path, title, step)
     print(f"{len(states) - 1} steps, {text}; wrote {path}", flush=True)
     return 0
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jmarl.envs.battle.players.scripted import Player, make_player
+from jmarl.envs import registry
+from jmarl.envs.players import Player
 from jmarl.system import Learner, System
 from jmarl.training.evaluation import evaluate
 from jmarl.types import Carry, Env, Key, Metrics, TimeStep
@@ -39,20 +40,30 @@ def player_system(players: Sequence[Player]) -> System:
     )
 
 
+def make_players(env: Env, names: Sequence[str]) -> list[Player]:
+    """Build players of an environment.
+
+    Raises:
+        ConfigError: A player is unknown or cannot act in the environment.
+    """
+    make = registry.players_of(env.name).make
+    return [make(name, env.spec) for name in names]
+
+
 def play_program(
     env: Env, names: Sequence[str], episodes: int
 ) -> Callable[[Int[Array, ""], Key], Metrics]:
     """Return the evaluation of a player: ``(index of its name, key) -> {name: [episodes]}``.
 
     Args:
-        env: environment.
+        env: environment; its name in the registry determines its players.
         names: names of players.
         episodes: episodes, exactly one in each environment.
 
     Raises:
         ConfigError: A player is unknown or cannot act in the environment.
     """
-    system = player_system([make_player(name, env.spec) for name in names])
+    system = player_system(make_players(env, names))
 
     def play(player: Int[Array, ""], key: Key) -> Metrics:
         return evaluate(env, system, player, key, episodes, jnp.zeros(()))

@@ -18,7 +18,10 @@ from jmarl.runs.folder import write_config
 
 
 FOLDER = Path(benchmarks.__file__).parent
-PROGRAMS = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
+PROGRAMS = [
+    *sorted(path.stem for path in FOLDER.glob("[a-z]*.py")),
+    *(f"{path.parent.name}.__main__" for path in FOLDER.glob("*/__main__.py")),
+]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

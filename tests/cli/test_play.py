@@ -13,6 +13,7 @@ import pytest
 from jmarl import envs
 from jmarl.cli import commands as cli
 from jmarl.cli import play as module
+from jmarl.envs import football
 from jmarl.results.intervals import Proportion, wilson_interval
 from jmarl.training.scripted_play import play_program
 
@@ -71,17 +72,38 @@ def test_results_are_those_of_the_evaluator_with_intervals(
         (["env=smex_3m"], "error: env=smex_3m: unknown environment 'smex_3m'; did you"),
         (
             ["env=smac_3m", "player=focsu"],
-            "error: player=focsu: unknown player; did you",
+            "error: env=smac_3m: player=focsu: unknown player; did you",
         ),
         (["env=smac_3m", "player="], "error: player=: must be a name"),
         (
             ["env=smac_3m,probe_bandit", "player=random,kite"],
-            "error: env=probe_bandit: player=kite needs actions aimed at enemies: play a battle",
+            "error: env=probe_bandit: player=kite: unknown player; this environment has only",
         ),
         (
             ["env=probe_target", "player=random"],
             "error: env=probe_target: player=random",
         ),
+        (
+            ["env=football_corner", "player=random,run_shot_0.3"],
+            "error: env=football_corner: player=run_shot_0.3: unknown player; did you mean run",
+        ),
+        (
+            ["env=football_cornr"],
+            "error: env=football_cornr: unknown environment 'football_cornr'; did you",
+        ),
+        (
+            ["env=football_3_vs_12_with_keeper"],
+            "error: scenario 3_vs_12_with_keeper: defenders=12: must lie in [0, 10]",
+        ),
+        (
+            ["env=football_corner", "env.reward=goals"],
+            "error: env.reward='goals': must be one of scoring, checkpoints, spectra",
+        ),
+        (
+            ["env=probe_bandit", "file=a.gif"],
+            "error: env=probe_bandit: has no scene to draw",
+        ),
+        (["env=smac_3m", "file=a.jpg"], "error: file=a.jpg: must end in .gif"),
         (
             ["env=smac_3m", "env.oponent=x"],
             "error: env.oponent='x': unknown key; did you",
@@ -111,3 +133,20 @@ def test_a_mistake_is_one_line_before_anything_compiles(
     assert ended.value.code == 2
     assert printed.err.startswith(message)
     assert printed.err.count("\n") == 1 and not printed.out
+
+
+def test_football_has_its_own_players_and_draws_the_first_episode(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, script, options = "run_to_score", "run_shoot_0.3", {"episode_limit": 12}
+    page, path = tmp_path / "episode.html", tmp_path / "r.json"
+    arguments = [f"env=football_{name}", f"player={script}", "episodes=4", "seed=2"]
+    outputs = [f"file={page}", f"json={path}", "env.episode_limit=12"]
+    assert cli.dispatch(["play", *arguments, *outputs]) == 0
+    same = football.play(name, script, 4, jax.random.key(2), **options)
+    found = json.loads(path.read_text())["envs"][f"football_{name}"]["results"][script]
+    assert found["length"][0]["mean"] == pytest.approx(same["mean_len"])
+    assert found["won"][0]["mean"] == same["win"]
+    drawn = capsys.readouterr().out.splitlines()[0]
+    assert drawn.startswith(f"{script}: {same['length'][0]} steps, return 0, won 0,")
+    assert page.stat().st_size > 1000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from jmarl.envs.scene import Bar, Disc, LegendEntry, Line, Rectangle, Scene, Sector
+from jmarl.envs.scene import Arc, Bar, Disc, LegendEntry, Line, Rectangle, Scene, Sector
 from jmarl.saved.frame import (
     CAPTION_HEIGHT,
     GROUND,
@@ -21,6 +21,7 @@ UNIT = 20
 """Pixels of a frame per unit of length."""
 HEIGHT = 8
 EMPTY = Scene(16, HEIGHT, (), (), "")
+BARE = EMPTY.background
 RED, GREEN, BLUE = "#ff0000", "#00ff00", "#0000ff"
 DISC = Disc(8.0, 4.0, 1.0, BLUE, "", 1.0)
 BARS = (Bar(0.5, "tab:cyan"), Bar(0.25, "tab:purple"))
@@ -157,12 +158,80 @@ def test_discs_are_above_lines():
     assert_color(image, [(8, 4)], to_rgb(BLUE))
 
 
+def test_a_background_is_below_all_shapes():
+    lower = Rectangle(0.0, 0.0, 16.0, 4.0, RED, 1.0)
+    left = Rectangle(0.0, 0.0, 4.0, 8.0, GREEN, 1.0)
+    ground = BARE._replace(color="#204060", areas=(lower,))
+    image = frame(background=ground, areas=(left,))
+    assert_color(image, [(10, 6)], to_rgb("#204060"))
+    assert_color(image, [(10, 2)], to_rgb(RED))
+    assert_color(image, [(2, 2), (2, 6)], to_rgb(GREEN))
+
+
+def test_shapes_look_alike_in_the_background_and_above_it():
+    shapes = {
+        "areas": (Sector(3.0, 3.0, 2.0, BLUE),),
+        "lines": (Line(2.0, 4.0, 14.0, 5.0, RED),),
+    }
+    ground = BARE._replace(**shapes)
+    above = frame(**shapes)
+    np.testing.assert_array_equal(frame(background=ground), above)
+
+
+def polar(image, color, x, y):
+    """Return distances and angles, from a place, of the pixels that are mostly of a color."""
+    near = np.abs(image / 255 - to_rgb(color)).max(-1) < 0.4
+    rows, columns = np.nonzero(near[CAPTION_HEIGHT:])
+    dx = columns / UNIT - x
+    dy = HEIGHT - rows / UNIT - y
+    return np.hypot(dx, dy), np.arctan2(dy, dx)
+
+
+def test_an_arc_covers_its_angle_around_its_direction():
+    north = quarter = math.pi / 2
+    arc = Arc(8.0, 1.0, 5.0, RED, "dashed", north, quarter)
+    ground = BARE._replace(color="black", lines=(arc,))
+    image = frame(background=ground)
+    distance, angle = polar(image, RED, 8, 1)
+    np.testing.assert_allclose(distance, 5, atol=0.15)
+    ends = [angle.min(), angle.max()]
+    expected = [north - quarter / 2, north + quarter / 2]
+    np.testing.assert_allclose(ends, expected, atol=0.1)
+
+
+def test_a_ring_surrounds_its_disc():
+    ringed = DISC._replace(ring=RED, fill=None)
+    image = frame(discs=(ringed,))
+    distance, _ = polar(image, RED, 8, 4)
+    assert len(distance) > 60
+    np.testing.assert_allclose(distance, 1, atol=0.15)
+
+
+def disc_and_shadow(height):
+    """Return the number of pixels of a disc, and the center of its shadow."""
+    ball = Disc(8.0, 4.0, 0.5, BLUE, "", height=height)
+    white = BARE._replace(color="white")
+    image = frame(discs=(ball,), background=white)
+    shadow = pixels_of(image[CAPTION_HEIGHT:], (0.65, 0.65, 0.65))
+    row, column = shadow.mean(0) / UNIT
+    return len(pixels_of(image, BLUE)), column, HEIGHT - row
+
+
+def test_a_higher_disc_is_larger_and_its_shadow_farther():
+    low, low_x, low_y = disc_and_shadow(2.0)
+    high, high_x, high_y = disc_and_shadow(4.0)
+    assert low < high
+    assert 8.5 < low_x < high_x
+    assert 3.5 > low_y > high_y
+
+
 def test_the_legend_is_a_strip_below_the_picture():
     entries = (
         LegendEntry("a disc", RED, "disc", "m"),
         LegendEntry("a bar", GREEN, "bar"),
         LegendEntry("a zone", BLUE),
         LegendEntry("a line", "black", "solid"),
+        LegendEntry("an owner", "#ff00ff", "ring"),
     )
     plain = frame()
     image = frame(legend=entries)
@@ -171,6 +240,7 @@ def test_the_legend_is_a_strip_below_the_picture():
     assert len(strip) == 2 * LEGEND_ROW_HEIGHT  # three entries fit into 320 pixels
     assert len(pixels_of(strip, RED)) > 30
     assert len(pixels_of(strip, GREEN)) > 10
+    assert len(pixels_of(strip, "#ff00ff")) > 10
 
 
 def zooming(*places):
@@ -203,6 +273,23 @@ def test_scenes_are_shown_as_a_whole_by_default():
     (scene,) = zooming((20, 30))
     unzoomed = scene._replace(zoom=False)
     assert view([unzoomed]) == View(0, 0, 100, 100)
+
+
+def test_a_zoom_leaves_out_discs_that_are_not_framed():
+    (scene,) = zooming((20, 30))
+    far = DISC._replace(x=95, y=95, framed=False)
+    both = scene._replace(discs=(*scene.discs, far))
+    assert view([both]) == view([scene])
+
+
+def test_a_disc_outside_the_shown_part_leaves_no_label_in_the_caption():
+    lower_half = View(0, 0, 16, 4)
+    shown = []
+    for label in ("m", ""):
+        disc = DISC._replace(y=4.8, label=label)
+        scene = EMPTY._replace(discs=(disc,))
+        shown.append(draw_frame(scene, 320, lower_half))
+    np.testing.assert_array_equal(*shown)
 
 
 def test_a_frame_can_show_a_part_of_the_scene():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from jmarl.envs.scene import Bar, Disc, LegendEntry, Line, Rectangle, Scene, Sector
+from jmarl.envs.scene import Arc, Bar, Disc, LegendEntry, Line, Rectangle, Scene, Sector
 from jmarl.saved import page, video
 
 
@@ -20,6 +20,16 @@ GRID = WIDTH / page.GRID
 LEGEND = (
     LegendEntry("shot", "blue", "solid"),
     LegendEntry("x", "red", "disc", "X"),
+)
+BARE = Scene(WIDTH, HEIGHT, (), (), "").background
+BOX = Rectangle(1.0, 2.0, 3.0, 4.0, "white")
+SPOT = Sector(9.0, 5.0, 0.5, "white", 1.0)
+TOUCH_LINE = Line(1.0, 2.0, 19.0, 0.5, "white")
+CORNER = Arc(7.0, 3.0, 2.0, "white", "dashed", 1.0, 2.0)
+BACKGROUND = BARE._replace(
+    color="green",
+    areas=(SPOT, BOX),
+    lines=(TOUCH_LINE, CORNER),
 )
 
 
@@ -51,6 +61,7 @@ def random_scene(rng, frame):
         caption=f"frame {frame} {NASTY}" if frame % 3 else "same",
         areas=areas[: rng.integers(4)],
         legend=LEGEND,
+        background=BACKGROUND,
     )
 
 
@@ -74,6 +85,8 @@ def random_disc(rng, name):
         bars=tuple(bars[: rng.integers(3)]),
         name=name,
         details=tuple(details[: rng.integers(3)]),
+        ring=rng.choice(["", "tab:olive"]),
+        height=rng.choice([0.0, 2.5]),
     )
 
 
@@ -109,11 +122,12 @@ class Decoder:
         for index, (looks, *_) in enumerate(self.data["discs"]):
             look = value_at(looks, self.frame)
             if look >= 0:
-                yield self.disc(index, *self.data["looks"][look])
+                yield self.disc(index, self.data["looks"][look])
 
-    def disc(self, index, radius, color, label, name, colors, names):
+    def disc(self, index, look):
+        radius, color, ring, label, name, colors, names = look
         x, y = self.place(index)
-        fill, bars, details = self.data["discs"][index][3:]
+        fill, height, bars, details = self.data["discs"][index][3:]
         levels = map(self.level, bars)
         texts = map(self.text, details)
         return {
@@ -121,6 +135,8 @@ class Decoder:
             "y": y,
             "radius": radius * self.grid,
             "color": color,
+            "ring": ring,
+            "height": value_at(height, self.frame) * self.grid,
             "label": label,
             "name": name,
             "fill": self.level(fill),
@@ -184,10 +200,11 @@ def expected_scene(scene):
 
 
 def expected_disc(disc):
-    names = ("x", "y", "radius", "label", "name", "fill")
+    names = ("x", "y", "radius", "label", "name", "fill", "height")
     shown = {name: getattr(disc, name) for name in names}
     return shown | {
         "color": to_hex(disc.color),
+        "ring": disc.ring and to_hex(disc.ring),
         "bars": [(to_hex(bar.color), bar.fill) for bar in disc.bars],
         "details": disc.details,
     }
@@ -322,12 +339,16 @@ def test_texts_of_an_environment_cannot_leave_the_data():
 
 def played(scenes, times):
     """Return the scenes that the JavaScript of a page shows at some times."""
+    return computed(scenes, f"{times}.map(time => sceneAt(episode, time))")
+
+
+def computed(scenes, expression):
+    """Return the value of an expression of JavaScript with the player and its episode."""
     parsed = page_of(scenes)
-    show = "decode(JSON.parse(episode)), time"
     program = (
-        f"const episode = {json.dumps(parsed.scripts[0])};\n{parsed.scripts[1]}\n"
-        f"const shown = {times}.map(time => sceneAt({show}));\n"
-        "console.log(JSON.stringify(shown));"
+        f"const text = {json.dumps(parsed.scripts[0])};\n{parsed.scripts[1]}\n"
+        "const episode = decode(JSON.parse(text));\n"
+        f"console.log(JSON.stringify({expression}));"
     )
     command = [shutil.which("node"), "-"]
     result = subprocess.run(command, input=program, capture_output=True, text=True)
@@ -365,9 +386,69 @@ def test_discs_move_between_frames_and_lines_move_with_them():
     assert line["start"] == pytest.approx([2.5, 5.0], abs=GRID)
 
 
+# Backgrounds.
+
+
+def ground_calls(scenes, function):
+    """Return the methods of a canvas that a function of the player calls, with arguments."""
+    return computed(
+        scenes,
+        """(() => {
+        const calls = [];
+        const record = name => (...values) => { calls.push([name, ...values]); };
+        const context = new Proxy({}, {get: (_, name) => record(name), set: () => true});
+        const view = {left: 0, bottom: 0, scale: 10, width: 200, height: 100};
+        """
+        f"{function};\nreturn calls; }})()",
+    )
+
+
+def test_a_background_takes_space_once():
+    (scene,) = random_scenes(0, frames=1)
+    bare = scene._replace(background=BARE)
+    costs = []
+    for frames in (1, 7, 300):
+        with_ground = len(page.encode_html([scene] * frames, "", 160))
+        costs.append(with_ground - len(page.encode_html([bare] * frames, "", 160)))
+    assert costs[0] == costs[1] == costs[2] > 0
+
+
+@needs_node
+def test_a_frame_does_not_draw_the_background():
+    scenes = random_scenes(0, frames=2)
+    bare = [scene._replace(background=BARE) for scene in scenes]
+    draw = "draw(context, sceneAt(episode, 1), view, {}, NOTHING)"
+    frames = [ground_calls(shown, draw) for shown in (scenes, bare)]
+    assert frames[0] == frames[1]
+    ground = "drawGround(context, episode.ground, view, {})"
+    assert len(ground_calls(scenes, ground)) > len(ground_calls(bare, ground))
+
+
+@needs_node
+def test_the_player_draws_the_background_at_its_place():
+    scenes = random_scenes(0, frames=1)
+    calls = ground_calls(scenes, "drawGround(context, episode.ground, view, {})")
+    shapes = {name: values for name, *values in calls}
+    assert shapes["fillRect"] == [10, 60, 20, 20]  # from the upper left
+    assert shapes["lineTo"] == pytest.approx([190, 95], abs=0.1)
+    # The arc goes from 0 to 2 rad counterclockwise, and canvases measure clockwise.
+    assert shapes["arc"] == pytest.approx([70, 70, 20, -2, 0], abs=0.1)
+    (ground,) = [json.loads(page_of(scenes).scripts[0])["ground"]]
+    assert ground["color"] == to_hex("green")
+
+
+def test_positions_are_measured_from_the_origin():
+    (scene,) = random_scenes(0, frames=1)
+    data = page.encode_scenes([scene._replace(origin=(10.0, 5.0), y_down=True)])
+    assert data["origin"] == (10.0, 5.0, -1)
+    assert page.encode_scenes([scene])["origin"] == (0.0, 0.0, 1)
+
+
 def test_a_page_is_written_by_the_suffix_of_its_file(tmp_path):
     file = tmp_path / "episode.html"
-    video.write_video(random_scenes(4), file, "nine steps")
+    scenes = [scene._replace(frame_ms=100) for scene in random_scenes(4)]
+    video.write_video(scenes, file, "nine steps")
     parsed = Tags(file.read_text("utf-8"))
     data = json.loads(parsed.scripts[0])
     assert data["title"] == "nine steps"
+    assert data["ms"] == 100

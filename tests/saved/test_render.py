@@ -7,6 +7,7 @@ import pathlib
 import resource
 import subprocess
 import sys
+import weakref
 
 import av
 import jax
@@ -22,7 +23,7 @@ from jmarl.envs.scene import Disc, Line, Scene
 from jmarl.runs.exit_codes import ResourceError
 from jmarl.runs.folder import write_config
 from jmarl.saved import video
-from jmarl.saved.frame import CAPTION_HEIGHT, draw_frame
+from jmarl.saved.frame import CAPTION_HEIGHT, draw_frame, view
 from jmarl.saved.render import play_episode
 from jmarl.training.build import build_run
 
@@ -176,12 +177,66 @@ def test_an_mp4_is_written_without_another_process(tmp_path, monkeypatch):
 def test_a_gif_shows_each_frame_as_long_as_an_mp4(tmp_path):
     file = tmp_path / "episode.gif"
     video.write_video([*THREE_SCENES[:2], *THREE_SCENES[1:]], file)
+    durations = [duration for _, duration in shown_frames(file)]
+    assert durations == [160, 320, 1600]  # equal frames are merged
+
+
+def test_an_episode_is_as_fast_as_its_environment(tmp_path):
+    gif, mp4 = tmp_path / "a.gif", tmp_path / "a.mp4"
+    scenes = [scene._replace(frame_ms=40) for scene in THREE_SCENES]
+    for file in (gif, mp4):
+        video.write_video(scenes, file)
+    assert [duration for _, duration in shown_frames(gif)] == [40, 40, 400]
+    assert decoded(mp4)[1] == [40 * i for i in range(2 + 10)]
+
+
+def shown_frames(file):
+    """Return the frames of a GIF as arrays, each with its time in milliseconds."""
     with Image.open(file) as gif:
-        durations = []
         for i in range(gif.n_frames):
             gif.seek(i)
-            durations.append(gif.info["duration"])
-    assert durations == [160, 320, 1600]  # equal frames are merged
+            yield np.asarray(gif.convert("RGB"), float), gif.info["duration"]
+
+
+def test_a_gif_shows_the_drawn_frames(tmp_path):
+    file = tmp_path / "episode.gif"
+    video.write_video(THREE_SCENES, file)
+    frames = shown_frames(file)
+    for (shown, _), scene in zip(frames, THREE_SCENES, strict=True):
+        error = np.abs(shown - draw_frame(scene))
+        assert error.mean() < 0.1 and error.max() < 80
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_a_png_is_the_frame_of_a_video(tmp_path, step):
+    file = tmp_path / "step.png"
+    scenes = [scene._replace(zoom=True, width=40) for scene in THREE_SCENES]
+    video.write_video(scenes, file, step=step)
+    with Image.open(file) as png:
+        shown = np.asarray(png.convert("RGB"))
+    expected = draw_frame(scenes[step], part=view(scenes))
+    np.testing.assert_array_equal(shown, expected)
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda frames: video.encode_gif(frames, 100),
+        lambda frames: video.encode_mp4(frames, 20, 100),
+    ],
+)
+def test_a_video_holds_one_frame_while_the_next_is_drawn(encode):
+    drawn = []
+
+    def draw(index):
+        held = sum(frame() is not None for frame in drawn)
+        assert held <= 1, f"{held} frames are held"
+        frame = np.full((64, 64, 3), 10 * index, np.uint8)
+        drawn.append(weakref.ref(frame))
+        return frame
+
+    assert encode(map(draw, range(20)))
+    assert len(drawn) == 20
 
 
 def test_the_error_without_pyav_names_the_extra(tmp_path, monkeypatch):
@@ -217,6 +272,11 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, suffix):
             "scene: must return a jmarl.envs.scene.Scene, got NoneType",
         ),
         ([*THREE_SCENES, Scene(8, 16, (), (), "")], "must have the same size"),
+        (
+            [*THREE_SCENES, THREE_SCENES[0]._replace(frame_ms=100)],
+            "must have the same size, frame time and background",
+        ),
+        ([THREE_SCENES[0]._replace(frame_ms=0)], "frame_ms=0: must be at least 10"),
     ],
 )
 def test_invalid_scenes_are_named(tmp_path, scenes, says):
@@ -230,7 +290,9 @@ def test_invalid_scenes_are_named(tmp_path, scenes, says):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["file=a.png"], "file=a.png: must end in .gif, .mp4 or .html"),
+        (["file=a.jpg"], "file=a.jpg: must end in .gif, .mp4, .html or .png"),
+        (["file=a.png", "step=-1"], "step=-1: must be at least 0"),
+        (["step=3"], "step=3: selects the frame of a picture; name file=<name>.png"),
         (["file=nowhere/a.gif"], "file=nowhere/a.gif: cannot be written"),
         (["parameters=worst"], "parameters='worst': must be one of best, latest"),
         (["learner=1"], "learner=1: must"),
@@ -293,9 +355,17 @@ def test_an_environment_of_an_installed_package_is_trained_and_drawn(tmp_path, c
     assert dispatch(["render", f"run={run}", f"file={tmp_path / 'a.html'}"]) == 0
     assert '"title":"rendezvous: return' in (tmp_path / "a.html").read_text("utf-8")
     assert f"wrote {run / 'episode.gif'}" in capsys.readouterr().out
+    png = f"file={tmp_path / 'a.png'}"
+    assert dispatch(["render", f"run={run}", png]) == 0
+    with pytest.raises(
+        ConfigError, match=r"^step=99: the episode ends at step \d+; name"
+    ):
+        dispatch(["render", f"run={run}", png, "step=99"])
     frames, _ = decoded(tmp_path / "a.mp4")
     with Image.open(io.BytesIO((run / "episode.gif").read_bytes())) as gif:
         first = np.asarray(gif.convert("RGB"), float)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert np.abs(first - np.asarray(picture.convert("RGB"))).mean() < 1
     assert (
         first.shape == frames[0].shape == (32 + 214, 640, 3)
     )  # a line of 9 x 3 places

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jmarl.envs.battle.keys import bits_to_uniform, fold_in, random_bits
 from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.state import Bodies, distance, trait
+from jmarl.envs.keys import bits_to_uniform, fold_in, random_bits
 
 
 EPSILON = 1e-6

@@ -14,8 +14,7 @@ import pytest
 from benchmarks.support.smax_reference import advance as advance_batch
 from benchmarks.support.smax_reference import initial_state
 from jmarl.config import ConfigError
-from jmarl.envs import make
-from jmarl.envs.battle import env as battle_env
+from jmarl.envs import make, next_step
 from jmarl.envs.battle import physics
 from jmarl.envs.battle.rules import SMAX
 from jmarl.envs.battle.scenario import BattleConfig, Scenario, get_scenario
@@ -144,7 +143,7 @@ def test_refresh_draws_a_new_pool_with_the_distribution_of_reset():
 def test_refresh_without_a_pool_returns_the_state():
     state = one_env([[8, 8]] * 4, [45] * 4)
     battle = smax_battle.make_engine(SHORT, BattleConfig())
-    assert battle_env.refresh(battle, 0, jax.random.key(1), state) is state
+    assert next_step.refresh(battle, 0, jax.random.key(1), state) is state
 
 
 def test_all_enemies_dead_with_an_ally_alive_is_a_win():

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jmarl.config import ConfigError, suggest
@@ -13,12 +11,10 @@ from jmarl.envs.battle import tactics
 from jmarl.envs.battle.players.battlefield import battlefield, view
 from jmarl.envs.battle.players.moves import to_actions
 from jmarl.envs.battle.tactics import Tactic
+from jmarl.envs.players import RANDOM, Player, PlayerSet, random
 from jmarl.types import EntityObs, Key, Spec
 
 
-Player = Callable[[Key, EntityObs], Int[Array, "B N"]]
-"""``player(key, obs) -> actions``. Only available actions are returned."""
-RANDOM = "random"
 TACTICS: Mapping[str, Tactic] = {
     "nearest": tactics.nearest,
     "focus": tactics.focus,
@@ -63,7 +59,5 @@ def check_player(name: str) -> None:
         raise ConfigError(f"player={name}: unknown player; {fix}")
 
 
-def random(key: Key, obs: EntityObs) -> Int[Array, "B N"]:
-    """Draw uniformly from the available actions of each agent."""
-    logits = jnp.where(obs.avail, 0.0, -jnp.inf)
-    return jax.random.categorical(key, logits)
+BATTLE_PLAYERS = PlayerSet(PLAYERS, make_player)
+"""Players of battles, for the registry."""

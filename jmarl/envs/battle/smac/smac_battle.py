@@ -13,7 +13,7 @@ from jaxtyping import Key as Keys
 
 from jmarl import config as settings
 from jmarl.config.errors import ConfigError, check
-from jmarl.envs.battle import env
+from jmarl.envs import next_step
 from jmarl.envs.battle.combat import combatants, tick
 from jmarl.envs.battle.combat.combatants import take
 from jmarl.envs.battle.combat.tick import (
@@ -25,8 +25,6 @@ from jmarl.envs.battle.combat.tick import (
     Ward,
 )
 from jmarl.envs.battle.combat.unit_table import UnitRow
-from jmarl.envs.battle.env import Engine, Outcome
-from jmarl.envs.battle.keys import Path
 from jmarl.envs.battle.scenarios.battle_spec import AnyBattle
 from jmarl.envs.battle.scenarios.naming import parse_name
 from jmarl.envs.battle.smac import smac_outcome
@@ -47,6 +45,8 @@ from jmarl.envs.battle.smac.smac_state import (
     trait,
     with_bodies,
 )
+from jmarl.envs.keys import Path
+from jmarl.envs.next_step import Engine, Outcome
 from jmarl.types import Env
 
 
@@ -84,7 +84,7 @@ def build(name: str, battle: AnyBattle, config: SmacConfig) -> Env:
         fault = f"{name} has units with a ward"
         fix = "use env.layout=unified"
         raise ConfigError(f"env.layout=clash: {fault}; {fix}")
-    return env.build(name, make_engine(f), config.reset_pool)
+    return next_step.build(name, make_engine(f), config.reset_pool)
 
 
 def _check_pad(f: Facts) -> None:

@@ -10,11 +10,11 @@ from jaxtyping import Array, Bool, Float
 
 from jmarl.envs.battle.combat.combatants import take
 from jmarl.envs.battle.combat.tick import Events
-from jmarl.envs.battle.env import Outcome
 from jmarl.envs.battle.scenarios.battle_spec import Weights
 from jmarl.envs.battle.smac.smac_facts import Facts
 from jmarl.envs.battle.smac.smac_observe import sees, view
 from jmarl.envs.battle.smac.smac_state import State, rows_of, trait
+from jmarl.envs.next_step import Outcome
 
 
 KILL_REWARD = 10.0

@@ -14,10 +14,9 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxtyping import Key as Keys
 
 from jmarl import config as settings
-from jmarl.envs.battle import env, physics
+from jmarl.envs import next_step
+from jmarl.envs.battle import physics
 from jmarl.envs.battle.drawing import scene
-from jmarl.envs.battle.env import Engine, Outcome
-from jmarl.envs.battle.keys import Path
 from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.scenario import BattleConfig, Scenario, get_scenario
 from jmarl.envs.battle.smax import smax_opponent
@@ -31,6 +30,8 @@ from jmarl.envs.battle.state import (
     to_bodies,
     trait,
 )
+from jmarl.envs.keys import Path
+from jmarl.envs.next_step import Engine, Outcome
 from jmarl.types import Env
 
 
@@ -63,7 +64,7 @@ def make(name: str, **options: Any) -> Env:
 
 def build(name: str, scenario: Scenario, config: BattleConfig) -> Env:
     """Build the environment of any scenario, named in ``scenario`` or not."""
-    return env.build(name, make_engine(scenario, config), config.reset_pool)
+    return next_step.build(name, make_engine(scenario, config), config.reset_pool)
 
 
 def make_engine(scenario: Scenario, config: BattleConfig) -> Engine:

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jmarl.envs.battle.keys import Path, bits_to_uniform, derive_keys, random_bits
 from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.state import Bodies, distance, trait
+from jmarl.envs.keys import Path, bits_to_uniform, derive_keys, random_bits
 
 
 class Memory(NamedTuple):

@@ -15,11 +15,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from jmarl.envs.batched import select
-from jmarl.envs.battle.keys import Path, bits_to_uniform, derive_keys, random_bits
 from jmarl.envs.battle.physics import push_apart
 from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.scenario import BattleConfig, Scenario
 from jmarl.envs.battle.state import ABSENT, Spawn, trait
+from jmarl.envs.keys import Path, bits_to_uniform, derive_keys, random_bits
 
 
 SPREAD = 2.0

@@ -1,4 +1,4 @@
-"""Battles as environments: next-step reset and pools of starts, for any rules."""
+"""Environments of a batch with next-step reset and pools of starts, for any rules."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxtyping import Key as Keys
 
 from jmarl.envs.batched import select
-from jmarl.envs.battle.keys import Path, derive_keys
+from jmarl.envs.keys import Path, derive_keys
 from jmarl.envs.scene import Scene
 from jmarl.types import EntityObs, Env, Key, Spec, TimeStep
 
 
 State = Any
-"""State of a batch of battles, with the fields ``ended`` and ``pool``."""
+"""State of a batch of environments, with ``ended`` and a field ``pool``."""
 Starts = Any
 """Starts of a batch of episodes: a pytree whose leaves have a leading B."""
 
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 
 
 class Engine(NamedTuple):
-    """Functions of a scenario under its rules."""
+    """Functions of a batch of environments under the rules of a scenario."""
 
     spec: Spec
     draw_starts: Callable[[Keys[Array, "B"]], Starts]
@@ -64,7 +64,7 @@ class Pool(struct.PyTreeNode):
 
 
 def build(name: str, engine: Engine, reset_pool: int) -> Env:
-    """Build the environment of a battle.
+    """Build an environment from its functions.
 
     Args:
         name: name of the environment.

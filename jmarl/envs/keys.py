@@ -1,4 +1,4 @@
-"""Random draws of SMAX, restricted to those in use and batched into few calls.
+"""Keys and draws of batches of environments, restricted to those in use, in few calls.
 
 JaxMARL splits keys along a tree. Under partitionable Threefry, JAX's default,
 ``split(key, n)[i]`` equals ``fold_in(key, i)``, and the i-th of n draws does not depend on n.

@@ -1,0 +1,1 @@
+"""Laws of football, measured beside the engine of Google Research Football."""

@@ -1,0 +1,1 @@
+"""Physics of football: functions over arrays whose first axis is the player."""

@@ -1,0 +1,173 @@
+"""The keeper: where he stands, how he rushes at the ball, and what he saves.
+
+The position is a law of Google Research Football (GRF); reach and saves are fits to measurements
+of shots against its keeper.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jmarl.envs.football.core import pitch
+from jmarl.envs.football.core.ball import GRAVITY
+from jmarl.envs.football.core.player_commands import SPRINT
+from jmarl.envs.football.core.setup import Setup
+from jmarl.envs.football.core.world import World, expand, pick
+
+
+BASE = pitch.HALF_LENGTH - 0.7
+"""|x| of the point in front of which a keeper stands, in meters."""
+LEAST_DEPTH = 0.7
+"""Least distance from that point, in meters."""
+NEAR_POST = 2.7
+"""Factor of the shift to the near post."""
+GAIN = 2.6
+"""Speed per meter that a keeper is out of place, 1/s."""
+DEAD_ZONE = 0.25
+"""Distance from his place at which a keeper stands still, in meters."""
+THREAT_RANGE = 32.0
+"""Distance of a shot to which a keeper reacts, in meters."""
+REACH = 1.9
+"""Distance that a keeper reaches with a dive, in meters."""
+STANDING_REACH = 0.75
+DIVE_SPEED = 4.2
+"""Growth of the reach after the reaction, m/s."""
+REACTION = 0.22
+"""Seconds after the kick before a keeper dives."""
+SAVE = 0.85
+"""Probability that a keeper stops a ball within reach."""
+HOLD_SPEED = 28.0
+"""Relative speed from which a keeper cannot hold the ball, m/s."""
+HOLD_TIME = 1.5
+"""Seconds for which a scripted keeper holds the ball at least."""
+
+
+class Goal(NamedTuple):
+    """A team's own goal, seen by each player."""
+
+    x: Float[Array, "P *b"]
+    """x of the own goal line, meters."""
+    threatened: Bool[Array, "P *b"]
+    """The ball moves towards the goal, inside its frame."""
+    cross_y: Float[Array, "P *b"]
+    """y at which the ball crosses the line."""
+
+
+def own_goal(setup: Setup, world: World) -> Goal:
+    """Return the own goal of each player, and whether a shot threatens it."""
+    sign = expand(setup.sign, world.x)
+    x = -sign * pitch.HALF_LENGTH + jnp.zeros_like(world.x)
+    closing = -sign * world.ball_v[0]
+    way = jnp.abs(x - world.ball[0])
+    time = way / jnp.maximum(closing, 1e-3)
+    cross_y = world.ball[1] + world.ball_v[1] * time
+    cross_z = world.ball[2] + world.ball_v[2] * time - GRAVITY / 2 * time**2
+    bound = (jnp.abs(cross_y) < pitch.GOAL_HALF_WIDTH * 1.15) & (cross_z < 3.2)
+    fast = (closing > 8.0) & (way < THREAT_RANGE)
+    return Goal(x, bound & fast, cross_y)
+
+
+def place(
+    setup: Setup, world: World, goal: Goal, alone: Bool[Array, "P *b"]
+) -> tuple[Float[Array, "P *b"], Float[Array, "P *b"]]:
+    """Return where each player would stand as a keeper.
+
+    Args:
+        setup: Scenario and options.
+        world: Current state.
+        goal: Own goals.
+        alone: The opponent with the ball has no defender before him and no free team-mate, so
+            that a keeper rushes at him.
+    """
+    sign = expand(setup.sign, world.x)
+    dx, by = jnp.abs(goal.x - world.ball[0]), world.ball[1]
+    near = jnp.sqrt(dx**2 + (jnp.abs(by) - pitch.GOAL_HALF_WIDTH) ** 2)
+    far = jnp.sqrt(dx**2 + (jnp.abs(by) + pitch.GOAL_HALF_WIDTH) ** 2)
+    shift = NEAR_POST * pitch.GOAL_HALF_WIDTH * (far - near) / (far + near)
+    base_x = -sign * BASE
+    base_y = jnp.sign(by) * jnp.minimum(shift, pitch.GOAL_HALF_WIDTH - 0.7)
+    way_x, way_y = world.ball[0] - base_x, by - base_y
+    way = jnp.maximum(
+        jnp.sqrt(way_x**2 + way_y**2),
+        1e-3,
+    )
+    depth = jnp.where(
+        alone,
+        jnp.maximum(way - 0.5, LEAST_DEPTH),
+        LEAST_DEPTH,
+    )
+    stand_x, stand_y = base_x + depth * way_x / way, base_y + depth * way_y / way
+    block_x, block_y = nearest_on_path(world)
+    return (
+        jnp.where(goal.threatened, block_x, stand_x),
+        jnp.where(goal.threatened, block_y, stand_y),
+    )
+
+
+def pace(
+    world: World, x: Float[Array, "P *b"], y: Float[Array, "P *b"]
+) -> tuple[Float[Array, "P *b"], Float[Array, "P *b"]]:
+    """Return the velocity of a keeper who goes to a place."""
+    dx, dy = x - world.x, y - world.y
+    way = jnp.sqrt(dx**2 + dy**2)
+    speed = jnp.where(
+        way < DEAD_ZONE,
+        0.0,
+        jnp.minimum(GAIN * way, SPRINT),
+    )
+    ratio = speed / jnp.maximum(way, 1e-3)
+    return dx * ratio, dy * ratio
+
+
+def saves(
+    setup: Setup,
+    world: World,
+    apart: Float[Array, "P *b"],
+    since_kick: Float[Array, "*b"],
+    draw: Float[Array, "*b"],
+) -> Bool[Array, "P *b"]:
+    """Return the mask of the keepers who stop the ball with their hands in this substep.
+
+    Args:
+        setup: Scenario and options.
+        world: Current state.
+        apart: Least distance of each player to the path of the ball in the substep, meters.
+        since_kick: Seconds since the ball was last played.
+        draw: Uniform draw.
+    """
+    sign = expand(setup.sign, apart)
+    inside = (-sign * world.ball[0] > pitch.BOX_X) & (
+        jnp.abs(world.ball[1]) < pitch.BOX_Y
+    )
+    dive = DIVE_SPEED * jnp.clip(since_kick - REACTION, 0.0, None)
+    reach = jnp.minimum(STANDING_REACH + dive, REACH)
+    able = expand(setup.keeper, apart) & world.active & (world.busy <= 0) & inside
+    able &= (apart < reach) & (world.ball[2] < 2.4) & (world.held <= 0)
+    # One attempt per shot: the draw of a substep would be repeated while the ball passes.
+    return able & (draw < SAVE) & (world.touched > 0.3)
+
+
+def holds(
+    world: World,
+    who: Bool[Array, "P *b"],
+) -> Bool[Array, "*b"]:
+    """Return whether a keeper catches the ball; otherwise he parries it."""
+    dx = world.ball_v[0] - pick(world.vx, who)
+    dy = world.ball_v[1] - pick(world.vy, who)
+    return dx**2 + dy**2 < HOLD_SPEED**2
+
+
+def nearest_on_path(world: World) -> tuple[Array, Array]:
+    """Return the point of the path of the ball that is nearest to each player."""
+    vx, vy = world.ball_v[0], world.ball_v[1]
+    square = jnp.maximum(vx**2 + vy**2, 1e-3)
+    dx, dy = world.x - world.ball[0], world.y - world.ball[1]
+    part = jnp.clip(
+        (dx * vx + dy * vy) / square,
+        0.0,
+        None,
+    )
+    return world.ball[0] + part * vx, world.ball[1] + part * vy

@@ -1,0 +1,334 @@
+"""Kicks: requests, delays, targets of passes, and launches.
+
+Launch speeds and slopes of passes follow the laws of Google Research Football (GRF); delays,
+limits of the speed and launches of shots are measured.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jmarl.envs.football.core import game_actions as game
+from jmarl.envs.football.core import pitch
+from jmarl.envs.football.core.player_commands import Commands
+from jmarl.envs.football.core.setup import Setup
+from jmarl.envs.football.core.world import NOBODY, World, expand, first_of, pick
+
+
+DELAYS = np.asarray(
+    [[0.4, 0.4, 0.3], [0.4, 0.3, 0.8], [0.4, 0.4, 0.3], [0.4, 0.3, 0.5]], np.float32
+)
+"""Seconds from the press to the kick: long, high and short pass and shot, by gait."""
+HELD_LIMIT = 0.4
+"""Largest extra delay of a button that is pressed for several steps, in seconds."""
+EXPIRY = 2.0
+"""Seconds after which a request is forgotten."""
+WALK_SPEED, SPRINT_SPEED = 1.8, 6.0
+"""Speeds that separate the gaits: standing, walking, sprinting; m/s."""
+REACH = 1.05
+"""Largest distance of the ball to a kicker, meters."""
+REACH_HEIGHT = 1.2
+GROUND_LIMIT = np.asarray(
+    [26.2, 32.5, 21.0],
+    np.float32,
+)
+"""Largest speed of a ground pass by gait, m/s."""
+HIGH_LIMIT = 42.0
+CAPPED_SLOPE = 0.23
+"""Slope of a ground pass whose speed is limited."""
+PASS_SPREAD = 0.012
+"""Standard deviation of the direction of a pass, in radians."""
+SHOT_SPEED = np.asarray(
+    [29.1, 32.9, 32.6],
+    np.float32,
+)
+"""Speed of a shot after one press, by gait, m/s."""
+SHOT_SLOPE = np.asarray(
+    [0.13, 0.067, 0.087],
+    np.float32,
+)
+SHOT_SLOPE_SPREAD = np.asarray(
+    [0.016, 0.017, 0.028],
+    np.float32,
+)
+SHOT_SPREAD = 0.03
+"""Standard deviation of the direction of a shot, in radians."""
+TAP = 5.0
+"""Distance of the point at which a pass is aimed, in meters."""
+KICK_DRAWS = 3
+
+
+class Ready(NamedTuple):
+    """The player who kicks in this step, if any."""
+
+    who: Bool[Array, "P *b"]
+    """Mask with at most one player."""
+    gait: tuple[Bool[Array, "*b"], Bool[Array, "*b"]]
+    """The kicker walks or runs; he sprints."""
+
+
+def request(
+    setup: Setup,
+    world: World,
+    commands: Commands,
+    step: float,
+) -> World:
+    """Start, prolong or forget requests to kick.
+
+    A request waits until the player touches the ball. Only a short pass replaces another one.
+
+    Args:
+        setup: Scenario and options.
+        world: Current state.
+        commands: Commands of all players.
+        step: Seconds since the last call.
+    """
+    wanted = commands.kick
+    pending = world.kick > 0
+    is_new = (wanted > 0) & (
+        ~pending | ((wanted == game.SHORT_PASS) & (world.kick != wanted))
+    )
+    is_held = pending & (wanted == world.kick)
+    time = world.kick_time + step
+    held = world.kick_held + jnp.where(is_held, step, 0.0)
+    forgotten = (time > EXPIRY) | ~world.active
+    kick = jnp.where(
+        is_new,
+        wanted,
+        jnp.where(forgotten, 0, world.kick),
+    )
+    return world.replace(
+        kick=kick.astype(jnp.int8),
+        kick_time=jnp.where(is_new, 0.0, time),
+        kick_held=jnp.where(is_new, step, held),
+        kick_x=jnp.where(
+            is_new | is_held,
+            commands.kick_x,
+            world.kick_x,
+        ),
+        kick_y=jnp.where(
+            is_new | is_held,
+            commands.kick_y,
+            world.kick_y,
+        ),
+        kick_to=jnp.where(is_new, commands.kick_to, world.kick_to).astype(jnp.int8),
+    )
+
+
+def ready(world: World) -> Ready:
+    """Find the player whose delay has passed and who reaches the ball."""
+    speed = jnp.sqrt(world.vx**2 + world.vy**2)
+    walks = (speed >= WALK_SPEED) & (speed < SPRINT_SPEED)
+    sprints = speed >= SPRINT_SPEED
+    delay = jnp.zeros_like(speed)
+    for row, kick in enumerate(range(game.LONG_PASS, game.SHOT + 1)):
+        by_gait = _by_gait(DELAYS[row], walks, sprints)
+        delay = jnp.where(world.kick == kick, by_gait, delay)
+    delay += jnp.clip(
+        world.kick_held - pitch.STEP,
+        0.0,
+        HELD_LIMIT,
+    )
+    dx, dy = world.ball[0] - world.x, world.ball[1] - world.y
+    apart = jnp.sqrt(dx**2 + dy**2)
+    reaches = (apart < REACH) & (world.ball[2] < REACH_HEIGHT)
+    holds = (world.held > 0) & (apart < REACH)
+    able = world.active & (world.busy <= 0) & (world.kick > 0)
+    # The request is looked at once per step, so a delay is rounded to the nearest step.
+    able &= (world.kick_time > delay - pitch.STEP / 2) & (reaches | holds)
+    who = first_of(apart, able)
+    return Ready(
+        who,
+        (jnp.any(who & walks, axis=0), jnp.any(who & sprints, axis=0)),
+    )
+
+
+def launch(
+    setup: Setup, world: World, now: Ready, draws: Float[Array, "D *b"]
+) -> World:
+    """Kick the ball if a player is ready.
+
+    Args:
+        setup: Scenario and options.
+        world: Current state.
+        now: The kicker.
+        draws: Uniform draws, ``KICK_DRAWS`` of them.
+    """
+    kicks = jnp.any(now.who, axis=0)
+    kick = pick(world.kick, now.who)
+    noise = normal(draws)
+    receiver, passed = _pass(setup, world, now, kick, noise)
+    shot = _shot(setup, world, now, noise)
+    is_shot = kick == game.SHOT
+    velocity = jnp.where(
+        kicks,
+        jnp.where(is_shot, shot, passed),
+        world.ball_v,
+    )
+    index = jnp.argmax(now.who, axis=0).astype(jnp.int8)
+    target = jnp.where(is_shot, NOBODY, receiver).astype(jnp.int8)
+    return world.replace(
+        ball_v=velocity,
+        ball=world.ball.at[2].set(
+            jnp.where(
+                kicks & (world.held > 0),
+                pitch.BALL_RADIUS,
+                world.ball[2],
+            )
+        ),
+        held=jnp.where(kicks, 0.0, world.held),
+        last_touch=jnp.where(kicks, index, world.last_touch),
+        receiver=jnp.where(kicks, target, world.receiver),
+        touched=jnp.where(now.who, 0.0, world.touched),
+        kick=jnp.where(now.who, 0, world.kick).astype(jnp.int8),
+        busy=jnp.where(now.who, FOLLOW_THROUGH, world.busy),
+    )
+
+
+FOLLOW_THROUGH = 0.3
+"""Seconds after a kick during which the kicker touches nothing."""
+
+
+def normal(draws: Float[Array, "D *b"]) -> Float[Array, "D *b"]:
+    """Return values with the variance of a normal distribution and bounded tails.
+
+    The logistic quantile is scaled and cut at 3: it needs one logarithm instead of an inverse
+    error function.
+    """
+    uniform = jnp.clip(draws, 1e-3, 1 - 1e-3)
+    return jnp.clip(
+        jnp.log(uniform / (1 - uniform)) * 0.5513,
+        -3.0,
+        3.0,
+    )
+
+
+def _pass(
+    setup: Setup, world: World, now: Ready, kick: Array, noise: Float[Array, "D *b"]
+) -> tuple[Array, Float[Array, "3 *b"]]:
+    """Return the receiver of a pass and the velocity of the ball."""
+    x, y = pick(world.x, now.who), pick(world.y, now.who)
+    ux, uy = pick(world.kick_x, now.who), pick(world.kick_y, now.who)
+    sign = pick(
+        jnp.broadcast_to(expand(setup.sign, world.x), world.x.shape),
+        now.who,
+    )
+    mates = world.active & ~now.who & (expand(setup.sign, world.x) == sign)
+    apart = jnp.sqrt((world.x - x) ** 2 + (world.y - y) ** 2)
+    lead = 0.7 * jnp.clip(0.3 + 0.05 * apart, 0.0, 1.0) ** 0.7
+    there_x, there_y = world.x + world.vx * lead, world.y + world.vy * lead
+    off = jnp.sqrt((there_x - x - TAP * ux) ** 2 + (there_y - y - TAP * uy) ** 2)
+    dx, dy = there_x - x, there_y - y
+    angle = jnp.arctan2(
+        jnp.abs(dx * uy - dy * ux),
+        dx * ux + dy * uy,
+    )
+    cost = 0.8 * (off / 70) ** 0.8 + angle / jnp.pi
+    aimed = jnp.arange(len(world.x)).reshape((-1,) + (1,) * x.ndim)
+    aimed = (aimed == jnp.sum(jnp.where(now.who, world.kick_to, 0), axis=0)) & mates
+    cost = jnp.where(aimed, -1.0, cost)
+    to = first_of(cost, mates)
+    anyone = jnp.any(to, axis=0)
+    # Without a teammate the ball goes ahead.
+    dx = jnp.where(anyone, pick(there_x, to), x + 10 * ux) - world.ball[0]
+    dy = jnp.where(anyone, pick(there_y, to), y + 10 * uy) - world.ball[1]
+    way = jnp.sqrt(dx**2 + dy**2)
+    dx = dx + jnp.where(
+        kick == game.LONG_PASS,
+        0.2 * way * sign,
+        0.0,
+    )
+    velocity = _pass_velocity(dx, dy, kick, now, noise)
+    index = jnp.where(
+        anyone,
+        jnp.argmax(to, axis=0),
+        NOBODY,
+    )
+    return index, velocity
+
+
+def _pass_velocity(
+    dx: Array, dy: Array, kick: Array, now: Ready, noise: Array
+) -> Float[Array, "3 *b"]:
+    way = jnp.maximum(
+        jnp.sqrt(dx**2 + dy**2),
+        0.5,
+    )
+    near = jnp.minimum(way, 60.0) / 60
+    is_high = kick == game.HIGH_PASS
+    power = near**1.4 * jnp.where(is_high, 1.15, 1.8)
+    wanted = 36 * (power + 0.3)
+    limit = jnp.where(
+        is_high,
+        HIGH_LIMIT,
+        _by_gait(GROUND_LIMIT, *now.gait),
+    )
+    capped = wanted > limit
+    slope = jnp.where(
+        is_high, 0.45 - 0.15 * near, jnp.where(capped, CAPPED_SLOPE, 0.11)
+    )
+    heading = jnp.arctan2(dy, dx) + PASS_SPREAD * noise[0]
+    return _velocity(heading, slope, jnp.minimum(wanted, limit))
+
+
+def _shot(
+    setup: Setup, world: World, now: Ready, noise: Float[Array, "D *b"]
+) -> Float[Array, "3 *b"]:
+    """Return the velocity of a shot at the goal that the kicker attacks."""
+    sign = pick(
+        jnp.broadcast_to(expand(setup.sign, world.x), world.x.shape),
+        now.who,
+    )
+    ux, uy = pick(world.kick_x, now.who), pick(world.kick_y, now.who)
+    dx, dy = sign * pitch.HALF_LENGTH - world.ball[0], -world.ball[1]
+    angle = jnp.arctan2(dx * uy - dy * ux, dx * ux + dy * uy) * sign
+    share = jnp.clip(jnp.abs(angle) / (jnp.pi / 2), 0.0, 1.0) ** 0.7
+    aim = jnp.sign(angle) * pitch.GOAL_HALF_WIDTH * 0.9 * share
+    heading = jnp.arctan2(aim + dy, dx) + SHOT_SPREAD * noise[0]
+    slope = _by_gait(SHOT_SLOPE, *now.gait)
+    slope += _by_gait(SHOT_SLOPE_SPREAD, *now.gait) * noise[1]
+    speed = _by_gait(SHOT_SPEED, *now.gait) * _power(pick(world.kick_held, now.who))
+    return _velocity(
+        heading,
+        slope,
+        speed * (1 + 0.025 * noise[2]),
+    )
+
+
+def _power(held: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """Return the factor by which a longer press strengthens a shot."""
+    gauge = 0.426 * jnp.clip(
+        held,
+        pitch.STEP,
+        HELD_LIMIT + pitch.STEP,
+    )
+    # power = gauge^0.6, and GRF multiplies the speed by 0.7 + 0.3 sqrt(power)
+    return (0.7 + 0.3 * gauge**0.3) / (0.7 + 0.3 * (0.426 * pitch.STEP) ** 0.3)
+
+
+def _velocity(
+    heading: Array,
+    slope: Array,
+    speed: Array,
+) -> Float[Array, "3 *b"]:
+    """Return a velocity from its heading, the tangent of its elevation, and its amount."""
+    flat = speed / jnp.sqrt(1 + slope**2)
+    return jnp.stack([flat * jnp.cos(heading), flat * jnp.sin(heading), flat * slope])
+
+
+def _by_gait(
+    values: np.ndarray,
+    walks: Array,
+    sprints: Array,
+) -> Array:
+    """Return the entry for standing, walking or sprinting."""
+    stands, walking, sprinting = values.tolist()
+    return jnp.where(
+        sprints,
+        sprinting,
+        jnp.where(walks, walking, stands),
+    )

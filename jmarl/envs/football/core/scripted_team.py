@@ -1,0 +1,416 @@
+"""The scripted players: the right team, both keepers, and agents whom a script plays.
+
+Outfield players go to the ball if they are nearest to it, to a place between the ball and their
+goal if the opponents have it, and forward otherwise. The player at the ball shoots, passes or
+dribbles. Differs from Google Research Football (GRF): its formations, man marking and ratings of
+passes are simplified to what its recordings show.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jmarl.envs.football.core import ball as free_ball
+from jmarl.envs.football.core import game_actions as game
+from jmarl.envs.football.core import keeper, pitch, touch
+from jmarl.envs.football.core.player_commands import SPRINT, Commands
+from jmarl.envs.football.core.setup import Setup
+from jmarl.envs.football.core.world import (
+    NOBODY,
+    World,
+    expand,
+    first_of,
+    is_opening,
+    pick,
+)
+
+
+REACH = 0.28
+"""Distance at which a player has reached the ball, in meters."""
+CHASE_SPEED = 6.0
+"""Speed that the race to the ball expects of a player, m/s."""
+REACHABLE = 2.0
+"""Height up to which a player reaches the ball, in meters."""
+HUNT = 20.0
+"""Distance within which a central defender attacks the carrier at difficulty 1, in meters."""
+GOAL_SIDE = 0.8
+"""Distance by which a defender stays on the side of his goal, in meters."""
+BACK = 0.7
+"""Part of the way from the own goal to the ball at which a single defender stands.
+
+A team of five and more is farther from its goal and follows the ball by 0.6 m per meter.
+"""
+WIDTH = 0.82
+"""Factor of the width of the formation."""
+BALL_SIDE = 0.1
+"""Part of the y of the ball by which the formation shifts."""
+FREE_RANGE = 30.0
+"""Distance from the goal within which an attacker counts as free, in meters."""
+SHOOT_RANGE = 20.0
+"""Distance from which a scripted player shoots, in meters."""
+PRESSURE = 4.0
+"""Distance of an opponent under whose pressure a scripted player passes, in meters."""
+REPEL = 10.0
+"""Range of the force by which opponents repel a dribbling player, in meters."""
+REPLAN = 0.15
+"""Part by which a player off the ball corrects his run per step."""
+ARRIVE = 2.6
+"""Speed per meter that a player is out of place, 1/s."""
+LATE = 0.3
+"""Seconds by which a player may be later than the opponents and still goes to the ball."""
+
+
+class Race(NamedTuple):
+    """How fast each player can reach the ball."""
+
+    time: Float[Array, "P *b"]
+    """Seconds."""
+    x: Float[Array, "P *b"]
+    """Where he reaches it, meters."""
+    y: Float[Array, "P *b"]
+    first: Bool[Array, "P *b"]
+    """Mask of the first player of each team."""
+    ahead: Bool[Array, "P *b"]
+    """The first player of the own team is there before the opponents, or hardly later."""
+
+
+def race(setup: Setup, world: World) -> Race:
+    """Forecast who reaches the ball first."""
+    path = free_ball.forecast(world.ball, world.ball_v)
+    times = free_ball.TIMES.reshape((-1,) + (1,) * world.x.ndim)
+    dx = path.x[:, None] - world.x - 0.2 * world.vx
+    dy = path.y[:, None] - world.y - 0.2 * world.vy
+    way = jnp.sqrt(dx**2 + dy**2) - REACH
+    needed = jnp.maximum(times, way / CHASE_SPEED)  # [J, P, *b]
+    needed += 3.0 * (path.z[:, None] > REACHABLE)
+    least = jnp.min(needed, axis=0)
+    chosen = needed == least
+    count = jnp.sum(chosen, axis=0)
+    x = jnp.sum(jnp.where(chosen, path.x[:, None], 0.0), axis=0) / count
+    y = jnp.sum(jnp.where(chosen, path.y[:, None], 0.0), axis=0) / count
+    # The player to whom a pass was played does not wait for a nearer one.
+    receives = jnp.arange(len(world.x)).reshape((-1,) + (1,) * (world.x.ndim - 1))
+    time = least - 0.3 * (receives == world.receiver)
+    able = world.active & (world.busy <= 0.1)
+    teams = [able & (expand(setup.side, time) == side) for side in (0, 1)]
+    best = [jnp.min(jnp.where(team, time, jnp.inf), axis=0) for team in teams]
+    first = first_of(time, teams[0]) | first_of(time, teams[1])
+    is_left = expand(setup.side, time) == 0
+    margin = jnp.where(
+        is_left,
+        best[1] - best[0],
+        best[0] - best[1],
+    )
+    return Race(time, x, y, first, margin > -LATE)
+
+
+def plan(
+    setup: Setup, world: World, sprint: Race, draws: Float[Array, "D P *b"]
+) -> Commands:
+    """Return the commands of all players as if none of them were an agent.
+
+    Args:
+        setup: Scenario and options.
+        world: Current state.
+        sprint: The race to the ball.
+        draws: Two uniform draws for each player.
+    """
+    carries = touch.carrier(world) | _holder(world)
+    side = expand(setup.side, world.x)
+    ours = jnp.any(
+        carries & (side == 0),
+        axis=0,
+    )
+    theirs = jnp.any(
+        carries & (side == 1),
+        axis=0,
+    )
+    own = jnp.where(side == 0, ours, theirs)
+    foreign = jnp.where(side == 0, theirs, ours)
+    goal = keeper.own_goal(setup, world)
+    x, y = _defend(setup, world, goal, carries, foreign)
+    forward_x, forward_y = _support(setup, world)
+    x, y = jnp.where(own, forward_x, x), jnp.where(own, forward_y, y)
+    vx, vy = _arrive(world, x, y)
+    vx = world.wish_x + REPLAN * (vx - world.wish_x)
+    vy = world.wish_y + REPLAN * (vy - world.wish_y)
+    chase = sprint.first & ~own & ((sprint.ahead & ~foreign) | _close(world))
+    to_x, to_y = _to_ball(world, sprint)
+    vx, vy = jnp.where(chase, to_x, vx), jnp.where(chase, to_y, vy)
+    # In the recordings of GRF everybody runs to the ball at first, and a keeper far from his goal
+    # waits.
+    opens = is_opening(world) & ~expand(setup.keeper, vx)
+    vx, vy = jnp.where(opens, to_x, vx), jnp.where(opens, to_y, vy)
+    guard_x, guard_y = _guard(setup, world, goal, carries, sprint)
+    guards = expand(setup.keeper, vx) & ~carries
+    vx, vy = jnp.where(guards, guard_x, vx), jnp.where(guards, guard_y, vy)
+    return _on_ball(setup, world, carries, (vx, vy), draws)
+
+
+def _holder(world: World) -> Bool[Array, "P *b"]:
+    return touch.members_last(world) & (world.held > 0)
+
+
+def _close(world: World) -> Bool[Array, "P *b"]:
+    """Return whether a player is so near to the ball that he attacks it anyway."""
+    return touch.distance(world) < 1.2
+
+
+def _to_ball(
+    world: World,
+    sprint: Race,
+) -> tuple[Array, Array]:
+    """Return the velocity of a player who runs to where he reaches the ball."""
+    dx, dy = sprint.x - world.x, sprint.y - world.y
+    way = jnp.maximum(
+        jnp.sqrt(dx**2 + dy**2),
+        1e-3,
+    )
+    speed = jnp.minimum(SPRINT, 1.0 + 4.0 * way)
+    return speed * dx / way, speed * dy / way
+
+
+def _arrive(
+    world: World,
+    x: Array,
+    y: Array,
+) -> tuple[Array, Array]:
+    """Return the velocity of a player who goes to a place."""
+    dx, dy = x - world.x, y - world.y
+    way = jnp.maximum(
+        jnp.sqrt(dx**2 + dy**2),
+        1e-3,
+    )
+    speed = jnp.where(
+        way < 0.5,
+        0.0,
+        jnp.minimum(SPRINT, ARRIVE * way),
+    )
+    return speed * dx / way, speed * dy / way
+
+
+def _defend(
+    setup: Setup, world: World, goal: keeper.Goal, carries: Array, foreign: Array
+) -> tuple[Array, Array]:
+    """Return the place of each player while the opponents have the ball.
+
+    The nearest one attacks the carrier if his team-mates suffice for the other attackers: he runs
+    to the point of the carrier's way to the goal that both reach at the same time.
+    """
+    spot_x, spot_y = _formation(setup, world, goal)
+    cx, cy = pick(world.x, carries), pick(world.y, carries)
+    cvx, cvy = pick(world.vx, carries), pick(world.vy, carries)
+    gx, gy = goal.x - cx, -cy
+    length = jnp.maximum(
+        jnp.sqrt(gx**2 + gy**2),
+        1e-3,
+    )
+    ux, uy = gx / length, gy / length
+    dx, dy = world.x - cx, world.y - cy
+    square = dx**2 + dy**2
+    ahead = jnp.maximum(
+        ux * dx + uy * dy,
+        0.3 * jnp.sqrt(square) + 1e-3,
+    )
+    way = jnp.clip(square / (2 * ahead), 0.0, length) + GOAL_SIDE
+    meet_x = cx + way * ux + 0.14 * cvx
+    meet_y = cy + way * uy + 0.14 * cvy
+    outfield = world.active & ~expand(setup.keeper, dx)
+    side = expand(setup.side, dx)
+    hunt = HUNT * (0.3 + 0.7 * expand(setup.difficulty, dx))
+    nearest = jnp.zeros_like(outfield)
+    spare = jnp.zeros_like(outfield)
+    for team in (0, 1):
+        mates, others = outfield & (side == team), outfield & (side != team)
+        nearest |= first_of(square, mates)
+        free = others & ~carries & _is_near_goal(setup, world)
+        enough = jnp.sum(mates, axis=0) > jnp.sum(free, axis=0)
+        spare |= enough & (side == team)
+    hunts = foreign & nearest & spare & (jnp.sqrt(square) < hunt)
+    return jnp.where(hunts, meet_x, spot_x), jnp.where(hunts, meet_y, spot_y)
+
+
+def _formation(
+    setup: Setup,
+    world: World,
+    goal: keeper.Goal,
+) -> tuple[Array, Array]:
+    """Return the place of each player in the formation that defends."""
+    middle_x, middle_y = _middle(setup, world)
+    outfield = world.active & ~expand(setup.keeper, world.x)
+    side = expand(setup.side, world.x)
+    counts = [jnp.sum(outfield & (side == team), axis=0) for team in (0, 1)]
+    share = jnp.clip(
+        (jnp.where(side == 0, *counts) - 1) / 4,
+        0.0,
+        1.0,
+    )
+    follow, back = BACK - 0.1 * share, 1 - BACK - 0.24 * share
+    x = follow * world.ball[0] + back * goal.x + 0.5 * (world.anchor_x - middle_x)
+    y = WIDTH * (world.anchor_y - middle_y) + BALL_SIDE * world.ball[1]
+    limit_x, limit_y = pitch.HALF_LENGTH - 1.0, pitch.HALF_WIDTH - 1.0
+    return jnp.clip(x, -limit_x, limit_x), jnp.clip(y, -limit_y, limit_y)
+
+
+def _support(
+    setup: Setup,
+    world: World,
+) -> tuple[Array, Array]:
+    """Return the place of each player while his team has the ball."""
+    sign = expand(setup.sign, world.x)
+    middle_x, middle_y = _middle(setup, world)
+    x = world.ball[0] + sign * 4.0 + 0.7 * (world.anchor_x - middle_x)
+    y = WIDTH * (world.anchor_y - middle_y) + BALL_SIDE * world.ball[1]
+    limit_x, limit_y = pitch.HALF_LENGTH - 3.0, pitch.HALF_WIDTH - 1.0
+    return jnp.clip(x, -limit_x, limit_x), jnp.clip(y, -limit_y, limit_y)
+
+
+def _middle(
+    setup: Setup,
+    world: World,
+) -> tuple[Array, Array]:
+    """Return the mean place in the formation of each player's team, without the keeper."""
+    outfield = world.active & ~expand(setup.keeper, world.x)
+    side = expand(setup.side, world.x)
+    x = y = jnp.zeros_like(world.x)
+    for team in (0, 1):
+        mates = outfield & (side == team)
+        count = jnp.maximum(
+            jnp.sum(mates, axis=0),
+            1,
+        )
+        mean_x = jnp.sum(jnp.where(mates, world.anchor_x, 0.0), axis=0) / count
+        mean_y = jnp.sum(jnp.where(mates, world.anchor_y, 0.0), axis=0) / count
+        x = jnp.where(side == team, mean_x, x)
+        y = jnp.where(side == team, mean_y, y)
+    return x, y
+
+
+def _is_near_goal(
+    setup: Setup,
+    world: World,
+) -> Bool[Array, "P *b"]:
+    """Return whether each player is near the goal that he attacks."""
+    way = pitch.HALF_LENGTH - expand(setup.sign, world.x) * world.x
+    return way < FREE_RANGE
+
+
+def _guard(
+    setup: Setup, world: World, goal: keeper.Goal, carries: Array, sprint: Race
+) -> tuple[Array, Array]:
+    """Return the velocity of each player as a keeper."""
+    outfield = world.active & ~expand(setup.keeper, world.x)
+    side = expand(setup.side, world.x)
+    alone = jnp.zeros_like(outfield)
+    for team in (0, 1):
+        mates, others = outfield & (side == team), outfield & (side != team)
+        carrier_way = pitch.HALF_LENGTH + (1 - 2 * team) * world.ball[0]
+        covers = jnp.any(
+            mates & (jnp.abs(goal.x - world.x) < carrier_way),
+            axis=0,
+        )
+        free = jnp.any(
+            others & ~carries & _is_near_goal(setup, world),
+            axis=0,
+        )
+        alone |= ~covers & ~free & (side == team)
+    x, y = keeper.place(setup, world, goal, alone)
+    vx, vy = keeper.pace(world, x, y)
+    inside = (jnp.abs(goal.x - sprint.x) < 16.4) & (jnp.abs(sprint.y) < pitch.BOX_Y)
+    loose = ~jnp.any(carries, axis=0)
+    far = is_opening(world) & (jnp.abs(goal.x - world.x) > pitch.HALF_LENGTH)
+    vx, vy = jnp.where(far, 0.0, vx), jnp.where(far, 0.0, vy)
+    takes = sprint.first & sprint.ahead & loose & ~goal.threatened & inside
+    to_x, to_y = _to_ball(world, sprint)
+    return jnp.where(takes, to_x, vx), jnp.where(takes, to_y, vy)
+
+
+def _on_ball(
+    setup: Setup,
+    world: World,
+    carries: Bool[Array, "P *b"],
+    velocity: tuple[Array, Array],
+    draws: Float[Array, "D P *b"],
+) -> Commands:
+    """Add dribbles, shots and passes of the player at the ball."""
+    sign = expand(setup.sign, world.x)
+    gx, gy = sign * pitch.HALF_LENGTH - world.x, -world.y
+    way = jnp.maximum(
+        jnp.sqrt(gx**2 + gy**2),
+        1e-3,
+    )
+    ux, uy, nearest = _dribble(
+        setup,
+        world,
+        gx / way,
+        gy / way,
+    )
+    shoots = (way < SHOOT_RANGE) & (draws[0] < 0.5)
+    is_keeper = expand(setup.keeper, way)
+    mates = jnp.zeros_like(is_keeper)
+    for team in (0, 1):
+        is_team = expand(setup.side, way) == team
+        several = jnp.sum(world.active & is_team, axis=0) > 2
+        mates = mates | (several & is_team)
+    waits = world.held > keeper.HOLD_TIME
+    passes = (nearest < PRESSURE) & (draws[1] < 0.15) & mates & ~is_keeper
+    passes |= is_keeper & jnp.where(world.held > 0, waits, True) & mates
+    kick = jnp.where(shoots & ~is_keeper, game.SHOT, 0)
+    kick = jnp.where(
+        (kick == 0) & passes,
+        game.SHORT_PASS,
+        kick,
+    )
+    far = is_keeper & (world.held > 0)
+    kick = jnp.where(far & passes, game.HIGH_PASS, kick)
+    kick = jnp.where(carries, kick, 0)
+    stays = is_keeper & (world.held > 0)
+    dribble_x, dribble_y = (
+        jnp.where(stays, 0.0, 5.0 * ux),
+        jnp.where(stays, 0.0, 5.0 * uy),
+    )
+    off = jnp.zeros_like(carries)
+    return Commands(
+        x=dribble_x,
+        y=dribble_y,
+        off_x=velocity[0],
+        off_y=velocity[1],
+        kick=kick.astype(jnp.int8),
+        kick_x=gx / way,
+        kick_y=gy / way,
+        kick_to=jnp.full(carries.shape, NOBODY, jnp.int8),
+        slide=off,
+        sprint=off,
+        dribble=off,
+        delayed=off,
+    )
+
+
+def _dribble(
+    setup: Setup, world: World, ux: Array, uy: Array
+) -> tuple[Array, Array, Array]:
+    """Return the direction of a dribble, and the distance of the nearest opponent."""
+    side = setup.side
+    rivals = expand(side[:, None] != side[None], world.x) & world.active[None]
+    dx = world.x[:, None] - world.x[None]
+    dy = world.y[:, None] - world.y[None]
+    gap = jnp.sqrt(dx**2 + dy**2)
+    gap = jnp.where(rivals, gap, np.inf)
+    force = jnp.clip(1 - gap / REPEL, 0.0, None) ** 2 / jnp.maximum(gap, 0.5)
+    ux = 0.7 * ux + jnp.sum(
+        jnp.where(rivals, force * dx, 0.0),
+        axis=1,
+    )
+    uy = 0.7 * uy + jnp.sum(
+        jnp.where(rivals, force * dy, 0.0),
+        axis=1,
+    )
+    length = jnp.maximum(
+        jnp.sqrt(ux**2 + uy**2),
+        1e-3,
+    )
+    return ux / length, uy / length, jnp.min(gap, axis=1)

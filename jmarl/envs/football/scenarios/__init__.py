@@ -1,0 +1,1 @@
+"""Scenarios of football and their names; nothing here imports JAX."""

@@ -1,0 +1,1 @@
+"""Observations of football: entity groups, flat vectors and available actions."""

@@ -1,0 +1,1 @@
+"""Let the tests in this folder and below import its helper modules."""
