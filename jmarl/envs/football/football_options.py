@@ -10,7 +10,7 @@ from jmarl.config import check_range
 
 @dataclass(frozen=True)
 class FootballConfig:
-    """Options of a football environment; the defaults are those of Google Research Football (GRF).
+    """Options of a football environment, named after Google Research Football (GRF).
 
     Attributes:
         obs: Observations: ``entity`` for entity groups, or the flat vectors of GRF's

@@ -89,8 +89,8 @@ def bounce_off_posts(
     before: Float[Array, "3 *b"],
     after: Float[Array, "3 *b"],
     velocity: Float[Array, "3 *b"],
-) -> Float[Array, "3 *b"]:
-    """Return the velocity of a ball that may have hit a post or a bar."""
+) -> tuple[Float[Array, "3 *b"], Float[Array, "3 *b"]]:
+    """Return the position and the velocity of a ball that may have hit a post or a bar."""
     y, z = _at_goal_line(before, after, pitch.HALF_LENGTH)
     crosses = jnp.abs(after[0]) > pitch.HALF_LENGTH
     crosses &= jnp.abs(before[0]) <= pitch.HALF_LENGTH
@@ -100,13 +100,12 @@ def bounce_off_posts(
     bar = (jnp.abs(z - pitch.GOAL_HEIGHT) < POST_REACH) & (
         jnp.abs(y) < pitch.GOAL_HALF_WIDTH
     )
+    hits = crosses & (post | bar)
     turn = POST_SPEED * jnp.asarray([-1.0, 1.0, 1.0])
     turn = turn.reshape((3,) + (1,) * (velocity.ndim - 1))
-    return jnp.where(
-        crosses & (post | bar),
-        velocity * turn,
-        velocity,
-    )
+    inside = jnp.sign(after[0]) * (2 * pitch.HALF_LENGTH - jnp.abs(after[0]))
+    ball = jnp.stack([jnp.where(hits, inside, after[0]), after[1], after[2]])
+    return ball, jnp.where(hits, velocity * turn, velocity)
 
 
 def goal_line(

@@ -32,13 +32,15 @@ THREAT_RANGE = 32.0
 """Distance of a shot to which a keeper reacts, in meters."""
 REACH = 1.9
 """Distance that a keeper reaches with a dive, in meters."""
-STANDING_REACH = 0.75
-DIVE_SPEED = 4.2
+STANDING_REACH = 0.6
+DIVE_SPEED = 6.0
 """Growth of the reach after the reaction, m/s."""
-REACTION = 0.22
+REACTION = 0.3
 """Seconds after the kick before a keeper dives."""
-SAVE = 0.85
-"""Probability that a keeper stops a ball within reach."""
+SAVE = 0.72
+"""Probability that a keeper stops a ball within reach, drawn once for each kick."""
+SHOT_SPEED = 5.0
+"""Least speed of the ball towards the goal line at which a keeper dives, m/s."""
 HOLD_SPEED = 28.0
 """Relative speed from which a keeper cannot hold the ball, m/s."""
 HOLD_TIME = 1.5
@@ -127,7 +129,6 @@ def saves(
     world: World,
     apart: Float[Array, "P *b"],
     since_kick: Float[Array, "*b"],
-    draw: Float[Array, "*b"],
 ) -> Bool[Array, "P *b"]:
     """Return the mask of the keepers who stop the ball with their hands in this substep.
 
@@ -136,7 +137,6 @@ def saves(
         world: Current state.
         apart: Least distance of each player to the path of the ball in the substep, meters.
         since_kick: Seconds since the ball was last played.
-        draw: Uniform draw.
     """
     sign = expand(setup.sign, apart)
     inside = (-sign * world.ball[0] > pitch.BOX_X) & (
@@ -146,8 +146,8 @@ def saves(
     reach = jnp.minimum(STANDING_REACH + dive, REACH)
     able = expand(setup.keeper, apart) & world.active & (world.busy <= 0) & inside
     able &= (apart < reach) & (world.ball[2] < 2.4) & (world.held <= 0)
-    # One attempt per shot: the draw of a substep would be repeated while the ball passes.
-    return able & (draw < SAVE) & (world.touched > 0.3)
+    comes = -sign * world.ball_v[0] > SHOT_SPEED
+    return able & comes & (world.luck < SAVE) & (world.touched > 0.3)
 
 
 def holds(

@@ -16,7 +16,14 @@ from jmarl.envs.football.core import game_actions as game
 from jmarl.envs.football.core import pitch
 from jmarl.envs.football.core.player_commands import Commands
 from jmarl.envs.football.core.setup import Setup
-from jmarl.envs.football.core.world import NOBODY, World, expand, first_of, pick
+from jmarl.envs.football.core.world import (
+    NOBODY,
+    World,
+    expand,
+    first_of,
+    members,
+    pick,
+)
 
 
 DELAYS = np.asarray(
@@ -55,11 +62,16 @@ SHOT_SLOPE_SPREAD = np.asarray(
     [0.016, 0.017, 0.028],
     np.float32,
 )
-SHOT_SPREAD = 0.03
-"""Standard deviation of the direction of a shot, in radians."""
+SHOT_SPREAD = np.asarray(
+    [0.03, 0.03, 0.08],
+    np.float32,
+)
+"""Standard deviation of the direction of a shot by gait, in radians."""
 TAP = 5.0
 """Distance of the point at which a pass is aimed, in meters."""
-KICK_DRAWS = 3
+FOLLOW_THROUGH = 0.3
+"""Seconds after a kick during which the kicker touches nothing."""
+KICK_DRAWS = 4
 
 
 class Ready(NamedTuple):
@@ -72,7 +84,6 @@ class Ready(NamedTuple):
 
 
 def request(
-    setup: Setup,
     world: World,
     commands: Commands,
     step: float,
@@ -82,7 +93,6 @@ def request(
     A request waits until the player touches the ball. Only a short pass replaces another one.
 
     Args:
-        setup: Scenario and options.
         world: Current state.
         commands: Commands of all players.
         step: Seconds since the last call.
@@ -91,6 +101,9 @@ def request(
     pending = world.kick > 0
     is_new = (wanted > 0) & (
         ~pending | ((wanted == game.SHORT_PASS) & (world.kick != wanted))
+    )
+    is_new |= (
+        (wanted > 0) & (wanted == world.kick) & (commands.kick_to != world.kick_to)
     )
     is_held = pending & (wanted == world.kick)
     time = world.kick_time + step
@@ -135,8 +148,11 @@ def ready(world: World) -> Ready:
     )
     dx, dy = world.ball[0] - world.x, world.ball[1] - world.y
     apart = jnp.sqrt(dx**2 + dy**2)
-    reaches = (apart < REACH) & (world.ball[2] < REACH_HEIGHT)
-    holds = (world.held > 0) & (apart < REACH)
+    last = members(world.last_touch, len(apart))
+    reaches = (apart < REACH) & (world.ball[2] < REACH_HEIGHT) & (world.held <= 0)
+    # Nobody else kicks the ball of an owner, or one in a keeper's hands.
+    reaches &= last | (world.owner == NOBODY)
+    holds = (world.held > 0) & last
     able = world.active & (world.busy <= 0) & (world.kick > 0)
     # The request is looked at once per step, so a delay is rounded to the nearest step.
     able &= (world.kick_time > delay - pitch.STEP / 2) & (reaches | holds)
@@ -181,16 +197,13 @@ def launch(
             )
         ),
         held=jnp.where(kicks, 0.0, world.held),
+        luck=jnp.where(kicks, draws[3], world.luck),
         last_touch=jnp.where(kicks, index, world.last_touch),
         receiver=jnp.where(kicks, target, world.receiver),
         touched=jnp.where(now.who, 0.0, world.touched),
         kick=jnp.where(now.who, 0, world.kick).astype(jnp.int8),
         busy=jnp.where(now.who, FOLLOW_THROUGH, world.busy),
     )
-
-
-FOLLOW_THROUGH = 0.3
-"""Seconds after a kick during which the kicker touches nothing."""
 
 
 def normal(draws: Float[Array, "D *b"]) -> Float[Array, "D *b"]:
@@ -288,7 +301,7 @@ def _shot(
     angle = jnp.arctan2(dx * uy - dy * ux, dx * ux + dy * uy) * sign
     share = jnp.clip(jnp.abs(angle) / (jnp.pi / 2), 0.0, 1.0) ** 0.7
     aim = jnp.sign(angle) * pitch.GOAL_HALF_WIDTH * 0.9 * share
-    heading = jnp.arctan2(aim + dy, dx) + SHOT_SPREAD * noise[0]
+    heading = jnp.arctan2(aim + dy, dx) + _by_gait(SHOT_SPREAD, *now.gait) * noise[0]
     slope = _by_gait(SHOT_SLOPE, *now.gait)
     slope += _by_gait(SHOT_SLOPE_SPREAD, *now.gait) * noise[1]
     speed = _by_gait(SHOT_SPEED, *now.gait) * _power(pick(world.kick_held, now.who))

@@ -17,6 +17,7 @@ from jmarl.envs.football.core.world import (
     CONCEDED,
     FREE,
     GOAL,
+    NOBODY,
     OUT,
     POSSESSION,
     RUNNING,
@@ -31,7 +32,7 @@ from jmarl.envs.football.core.world import (
 
 SCRIPTED = -1
 """Action of an agent whom the scripted play controls in this step."""
-SUBSTEP_DRAWS = touch.TRAP_DRAWS + 1
+SUBSTEP_DRAWS = touch.TRAP_DRAWS
 SLIDE_TIME = 0.35
 SLIDE_SPEED = 8.0
 """Speed of a slide, m/s."""
@@ -85,7 +86,7 @@ def advance(
         (kind, target),
     )
     world = _start_slides(world, commands)
-    world = kicks.request(setup, world, commands, pitch.STEP)
+    world = kicks.request(world, commands, pitch.STEP)
     world = kicks.launch(
         setup,
         world,
@@ -251,7 +252,7 @@ def _substep(
     world = motion.separate(world)
     before = world.ball
     ball, ball_v = free_ball.fly(world.ball, world.ball_v, h)
-    ball_v = free_ball.bounce_off_posts(before, ball, ball_v)
+    ball, ball_v = free_ball.bounce_off_posts(before, ball, ball_v)
     in_hands = world.held > 0
     hand_x, hand_y = _hands(world)
     held_ball = jnp.stack([hand_x, hand_y, jnp.full_like(hand_x, 1.3)])
@@ -271,16 +272,16 @@ def _substep(
         world,
         commands,
         before,
-        draws[:-1],
+        draws,
         h,
     )
     contact = contact._replace(who=contact.who & ~(world.held > 0))
-    world = touch.play(
+    world = touch.stop_ball(
         world,
-        commands,
-        contact,
-        draws[:-1],
+        before,
+        contact.who & ~touch.carrier(world),
     )
+    world = touch.play(world, commands, contact, draws)
     return _score(setup, world, before)
 
 
@@ -292,8 +293,8 @@ def _busy_wish(
     """Return the desired velocity of players who cannot act: a slide, or none."""
     busy = world.busy > 0
     slides = world.slide > 0
-    kicked = world.busy <= kicks.FOLLOW_THROUGH  # after a kick a player runs on
-    stop = busy & ~kicked
+    kicked = world.touched < kicks.FOLLOW_THROUGH + 0.1
+    stop = busy & ~kicked  # after a kick a player runs on
     x = jnp.where(stop, 0.0, x)
     y = jnp.where(stop, 0.0, y)
     return (
@@ -315,7 +316,7 @@ def _save(
     apart = touch.swept_distance(world, before)
     last = touch.members_last(world)
     since = pick(world.touched, last)
-    who = keeper.saves(setup, world, apart, since, draws[-1]) & ~last
+    who = keeper.saves(setup, world, apart, since) & ~last
     stops = jnp.any(who, axis=0)
     holds = stops & keeper.holds(world, who)
     sign = pick(
@@ -331,11 +332,12 @@ def _save(
     parried = jnp.stack([0.6 * sign * speed, side * speed, 1.2 + 0 * speed])
     velocity = jnp.where(stops, parried, world.ball_v)
     index = jnp.argmax(who, axis=0).astype(jnp.int8)
+    world = touch.stop_ball(world, before, who)
     return world.replace(
         ball_v=jnp.where(holds, 0.0, velocity),
         held=jnp.where(holds, 1e-3, world.held),
         last_touch=jnp.where(stops, index, world.last_touch),
-        receiver=jnp.where(stops, -1, world.receiver).astype(jnp.int8),
+        receiver=jnp.where(stops, NOBODY, world.receiver).astype(jnp.int8),
         touched=jnp.where(who, 0.0, world.touched),
     )
 

@@ -25,8 +25,10 @@ HEAD_START = 1.6
 """Factor of the first acceleration of an episode: GRF moves before its first observation."""
 REST_SPEED = 0.5
 """Speed below which a player is at rest, m/s."""
-BRAKING = 24.0
+BRAKING = 26.0
 """Deceleration against and across the desired direction, m/s^2."""
+STOPPING = 20.0
+"""Deceleration of a player who wants to stop, m/s^2."""
 CARRIER_BRAKING = 13.0
 """The same for the player who runs with the ball."""
 SIDESTEP = 0.5
@@ -93,7 +95,8 @@ def accelerate(
     )
     along = world.vx * ux + world.vy * uy
     across = world.vy * ux - world.vx * uy
-    brake = jnp.where(carries, CARRIER_BRAKING, BRAKING) * h
+    brake = jnp.where(moves, BRAKING, STOPPING)
+    brake = jnp.where(carries, CARRIER_BRAKING, brake) * h
     starts = is_opening(world) & (world.steps == 0)
     boost = jnp.where(starts, HEAD_START, 1.0)
     gain = acceleration(along, expand(setup.difficulty, along)) * boost * h

@@ -77,6 +77,7 @@ def decode(
     own = jnp.asarray(OWN_ACTIONS, action.dtype)[
         jnp.clip(action, 0, len(OWN_ACTIONS) - 1)
     ]
+    own = jnp.where(action < 0, action, own)  # a scripted agent
     slot, kind = rank // len(game.PASSES), rank % len(game.PASSES)
     observer = jnp.arange(len(action)).reshape((-1,) + (1,) * (action.ndim - 1))
     mate = slot + (slot >= observer) + 1  # the observer has no slot

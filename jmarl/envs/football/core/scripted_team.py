@@ -35,8 +35,16 @@ CHASE_SPEED = 6.0
 """Speed that the race to the ball expects of a player, m/s."""
 REACHABLE = 2.0
 """Height up to which a player reaches the ball, in meters."""
-HUNT = 20.0
-"""Distance within which a central defender attacks the carrier at difficulty 1, in meters."""
+HUNT = 6.5
+"""Distance within which a defender attacks the carrier, in meters.
+
+Differs from GRF's source: it does not depend on the difficulty, because the duration of measured
+duels does not.
+"""
+CLOSE = 1.2
+"""Distance to the ball at which any player goes to it, in meters."""
+HUNTER_REACH = 3.0
+"""The same for the defender who attacks the carrier."""
 GOAL_SIDE = 0.8
 """Distance by which a defender stays on the side of his goal, in meters."""
 BACK = 0.7
@@ -132,13 +140,15 @@ def plan(
     own = jnp.where(side == 0, ours, theirs)
     foreign = jnp.where(side == 0, theirs, ours)
     goal = keeper.own_goal(setup, world)
-    x, y = _defend(setup, world, goal, carries, foreign)
+    hunts, x, y = _defend(setup, world, goal, carries, foreign)
     forward_x, forward_y = _support(setup, world)
     x, y = jnp.where(own, forward_x, x), jnp.where(own, forward_y, y)
     vx, vy = _arrive(world, x, y)
-    vx = world.wish_x + REPLAN * (vx - world.wish_x)
-    vy = world.wish_y + REPLAN * (vy - world.wish_y)
-    chase = sprint.first & ~own & ((sprint.ahead & ~foreign) | _close(world))
+    part = jnp.where(hunts, 1.0, REPLAN)
+    vx = world.wish_x + part * (vx - world.wish_x)
+    vy = world.wish_y + part * (vy - world.wish_y)
+    near = touch.distance(world) < jnp.where(hunts, HUNTER_REACH, CLOSE)
+    chase = sprint.first & ~own & ((sprint.ahead & ~foreign) | near)
     to_x, to_y = _to_ball(world, sprint)
     vx, vy = jnp.where(chase, to_x, vx), jnp.where(chase, to_y, vy)
     # In the recordings of GRF everybody runs to the ball at first, and a keeper far from his goal
@@ -153,11 +163,6 @@ def plan(
 
 def _holder(world: World) -> Bool[Array, "P *b"]:
     return touch.members_last(world) & (world.held > 0)
-
-
-def _close(world: World) -> Bool[Array, "P *b"]:
-    """Return whether a player is so near to the ball that he attacks it anyway."""
-    return touch.distance(world) < 1.2
 
 
 def _to_ball(
@@ -195,8 +200,8 @@ def _arrive(
 
 def _defend(
     setup: Setup, world: World, goal: keeper.Goal, carries: Array, foreign: Array
-) -> tuple[Array, Array]:
-    """Return the place of each player while the opponents have the ball.
+) -> tuple[Array, Array, Array]:
+    """Return who attacks the carrier, and where each player goes while the opponents have the ball.
 
     The nearest one attacks the carrier if his team-mates suffice for the other attackers: he runs
     to the point of the carrier's way to the goal that both reach at the same time.
@@ -221,7 +226,6 @@ def _defend(
     meet_y = cy + way * uy + 0.14 * cvy
     outfield = world.active & ~expand(setup.keeper, dx)
     side = expand(setup.side, dx)
-    hunt = HUNT * (0.3 + 0.7 * expand(setup.difficulty, dx))
     nearest = jnp.zeros_like(outfield)
     spare = jnp.zeros_like(outfield)
     for team in (0, 1):
@@ -230,8 +234,9 @@ def _defend(
         free = others & ~carries & _is_near_goal(setup, world)
         enough = jnp.sum(mates, axis=0) > jnp.sum(free, axis=0)
         spare |= enough & (side == team)
-    hunts = foreign & nearest & spare & (jnp.sqrt(square) < hunt)
-    return jnp.where(hunts, meet_x, spot_x), jnp.where(hunts, meet_y, spot_y)
+    hunts = foreign & nearest & spare & (square < HUNT**2)
+    meet_x = jnp.where(hunts, meet_x, spot_x)
+    return hunts, meet_x, jnp.where(hunts, meet_y, spot_y)
 
 
 def _formation(
@@ -354,7 +359,7 @@ def _on_ball(
     mates = jnp.zeros_like(is_keeper)
     for team in (0, 1):
         is_team = expand(setup.side, way) == team
-        several = jnp.sum(world.active & is_team, axis=0) > 2
+        several = jnp.sum(world.active & is_team, axis=0) > 1
         mates = mates | (several & is_team)
     waits = world.held > keeper.HOLD_TIME
     passes = (nearest < PRESSURE) & (draws[1] < 0.15) & mates & ~is_keeper
@@ -365,26 +370,29 @@ def _on_ball(
         game.SHORT_PASS,
         kick,
     )
-    far = is_keeper & (world.held > 0)
-    kick = jnp.where(far & passes, game.HIGH_PASS, kick)
-    kick = jnp.where(carries, kick, 0)
     stays = is_keeper & (world.held > 0)
+    kick = jnp.where(stays & passes, game.HIGH_PASS, kick)
+    kick = jnp.where(carries, kick, 0)
+    lazy = expand(setup.lazy, way)
+    kick = jnp.where(lazy, 0, kick)
+    stays |= lazy
+    rests = lazy | (stays & carries)
     dribble_x, dribble_y = (
-        jnp.where(stays, 0.0, 5.0 * ux),
-        jnp.where(stays, 0.0, 5.0 * uy),
+        jnp.where(stays, 0.0, SPRINT * ux),
+        jnp.where(stays, 0.0, SPRINT * uy),
     )
     off = jnp.zeros_like(carries)
     return Commands(
         x=dribble_x,
         y=dribble_y,
-        off_x=velocity[0],
-        off_y=velocity[1],
+        off_x=jnp.where(rests, 0.0, velocity[0]),
+        off_y=jnp.where(rests, 0.0, velocity[1]),
         kick=kick.astype(jnp.int8),
         kick_x=gx / way,
         kick_y=gy / way,
         kick_to=jnp.full(carries.shape, NOBODY, jnp.int8),
         slide=off,
-        sprint=off,
+        sprint=carries,
         dribble=off,
         delayed=off,
     )

@@ -161,7 +161,7 @@ def first_world(
         last_team=code + FREE,
         receiver=code + NOBODY,
         held=jnp.zeros(batch),
-        possession=jnp.ones((2, *batch)),
+        luck=jnp.full(batch, 0.5),
         right_first=right_first,
         anchor_x=start[0],
         anchor_y=start[1],

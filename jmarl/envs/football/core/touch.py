@@ -31,24 +31,34 @@ CONTROL_SPEED = 6.5
 """Speed relative to the player beyond which the ball has left him, m/s."""
 REACH = 0.95
 """Distance at which a player plays a ball that he carries, in meters."""
-TRAP_REACH = 0.76
+TRAP_REACH = 0.66
 """Distance at which a player gets a free ball, in meters."""
+BODY_REACH = 0.42
+"""The same for a ball that is too fast to be reached by a foot."""
+BODY_SPEED = 18.0
+"""Speed from which a ball is too fast, m/s."""
 HEAD_REACH = 0.5
 """The same for a ball above the foot."""
 FOOT_HEIGHT, HEAD_HEIGHT = 0.6, 1.9
 REFRACTORY = 0.2
 """Least seconds between two touches of a player."""
 KICKER_REFRACTORY = 0.5
-SPRINT_INTERVAL, WALK_INTERVAL, DRIBBLE_INTERVAL = 0.72, 0.25, 0.36
+SPRINT_INTERVAL, WALK_INTERVAL, DRIBBLE_INTERVAL = 0.74, 0.25, 0.36
 """Seconds between the touches of a carrier."""
-CARRIER_SPRINT, CARRIER_DRIBBLE = 7.69, 3.84
+CARRIER_SPRINT, CARRIER_DRIBBLE = 7.6, 3.84
 """Speeds of a carrier, m/s."""
-LEAD = 0.53
+LEAD = 0.55
 """Distance of the ball to which a touch of a carrier leads, in meters."""
 NEAREST_LEAD = 0.45
 """Distance to the ball that a runner keeps, in meters."""
 LEAST_LEAD = 0.35
 """Distance below which a runner plays the ball early, in meters."""
+STOP_LEAD = 0.47
+"""Distance to the ball at which a carrier without a command stands, in meters."""
+SLOW_TURN = 0.4
+"""Seconds from a touch with the dribble key to one that turns."""
+STOP_INTERVAL = 0.55
+"""Seconds from a touch at a sprint to one that stops the ball."""
 CATCH_UP = 6.0
 """Speed relative to the ball per meter of further distance, 1/s."""
 STRAIGHT = 0.87
@@ -62,9 +72,13 @@ STICKY_MIN, STICKY_MAX = 0.924, -0.588
 STICKY_TURN = (0.9239, 0.3827)
 """Cosine and sine of 22.5 degrees."""
 TRAP_DRAWS = 4
-CHALLENGE_RATE = 12.0
+CHALLENGE_RATE = 18.0
 """Tackles per second of an opponent who stands at the ball."""
 CHALLENGE_REACH = 1.0
+SLIDE_REACH = 0.9
+"""Distance at which a slide plays the ball, in meters."""
+TIE = 0.02
+"""Advantage of the team that wins ties, in meters."""
 POKE_SPEED = 4.0
 """Speed of a ball that a tackle plays away, m/s."""
 CLEAN = 0.4
@@ -127,6 +141,11 @@ def carrier_wish(
         carries: Mask of the carrier.
     """
     ux, uy, speed = _heading(world, commands)
+    # With the dribble key a carrier turns only after the touch that turns the ball.
+    way_x, way_y = _way(world)
+    slow = commands.dribble & ~commands.sprint
+    follows = slow & (ux * way_x + uy * way_y < STRAIGHT)
+    ux, uy = jnp.where(follows, way_x, ux), jnp.where(follows, way_y, uy)
     ball_x, ball_y = world.ball[0] - world.x, world.ball[1] - world.y
     way = jnp.maximum(
         jnp.sqrt(ball_x**2 + ball_y**2),
@@ -135,7 +154,7 @@ def carrier_wish(
     moves = speed > 0
     # A carrier without a command stops at the ball.
     pace = jnp.clip(
-        3.0 * (way - 0.36),
+        3.0 * (way - STOP_LEAD),
         0.0,
         5.0,
     )
@@ -201,8 +220,10 @@ def contact(
     )
     low = world.ball[2] < FOOT_HEIGHT
     reach = jnp.where(low, TRAP_REACH, HEAD_REACH)
+    fast = jnp.sum(world.ball_v[:2] ** 2, axis=0) > BODY_SPEED**2
+    reach = jnp.where(fast, BODY_REACH, reach)
     gets = free & ~carries & ~waits & (apart < reach) & (world.ball[2] < HEAD_HEIGHT)
-    tackles = _tackles(
+    tackles = free & _tackles(
         setup,
         world,
         carries,
@@ -210,6 +231,8 @@ def contact(
         draws[0],
         h,
     )
+    slides = (world.slide > 0) & world.active & (apart < SLIDE_REACH) & low
+    tackles |= slides
     carried = jnp.any(carries, axis=0)
     mates = expand(setup.sign, apart) == pick(
         jnp.broadcast_to(expand(setup.sign, apart), apart.shape), carries
@@ -217,25 +240,21 @@ def contact(
     gets &= ~carried  # a team-mate leaves the ball to the carrier
     candidates = jnp.where(
         carried,
-        plays | (tackles & ~mates & free),
-        gets,
+        plays | (tackles & ~mates),
+        gets | slides,
     )
     cost = apart + TIE * (expand(setup.sign, apart) > 0) * jnp.where(
         world.right_first, 1.0, -1.0
     )
-    cost = jnp.where(tackles, cost - 1.0, cost)
+    cost = jnp.where(tackles & carried, cost - 1.0, cost)
     who = first_of(cost, candidates)
-    pokes = jnp.any(who & tackles & carried, axis=0) & (draws[1] > CLEAN)
-    eased = jnp.any(who & carries, axis=0) | carried
+    pokes = jnp.any(who & tackles, axis=0) & carried & (draws[1] > CLEAN)
+    pokes |= jnp.any(who & slides, axis=0)
     traps = draws[2] < _trap_chance(
         _relative_speed(world, who),
         world.ball[2],
     )
-    return Contact(who, (eased | traps) & ~pokes, pokes)
-
-
-TIE = 0.02
-"""Advantage of the team that wins ties, in meters."""
+    return Contact(who, (carried | traps) & ~pokes, pokes)
 
 
 def members_last(world: World) -> Bool[Array, "P *b"]:
@@ -312,6 +331,38 @@ def swept_distance(
     before: Float[Array, "3 *b"],
 ) -> Float[Array, "P *b"]:
     """Return the least distance of each player to the path of the ball in the substep."""
+    x, y = _nearest_point(world, before)
+    return jnp.sqrt((world.x - x) ** 2 + (world.y - y) ** 2)
+
+
+def stop_ball(
+    world: World, before: Float[Array, "3 *b"], who: Bool[Array, "P *b"]
+) -> World:
+    """Return the ball to the point of its path in the substep that is nearest to a player.
+
+    Args:
+        world: Current state.
+        before: Position of the ball before the substep.
+        who: Mask of the player, or of none.
+    """
+    stops = jnp.any(who, axis=0)
+    x, y = _nearest_point(world, before)
+    ball_x = jnp.where(
+        stops,
+        pick(x, who),
+        world.ball[0],
+    )
+    ball_y = jnp.where(
+        stops,
+        pick(y, who),
+        world.ball[1],
+    )
+    return world.replace(ball=jnp.stack([ball_x, ball_y, world.ball[2]]))
+
+
+def _nearest_point(
+    world: World, before: Float[Array, "3 *b"]
+) -> tuple[Float[Array, "P *b"], Float[Array, "P *b"]]:
     way = world.ball[:2] - before[:2]
     square = jnp.maximum(
         jnp.sum(way**2, axis=0),
@@ -323,7 +374,7 @@ def swept_distance(
         0.0,
         1.0,
     )
-    return jnp.sqrt((dx - part * way[0]) ** 2 + (dy - part * way[1]) ** 2)
+    return before[0] + part * way[0], before[1] + part * way[1]
 
 
 def _heading(
@@ -349,7 +400,6 @@ def _heading(
     limited = _is_sticky(world, commands, ux, uy)
     way_x, way_y = _way(world)
     ux, uy = jnp.where(limited, way_x, ux), jnp.where(limited, way_y, uy)
-    knocks = commands.sprint & commands.dribble
     slow = commands.dribble & ~commands.sprint
     cap = jnp.where(slow, CARRIER_DRIBBLE, CARRIER_SPRINT)
     # GRF's dribble key is a little faster at the ball than without it.
@@ -358,11 +408,7 @@ def _heading(
         CARRIER_DRIBBLE,
         jnp.minimum(wish, cap),
     )
-    return (
-        ux,
-        uy,
-        jnp.where(knocks, jnp.minimum(wish, CARRIER_SPRINT), speed),
-    )
+    return ux, uy, speed
 
 
 def _way(world: World) -> tuple[Array, Array]:
@@ -409,7 +455,10 @@ def _carrier_plays(
     interval = jnp.where(slow, DRIBBLE_INTERVAL, interval)
     turns = ux * world.face_x + uy * world.face_y < STRAIGHT
     turns |= (speed == 0) & (jnp.sum(world.ball_v[:2] ** 2, axis=0) > 0.01)
-    turning = jnp.where(slow, DRIBBLE_INTERVAL, REFRACTORY)
+    pace = jnp.sqrt(world.vx**2 + world.vy**2)
+    stops_fast = (speed == 0) & (pace > 6.0)
+    turning = jnp.where(slow, SLOW_TURN, REFRACTORY)
+    turning = jnp.where(stops_fast, STOP_INTERVAL, turning)
     interval = jnp.where(turns, turning, interval)
     apart = distance(world)
     interval = jnp.where(apart < LEAST_LEAD, REFRACTORY, interval)
@@ -432,10 +481,11 @@ def _dribble_velocity(
     along = world.vx * ux + world.vy * uy
     pace = jnp.sqrt(world.vx**2 + world.vy**2)
     interval = WALK_INTERVAL + 0.6 * (pace / SPRINT) ** 2
+    slow = jnp.where(speed < 4.5, DRIBBLE_INTERVAL, WALK_INTERVAL)
     interval = jnp.where(
         speed > 6.0,
         jnp.maximum(interval, 0.45),
-        WALK_INTERVAL,
+        slow,
     )
     change = jnp.maximum(
         jnp.abs(speed - along) / ANTICIPATION,
@@ -482,7 +532,7 @@ def _limited_turn(
 ) -> tuple[Array, Array]:
     """Turn the direction of a sprinting carrier by 22.5 degrees towards his command."""
     wx, wy = commands.x / jnp.maximum(wish, 1e-6), commands.y / jnp.maximum(wish, 1e-6)
-    limited = _is_sticky(world, commands, wx, wy)
+    limited = _is_sticky(world, commands, wx, wy) & (wish > 0)
     way_x, way_y = _way(world)
     side = jnp.sign(way_x * wy - way_y * wx)
     cosine, sine = STICKY_TURN[0], STICKY_TURN[1] * side

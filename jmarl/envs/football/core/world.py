@@ -102,8 +102,8 @@ class World(Observable):
     """Player to whom the last pass was played, or ``NOBODY``, int8."""
     held: Float[Array, "*b"]
     """Seconds for which a keeper has held the ball in his hands; 0 if nobody does."""
-    possession: Float[Array, "2 *b"]
-    """Fading amount of possession of both teams, 0.5 to 1.5."""
+    luck: Float[Array, "*b"]
+    """Uniform draw of the last kick: whether a keeper can stop it."""
     right_first: Bool[Array, "*b"]
     """The right team wins ties, an order that GRF draws for each episode."""
     anchor_x: Float[Array, "P *b"]

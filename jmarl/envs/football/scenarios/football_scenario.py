@@ -61,7 +61,7 @@ class Scenario:
     ball: tuple[float, float]
     left: tuple[Player, ...]
     right: tuple[Player, ...]
-    limit: int = 400
+    limit: int = 401
     ends_with_goal: bool = True
     ends_with_out: bool = True
     ends_with_possession: bool = True
