@@ -117,7 +117,7 @@ INVALID_VALUES = [
 ]
 UNKNOWN_NAMES = [
     ("ippo env=smax_10v11x", "env=smax_10v11x: unknown environment 'smax_10v11x'; did"),
-    ("ippo env=foo", "env=foo: unknown environment 'foo'; `jmarl envs` lists the"),
+    ("ippo env=xyz", "env=xyz: unknown environment 'xyz'; `jmarl envs` lists the"),
     (
         "vdn env=rware",
         "env=rware: unknown environment 'rware'; did you mean rware_tiny",

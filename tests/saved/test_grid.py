@@ -100,8 +100,9 @@ def grid(tmp_path):
     return write(tmp_path / "duels.yaml", DUELS)
 
 
-def test_a_grid_of_two_runs(runs, grid, tmp_path, capsys):
+def test_a_grid_of_two_runs(runs, grid, tmp_path, monkeypatch, capsys):
     folders = f"{runs / 'first'},{runs / 'second'}"
+    monkeypatch.setattr("sys.argv", ["jmarl", "transfer", folders])
     json_file = tmp_path / "out.json"
     protocol = {"episodes": 32, "seed": 5}
     assert transfer(folders, grid=grid, json=str(json_file), **protocol) == 0
@@ -110,7 +111,8 @@ def test_a_grid_of_two_runs(runs, grid, tmp_path, capsys):
     assert (tmp_path / "out.png").read_bytes()[:4] == b"\x89PNG"
 
     host = record["environment"]
-    assert host["commit"] == versions()["commit"] and host["command"][:6] == "jmarl "
+    assert host["commit"] == versions()["commit"]
+    assert host["command"] == f"jmarl transfer {folders}"
 
     labels = ["1 vs 1", "2 vs 1"]
     assert list(record["cells"]) == labels

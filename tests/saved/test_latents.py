@@ -52,14 +52,16 @@ def test_latents_are_recorded_with_class_health_and_phase(
     params = jax.tree.map(lambda x: x[None], params)
     monkeypatch.setattr(latents, "restore_params", lambda *_: (params, [0]))
     monkeypatch.setattr(latents, "BATCH", 4)
-    assert dispatch(["latents", f"run={folder}", "episodes=6"]) == 0
+    words = ["latents", f"run={folder}", "episodes=6"]
+    monkeypatch.setattr("sys.argv", ["jmarl", *words])
+    assert dispatch(words) == 0
     assert "6 episodes" in capsys.readouterr().out
     assert (folder / "latents.png").stat().st_size > 0
     report = json.loads((folder / "latents.json").read_text())
     rows = np.load(folder / "latents.npz")
     about = report["system"], report["env"], report["seed"], report["parameters"]
     assert about == ("shppo", config.env["name"], config.seed, "best")
-    assert report["environment"]["command"].startswith("jmarl ")
+    assert report["environment"]["command"] == " ".join(["jmarl", *words])
     assert report["rows"] == len(rows["mu"]) and report["episodes"] == 6
     assert rows["mu"].shape == rows["latent"].shape == (report["rows"], 4)
     assert len(set(rows["unit_class"])) == 2
