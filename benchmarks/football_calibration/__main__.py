@@ -1,6 +1,6 @@
 """Football beside measurements of Google Research Football's engine.
 
-    python -m benchmarks.football_calibration [parts=run,turn,...] [seeds=16] [episodes=512]
+    python -m benchmarks.football_calibration [parts=run,turn,...] [seeds=32] [episodes=512]
         [out=results/football_calibration.json]
 
 Options:
@@ -56,7 +56,7 @@ DEFAULTS: dict[str, Any] = {
         "forecast",
         "script",
     ),
-    "seeds": 16,
+    "seeds": 32,
     "episodes": 512,
     "out": "",
 }

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from docs.generate.docstrings import separate_lists
 from docs.generate.markdown import details, join, table
 from docs.generate.tables import analyses, growth, timing, training
+from docs.generate.tables.football import calibration
 from docs.generate.tables.heterogeneous import heterogeneous
 from docs.generate.tables.players import players
 from docs.generate.tables.records import (
@@ -46,6 +47,13 @@ class Page(NamedTuple):
 PAGES = (
     Page("environment", "Environment", "env", ("env.json",), timing.environment),
     Page("smac", "SMAC battles", "smac", ("smac.json",), timing.smac),
+    Page(
+        "football_calibration",
+        "Calibration of football",
+        "football_calibration",
+        ("football_calibration.json",),
+        calibration,
+    ),
     Page("players", "Scripted players", "", ("players*.json",), players),
     Page("scan", "Selective scan", "scan", ("scan.json",), timing.scan),
     Page(
@@ -217,9 +225,11 @@ def read(file: pathlib.Path) -> dict[str, Any]:
 
 
 def module_docstring(name: str) -> str:
-    """Return the docstring of a module of ``benchmarks`` without importing it."""
-    file = ROOT / "benchmarks" / f"{name}.py"
-    if not name or not file.exists():
+    """Return the docstring of a program of ``benchmarks`` without importing it."""
+    folder = ROOT / "benchmarks"
+    files = (folder / f"{name}.py", folder / name / "__main__.py")
+    file = next((file for file in files if name and file.exists()), None)
+    if file is None:
         return ""
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     return separate_lists(text)

@@ -19,7 +19,14 @@ from jmarl.envs.football.core import pitch
 from jmarl.envs.football.core.match_step import SCRIPTED
 from jmarl.envs.football.core.player_commands import DRIBBLE, SPRINT, WALK, n_actions
 from jmarl.envs.football.core.setup import Setup
-from jmarl.envs.football.core.world import FREE, NOBODY, World, expand, members
+from jmarl.envs.football.core.world import (
+    FREE,
+    NOBODY,
+    OPENING,
+    World,
+    expand,
+    members,
+)
 
 
 Rows = dict[str, Array]
@@ -193,7 +200,8 @@ def restore(
 
     Returns:
         Worlds with the batch last. The owner of the ball is the last who touched it. Agents go
-        where their buttons point, and the others keep their velocity.
+        where their buttons point, and the others keep their velocity. A frame in which somebody
+        moves is past the opening of the episode.
     """
     x, y = _players(frames, "left", "right")
     vx, vy = _players(frames, "leftv", "rightv")
@@ -207,6 +215,8 @@ def restore(
         score=frames["score"].T.astype(jnp.int8),
         mode=frames["mode"].astype(jnp.int8),
     )
+    moves = jnp.any(jnp.hypot(vx, vy) > _MOVING, axis=0)
+    world = world.replace(steps=jnp.where(moves, OPENING, world.steps))
     world = _set_buttons(setup, _face(world), frames["sticky"])
     team, player = frames["own"].T.astype(jnp.int8)
     return _set_owner(setup, world, team, player)

@@ -22,6 +22,10 @@ BASE = pitch.HALF_LENGTH - 0.7
 """|x| of the point in front of which a keeper stands, in meters."""
 LEAST_DEPTH = 0.7
 """Least distance from that point, in meters."""
+IDLE_DEPTH = 8.7
+"""Further distance while the ball is far, in meters."""
+NEAR, FAR = 30.0, 45.0
+"""Distances of the ball to the goal line between which a keeper comes out, in meters."""
 NEAR_POST = 2.7
 """Factor of the shift to the near post."""
 GAIN = 2.6
@@ -32,12 +36,12 @@ THREAT_RANGE = 32.0
 """Distance of a shot to which a keeper reacts, in meters."""
 REACH = 1.9
 """Distance that a keeper reaches with a dive, in meters."""
-STANDING_REACH = 0.6
+STANDING_REACH = 0.3
 DIVE_SPEED = 6.0
 """Growth of the reach after the reaction, m/s."""
 REACTION = 0.3
 """Seconds after the kick before a keeper dives."""
-SAVE = 0.72
+SAVE = 0.53
 """Probability that a keeper stops a ball within reach, drawn once for each kick."""
 SHOT_SPEED = 5.0
 """Least speed of the ball towards the goal line at which a keeper dives, m/s."""
@@ -81,7 +85,7 @@ def place(
         setup: Scenario and options.
         world: Current state.
         goal: Own goals.
-        alone: The opponent with the ball has no defender before him and no free team-mate, so
+        alone: The opponent with the ball has no defender before him and no free teammate, so
             that a keeper rushes at him.
     """
     sign = expand(setup.sign, world.x)
@@ -96,10 +100,11 @@ def place(
         jnp.sqrt(way_x**2 + way_y**2),
         1e-3,
     )
+    idle = LEAST_DEPTH + IDLE_DEPTH * jnp.clip((dx - NEAR) / (FAR - NEAR), 0.0, 1.0)
     depth = jnp.where(
         alone,
         jnp.maximum(way - 0.5, LEAST_DEPTH),
-        LEAST_DEPTH,
+        idle,
     )
     stand_x, stand_y = base_x + depth * way_x / way, base_y + depth * way_y / way
     block_x, block_y = nearest_on_path(world)

@@ -45,10 +45,14 @@ GROUND_LIMIT = np.asarray(
 )
 """Largest speed of a ground pass by gait, m/s."""
 HIGH_LIMIT = 42.0
+BACK_LIMIT = 16.5
+"""Largest speed of a ground pass of a moving player to his back, m/s."""
 CAPPED_SLOPE = 0.23
 """Slope of a ground pass whose speed is limited."""
 PASS_SPREAD = 0.012
 """Standard deviation of the direction of a pass, in radians."""
+BACK_SPREAD = 1.0
+"""Further standard deviation of a high pass straight to the back, in radians."""
 SHOT_SPEED = np.asarray(
     [29.1, 32.9, 32.6],
     np.float32,
@@ -67,6 +71,11 @@ SHOT_SPREAD = np.asarray(
     np.float32,
 )
 """Standard deviation of the direction of a shot by gait, in radians."""
+SHOT_TURN = np.asarray(
+    [0.83, 0.88, 0.8],
+    np.float32,
+)
+"""Part of the angle between the body and the aim by which a shot turns, by gait."""
 TAP = 5.0
 """Distance of the point at which a pass is aimed, in meters."""
 FOLLOW_THROUGH = 0.3
@@ -200,6 +209,7 @@ def launch(
         luck=jnp.where(kicks, draws[3], world.luck),
         last_touch=jnp.where(kicks, index, world.last_touch),
         receiver=jnp.where(kicks, target, world.receiver),
+        bounced=world.bounced & ~kicks,
         touched=jnp.where(now.who, 0.0, world.touched),
         kick=jnp.where(now.who, 0, world.kick).astype(jnp.int8),
         busy=jnp.where(now.who, FOLLOW_THROUGH, world.busy),
@@ -255,7 +265,9 @@ def _pass(
         0.2 * way * sign,
         0.0,
     )
-    velocity = _pass_velocity(dx, dy, kick, now, noise)
+    face_x, face_y = pick(world.face_x, now.who), pick(world.face_y, now.who)
+    backward = -(face_x * dx + face_y * dy) / jnp.maximum(way, 0.5)
+    velocity = _pass_velocity(dx, dy, kick, now, noise, backward)
     index = jnp.where(
         anyone,
         jnp.argmax(to, axis=0),
@@ -265,8 +277,18 @@ def _pass(
 
 
 def _pass_velocity(
-    dx: Array, dy: Array, kick: Array, now: Ready, noise: Array
+    dx: Array, dy: Array, kick: Array, now: Ready, noise: Array, backward: Array
 ) -> Float[Array, "3 *b"]:
+    """Return the velocity of a pass.
+
+    Args:
+        dx: Way to the target, meters.
+        dy: The same for y.
+        kick: Kind of the pass.
+        now: The kicker.
+        noise: Standardized draws.
+        backward: Cosine of the angle between the pass and the kicker's back.
+    """
     way = jnp.maximum(
         jnp.sqrt(dx**2 + dy**2),
         0.5,
@@ -280,11 +302,19 @@ def _pass_velocity(
         HIGH_LIMIT,
         _by_gait(GROUND_LIMIT, *now.gait),
     )
+    behind = jnp.clip(2 * backward - 1, 0.0, 1.0)
+    moves = now.gait[0] | now.gait[1]
+    limit = jnp.where(
+        moves & (behind > 0) & ~is_high,
+        jnp.minimum(limit, BACK_LIMIT),
+        limit,
+    )
     capped = wanted > limit
     slope = jnp.where(
         is_high, 0.45 - 0.15 * near, jnp.where(capped, CAPPED_SLOPE, 0.11)
     )
-    heading = jnp.arctan2(dy, dx) + PASS_SPREAD * noise[0]
+    spread = PASS_SPREAD + jnp.where(is_high, BACK_SPREAD * behind, 0.0)
+    heading = jnp.arctan2(dy, dx) + spread * noise[0]
     return _velocity(heading, slope, jnp.minimum(wanted, limit))
 
 
@@ -301,7 +331,12 @@ def _shot(
     angle = jnp.arctan2(dx * uy - dy * ux, dx * ux + dy * uy) * sign
     share = jnp.clip(jnp.abs(angle) / (jnp.pi / 2), 0.0, 1.0) ** 0.7
     aim = jnp.sign(angle) * pitch.GOAL_HALF_WIDTH * 0.9 * share
-    heading = jnp.arctan2(aim + dy, dx) + _by_gait(SHOT_SPREAD, *now.gait) * noise[0]
+    face_x, face_y = pick(world.face_x, now.who), pick(world.face_y, now.who)
+    turn = jnp.arctan2(
+        face_x * (aim + dy) - face_y * dx, face_x * dx + face_y * (aim + dy)
+    )
+    heading = jnp.arctan2(face_y, face_x) + _by_gait(SHOT_TURN, *now.gait) * turn
+    heading += _by_gait(SHOT_SPREAD, *now.gait) * noise[0]
     slope = _by_gait(SHOT_SLOPE, *now.gait)
     slope += _by_gait(SHOT_SLOPE_SPREAD, *now.gait) * noise[1]
     speed = _by_gait(SHOT_SPEED, *now.gait) * _power(pick(world.kick_held, now.who))

@@ -173,6 +173,7 @@ def _agent_commands(
         sprint=steered & world.sprint,
         dribble=steered & world.dribble,
         delayed=steered & ~pulls,
+        passive=~steered & scripted.passive,
     )
 
 
@@ -316,7 +317,8 @@ def _save(
     apart = touch.swept_distance(world, before)
     last = touch.members_last(world)
     since = pick(world.touched, last)
-    who = keeper.saves(setup, world, apart, since) & ~last
+    carried = jnp.any(touch.carrier(world), axis=0)
+    who = keeper.saves(setup, world, apart, since) & ~last & ~carried
     stops = jnp.any(who, axis=0)
     holds = stops & keeper.holds(world, who)
     sign = pick(
@@ -338,6 +340,7 @@ def _save(
         held=jnp.where(holds, 1e-3, world.held),
         last_touch=jnp.where(stops, index, world.last_touch),
         receiver=jnp.where(stops, NOBODY, world.receiver).astype(jnp.int8),
+        bounced=jnp.where(stops, ~holds, world.bounced),
         touched=jnp.where(who, 0.0, world.touched),
     )
 

@@ -43,6 +43,8 @@ class Commands(NamedTuple):
     dribble: Bool[Array, "P *b"]
     delayed: Bool[Array, "P *b"]
     """The player reacts with a delay: agents whom the magnet does not move."""
+    passive: Bool[Array, "P *b"]
+    """The player goes elsewhere and tackles only if he runs into the ball."""
 
 
 def n_actions(setup: Setup) -> int:

@@ -35,6 +35,8 @@ CHASE_SPEED = 6.0
 """Speed that the race to the ball expects of a player, m/s."""
 REACHABLE = 2.0
 """Height up to which a player reaches the ball, in meters."""
+MEET = 8.0
+"""Distance of the carrier to the line of a defender's place at which he is attacked, in meters."""
 HUNT = 6.5
 """Distance within which a defender attacks the carrier, in meters.
 
@@ -45,6 +47,12 @@ CLOSE = 1.2
 """Distance to the ball at which any player goes to it, in meters."""
 HUNTER_REACH = 3.0
 """The same for the defender who attacks the carrier."""
+OVERTAKE = 8.0
+"""Distance within which a defender overtakes the carrier, and that to which he does, in meters."""
+OVERTAKEN = 2.5
+"""Distance by which he is nearer to his goal than the carrier when he attacks, in meters."""
+MARK = 0.1
+"""Part of the way from a marked attacker to the goal at which his marker stands."""
 GOAL_SIDE = 0.8
 """Distance by which a defender stays on the side of his goal, in meters."""
 BACK = 0.7
@@ -58,14 +66,24 @@ BALL_SIDE = 0.1
 """Part of the y of the ball by which the formation shifts."""
 FREE_RANGE = 30.0
 """Distance from the goal within which an attacker counts as free, in meters."""
+RUSH_RANGE = 45.0
+"""Distance of the ball to the goal line up to which a keeper rushes at it, in meters."""
 SHOOT_RANGE = 20.0
 """Distance from which a scripted player shoots, in meters."""
 PRESSURE = 4.0
 """Distance of an opponent under whose pressure a scripted player passes, in meters."""
 REPEL = 10.0
 """Range of the force by which opponents repel a dribbling player, in meters."""
-REPLAN = 0.15
+REPEL_FORCE = 6.2
+"""Largest strength of that force, as a multiple of the pull towards the goal."""
+STROLL = 1.5
+"""Speed off the ball of the team that has it, beyond the speed of its carrier, m/s."""
+REPLAN = 0.02
 """Part by which a player off the ball corrects his run per step."""
+NEAREST_REPLAN = 0.15
+"""The same for the defender who is nearest to the carrier."""
+MARKING_REPLAN = 0.5
+"""The same for defenders who mark an attacker."""
 ARRIVE = 2.6
 """Speed per meter that a player is out of place, 1/s."""
 LATE = 0.3
@@ -73,17 +91,31 @@ LATE = 0.3
 
 
 class Race(NamedTuple):
-    """How fast each player can reach the ball."""
+    """The race to the ball."""
 
-    time: Float[Array, "P *b"]
-    """Seconds."""
     x: Float[Array, "P *b"]
-    """Where he reaches it, meters."""
+    """Where each player reaches it, meters."""
     y: Float[Array, "P *b"]
     first: Bool[Array, "P *b"]
     """Mask of the first player of each team."""
     ahead: Bool[Array, "P *b"]
     """The first player of the own team is there before the opponents, or hardly later."""
+    wins: Bool[Array, "P *b"]
+    """He is there before them."""
+
+
+class Defense(NamedTuple):
+    """What each player does while the opponents have the ball."""
+
+    nearest: Bool[Array, "P *b"]
+    """The player of his team nearest to the carrier."""
+    hunts: Bool[Array, "P *b"]
+    """He attacks the carrier."""
+    marks: Bool[Array, "P *b"]
+    """He marks a free attacker."""
+    x: Float[Array, "P *b"]
+    """Where he goes, meters."""
+    y: Float[Array, "P *b"]
 
 
 def race(setup: Setup, world: World) -> Race:
@@ -113,7 +145,7 @@ def race(setup: Setup, world: World) -> Race:
         best[1] - best[0],
         best[0] - best[1],
     )
-    return Race(time, x, y, first, margin > -LATE)
+    return Race(x, y, first, margin > -LATE, margin > 0)
 
 
 def plan(
@@ -140,15 +172,24 @@ def plan(
     own = jnp.where(side == 0, ours, theirs)
     foreign = jnp.where(side == 0, theirs, ours)
     goal = keeper.own_goal(setup, world)
-    hunts, x, y = _defend(setup, world, goal, carries, foreign)
+    guard = _defend(setup, world, goal, carries, foreign)
+    x, y = guard.x, guard.y
     forward_x, forward_y = _support(setup, world)
     x, y = jnp.where(own, forward_x, x), jnp.where(own, forward_y, y)
-    vx, vy = _arrive(world, x, y)
-    part = jnp.where(hunts, 1.0, REPLAN)
+    pace = jnp.sqrt(pick(world.vx, carries) ** 2 + pick(world.vy, carries) ** 2)
+    stroll = jnp.minimum(pace + STROLL, SPRINT)
+    vx, vy = _arrive(world, x, y, jnp.where(own, stroll, SPRINT))
+    untouched = (world.last_touch == NOBODY) & (world.ball_v[0] == 0)
+    eager = (guard.nearest & ~own) | untouched
+    part = jnp.where(eager, NEAREST_REPLAN, REPLAN)
+    part = jnp.where(guard.marks, MARKING_REPLAN, part)
+    part = jnp.where(guard.hunts, 1.0, part)
     vx = world.wish_x + part * (vx - world.wish_x)
     vy = world.wish_y + part * (vy - world.wish_y)
-    near = touch.distance(world) < jnp.where(hunts, HUNTER_REACH, CLOSE)
-    chase = sprint.first & ~own & ((sprint.ahead & ~foreign) | near)
+    near = touch.distance(world) < jnp.where(guard.hunts, HUNTER_REACH, CLOSE)
+    # A marker leaves a free ball to the opponents unless he wins the race to it.
+    goes = jnp.where(guard.marks, sprint.wins, sprint.ahead)
+    chase = sprint.first & ~own & ((goes & ~foreign) | near)
     to_x, to_y = _to_ball(world, sprint)
     vx, vy = jnp.where(chase, to_x, vx), jnp.where(chase, to_y, vy)
     # In the recordings of GRF everybody runs to the ball at first, and a keeper far from his goal
@@ -158,7 +199,8 @@ def plan(
     guard_x, guard_y = _guard(setup, world, goal, carries, sprint)
     guards = expand(setup.keeper, vx) & ~carries
     vx, vy = jnp.where(guards, guard_x, vx), jnp.where(guards, guard_y, vy)
-    return _on_ball(setup, world, carries, (vx, vy), draws)
+    commands = _on_ball(setup, world, carries, (vx, vy), draws)
+    return commands._replace(passive=guard.marks)
 
 
 def _holder(world: World) -> Bool[Array, "P *b"]:
@@ -183,8 +225,9 @@ def _arrive(
     world: World,
     x: Array,
     y: Array,
+    limit: Array,
 ) -> tuple[Array, Array]:
-    """Return the velocity of a player who goes to a place."""
+    """Return the velocity of a player who goes to a place at a limited speed."""
     dx, dy = x - world.x, y - world.y
     way = jnp.maximum(
         jnp.sqrt(dx**2 + dy**2),
@@ -193,18 +236,19 @@ def _arrive(
     speed = jnp.where(
         way < 0.5,
         0.0,
-        jnp.minimum(SPRINT, ARRIVE * way),
+        jnp.minimum(limit, ARRIVE * way),
     )
     return speed * dx / way, speed * dy / way
 
 
 def _defend(
     setup: Setup, world: World, goal: keeper.Goal, carries: Array, foreign: Array
-) -> tuple[Array, Array, Array]:
-    """Return who attacks the carrier, and where each player goes while the opponents have the ball.
+) -> Defense:
+    """Return what each player does while the opponents have the ball.
 
-    The nearest one attacks the carrier if his team-mates suffice for the other attackers: he runs
-    to the point of the carrier's way to the goal that both reach at the same time.
+    The nearest one attacks the carrier if his teammates suffice for the other attackers: he runs
+    to the point of the carrier's way to the goal that both reach at the same time. If they do not
+    suffice, the defenders leave the carrier and mark the free attacker who is nearest to the goal.
     """
     spot_x, spot_y = _formation(setup, world, goal)
     cx, cy = pick(world.x, carries), pick(world.y, carries)
@@ -226,17 +270,34 @@ def _defend(
     meet_y = cy + way * uy + 0.14 * cvy
     outfield = world.active & ~expand(setup.keeper, dx)
     side = expand(setup.side, dx)
-    nearest = jnp.zeros_like(outfield)
-    spare = jnp.zeros_like(outfield)
+    nearest = spare = marks = jnp.zeros_like(outfield)
     for team in (0, 1):
         mates, others = outfield & (side == team), outfield & (side != team)
         nearest |= first_of(square, mates)
         free = others & ~carries & _is_near_goal(setup, world)
         enough = jnp.sum(mates, axis=0) > jnp.sum(free, axis=0)
         spare |= enough & (side == team)
-    hunts = foreign & nearest & spare & (square < HUNT**2)
-    meet_x = jnp.where(hunts, meet_x, spot_x)
-    return hunts, meet_x, jnp.where(hunts, meet_y, spot_y)
+        way_to_goal = jnp.hypot((1 - 2 * team) * pitch.HALF_LENGTH + world.x, world.y)
+        marked = first_of(way_to_goal, free)
+        mark_x, mark_y = pick(world.x, marked), pick(world.y, marked)
+        now = mates & ~enough & jnp.any(marked, axis=0)
+        spot_x = jnp.where(now, mark_x + MARK * (goal.x - mark_x), spot_x)
+        spot_y = jnp.where(now, (1 - MARK) * mark_y, spot_y)
+        marks |= now
+    meets = jnp.abs(spot_x - cx) < MEET
+    goal_side = jnp.abs(goal.x - world.x) < jnp.abs(gx) - OVERTAKEN
+    hunts = foreign & nearest & spare & meets & goal_side & (square < HUNT**2)
+    # A defender behind the carrier overtakes him before he attacks.
+    overtakes = nearest & spare & ~goal_side & (square < OVERTAKE**2)
+    spot_x = jnp.where(overtakes, cx + jnp.sign(gx) * OVERTAKE, spot_x)
+    spot_y = jnp.where(overtakes, world.y, spot_y)
+    return Defense(
+        nearest,
+        hunts,
+        marks,
+        jnp.where(hunts, meet_x, spot_x),
+        jnp.where(hunts, meet_y, spot_y),
+    )
 
 
 def _formation(
@@ -323,13 +384,15 @@ def _guard(
             axis=0,
         )
         alone |= ~covers & ~free & (side == team)
+    ours = [jnp.any(carries & (side == team), axis=0) for team in (0, 1)]
+    alone &= ~jnp.where(side == 0, *ours)
+    alone &= jnp.abs(goal.x - world.ball[0]) < RUSH_RANGE
     x, y = keeper.place(setup, world, goal, alone)
     vx, vy = keeper.pace(world, x, y)
-    inside = (jnp.abs(goal.x - sprint.x) < 16.4) & (jnp.abs(sprint.y) < pitch.BOX_Y)
     loose = ~jnp.any(carries, axis=0)
     far = is_opening(world) & (jnp.abs(goal.x - world.x) > pitch.HALF_LENGTH)
     vx, vy = jnp.where(far, 0.0, vx), jnp.where(far, 0.0, vy)
-    takes = sprint.first & sprint.ahead & loose & ~goal.threatened & inside
+    takes = sprint.first & sprint.ahead & loose & ~goal.threatened
     to_x, to_y = _to_ball(world, sprint)
     return jnp.where(takes, to_x, vx), jnp.where(takes, to_y, vy)
 
@@ -359,7 +422,7 @@ def _on_ball(
     mates = jnp.zeros_like(is_keeper)
     for team in (0, 1):
         is_team = expand(setup.side, way) == team
-        several = jnp.sum(world.active & is_team, axis=0) > 1
+        several = jnp.sum(world.active & is_team & ~is_keeper, axis=0) > 1
         mates = mates | (several & is_team)
     waits = world.held > keeper.HOLD_TIME
     passes = (nearest < PRESSURE) & (draws[1] < 0.15) & mates & ~is_keeper
@@ -395,6 +458,7 @@ def _on_ball(
         sprint=carries,
         dribble=off,
         delayed=off,
+        passive=off,
     )
 
 
@@ -409,16 +473,16 @@ def _dribble(
     gap = jnp.sqrt(dx**2 + dy**2)
     gap = jnp.where(rivals, gap, np.inf)
     force = jnp.clip(1 - gap / REPEL, 0.0, None) ** 2 / jnp.maximum(gap, 0.5)
-    ux = 0.7 * ux + jnp.sum(
+    ux += REPEL_FORCE * jnp.sum(
         jnp.where(rivals, force * dx, 0.0),
         axis=1,
     )
-    uy = 0.7 * uy + jnp.sum(
+    uy += REPEL_FORCE * jnp.sum(
         jnp.where(rivals, force * dy, 0.0),
         axis=1,
     )
     length = jnp.maximum(
         jnp.sqrt(ux**2 + uy**2),
-        1e-3,
+        1.0,
     )
     return ux / length, uy / length, jnp.min(gap, axis=1)

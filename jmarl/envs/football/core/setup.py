@@ -160,6 +160,7 @@ def first_world(
         last_touch=code + NOBODY,
         last_team=code + FREE,
         receiver=code + NOBODY,
+        bounced=code != 0,
         held=jnp.zeros(batch),
         luck=jnp.full(batch, 0.5),
         right_first=right_first,

@@ -42,7 +42,7 @@ HEAD_REACH = 0.5
 FOOT_HEIGHT, HEAD_HEIGHT = 0.6, 1.9
 REFRACTORY = 0.2
 """Least seconds between two touches of a player."""
-KICKER_REFRACTORY = 0.5
+KICKER_REFRACTORY = 0.4
 SPRINT_INTERVAL, WALK_INTERVAL, DRIBBLE_INTERVAL = 0.74, 0.25, 0.36
 """Seconds between the touches of a carrier."""
 CARRIER_SPRINT, CARRIER_DRIBBLE = 7.6, 3.84
@@ -72,16 +72,25 @@ STICKY_MIN, STICKY_MAX = 0.924, -0.588
 STICKY_TURN = (0.9239, 0.3827)
 """Cosine and sine of 22.5 degrees."""
 TRAP_DRAWS = 4
-CHALLENGE_RATE = 18.0
+CHALLENGE_RATE = 55.0
 """Tackles per second of an opponent who stands at the ball."""
 CHALLENGE_REACH = 1.0
+PASSIVE = 0.5
+"""Distance by which the reach of a passive player is shorter, in meters."""
 SLIDE_REACH = 0.9
 """Distance at which a slide plays the ball, in meters."""
 TIE = 0.02
 """Advantage of the team that wins ties, in meters."""
+TRAP_SPEED, TRAP_RANGE = 13.5, 1.5
+"""Relative speed from which a ball can bounce off its receiver, and the range above it in which
+the probability rises, m/s."""
+MISTRAP = 0.9
+"""Probability that a fast ball bounces off."""
 POKE_SPEED = 4.0
 """Speed of a ball that a tackle plays away, m/s."""
-CLEAN = 0.4
+BEATEN = 0.5
+"""Further seconds for which a player who lost the ball to a tackle cannot tackle."""
+CLEAN = 0.7
 """Probability that a tackle wins the ball."""
 
 
@@ -118,7 +127,7 @@ def owner(world: World) -> Array:
     )
     low = world.ball[2] <= 0.5
     owns = (apart <= 5) & low & (lead <= 1) & (_relative_speed(world, last) <= 6)
-    owns = (owns & (world.last_touch >= 0)) | (world.held > 0)
+    owns = (owns & (world.last_touch >= 0) & ~world.bounced) | (world.held > 0)
     return jnp.where(owns, world.last_touch, NOBODY).astype(jnp.int8)
 
 
@@ -127,7 +136,8 @@ def carrier(world: World) -> Bool[Array, "P *b"]:
     last = members(world.last_touch, len(world.x))
     near = pick(distance(world), last) < CONTROL
     slow = _relative_speed(world, last) < CONTROL_SPEED
-    return last & near & slow & (world.ball[2] < 1.0) & (world.held <= 0)
+    free = world.bounced | (world.held > 0) | (world.ball[2] >= 1.0)
+    return last & near & slow & ~free
 
 
 def carrier_wish(
@@ -164,7 +174,8 @@ def carrier_wish(
         jnp.maximum(pace, roll),
         pace,
     )
-    ahead = 0.25 * speed
+    rolls_on = jnp.sum(world.ball_v[:2] ** 2, axis=0) > 1.0
+    ahead = jnp.where(rolls_on | (way < REACH), 0.25 * speed, 0.0)
     aim_x = jnp.where(moves, ball_x + ahead * ux, ball_x)
     aim_y = jnp.where(moves, ball_y + ahead * uy, ball_y)
     length = jnp.maximum(
@@ -227,7 +238,7 @@ def contact(
         setup,
         world,
         carries,
-        apart,
+        apart + PASSIVE * commands.passive,
         draws[0],
         h,
     )
@@ -237,7 +248,7 @@ def contact(
     mates = expand(setup.sign, apart) == pick(
         jnp.broadcast_to(expand(setup.sign, apart), apart.shape), carries
     )
-    gets &= ~carried  # a team-mate leaves the ball to the carrier
+    gets &= ~carried  # a teammate leaves the ball to the carrier
     candidates = jnp.where(
         carried,
         plays | (tackles & ~mates),
@@ -307,12 +318,15 @@ def play(
         0.6,
         1.0,
     )
+    beaten = carrier(world) & touches & ~now.who
+    touched = jnp.where(beaten, -BEATEN, world.touched)
     return world.replace(
         ball_v=velocity,
         ball=world.ball.at[2].multiply(drop),
         last_touch=jnp.where(touches, index, world.last_touch),
         receiver=jnp.where(touches, NOBODY, world.receiver).astype(jnp.int8),
-        touched=jnp.where(now.who, 0.0, world.touched),
+        bounced=jnp.where(touches, ~(now.controls | now.pokes), world.bounced),
+        touched=jnp.where(now.who, 0.0, touched),
     )
 
 
@@ -451,11 +465,11 @@ def _carrier_plays(
     ux, uy, speed = _heading(world, commands)
     fast = speed > 6.0
     slow = (speed > 0) & (speed < 4.5)
-    interval = jnp.where(fast, SPRINT_INTERVAL, WALK_INTERVAL)
+    pace = jnp.sqrt(world.vx**2 + world.vy**2)
+    interval = jnp.where(fast, _sprint_interval(pace), WALK_INTERVAL)
     interval = jnp.where(slow, DRIBBLE_INTERVAL, interval)
     turns = ux * world.face_x + uy * world.face_y < STRAIGHT
     turns |= (speed == 0) & (jnp.sum(world.ball_v[:2] ** 2, axis=0) > 0.01)
-    pace = jnp.sqrt(world.vx**2 + world.vy**2)
     stops_fast = (speed == 0) & (pace > 6.0)
     turning = jnp.where(slow, SLOW_TURN, REFRACTORY)
     turning = jnp.where(stops_fast, STOP_INTERVAL, turning)
@@ -464,6 +478,12 @@ def _carrier_plays(
     interval = jnp.where(apart < LEAST_LEAD, REFRACTORY, interval)
     near = (apart < REACH) & (world.ball[2] < FOOT_HEIGHT)
     return near & (world.touched >= interval - 1e-4)
+
+
+def _sprint_interval(pace: Array) -> Array:
+    """Return the seconds between the touches of a player who sprints, or begins to."""
+    interval = WALK_INTERVAL + 0.6 * (pace / SPRINT) ** 2
+    return jnp.clip(interval, 0.45, SPRINT_INTERVAL)
 
 
 def _dribble_velocity(
@@ -480,11 +500,10 @@ def _dribble_velocity(
     ux, uy = _limited_turn(world, commands, ux, uy, wish)
     along = world.vx * ux + world.vy * uy
     pace = jnp.sqrt(world.vx**2 + world.vy**2)
-    interval = WALK_INTERVAL + 0.6 * (pace / SPRINT) ** 2
     slow = jnp.where(speed < 4.5, DRIBBLE_INTERVAL, WALK_INTERVAL)
     interval = jnp.where(
         speed > 6.0,
-        jnp.maximum(interval, 0.45),
+        _sprint_interval(pace),
         slow,
     )
     change = jnp.maximum(
@@ -560,7 +579,7 @@ def _tackles(
         1.0,
     )
     skill = 0.3 + 0.7 * expand(setup.difficulty, apart)
-    rate = CHALLENGE_RATE * nearness * ahead * (0.5 + 0.5 * skill)
+    rate = CHALLENGE_RATE * skill**1.75 * nearness * ahead
     ready = (world.touched > REFRACTORY) & (world.ball[2] < FOOT_HEIGHT)
     return (draw < rate * h) & ready & ~carries & (nearness > 0)
 
@@ -570,7 +589,7 @@ def _trap_chance(
     height: Float[Array, "*b"],
 ) -> Array:
     """Return the probability that a player gets a free ball under control."""
-    hard = 0.7 * (5 * jnp.clip((speed - 12) / 40, 0.0, None) ** 1.5)
+    hard = MISTRAP * jnp.clip((speed - TRAP_SPEED) / TRAP_RANGE, 0.0, 1.0)
     hard += 0.25 * (height > FOOT_HEIGHT)
     return jnp.clip(1 - hard, 0.0, 1.0)
 
@@ -592,9 +611,9 @@ def _deflection(
         world.ball_v[0] * nx + world.ball_v[1] * ny,
         0.0,
     )
-    vx = 0.4 * (world.ball_v[0] - 1.6 * into * nx)
-    vy = 0.4 * (world.ball_v[1] - 1.6 * into * ny)
-    rise = 0.3 * jnp.abs(world.ball_v[2]) + 3.0 * draw
+    vx = 0.2 * (world.ball_v[0] - 1.6 * into * nx)
+    vy = 0.2 * (world.ball_v[1] - 1.6 * into * ny)
+    rise = 0.15 * jnp.abs(world.ball_v[2]) + 1.5 * draw
     return jnp.stack([vx, vy, rise])
 
 

@@ -100,6 +100,8 @@ class World(Observable):
     """Team that last owned the ball (0 left, 1 right), or ``FREE``, int8."""
     receiver: Int[Array, "*b"]
     """Player to whom the last pass was played, or ``NOBODY``, int8."""
+    bounced: Bool[Array, "*b"]
+    """The ball bounced off the player who touched it last, so that nobody owns it."""
     held: Float[Array, "*b"]
     """Seconds for which a keeper has held the ball in his hands; 0 if nobody does."""
     luck: Float[Array, "*b"]
