@@ -37,7 +37,8 @@ DESCRIPTIONS = {
     "(`env.scenario=medic`). All systems have the network `hpn`, and those of PPO have a critic "
     "that reads entities. Scripted players win as recorded in `results/players_medic.json`.",
     "learning/unmasked": "QMIX and HPN-QMIX with `system.mixer.mask_dead=false`, the default of "
-    "these records' commits. The default is `true` now: the mixing leaves out dead agents.",
+    "these records' commits. The default is `true` now: the mixing leaves out dead agents. "
+    "The first records on this page have that default.",
     "learning/smac": "Battles under the rules of SMAC. `battle` is `env.scenario=medic`: "
     "three marines and a healer against two zealots. Scripted players win it as recorded in "
     "`results/players_medic.json`.",
