@@ -51,7 +51,7 @@ OVERTAKE = 8.0
 """Distance within which a defender overtakes the carrier, and that to which he does, in meters."""
 OVERTAKEN = 2.5
 """Distance by which he is nearer to his goal than the carrier when he attacks, in meters."""
-MARK = 0.1
+MARK = 0.15
 """Part of the way from a marked attacker to the goal at which his marker stands."""
 GOAL_SIDE = 0.8
 """Distance by which a defender stays on the side of his goal, in meters."""
@@ -82,7 +82,7 @@ REPLAN = 0.02
 """Part by which a player off the ball corrects his run per step."""
 NEAREST_REPLAN = 0.15
 """The same for the defender who is nearest to the carrier."""
-MARKING_REPLAN = 0.5
+MARKING_REPLAN = 1.0
 """The same for defenders who mark an attacker."""
 ARRIVE = 2.6
 """Speed per meter that a player is out of place, 1/s."""
