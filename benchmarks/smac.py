@@ -47,25 +47,27 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 from benchmarks.support.common import (
-    markdown_table,
     parse_arguments,
     require,
     time_call,
     time_pair,
-    use_one_core,
     write_json,
 )
-from benchmarks.support.rollouts import Side, jmarl_rollout, warm_up
+from benchmarks.support.costs import (
+    Row,
+    at_least,
+    at_most,
+    cost,
+    prepare,
+    replay_bytes,
+    show,
+)
+from benchmarks.support.rollouts import Side, jmarl_rollout
 from benchmarks.support.smaclite_peer import Episodes, SMAClite
 from benchmarks.support.step_profile import measure_parts
-from jmarl import load_config
 from jmarl.cli.process import exit_code
 from jmarl.envs import make
-from jmarl.systems.kits.q_learning import empty_chunk
-from jmarl.training.programs import number_of_bytes
 
 
 DEFAULTS: dict[str, Any] = {
@@ -96,7 +98,6 @@ MOST_COMPILE_S = {"smac_MMM2": 15.0}
 MOST_BYTES = {"smac_MMM2": 1500, "smac_2c_vs_64zg": 5000}
 """Bounds on the bytes of a replay step."""
 
-Row = dict[str, Any]
 Tables = dict[str, list[Row]]
 
 
@@ -110,7 +111,7 @@ def main() -> int:
     tables: Tables = {
         "costs": show(costs(args)),
         "twins": show(twins(args)),
-        "replay": show(map(replay_row, args["maps"])),
+        "replay": show({"map": m} | replay_bytes(make(m)) for m in args["maps"]),
         "parts": show(profile(args)),
         "peer": show(peer_rows(peer, shared, args)) if peer else [],
     }
@@ -118,25 +119,6 @@ def main() -> int:
     if args["out"]:
         write_json(args["out"], {"arguments": args, **tables})
     return 0
-
-
-def prepare() -> None:
-    """Keep the process on one core, turn the cache off, and start the compiler."""
-    use_one_core()
-    jax.config.update("jax_enable_compilation_cache", False)
-    warm_up()
-
-
-def show(rows: Iterator[Row]) -> list[Row]:
-    """Return rows with equal keys as a list, and print each as soon as it is measured."""
-    found: list[Row] = []
-    for row in rows:
-        lines = markdown_table(list(row), [list(row.values())]).splitlines()
-        print(*(lines[2:] if found else lines), sep="\n", flush=True)
-        found.append(row)
-    if found:
-        print()
-    return found
 
 
 def build(name: str, envs: int, args: dict[str, Any]) -> Side:
@@ -150,14 +132,7 @@ def costs(args: dict[str, Any]) -> Iterator[Row]:
     for name in args["maps"]:
         for envs in args["envs"]:
             side = build(name, envs, args)
-            timing = time_call(side.call, args["repeats"])
-            yield {
-                "map": name,
-                "envs": envs,
-                "us": 1e6 * timing.best / side.steps(),
-                "compile_s": side.compile_seconds,
-                "noise": timing.noise,
-            }
+            yield {"map": name, "envs": envs, **cost(side, args["repeats"])}
 
 
 def twins(args: dict[str, Any]) -> Iterator[Row]:
@@ -178,17 +153,6 @@ def twins(args: dict[str, Any]) -> Iterator[Row]:
                 "ratio": smac_us / smax_us,
                 "noise": pair.noise,
             }
-
-
-def replay_row(name: str) -> Row:
-    """Return the bytes of one step in a replay buffer."""
-    config = load_config("qmix", ["num_envs=1", "rollout_length=1"])
-    spec = make(name).spec
-    stored = number_of_bytes(jax.eval_shape(lambda: empty_chunk(spec, config)))
-    float32 = number_of_bytes(
-        jax.eval_shape(lambda: empty_chunk(spec._replace(obs_codec=None), config))
-    )
-    return {"map": name, "bytes": stored, "uncompressed_bytes": float32}
 
 
 def profile(args: dict[str, Any]) -> Iterator[Row]:
@@ -261,18 +225,7 @@ def bounds(tables: Tables) -> Iterator[Row]:
             yield at_most(figure, row["bytes"], MOST_BYTES[row["map"]])
     for row in tables["peer"]:
         figure = f"{row['map']} over SMAClite, {row['envs']} envs"
-        met = row["ratio"] >= LEAST_PEER_RATIO
-        yield bound(figure, row["ratio"], f"at least {LEAST_PEER_RATIO:g}", met)
-
-
-def at_most(figure: str, value: float, most: float) -> Row:
-    """Return the row of a figure with an upper bound."""
-    return bound(figure, value, f"at most {most:g}", value <= most)
-
-
-def bound(figure: str, value: float, asked: str, met: bool) -> Row:
-    """Return the row of a figure with a bound."""
-    return {"figure": figure, "value": value, "asked": asked, "met": met}
+        yield at_least(figure, row["ratio"], LEAST_PEER_RATIO)
 
 
 if __name__ == "__main__":

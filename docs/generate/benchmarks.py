@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from docs.generate.docstrings import separate_lists
 from docs.generate.markdown import details, join, table
-from docs.generate.tables import analyses, growth, timing, training
-from docs.generate.tables.football import calibration
+from docs.generate.tables import analyses, football, growth, timing, training
 from docs.generate.tables.heterogeneous import heterogeneous
 from docs.generate.tables.players import players
 from docs.generate.tables.records import (
@@ -52,8 +51,9 @@ PAGES = (
         "Calibration of football",
         "football_calibration",
         ("football_calibration.json",),
-        calibration,
+        football.calibration,
     ),
+    Page("football", "Football", "football", ("football.json",), football.costs),
     Page("players", "Scripted players", "", ("players*.json",), players),
     Page("scan", "Selective scan", "scan", ("scan.json",), timing.scan),
     Page(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import smac
-from benchmarks.support import common, step_profile
+from benchmarks.support import common, costs, step_profile
 from benchmarks.support.smaclite_peer import Episodes, SMAClite
 from docs.generate.tables import timing
 from docs.generate.tables.records import Record
@@ -77,7 +77,7 @@ def test_a_replay_step_has_the_units_actions_reward_and_flags():
         encoded = (allies + enemies) * position_health_cooldown_gauge
         last_action_and_step = 4 * allies + 4
         action_reward_flags = 4 * allies + 4 + 3
-        row = smac.replay_row(name)
+        row = costs.replay_bytes(make(name))
         assert row["bytes"] == encoded + last_action_and_step + action_reward_flags
         assert row["bytes"] <= smac.MOST_BYTES[name] < row["uncompressed_bytes"]
 

@@ -33,6 +33,26 @@ def section(data: Mapping[str, Any]) -> str:
     )
 
 
+COSTS = {
+    "costs": "## Time",
+    "memory": "## Memory",
+    "parts": "## Parts of a step",
+    "bounds": "## Bounds",
+}
+"""Tables of a record of ``benchmarks.football``, and their headings."""
+
+
+def costs(records: Sequence[Record]) -> str:
+    """Return the tables of the records: time, memory, parts of a step, and bounds."""
+    return join(*(costs_section(record.data) for record in records))
+
+
+def costs_section(data: Mapping[str, Any]) -> str:
+    """Return the tables of one record; an empty one is left out."""
+    found = {name: data[name] for name in COSTS if data[name]}
+    return join(*(join(COSTS[name], rows_table(rows)) for name, rows in found.items()))
+
+
 def laws_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a row for each law."""
     header = ("law", "simulator", "engine", "band", "held")

@@ -1,0 +1,1 @@
+"""Speed, memory and a profile of football."""
