@@ -61,6 +61,7 @@ END_TEXTS = {
     "out": "out of play",
     "poss": "ball lost",
     "time": "time is up",
+    "own_half": "back in the own half",
 }
 MODES = ("", "kick-off", "goal kick", "free kick", "corner", "throw-in", "penalty")
 LEGEND = (

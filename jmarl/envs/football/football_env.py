@@ -17,6 +17,7 @@ from jmarl.envs import next_step
 from jmarl.envs.football.core.match_step import advance, n_draws
 from jmarl.envs.football.core.setup import Setup, first_world
 from jmarl.envs.football.core.world import (
+    OWN_HALF,
     RUNNING,
     TIME,
     Observable,
@@ -27,7 +28,7 @@ from jmarl.envs.football.core.world import (
 )
 from jmarl.envs.football.football_drawing import scene
 from jmarl.envs.football.football_options import FootballConfig
-from jmarl.envs.football.football_rewards import rewards
+from jmarl.envs.football.football_rewards import own_half, rewards
 from jmarl.envs.football.scenarios.football_names import get_scenario
 from jmarl.envs.football.scenarios.football_scenario import Scenario
 from jmarl.envs.football.views.entity_view import observe, spec
@@ -187,6 +188,10 @@ def step_world(
     """Advance worlds by one step, and return them with the reward of each agent."""
     after = advance(setup, world, action, draws)
     reward, after = rewards(setup, world, after)
+    if setup.config.reward == "spectra":
+        leaves = (after.end == RUNNING) & own_half(setup, after)
+        end = jnp.where(leaves, OWN_HALF, after.end)
+        after = after.replace(end=end.astype(jnp.int8))
     return after, reward
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Int
 
 from jmarl.config.errors import check, check_range
 from jmarl.envs.football.core.setup import Setup
-from jmarl.envs.football.core.world import ENDS
+from jmarl.envs.football.core.world import ENDS, OWN_HALF
 from jmarl.envs.football.football_env import State, make_setup, observe_state
 from jmarl.envs.football.football_records import Rows, to_record
 from jmarl.envs.football.football_replay import (
@@ -60,10 +60,10 @@ def play(
     Returns:
         ``n``, the number of episodes; ``win``, the share with a goal of the left team;
         ``mean_len`` in steps; ``ends``, the number of episodes for each reason to end (``goal``,
-        ``conceded``, ``out``, ``poss``, ``time``); ``score`` [n, 2] and ``length`` [n]; ``end``, a
-        list of reasons; ``records``, a list of dictionaries. A record has ``actions`` [T, N] and
-        the arrays of ``football_records.row`` with a leading T + 1. The last row is the result of
-        the last step.
+        ``conceded``, ``out``, ``poss``, ``time``, and ``own_half`` with SPECTra's reward);
+        ``score`` [n, 2] and ``length`` [n]; ``end``, a list of reasons; ``records``, a list of
+        dictionaries. A record has ``actions`` [T, N] and the arrays of ``football_records.row``
+        with a leading T + 1. The last row is the result of the last step.
 
     Raises:
         ConfigError: If the scenario, the script or an option is unknown, or a value is wrong.
@@ -77,11 +77,13 @@ def play(
     has_scored = score[:, 0] > 0
     end = [ENDS[reason] for reason in loop.state.end]
     counts = Counter(end)
+    is_spectra = setup.config.reward == "spectra"
+    reasons = ENDS[1:] if is_spectra else ENDS[1:OWN_HALF]
     return {
         "n": episodes,
         "win": float(np.mean(has_scored)),
         "mean_len": float(length.mean()),
-        "ends": {reason: counts[reason] for reason in ENDS[1:]},
+        "ends": {reason: counts[reason] for reason in reasons},
         "score": score,
         "length": length,
         "end": end,

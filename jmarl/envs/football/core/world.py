@@ -19,8 +19,10 @@ CONCEDED = 2
 OUT = 3
 POSSESSION = 4
 TIME = 5
-ENDS = ("", "goal", "conceded", "out", "poss", "time")
-"""Name of each value of ``World.end``, as in the recordings of the engine."""
+OWN_HALF = 6
+ENDS = ("", "goal", "conceded", "out", "poss", "time", "own_half")
+"""Name of each value of ``World.end``, as in the recordings of the engine; the last is a rule of
+SPECTra's tasks."""
 NOBODY = -1
 FREE = -1
 """Entry of ``own``: no team owns the ball."""

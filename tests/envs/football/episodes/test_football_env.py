@@ -7,6 +7,7 @@ import pytest
 
 from jmarl import envs
 from jmarl.envs.conformance import check_env
+from jmarl.envs.football import play
 from jmarl.envs.football.core.world import ENDS, World
 from jmarl.envs.football.football_env import (
     build,
@@ -20,6 +21,7 @@ from jmarl.envs.football.scenarios import football_names
 
 
 NAME = "football_empty_goal_close"
+LEFT = 1
 CHOICES = [
     {"obs": "simple115"},
     {"obs": "spectra"},
@@ -68,20 +70,33 @@ def test_options_conform(options):
 def test_only_the_time_limit_truncates():
     setup = make_setup(NAME, {})
     start = jax.vmap(lambda key: draw_start(setup, key))(
-        jax.random.split(jax.random.key(0), 6)
+        jax.random.split(jax.random.key(0), 7)
     )
-    state = first_state(setup, start).replace(end=jnp.arange(6, dtype=jnp.int8))
+    state = first_state(setup, start).replace(end=jnp.arange(7, dtype=jnp.int8))
     terminated, truncated = ends(state)
     assert truncated.tolist() == [reason == "time" for reason in ENDS]
     assert terminated.tolist() == [reason not in ("", "time") for reason in ENDS]
     assert state.ended.tolist() == [reason != "" for reason in ENDS]
     score = jnp.asarray(
-        [[0, 0], [1, 0], [0, 1]] * 2,
+        [[0, 0], [1, 0], [0, 1]],
         jnp.int8,
     )
     found = outcomes(state.replace(score=score))
-    assert found["won"].tolist() == [False, True, False] * 2
-    assert found["conceded"].tolist() == [False, False, True] * 2
+    assert found["won"].tolist() == [False, True, False]
+    assert found["conceded"].tolist() == [False, False, True]
+
+
+def test_only_with_spectras_reward_an_episode_ends_in_the_own_half():
+    def back(obs, key):
+        return jnp.full(obs.alive.shape, LEFT)
+
+    key, limit = jax.random.key(0), 120
+    ends = {
+        reward: play(NAME, back, 4, key, reward=reward, episode_limit=limit)["ends"]
+        for reward in ("scoring", "spectra")
+    }
+    assert ends["spectra"]["own_half"] == 4
+    assert "own_half" not in ends["scoring"] and ends["scoring"]["out"] == 0
 
 
 def test_starts_are_displaced_within_the_radius_and_ties_are_even():
