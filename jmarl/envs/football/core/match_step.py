@@ -32,12 +32,14 @@ from jmarl.envs.football.core.world import (
 
 SCRIPTED = -1
 """Action of an agent whom the scripted play controls in this step."""
-SUBSTEP_DRAWS = touch.TRAP_DRAWS
+SUBSTEP_DRAWS = touch.TOUCH_DRAWS
 SLIDE_TIME = 0.35
 SLIDE_SPEED = 8.0
 """Speed of a slide, m/s."""
 RECOVERY = 1.0
 """Seconds that a slide takes in all."""
+FATIGUE = 0.00068
+"""Growth of a player's fatigue per meter."""
 FAST = 6.0
 """Speed of a pass beside whose path the receiver waits, m/s."""
 NEARBY = 1.5
@@ -401,7 +403,7 @@ def _finish(setup: Setup, world: World) -> World:
         steps=steps,
         end=end.astype(jnp.int8),
         tired=jnp.clip(
-            world.tired + 0.00068 * pitch.STEP * jnp.sqrt(world.vx**2 + world.vy**2),
+            world.tired + FATIGUE * pitch.STEP * jnp.sqrt(world.vx**2 + world.vy**2),
             0.0,
             1.0,
         ),

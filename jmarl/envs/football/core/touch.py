@@ -71,7 +71,8 @@ STICKY_MIN, STICKY_MAX = 0.924, -0.588
 """Cosines of 22.5 and 126 degrees, between which a sprinting carrier turns by 22.5 degrees."""
 STICKY_TURN = (0.9239, 0.3827)
 """Cosine and sine of 22.5 degrees."""
-TRAP_DRAWS = 4
+TOUCH_DRAWS = 4
+"""Uniform draws of a substep: tackle, clean tackle, trap, direction of a bounce."""
 CHALLENGE_RATE = 55.0
 """Tackles per second of an opponent who stands at the ball."""
 CHALLENGE_REACH = 1.0
@@ -217,7 +218,7 @@ def contact(
         world: State after the motion of the substep.
         commands: Commands of all players.
         before: Position of the ball before the substep.
-        draws: Uniform draws, ``TRAP_DRAWS`` of them.
+        draws: Uniform draws, ``TOUCH_DRAWS`` of them.
         h: Seconds of the substep.
     """
     carries = carrier(world)
@@ -282,7 +283,7 @@ def play(
         world: Current state.
         commands: Commands of all players.
         now: The toucher.
-        draws: Uniform draws, ``TRAP_DRAWS`` of them.
+        draws: Uniform draws, ``TOUCH_DRAWS`` of them.
     """
     touches = jnp.any(now.who, axis=0)
     dribble_x, dribble_y = _dribble_velocity(world, commands)

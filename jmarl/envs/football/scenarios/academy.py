@@ -18,7 +18,7 @@ LIMIT = 401
 """Steps of an episode; GRF's duration is 400."""
 MATCH_LIMIT = 3001
 KEEPER = Player("GK", -1.0, 0.0)
-ABSENT_KEEPER = Player("GK", 1.0, 0.0)
+FAR_KEEPER = Player("GK", 1.0, 0.0)
 """A keeper at the opponents' end of the pitch: his goal is empty."""
 ATTACKERS, DEFENDERS = (2, 10), (0, 10)
 """Smallest and largest number of players of ``N_vs_M_with_keeper``, without the keepers."""
@@ -185,7 +185,7 @@ _LISTED = (
         "one attacker in front of an empty goal",
         ball=(0.77, 0.0),
         left=(KEEPER, Player("CB", 0.75, 0.0)),
-        right=(ABSENT_KEEPER,),
+        right=(FAR_KEEPER,),
         limit=LIMIT,
     ),
     Scenario(
@@ -193,7 +193,7 @@ _LISTED = (
         "one attacker in the center, an empty goal",
         ball=(0.02, 0.0),
         left=_RUNNER,
-        right=(ABSENT_KEEPER,),
+        right=(FAR_KEEPER,),
         limit=LIMIT,
     ),
     Scenario(
@@ -201,7 +201,7 @@ _LISTED = (
         "one attacker in the center, five chasers, an empty goal",
         ball=(0.02, 0.0),
         left=_RUNNER,
-        right=(ABSENT_KEEPER, *_CHASERS),
+        right=(FAR_KEEPER, *_CHASERS),
         limit=LIMIT,
     ),
     Scenario(
