@@ -35,8 +35,8 @@ def keeping(*positions: int) -> Callable[[Callable], Callable]:
 
     def replace(function: Callable) -> Callable:
         def kept(*args: Any) -> Any:
-            values = tuple(args[i] for i in positions)
-            return values if len(values) > 1 else values[0]
+            values = [args[i] for i in positions]
+            return tuple(values) if len(values) > 1 else values[0]
 
         return kept
 
