@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 import toy
+from interruption import compile_once, interrupt_after
 from test_inexact_resume import Q_LEARNING
-from test_resume import compile_once, interrupt_after
 
 import jmarl
 from jmarl.config import ConfigError, CurriculumConfig, StageConfig

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from test_resume import interrupt_after
+from interruption import interrupt_after
 
 import jmarl
 from jmarl.results.metrics_file import read_rows

@@ -10,11 +10,11 @@ import sys
 import jax
 import pytest
 import toy
+from interruption import compile_once, interrupt_after
 
 import jmarl
 from jmarl.config import RunConfig
 from jmarl.runs import loop
-from jmarl.runs import run as run_module
 from jmarl.runs.folder import resume_config
 from jmarl.runs.run import run
 from tools.compare_runs import differences, final_leaves
@@ -58,34 +58,6 @@ KINDS = [
     *(pytest.param(kind, marks=pytest.mark.slow) for kind in NETWORKS if kind in SLOW),
     *(kind for kind in NETWORKS if kind not in SLOW),
 ]
-
-
-def interrupt_after(monkeypatch, update: int, function: str = "train_chunk") -> None:
-    """Send this process a SIGTERM when ``loop.<function>`` returns at ``update``."""
-    real = getattr(loop, function)
-
-    def interrupt(ctx, state, progress):
-        result = real(ctx, state, progress)
-        if result[1].update == update:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return result
-
-    monkeypatch.setattr(loop, function, interrupt)
-
-
-def compile_once(monkeypatch) -> None:
-    """Share the programs of the first run with all later runs of a test.
-
-    Compilation takes nearly all the time of these tests.
-    """
-    compiled = []
-
-    def compile_run(*args, real=run_module.compile_run, **options):
-        if not compiled:
-            compiled.append(real(*args, **options))
-        return compiled[0]
-
-    monkeypatch.setattr(run_module, "compile_run", compile_run)
 
 
 @pytest.mark.fault(1)
