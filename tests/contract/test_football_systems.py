@@ -25,8 +25,11 @@ TINY = (
     "logger=none",
 )
 ENTITY_SYSTEMS = ("hpn_mappo", "hpn_qmix", "updet_qmix", "spectra_qmix_plus")
+CGI = ("pqn_u_qmix", "u_mappo", "u_qmix", "u_vdn")
+"""Systems that predict other groups of agents, of which football has one only."""
 CASES = [
-    *((name,) for name in systems()),
+    *((name,) for name in systems() if name not in CGI),
+    *((name, "system.cgi.weight=0") for name in CGI),
     *((name, "env.passes=aimed") for name in ENTITY_SYSTEMS),
     ("mappo", "env.obs=simple115"),
 ]
