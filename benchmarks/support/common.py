@@ -354,7 +354,8 @@ def _cell(value: Any) -> str:
 
 def _command() -> str:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    program = f"-m {spec.name}" if spec else Path(sys.argv[0]).name
+    name = spec.name.removesuffix(".__main__") if spec else ""
+    program = f"-m {name}" if spec else Path(sys.argv[0]).name
     return " ".join(["python", program, *sys.argv[1:]])
 
 

@@ -12,7 +12,7 @@ from docs.generate.tables.records import Record
 
 TEXT = """\
 Each row is a figure that was measured in Google Research Football's engine, with the band in which
-the simulator's figure must lie. The bands were fixed before the simulator was tuned."""
+the simulator's figure must lie. The bands were fixed before the simulator was tuned to them."""
 
 
 def calibration(records: Sequence[Record]) -> str:
