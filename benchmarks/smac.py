@@ -48,20 +48,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.support.common import (
+    Row,
     parse_arguments,
     require,
+    show,
     time_call,
     time_pair,
     write_json,
 )
 from benchmarks.support.costs import (
-    Row,
     at_least,
     at_most,
     cost,
     prepare,
     replay_bytes,
-    show,
 )
 from benchmarks.support.rollouts import Side, jmarl_rollout
 from benchmarks.support.smaclite_peer import Episodes, SMAClite

@@ -38,15 +38,13 @@ from typing import Any
 import jax
 
 from benchmarks.football.football_profile import measure_parts
-from benchmarks.support.common import parse_arguments, write_json
+from benchmarks.support.common import Row, parse_arguments, show, write_json
 from benchmarks.support.costs import (
-    Row,
     at_least,
     at_most,
     cost,
     prepare,
     replay_bytes,
-    show,
 )
 from benchmarks.support.rollouts import jmarl_rollout
 from jmarl.cli.process import exit_code

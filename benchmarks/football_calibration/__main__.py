@@ -35,8 +35,8 @@ import os
 import sys
 from typing import Any
 
-from benchmarks.football_calibration.parts import LAWS, TABLES, Row, judge, measure
-from benchmarks.support.common import markdown_table, parse_arguments, write_json
+from benchmarks.football_calibration.parts import LAWS, TABLES, judge, measure
+from benchmarks.support.common import parse_arguments, show, write_json
 from jmarl.cli.process import exit_code
 from jmarl.config import check
 
@@ -88,13 +88,6 @@ def main() -> int:
             {"arguments": args, "laws": rows, "tables": tables},
         )
     return int(bool(failed))
-
-
-def show(rows: list[Row]) -> None:
-    """Print rows with equal keys as a table."""
-    if rows:
-        print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))
-        print(flush=True)
 
 
 if __name__ == "__main__":

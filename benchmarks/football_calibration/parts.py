@@ -10,9 +10,8 @@ from benchmarks.football_calibration.forecasts import forecast_laws, opening_law
 from benchmarks.football_calibration.motion_laws import Figures
 from benchmarks.football_calibration.records import load_json
 from benchmarks.football_calibration.script_laws import script_laws
+from benchmarks.support.common import Row
 
-
-Row = dict[str, Any]
 
 LAWS: dict[str, Callable[[int], Figures]] = {
     "run": motion_laws.run_laws,

@@ -26,13 +26,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 
+
+Row = dict[str, Any]
 
 NOISE_LIMIT = 0.10
 SAMPLE_SECONDS = 0.1
@@ -346,6 +348,18 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     rule = ["---"] * len(header)
     body = [[_cell(x) for x in row] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *body))
+
+
+def show(rows: Iterable[Row]) -> list[Row]:
+    """Return rows with equal keys as a list, and print each as soon as it is measured."""
+    found: list[Row] = []
+    for row in rows:
+        lines = markdown_table(list(row), [list(row.values())]).splitlines()
+        print(*(lines[2:] if found else lines), sep="\n", flush=True)
+        found.append(row)
+    if found:
+        print()
+    return found
 
 
 def _cell(value: Any) -> str:

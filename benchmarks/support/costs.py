@@ -1,13 +1,10 @@
-"""Costs of an environment: time, compilation and replay memory, and tables of them."""
+"""Costs of an environment: time, compilation and replay memory, and their bounds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import jax
 
-from benchmarks.support.common import markdown_table, time_call, use_one_core
+from benchmarks.support.common import Row, time_call, use_one_core
 from benchmarks.support.rollouts import Side, warm_up
 from jmarl import load_config
 from jmarl.systems.kits.q_learning import empty_chunk
@@ -15,26 +12,11 @@ from jmarl.training.programs import number_of_bytes
 from jmarl.types import Env
 
 
-Row = dict[str, Any]
-
-
 def prepare() -> None:
     """Keep the process on one core, turn the cache off, and start the compiler."""
     use_one_core()
     jax.config.update("jax_enable_compilation_cache", False)
     warm_up()
-
-
-def show(rows: Iterable[Row]) -> list[Row]:
-    """Return rows with equal keys as a list, and print each as soon as it is measured."""
-    found: list[Row] = []
-    for row in rows:
-        lines = markdown_table(list(row), [list(row.values())]).splitlines()
-        print(*(lines[2:] if found else lines), sep="\n", flush=True)
-        found.append(row)
-    if found:
-        print()
-    return found
 
 
 def cost(side: Side, repeats: int) -> Row:

@@ -3,13 +3,13 @@
 import os
 import pathlib
 import shutil
-import signal
 import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
 import toy
+from interruption import interrupt_after
 from records import outcome
 
 import jmarl
@@ -18,7 +18,6 @@ from jmarl.envs import probes
 from jmarl.envs.scene import Disc, Scene
 from jmarl.results import machine
 from jmarl.runs import folder as run_folder
-from jmarl.runs import loop
 from jmarl.runs.folder import resume_config
 from jmarl.runs.run import run
 from jmarl.saved.evaluate_saved import evaluate_run
@@ -178,16 +177,6 @@ def drawn_bandit(n_agents: int = 2, n_actions: int = 3) -> Env:
     """Return the environment of ``toy.config()`` with a picture."""
     scene = Scene(2, 2, (Disc(1.0, 1.0, 0.5, "blue", ""),), lines=(), caption="")
     return probes.bandit(n_agents, n_actions)._replace(scene=lambda state: scene)
-
-
-def interrupt_after(patch, update):
-    def train_chunk(ctx, state, progress, real=loop.train_chunk):
-        state, progress = real(ctx, state, progress)
-        if progress.update == update:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return state, progress
-
-    patch.setattr(loop, "train_chunk", train_chunk)
 
 
 @pytest.fixture

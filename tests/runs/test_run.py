@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 import toy
+from interruption import interrupt_after
 
 from jmarl.config import ConfigError
 from jmarl.results.metrics_file import read_rows
@@ -302,18 +303,6 @@ def test_a_crash_is_raised_and_its_reason_recorded(tmp_path, monkeypatch):
         run(toy.config(run_dir=str(tmp_path / "run")))
     status = read_json(tmp_path / "run" / "status.json")
     assert (status["state"], status["message"]) == ("failed", "RuntimeError: a bug")
-
-
-def interrupt_after(monkeypatch, update):
-    """Send this process a SIGTERM when ``loop.train_chunk`` returns at ``update``."""
-
-    def train_chunk(ctx, state, progress, real=loop.train_chunk):
-        state, progress = real(ctx, state, progress)
-        if progress.update == update:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return state, progress
-
-    monkeypatch.setattr(loop, "train_chunk", train_chunk)
 
 
 @pytest.mark.parametrize("update", [3, 4])

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from docs.generate.markdown import code, details, join, table
-from docs.generate.tables.records import Record
+from docs.generate.tables.records import Record, rows_table
 
 
 TEXT = """\
@@ -58,8 +58,3 @@ def laws_table(rows: Sequence[Mapping[str, Any]]) -> str:
     header = ("law", "simulator", "engine", "band", "held")
     cells = [(code(row["law"]), *list(row.values())[1:]) for row in rows]
     return table(header, cells)
-
-
-def rows_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows with equal keys."""
-    return table(tuple(rows[0]), [tuple(row.values()) for row in rows])

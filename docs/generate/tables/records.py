@@ -84,8 +84,12 @@ def seeds(record: Mapping[str, Any]) -> int | None:
 
 def row_tables(records: Sequence[Record]) -> str:
     """Return the field ``rows`` of records, a list of mappings with equal keys, as tables."""
-    rows = [record.data["rows"] for record in records]
-    return join(*(table(tuple(r[0]), [tuple(row.values()) for row in r]) for r in rows))
+    return join(*(rows_table(record.data["rows"]) for record in records))
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return mappings with equal keys as a table."""
+    return table(tuple(rows[0]), [tuple(row.values()) for row in rows])
 
 
 def scalars(records: Sequence[Record]) -> str:

@@ -172,23 +172,23 @@ def plan(
     own = jnp.where(side == 0, ours, theirs)
     foreign = jnp.where(side == 0, theirs, ours)
     goal = keeper.own_goal(setup, world)
-    guard = _defend(setup, world, goal, carries, foreign)
-    x, y = guard.x, guard.y
+    defense = _defend(setup, world, goal, carries, foreign)
+    x, y = defense.x, defense.y
     forward_x, forward_y = _support(setup, world)
     x, y = jnp.where(own, forward_x, x), jnp.where(own, forward_y, y)
     pace = jnp.sqrt(pick(world.vx, carries) ** 2 + pick(world.vy, carries) ** 2)
     stroll = jnp.minimum(pace + STROLL, SPRINT)
     vx, vy = _arrive(world, x, y, jnp.where(own, stroll, SPRINT))
     untouched = (world.last_touch == NOBODY) & (world.ball_v[0] == 0)
-    eager = (guard.nearest & ~own) | untouched
+    eager = (defense.nearest & ~own) | untouched
     part = jnp.where(eager, NEAREST_REPLAN, REPLAN)
-    part = jnp.where(guard.marks, MARKING_REPLAN, part)
-    part = jnp.where(guard.hunts, 1.0, part)
+    part = jnp.where(defense.marks, MARKING_REPLAN, part)
+    part = jnp.where(defense.hunts, 1.0, part)
     vx = world.wish_x + part * (vx - world.wish_x)
     vy = world.wish_y + part * (vy - world.wish_y)
-    near = touch.distance(world) < jnp.where(guard.hunts, HUNTER_REACH, CLOSE)
+    near = touch.distance(world) < jnp.where(defense.hunts, HUNTER_REACH, CLOSE)
     # A marker leaves a free ball to the opponents unless he wins the race to it.
-    goes = jnp.where(guard.marks, sprint.wins, sprint.ahead)
+    goes = jnp.where(defense.marks, sprint.wins, sprint.ahead)
     chase = sprint.first & ~own & ((goes & ~foreign) | near)
     to_x, to_y = _to_ball(world, sprint)
     vx, vy = jnp.where(chase, to_x, vx), jnp.where(chase, to_y, vy)
@@ -200,7 +200,7 @@ def plan(
     guards = expand(setup.keeper, vx) & ~carries
     vx, vy = jnp.where(guards, guard_x, vx), jnp.where(guards, guard_y, vy)
     commands = _on_ball(setup, world, carries, (vx, vy), draws)
-    return commands._replace(passive=guard.marks)
+    return commands._replace(passive=defense.marks)
 
 
 def _holder(world: World) -> Bool[Array, "P *b"]:
