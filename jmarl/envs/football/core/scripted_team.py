@@ -72,6 +72,8 @@ SHOOT_RANGE = 20.0
 """Distance from which a scripted player shoots, in meters."""
 PRESSURE = 4.0
 """Distance of an opponent under whose pressure a scripted player passes, in meters."""
+LEAD = 1.2
+"""Distance of the ball from which a dribbling player only runs after it, in meters."""
 REPEL = 10.0
 """Range of the force by which opponents repel a dribbling player, in meters."""
 REPEL_FORCE = 6.2
@@ -481,6 +483,11 @@ def _dribble(
         jnp.where(rivals, force * dy, 0.0),
         axis=1,
     )
+    # The force does not turn or stop a player whose ball has rolled out of reach.
+    away = touch.distance(world)
+    runs = away > LEAD
+    ux = jnp.where(runs, (world.ball[0] - world.x) / away, ux)
+    uy = jnp.where(runs, (world.ball[1] - world.y) / away, uy)
     length = jnp.maximum(
         jnp.sqrt(ux**2 + uy**2),
         1.0,

@@ -82,6 +82,22 @@ def test_lazy_players_do_not_move():
     np.testing.assert_allclose(worlds[-1].vx[3:], 0.0, atol=1e-6)
 
 
+def test_a_scripted_dribbler_does_not_stop_while_the_ball_rolls_away():
+    rival = Player("CB", -0.12, 0)
+    scenario = Scenario(
+        "race", "", (0.03, 0), (KEEPER, Player("CF", 0, 0)), (KEEPER, rival)
+    )
+    setup = Setup(scenario, FootballConfig())
+    world = start(setup).replace(
+        vx=jnp.asarray([0.0, 4.0, 0.0, -3.0]),
+        ball_v=jnp.asarray([5.0, 0.0, 0.0]),
+        last_touch=jnp.int8(1),
+        steps=jnp.int16(20),
+    )
+    worlds = play(setup, world, [SCRIPTED] * 4)
+    assert float(worlds[-1].vx[1]) > 5.0
+
+
 def slide_scenario():
     left = (KEEPER, Player("CB", -0.02, 0))
     return Scenario("slide", "", (-0.005, 0), left, (KEEPER, Player("CB", -0.1, 0)))
