@@ -7,8 +7,10 @@ import jmarl
 from jmarl.config.choices import yaml_names
 
 
-BATTLES = [name for name in yaml_names("experiment") if name.startswith("smac")]
-TASKS = [name for name in yaml_names("experiment") if name not in BATTLES]
+EXPERIMENTS = yaml_names("experiment")
+BATTLES = [name for name in EXPERIMENTS if name.startswith("smac")]
+PRESETS = [name for name in EXPERIMENTS if name.startswith("football")]
+TASKS = [name for name in EXPERIMENTS if name not in (*BATTLES, *PRESETS)]
 VALUE_SYSTEMS = ("hpn_qmix", "updet_qmix", "spectra_qmix_plus", "qmix")
 TINY = [
     "num_seeds=1",
@@ -45,6 +47,21 @@ def test_a_battle_composes_for_the_value_family(task):
 def test_a_task_composes(task):
     config = jmarl.load_config("mam_ppo", [f"experiment={task}", *TINY])
     assert config.env["name"] == task and config.num_updates == 2
+
+
+FOOTBALL = {
+    "football_ppo": ("mappo", "mam_ppo", "shppo", "happo"),
+    "football_pqn": ("pqn_vdn",),
+}
+
+
+def test_football_presets_fit_their_systems():
+    assert sorted(PRESETS) == sorted(FOOTBALL)
+    for preset, systems in FOOTBALL.items():
+        for system in systems:
+            words = [f"experiment={preset}", "env=football_corner"]
+            env = jmarl.load_config(system, words).env
+            assert (env["name"], env["reward"]) == ("football_corner", "checkpoints")
 
 
 @pytest.mark.slow
