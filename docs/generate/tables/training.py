@@ -42,6 +42,9 @@ DESCRIPTIONS = {
     "learning/smac": "Battles under the rules of SMAC. `battle` is `env.scenario=medic`: "
     "three marines and a healer against two zealots. Scripted players win it as recorded in "
     "`results/players_medic.json`.",
+    "learning/football": "Academy scenarios of football with the presets `football_ppo` and "
+    "`football_pqn`, which were chosen with one seed on `football_run_to_score`. Scripted players "
+    "win as recorded in `results/players_football.json`.",
 }
 """Text for the records of a folder."""
 ABSOLUTE_METRIC = (
