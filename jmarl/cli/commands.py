@@ -350,15 +350,18 @@ SIGKILL or a power failure.""",
     "study": Command(
         _study,
         """\
-usage: jmarl study [list | run <study> | report <study> | measure <study>] [key=value ...]
+usage: jmarl study [list | <action> <study>] [key=value ...]
 
 train the runs of a study, measure them, and write its report
 
   list                    list the studies and their questions; the default
   run <study>             train and measure what is missing, then report; continues if repeated
+  status <study>          print the state and the progress of each run
   report <study>          print the tables again, from the run folders alone
   measure <study>         measure finished runs again
   out=<folder>            folder of the study; default: runs/studies/<study>
+  jobs=1                  run: number of runs that are trained at a time
+  max_hours=<hours>       run: save and stop after this time
   cell=<name>             measure: only this run
   <key>=<value>           run: override of every run, such as num_seeds=1 or total_timesteps=1e5
 

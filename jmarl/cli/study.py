@@ -7,8 +7,9 @@ from typing import Any
 
 from jmarl.cli.help import table
 from jmarl.cli.process import use_cores
-from jmarl.config import ConfigError, split_argument, suggest
+from jmarl.config import ConfigError, build, split_argument, suggest
 from jmarl.config.choices import yaml_names
+from jmarl.config.parsing import read_value
 from jmarl.runs.exit_codes import ExitCode
 
 
@@ -36,13 +37,23 @@ def _list(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     from jmarl.runs.progress import optional_output
-    from jmarl.studies.run_study import run_study
+    from jmarl.studies.run_study import Limits, run_study
 
     name, words = _split(arguments)
-    given, overrides = _take(words, ("out",))
+    given, overrides = _take(words, ("out", "jobs", "max_hours"))
+    out = given.pop("out", "")
+    values = {key: read_value(key, text) for key, text in given.items()}
+    limits = build(Limits, values)
     use_cores()
     with optional_output():
-        return run_study(name, given.get("out", ""), overrides)
+        return run_study(name, out, overrides, limits)
+
+
+def _status(arguments: Sequence[str]) -> int:
+    from jmarl.studies.study_status import status
+
+    name, words = _split(arguments)
+    return status(name, **_only(words, ("out",)))
 
 
 def _report(arguments: Sequence[str]) -> int:
@@ -90,6 +101,7 @@ def _only(
 ACTIONS: dict[str, Callable[[Sequence[str]], int]] = {
     "list": _list,
     "run": _run,
+    "status": _status,
     "report": _report,
     "measure": _measure,
 }

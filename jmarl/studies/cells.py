@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jmarl.config import ConfigError, RunConfig, check, split_argument
 from jmarl.config.compose import load_config
 from jmarl.config.parsing import flatten
+from jmarl.results.files import read_json, write_json
 from jmarl.runs.folder import check_folders, read_config
 from jmarl.runs.status import read_status
 from jmarl.studies.study_file import Cell, Study
@@ -18,6 +19,8 @@ from jmarl.studies.study_file import Cell, Study
 
 OWN_KEYS = ("run_dir", "resume")
 """Keys that a study sets in each cell."""
+STUDY_FILE = "study.json"
+"""File of a study's folder with the overrides of its last call."""
 
 
 class PlannedCell(NamedTuple):
@@ -28,6 +31,8 @@ class PlannedCell(NamedTuple):
     config: RunConfig
     overrides: tuple[str, ...]
     """Overrides of the command line, which take precedence over those of the cell."""
+    damage: str = ""
+    """Why the run in the folder cannot be read; empty if it can."""
 
 
 def out_folder(study: Study, out: str) -> Path:
@@ -49,18 +54,39 @@ def plan(
 
     Raises:
         ConfigError: If an override is invalid, two cells have equal configurations, or the run
-            in a cell's folder has another configuration.
+            in a cell's folder has another configuration. A folder that cannot be read is no error.
+    """
+    planned = compose_cells(study, folder, overrides)
+    _check_distinct(study, planned)
+    return [_compare(study, each) for each in planned]
+
+
+def compose_cells(
+    study: Study,
+    folder: Path,
+    overrides: Sequence[str],
+) -> list[PlannedCell]:
+    """Compose the configurations of all cells, without a look at runs in their folders.
+
+    Raises:
+        ConfigError: If an override is invalid.
     """
     for override in overrides:
         key, value = split_argument(override)
         rule = "is set by the study; choose its folder with out=<folder>"
         check(key not in OWN_KEYS, key, value, rule)
-    planned = [_compose(study, folder, cell, overrides) for cell in study.cells()]
-    _check_distinct(study, planned)
-    for each in planned:
-        if state_of(each.folder) != "missing":
-            _check_same(study, each)
-    return planned
+    return [_compose(study, folder, cell, overrides) for cell in study.cells()]
+
+
+def write_overrides(folder: Path, overrides: Sequence[str]) -> None:
+    """Write the overrides of a study's call into its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / STUDY_FILE, {"overrides": list(overrides)})
+
+
+def read_overrides(folder: Path) -> list[str]:
+    """Return the overrides of the last call in a study's folder."""
+    return read_json(folder / STUDY_FILE).get("overrides", [])
 
 
 @contextmanager
@@ -94,20 +120,40 @@ def _check_distinct(study: Study, planned: Iterable[PlannedCell]) -> None:
         seen.append(each)
 
 
-def _check_same(study: Study, planned: PlannedCell) -> None:
+def _compare(study: Study, planned: PlannedCell) -> PlannedCell:
     """Check that the run in a cell's folder has the configuration of the cell."""
-    with errors_name(study, planned.cell):
-        found = read_config(planned.folder)
-        old, new = (
-            flatten(dataclasses.asdict(dataclasses.replace(c, run_dir="", resume="")))
-            for c in (found, planned.config)
-        )
-        changed = [key for key in {**new, **old} if old.get(key) != new.get(key)]
-        if changed:
-            key = changed[0]
-            values = f"{new.get(key)!r}, but {planned.folder} has {old.get(key)!r}"
-            fix = "give the same overrides, choose another out=, or remove that folder"
-            raise ConfigError(f"{key}={values}; {fix}")
+    if state_of(planned.folder) == "missing":
+        return planned
+    try:
+        text = difference(planned)
+    except ConfigError as error:
+        return planned._replace(damage=str(error))
+    if text:
+        fix = "give the same overrides, choose another out=, or remove that folder"
+        with errors_name(study, planned.cell):
+            raise ConfigError(f"{text}; {fix}")
+    return planned
+
+
+def difference(planned: PlannedCell) -> str:
+    """Return the first key in which a cell differs from the run in its folder, with both values.
+
+    The text is empty if there is none.
+
+    Raises:
+        ConfigError: If the configuration of the run is damaged.
+    """
+    old, new = _flat(read_config(planned.folder)), _flat(planned.config)
+    for key in {**new, **old}:
+        if old.get(key) != new.get(key):
+            return f"{key}={new.get(key)!r}, but {planned.folder} has {old.get(key)!r}"
+    return ""
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    """Return the values of a configuration by key, without its folders."""
+    tree = dataclasses.asdict(dataclasses.replace(config, run_dir="", resume=""))
+    return flatten(tree)
 
 
 def state_of(folder: Path) -> str:

@@ -5,16 +5,28 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Protocol
 
-from jmarl.runs.exit_codes import STOP_SIGNALS
+from jmarl.runs.exit_codes import STOP_SIGNALS, ExitCode
 
 
 PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
-Execute = Callable[[Sequence[str]], int]
-"""Function that runs a command to its end and returns its exit code."""
+
+
+class Execute(Protocol):
+    """Function that runs a command to its end and returns its exit code."""
+
+    def __call__(
+        self,
+        command: Sequence[str],
+        keep: Sequence[int] = (),
+    ) -> int:
+        """Run a command; its process inherits the file descriptors ``keep``."""
+        ...
 
 
 @contextmanager
@@ -32,29 +44,59 @@ def memory_on_demand() -> Iterator[None]:
             del os.environ[PREALLOCATE]
 
 
-def execute(command: Sequence[str]) -> int:
-    """Run a command in a process group of its own, and return its exit code.
+class Processes:
+    """Child processes that get the stop signals of this process.
 
-    Signals that stop this process are sent on, once each, except those that are ignored, such as
-    SIGHUP under ``nohup``. A run can therefore save its state:
-    it takes a second signal as a request to exit immediately.
-
-    Args:
-        command: Words of the command.
-
-    Returns:
-        The exit code; 128 plus the signal if a signal ended the process.
+    Signals are sent on once each, except those that are ignored, such as SIGHUP under ``nohup``. A
+    run can therefore save its state: it takes a second signal as a request to exit immediately.
+    The methods can be called from several threads.
     """
-    child = subprocess.Popen(command, process_group=0)
 
-    def send_on(number: int, frame: FrameType | None) -> None:
-        child.send_signal(number)
+    def __init__(self) -> None:
+        self.stopped = False
+        self._children: set[subprocess.Popen] = set()
+        self._lock = threading.RLock()
 
-    caught = [n for n in STOP_SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, send_on) for number in caught}
-    try:
-        code = child.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return code if code >= 0 else 128 - code
+    def run(self, command: Sequence[str], keep: Sequence[int] = ()) -> int:
+        """Run a command in a process group of its own.
+
+        Args:
+            command: Words of the command.
+            keep: File descriptors that its process inherits.
+
+        Returns:
+            The exit code; 128 plus the signal if a signal ended the process; that of a stopped run
+            if the processes were stopped before.
+        """
+        with self._lock:
+            if self.stopped:
+                return ExitCode.PREEMPTED
+            child = subprocess.Popen(command, process_group=0, pass_fds=keep)
+            self._children.add(child)
+        try:
+            code = child.wait()
+        finally:
+            self._children.discard(child)
+        return code if code >= 0 else 128 - code
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal to all processes, and start no more."""
+        with self._lock:
+            self.stopped = True
+            for child in self._children:
+                child.send_signal(number)
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Send stop signals on within the context. Only the main thread can enter it."""
+
+        def send_on(number: int, frame: FrameType | None) -> None:
+            self.stop(number)
+
+        caught = [n for n in STOP_SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, send_on) for number in caught}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -43,6 +43,8 @@ class Results(NamedTuple):
     """Cells without a finished run."""
     unmeasured: list[Cell]
     """Cells with a finished run, but without the results of the measure."""
+    unreadable: list[Cell]
+    """Cells with a finished run whose files are damaged."""
 
 
 def read_results(study: Study, folder: Path) -> Results:
@@ -52,14 +54,19 @@ def read_results(study: Study, folder: Path) -> Results:
         study: The study.
         folder: Folder of the study.
     """
-    cells = study.cells()
+    cells, measure = study.cells(), study.measure
     states = {cell.name: read_status(folder / cell.name)["state"] for cell in cells}
     done = [cell for cell in cells if states[cell.name] == "finished"]
     missing = [cell for cell in cells if cell not in done]
-    measure = study.measure
-    unmeasured = [c for c in done if not is_measured(folder / c.name, measure)]
-    found = [_read_cell(folder / cell.name, cell, measure) for cell in done]
-    return Results(study, found, missing, unmeasured)
+    found, unreadable = [], []
+    for cell in done:
+        try:
+            found.append(_read_cell(folder / cell.name, cell, measure))
+        except Exception:  # a damaged file can lead to almost any exception
+            unreadable.append(cell)
+    read = [result.cell for result in found]
+    unmeasured = [c for c in read if not is_measured(folder / c.name, measure)]
+    return Results(study, found, missing, unmeasured, unreadable)
 
 
 def is_measured(folder: Path, measure: Part | None) -> bool:

@@ -2,51 +2,69 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from jmarl.config import check
-from jmarl.runs.exit_codes import STOP_SIGNALS, ExitCode
-from jmarl.runs.progress import duration_text, open_reporter, stopwatch
-from jmarl.studies.cells import PlannedCell, errors_name, out_folder, plan, state_of
-from jmarl.studies.processes import Execute, execute, memory_on_demand
+from jmarl.runs.exit_codes import ExitCode
+from jmarl.runs.progress import open_reporter
+from jmarl.studies.cell_queue import STOPPED, Job, Queue
+from jmarl.studies.cells import (
+    PlannedCell,
+    errors_name,
+    out_folder,
+    plan,
+    state_of,
+    write_overrides,
+)
+from jmarl.studies.processes import Execute, Processes, memory_on_demand
 from jmarl.studies.reports import check_report, report_study
 from jmarl.studies.results import is_measured
-from jmarl.studies.study_file import Cell, Study, find_cell, read_study
+from jmarl.studies.study_file import Study, find_cell, read_study
 
 
-STOPPED = {
-    ExitCode.PREEMPTED,
-    ExitCode.INTERRUPTED,
-    *(128 + number for number in STOP_SIGNALS),
-}
-"""Exit codes of a cell after which no further cell starts."""
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one call of ``jmarl study run``.
 
+    Attributes:
+        jobs: Cells that are trained at a time.
+        max_hours: Hours after which the runs save their states and the study stops.
+    """
 
-class Job(NamedTuple):
-    """A command of a study."""
+    jobs: int = 1
+    max_hours: float = math.inf
 
-    cell: Cell
-    work: str
-    """``train``, ``resume`` or ``measure``."""
-    command: list[str]
+    def __post_init__(self) -> None:
+        check(self.jobs >= 1, "jobs", self.jobs, "must be at least 1")
+        check(self.max_hours > 0, "max_hours", self.max_hours, "must be above 0")
 
 
 def run_study(
-    name: str, out: str = "", overrides: Sequence[str] = (), run: Execute = execute
+    name: str,
+    out: str = "",
+    overrides: Sequence[str] = (),
+    limits: Limits | None = None,
+    run: Execute | None = None,
 ) -> int:
     """Train the cells of a study that are not finished, measure them, and report.
 
     All cells are checked before the first one is trained. Each is trained and measured in a
-    process of its own. A cell that fails does not affect the others.
+    process of its own. A cell that fails does not affect the others. Several processes can run the
+    same study: they share its cells.
 
     Args:
         name: Name of a study, or the path of its file.
         out: Folder of the study; by default ``runs/studies/<name>``.
         overrides: Overrides of every cell, as ``key=value``.
-        run: Function that runs the command of a job.
+        limits: Number of jobs at a time, and hours.
+        run: Function that runs the command of a job; by default, in a process.
 
     Returns:
         0, or the first exit code of a job that is not 0. Jobs that were stopped by a signal end
@@ -56,17 +74,43 @@ def run_study(
         ConfigError: If the study, an override or a cell is invalid.
         ResourceError: If a cell needs more memory than the devices have.
     """
-    study = read_study(name)
+    study, limits = read_study(name), limits or Limits()
     folder = out_folder(study, out)
     with memory_on_demand():
         planned = check_study(study, folder, overrides)
-    code = run_jobs(train_jobs(planned), run)
-    if code not in STOPPED:
-        measured = run_jobs(measure_jobs(name, study, planned), run)
-        code = measured if measured in STOPPED else code or measured
-    if code in STOPPED or not any(map(_is_finished, planned)):
+    write_overrides(folder, overrides)
+    usable = [each for each in planned if not each.damage]
+    with time_limit(limits) as processes:
+        queue = partial(Queue, folder, usable, run=run or processes.run)
+        code = queue(find_job=_train_job).work_off(limits.jobs)
+        if code not in STOPPED:
+            find = partial(_measure_job, name, study)
+            measured = queue(find_job=find).work_off(limits.jobs)
+            code = measured if measured in STOPPED else code or measured
+    if code in STOPPED or not any(map(_is_finished, usable)):
         return code
-    return report(name, out) or code
+    damaged = ExitCode.FINISHED if usable == planned else ExitCode.USER_ERROR
+    return report(name, out) or code or damaged
+
+
+@contextmanager
+def time_limit(limits: Limits) -> Iterator[Processes]:
+    """Stop the processes of a study with this one, or when the time is up."""
+    processes = Processes()
+
+    def time_is_up() -> None:
+        open_reporter().warn(f"max_hours={limits.max_hours:g}: the time is up")
+        processes.stop()
+
+    seconds = min(3600 * limits.max_hours, threading.TIMEOUT_MAX)
+    timer = threading.Timer(seconds, time_is_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        with processes.signals():
+            yield processes
+    finally:
+        timer.cancel()
 
 
 def check_study(
@@ -75,7 +119,7 @@ def check_study(
     """Check a study with all of its cells, and return these. Nothing is compiled.
 
     Raises:
-        ConfigError: If the study, an override or a cell is invalid, or a cell is being trained.
+        ConfigError: If the study, an override or a cell is invalid.
         ResourceError: If a cell needs more memory than the devices have.
     """
     from jmarl.runs.run import check_runs
@@ -86,10 +130,10 @@ def check_study(
     open_reporter().info(f"checking {len(study.cells())} cells")
     planned = plan(study, folder, overrides)
     for each in planned:
-        rule = "another process trains it; wait for its end, or choose another out="
-        check(state_of(each.folder) != "running", "cell", each.cell.name, rule)
-    for each in planned:
-        if not _is_finished(each):
+        if each.damage:
+            text = f"{each.cell.name}: left out, because its run cannot be read"
+            open_reporter().warn(f"{text}: {each.damage}")
+        elif not _is_finished(each):
             with errors_name(study, each.cell):
                 check_runs([each.config])
     return planned
@@ -99,63 +143,30 @@ def _is_finished(planned: PlannedCell) -> bool:
     return state_of(planned.folder) == "finished"
 
 
-def train_jobs(planned: Iterable[PlannedCell]) -> list[Job]:
-    """Return the jobs that train the cells without a finished run."""
-    return [_train_job(each) for each in planned if not _is_finished(each)]
-
-
-def _train_job(planned: PlannedCell) -> Job:
-    cell = planned.cell
+def _train_job(planned: PlannedCell) -> Job | None:
+    """Return the job that trains a cell; None if its run is finished."""
+    cell, state = planned.cell, state_of(planned.folder)
+    if state == "finished":
+        return None
     command = [sys.executable, "-m", f"jmarl.systems.{cell.system}"]
-    if state_of(planned.folder) != "missing":
-        return Job(cell, "resume", [*command, f"resume={planned.folder}"])
+    if state != "missing":
+        return Job("resume", [*command, f"resume={planned.folder}"])
     words = *cell.overrides, *planned.overrides, f"run_dir={planned.folder}"
-    return Job(cell, "train", [*command, *words])
+    return Job("train", [*command, *words])
 
 
-def measure_jobs(
+def _measure_job(
     name: str,
     study: Study,
-    planned: Iterable[PlannedCell],
-) -> list[Job]:
-    """Return the jobs that measure the finished cells without results of the measure."""
+    planned: PlannedCell,
+) -> Job | None:
+    """Return the job that measures a cell; None if it is measured, or not yet finished."""
+    folder = planned.folder
+    if not _is_finished(planned) or is_measured(folder, study.measure):
+        return None
     command = [sys.executable, "-m", "jmarl", "study", "measure", name]
-    return [
-        Job(
-            each.cell,
-            "measure",
-            [*command, f"out={each.folder.parent}", f"cell={each.cell.name}"],
-        )
-        for each in planned
-        if _is_finished(each) and not is_measured(each.folder, study.measure)
-    ]
-
-
-def run_jobs(jobs: Sequence[Job], run: Execute) -> int:
-    """Run jobs in sequence, with their number and the remaining time.
-
-    Args:
-        jobs: The jobs.
-        run: Function that runs the command of a job.
-
-    Returns:
-        The first exit code that is not 0, or that of a job that was stopped by a signal, which
-        is the last one to run.
-    """
-    report, failed = open_reporter(), []
-    with stopwatch() as elapsed:
-        for done, job in enumerate(jobs):
-            left = elapsed() / done * (len(jobs) - done) if done else float("nan")
-            place = f"[{done + 1}/{len(jobs)}] {job.work} {job.cell.name}"
-            report.info(f"{place}, ETA {duration_text(left)}")
-            code = run(job.command)
-            if code in STOPPED:
-                report.warn(f"{job.cell.name}: stopped; the same command continues")
-                return code
-            if code:
-                failed.append(code)
-                report.warn(f"{job.cell.name}: exit code {code} of {job.work}")
-    return failed[0] if failed else ExitCode.FINISHED
+    words = f"out={folder.parent}", f"cell={planned.cell.name}"
+    return Job("measure", [*command, *words])
 
 
 def measure(

@@ -19,7 +19,7 @@ from jmarl.runs.exit_codes import ExitCode
 from jmarl.runs.status import read_status, write_status
 from jmarl.studies.cells import plan
 from jmarl.studies.measures import check_measure
-from jmarl.studies.processes import PREALLOCATE, execute, memory_on_demand
+from jmarl.studies.processes import PREALLOCATE, Processes, memory_on_demand
 from jmarl.studies.reports import check_report
 from jmarl.studies.run_study import run_study
 from jmarl.studies.study_file import find_cell, read_study
@@ -65,7 +65,7 @@ class InProcess:
         self.codes = codes
         self.done: list[str] = []
 
-    def __call__(self, command):
+    def __call__(self, command, keep=()):
         assert command[:2] == [sys.executable, "-m"]
         module, *words = command[2:]
         place = next(w for w in words if w.startswith(("run_dir=", "resume=", "cell=")))
@@ -79,7 +79,7 @@ class InProcess:
         return launch(module.rpartition(".")[2], words, train)
 
 
-def never(command):
+def never(command, keep=()):
     raise AssertionError(command)
 
 
@@ -116,7 +116,7 @@ def test_a_study_stops_with_a_run_and_continues_where_it_stopped(
 
     message = "cell 1: total_timesteps=256, but .* has 128; give the same overrides"
     with pytest.raises(ConfigError, match=message):
-        run_study(study, str(out), ["total_timesteps=256"], never)
+        run_study(study, str(out), ["total_timesteps=256"], run=never)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_an_invalid_override_is_an_error_before_anything_is_trained(
 ):
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match=message):
-        run_study(study, str(out), [override], never)
+        run_study(study, str(out), [override], run=never)
     assert not out.exists()
 
 
@@ -173,7 +173,7 @@ def test_an_invalid_override_is_an_error_before_anything_is_trained(
 def test_a_wrong_study_is_an_error(study, tmp_path, old, new, message):
     Path(study).write_text(STUDY.replace(old, new))
     with pytest.raises(ConfigError, match=message):
-        run_study(study, str(tmp_path / "out"), (), never)
+        run_study(study, str(tmp_path / "out"), run=never)
 
 
 def test_names_of_studies_actions_and_cells_get_the_nearest():
@@ -206,6 +206,7 @@ SIZES = {
     "uas_cgi_small": 12,
     "roles": 9,
     "team_changes": 12,
+    "demo": 2,
 }
 
 
@@ -232,7 +233,10 @@ def test_a_stop_signal_is_sent_on_once():
         sys.exit(70 + len(count))
     """)
     before = signal.getsignal(signal.SIGTERM)
-    assert execute([sys.executable, "-c", code]) == 71
+    processes = Processes()
+    with processes.signals():
+        assert processes.run([sys.executable, "-c", code]) == 71
+        assert processes.run(["not started"]) == ExitCode.PREEMPTED
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -240,8 +244,8 @@ def test_only_the_process_of_the_study_leaves_memory_to_others(monkeypatch):
     monkeypatch.delenv(PREALLOCATE, raising=False)
     code = f"import os, sys; sys.exit('{PREALLOCATE}' in os.environ)"
     with memory_on_demand():
-        assert execute([sys.executable, "-c", code]) == 1
-    assert execute([sys.executable, "-c", code]) == 0
+        assert Processes().run([sys.executable, "-c", code]) == 1
+    assert Processes().run([sys.executable, "-c", code]) == 0
 
 
 TINY = [

@@ -15,6 +15,7 @@ from jmarl.results.machine import environment_record
 from jmarl.studies.reports import compare_report, difficulty_report
 from jmarl.studies.results import Results, read_results
 from jmarl.studies.study_file import Part, Study
+from jmarl.studies.study_status import stale_cells
 
 
 class Report(NamedTuple):
@@ -84,6 +85,8 @@ def report_study(study: Study, folder: Path) -> str:
         "report": study.report.name,
         "missing": [cell.name for cell in results.missing],
         "unmeasured": [cell.name for cell in results.unmeasured],
+        "unreadable": [cell.name for cell in results.unreadable],
+        "stale": stale_cells(study, folder),
     }
     record = {**about, **report.analyze(results, options)}
     write_json(folder / "report.json", record)
@@ -93,7 +96,7 @@ def report_study(study: Study, folder: Path) -> str:
 
 def _heading(record: dict[str, Any]) -> list[str]:
     lines = [f"# {record['title']}", record["question"]]
-    for state in ("missing", "unmeasured"):
+    for state in ("missing", "unmeasured", "unreadable", "stale"):
         if names := record[state]:
             lines.append(f"{len(names)} cells are {state}: {', '.join(names)}")
     return lines
