@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 
 Z95 = 1.959964
@@ -146,11 +146,26 @@ def _welch(
     if sizes.min() == 1:
         return difference, math.nan, math.nan
     variances = np.maximum([np.var(x, ddof=1), np.var(y, ddof=1)], least)
-    errors = variances / sizes
+    return difference, *satterthwaite(variances / sizes, sizes)
+
+
+def satterthwaite(
+    errors: Float[np.ndarray, " M"], sizes: Int[np.ndarray, " M"]
+) -> tuple[float, float]:
+    """Return the standard error of a sum of means, and its degrees of freedom.
+
+    Args:
+        errors: Variance of each mean, from its sample.
+        sizes: Size of each sample, at least 2.
+
+    Returns:
+        Standard error, and degrees of freedom (Satterthwaite 1946), which are NaN without
+        variation.
+    """
     if not errors.any():
-        return difference, 0.0, math.nan
+        return 0.0, math.nan
     freedom = errors.sum() ** 2 / (errors**2 / (sizes - 1)).sum()
-    return difference, math.sqrt(errors.sum()), float(freedom)
+    return math.sqrt(errors.sum()), float(freedom)
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -1,0 +1,61 @@
+"""Distributions of scores, and the probability that one system improves on another."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from jmarl.results.statistics.aggregates import Scores, task_means
+
+
+def performance_profile(
+    scores: Scores, thresholds: Float[np.ndarray, " K"]
+) -> Float[np.ndarray, "*R K"]:
+    """Return the share of all runs with a score above each threshold.
+
+    Args:
+        scores: Scores by task.
+        thresholds: Scores to exceed, ``[K]``.
+    """
+    values = np.concatenate(scores, axis=-1)
+    return _share_above(values, thresholds)
+
+
+def task_profile(
+    scores: Scores, thresholds: Float[np.ndarray, " K"]
+) -> Float[np.ndarray, "*R K"]:
+    """Return the share of tasks with a mean score above each threshold.
+
+    Args:
+        scores: Scores by task.
+        thresholds: Scores to exceed, ``[K]``.
+    """
+    return _share_above(task_means(scores), thresholds)
+
+
+def _share_above(
+    values: Float[np.ndarray, "*R N"], thresholds: Float[np.ndarray, " K"]
+) -> Float[np.ndarray, "*R K"]:
+    above = values[..., None, :] > np.asarray(thresholds)[:, None]
+    return above.mean(-1)
+
+
+def probability_of_improvement(x: Scores, y: Scores) -> Float[np.ndarray, "*R"]:
+    """Return the probability that a run of one system scores higher than one of another.
+
+    It is the share of pairs of seeds in which ``x`` is higher, averaged over tasks. A tie counts
+    as one half.
+
+    Args:
+        x: Scores of the first system, by task.
+        y: Scores of the second system, for the same tasks.
+    """
+    pairs = zip(x, y, strict=True)
+    return np.mean([_wins(a, b) for a, b in pairs], axis=0)
+
+
+def _wins(
+    x: Float[np.ndarray, "*R S"], y: Float[np.ndarray, "*R Q"]
+) -> Float[np.ndarray, "*R"]:
+    signs = np.sign(x[..., :, None] - y[..., None, :])
+    return (0.5 + 0.5 * signs).mean((-2, -1))
