@@ -30,7 +30,7 @@ class NonInferiority(NamedTuple):
     """``non-inferior``, ``inferior`` or ``undecided``."""
 
 
-def paired(x: Mapping[int, float], y: Mapping[int, float]) -> Pair:
+def paired(x: Mapping[int, float], y: Mapping[int, float],) -> Pair:
     """Return the scores of the seeds that both systems have, in the order of the seeds.
 
     Args:
@@ -59,7 +59,7 @@ def paired_difference(pairs: Sequence[Pair]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def non_inferiority(pairs: Sequence[Pair], margin: float) -> NonInferiority:
+def non_inferiority(pairs: Sequence[Pair], margin: float,) -> NonInferiority:
     """Test if a system is worse than another by less than a margin.
 
     The first system is non-inferior if the 95 % interval of its difference lies above ``-margin``,

@@ -10,7 +10,7 @@ from jmarl.results.statistics.aggregates import Scores, task_means
 
 def performance_profile(
     scores: Scores, thresholds: Float[np.ndarray, " K"]
-) -> Float[np.ndarray, "*R K"]:
+) -> Float[np.ndarray, "... K"]:
     """Return the share of all runs with a score above each threshold.
 
     Args:
@@ -23,7 +23,7 @@ def performance_profile(
 
 def task_profile(
     scores: Scores, thresholds: Float[np.ndarray, " K"]
-) -> Float[np.ndarray, "*R K"]:
+) -> Float[np.ndarray, "... K"]:
     """Return the share of tasks with a mean score above each threshold.
 
     Args:
@@ -34,13 +34,13 @@ def task_profile(
 
 
 def _share_above(
-    values: Float[np.ndarray, "*R N"], thresholds: Float[np.ndarray, " K"]
-) -> Float[np.ndarray, "*R K"]:
+    values: Float[np.ndarray, "... N"], thresholds: Float[np.ndarray, " K"]
+) -> Float[np.ndarray, "... K"]:
     above = values[..., None, :] > np.asarray(thresholds)[:, None]
     return above.mean(-1)
 
 
-def probability_of_improvement(x: Scores, y: Scores) -> Float[np.ndarray, "*R"]:
+def probability_of_improvement(x: Scores, y: Scores,) -> Float[np.ndarray, "..."]:
     """Return the probability that a run of one system scores higher than one of another.
 
     It is the share of pairs of seeds in which ``x`` is higher, averaged over tasks. A tie counts
@@ -51,11 +51,11 @@ def probability_of_improvement(x: Scores, y: Scores) -> Float[np.ndarray, "*R"]:
         y: Scores of the second system, for the same tasks.
     """
     pairs = zip(x, y, strict=True)
-    return np.mean([_wins(a, b) for a, b in pairs], axis=0)
+    return np.mean([_wins(a, b) for a, b in pairs], axis=0,)
 
 
 def _wins(
-    x: Float[np.ndarray, "*R S"], y: Float[np.ndarray, "*R Q"]
-) -> Float[np.ndarray, "*R"]:
+    x: Float[np.ndarray, "... S"], y: Float[np.ndarray, "... Q"]
+) -> Float[np.ndarray, "..."]:
     signs = np.sign(x[..., :, None] - y[..., None, :])
     return (0.5 + 0.5 * signs).mean((-2, -1))
