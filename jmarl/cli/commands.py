@@ -205,6 +205,12 @@ def _runs(arguments: Sequence[str]) -> int:
     return list_runs(*arguments)
 
 
+def _compare(arguments: Sequence[str]) -> int:
+    from jmarl.cli.compare import compare
+
+    return compare(arguments)
+
+
 def _doctor(arguments: Sequence[str]) -> int:
     from jmarl.cli.doctor import doctor
 
@@ -346,6 +352,31 @@ list the runs below a folder: state, progress, last evaluation, and how to resum
 
 The state killed means that the process ended without recording its end, for example by
 SIGKILL or a power failure.""",
+    ),
+    "compare": Command(
+        _compare,
+        """\
+usage: jmarl compare <glob> ... [key=value ...]
+       jmarl compare <group>=<glob> ... [key=value ...]
+
+compare groups of runs over seeds: tables, intervals and figures
+
+  <glob>            run folders, folders above them, or records such as 'results/learning/*.json'
+  <group>=<glob>    runs of a named group
+  metric=won        metric of an episode, such as return; higher is better
+  by=system         column that divides the runs: system, overrides, config, commit, versions, run
+                    or group
+  mode=greedy       greedy or sampled episodes
+  env=<name>        environment, if the runs have several
+  across=env        aggregate over all environments, with seeds as strata
+  threshold=0.8     value to reach, for environment steps and wall time; for win rates 0.8
+  against=<group>   group that the others are compared with; default: the first one
+  margin=<value>    largest loss that counts as equal, chosen before the runs (non-inferiority)
+  resamples=2000    bootstrap samples
+  seed=0            seed of the bootstrap
+  out=<folder>      folder for compare.json and the figures, as PNG and SVG
+
+Unfinished, failed and duplicate runs are left out, and named below the tables.""",
     ),
     "study": Command(
         _study,

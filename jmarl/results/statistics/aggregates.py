@@ -19,7 +19,10 @@ TRIM = 0.25
 
 def task_means(scores: Scores) -> Float[np.ndarray, "... M"]:
     """Return the mean over seeds of each task."""
-    return np.stack([np.mean(x, axis=-1) for x in scores], axis=-1,)
+    return np.stack(
+        [np.mean(x, axis=-1) for x in scores],
+        axis=-1,
+    )
 
 
 def mean(scores: Scores) -> Float[np.ndarray, "..."]:
@@ -42,13 +45,19 @@ def interquartile_mean(scores: Scores) -> Float[np.ndarray, "..."]:
     A quarter of the scores, rounded down, is removed at either end. With three scores or fewer
     it is the mean.
     """
-    values = np.sort(np.concatenate(scores, axis=-1), axis=-1,)
+    values = np.sort(
+        np.concatenate(scores, axis=-1),
+        axis=-1,
+    )
     count = values.shape[-1]
     cut = int(TRIM * count)
     return values[..., cut : count - cut].mean(-1)
 
 
-def optimality_gap(scores: Scores, target: float = 1.0,) -> Float[np.ndarray, "..."]:
+def optimality_gap(
+    scores: Scores,
+    target: float = 1.0,
+) -> Float[np.ndarray, "..."]:
     """Return the mean distance by which scores fall short of a target.
 
     Args:

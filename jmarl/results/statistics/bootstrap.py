@@ -51,8 +51,17 @@ def percentile_interval(
         resamples: Number of bootstrap samples.
         seed: Seed of the bootstrap.
     """
-    drawn = bootstrap(statistic, *samples, resamples=resamples, seed=seed,)
-    low, high = np.quantile(drawn, (TAIL, 1 - TAIL), axis=0,)
+    drawn = bootstrap(
+        statistic,
+        *samples,
+        resamples=resamples,
+        seed=seed,
+    )
+    low, high = np.quantile(
+        drawn,
+        (TAIL, 1 - TAIL),
+        axis=0,
+    )
     return Interval(statistic(*samples), low, high)
 
 
@@ -88,7 +97,12 @@ def student_interval(
     if sizes.min() < 2:
         endless = np.full_like(value, math.inf, dtype=float)
         return Interval(value, -endless, endless)
-    drawn = bootstrap(statistic, *samples, resamples=resamples, seed=seed,)
+    drawn = bootstrap(
+        statistic,
+        *samples,
+        resamples=resamples,
+        seed=seed,
+    )
     variance = drawn.var(axis=0, ddof=1) * sizes.sum() / freedom
     error = np.sqrt(np.maximum(variance, least_variance / sizes.sum()))
     half = stdtrit(freedom, 1 - TAIL) * error
@@ -111,6 +125,10 @@ def bootstrap(
     return np.asarray(statistic(*drawn), float)
 
 
-def _resample(rng: np.random.Generator, x: np.ndarray, resamples: int,) -> np.ndarray:
+def _resample(
+    rng: np.random.Generator,
+    x: np.ndarray,
+    resamples: int,
+) -> np.ndarray:
     size = len(x)
     return np.asarray(x)[rng.integers(size, size=(resamples, size))]

@@ -41,7 +41,10 @@ def common_budget(curves: Sequence[Curve]) -> float:
     return float(min(curve.budget[-1] for curve in curves))
 
 
-def area_under_curve(curve: Curve, limit: float,) -> float:
+def area_under_curve(
+    curve: Curve,
+    limit: float,
+) -> float:
     """Return the area under a learning curve, divided by its budget.
 
     It is the mean of the metric from the first evaluation to the limit, with straight lines
@@ -64,7 +67,10 @@ def area_under_curve(curve: Curve, limit: float,) -> float:
     return float(np.trapezoid(values, budget) / (limit - start))
 
 
-def waits(curves: Sequence[Curve], threshold: float,) -> Waits:
+def waits(
+    curves: Sequence[Curve],
+    threshold: float,
+) -> Waits:
     """Return the budgets until runs reached a threshold, to the next evaluation.
 
     Args:
@@ -97,7 +103,10 @@ def median_wait(found: Waits) -> float:
     return float(events[done[0]]) if len(done) else math.inf
 
 
-def restricted_mean_wait(found: Waits, limit: float,) -> float:
+def restricted_mean_wait(
+    found: Waits,
+    limit: float,
+) -> float:
     """Return the mean budget until the threshold, counted up to a limit (Irwin 1949).
 
     A run that does not reach the threshold counts with the whole limit. The result is therefore a
@@ -116,7 +125,11 @@ def restricted_mean_wait(found: Waits, limit: float,) -> float:
     return float(np.minimum(found.budget, limit).mean())
 
 
-def restricted_mean_interval(found: Waits, limit: float, seed: int = 0,) -> Interval:
+def restricted_mean_interval(
+    found: Waits,
+    limit: float,
+    seed: int = 0,
+) -> Interval:
     """Return the restricted mean with its 95 % interval, clipped to the budget.
 
     Args:
@@ -131,4 +144,8 @@ def restricted_mean_interval(found: Waits, limit: float, seed: int = 0,) -> Inte
         [counted],
         seed=seed,
     )
-    return Interval(float(value), max(0.0, float(low)), min(limit, float(high)),)
+    return Interval(
+        float(value),
+        max(0.0, float(low)),
+        min(limit, float(high)),
+    )

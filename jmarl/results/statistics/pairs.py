@@ -30,7 +30,10 @@ class NonInferiority(NamedTuple):
     """``non-inferior``, ``inferior`` or ``undecided``."""
 
 
-def paired(x: Mapping[int, float], y: Mapping[int, float],) -> Pair:
+def paired(
+    x: Mapping[int, float],
+    y: Mapping[int, float],
+) -> Pair:
     """Return the scores of the seeds that both systems have, in the order of the seeds.
 
     Args:
@@ -41,7 +44,7 @@ def paired(x: Mapping[int, float], y: Mapping[int, float],) -> Pair:
     return np.array([x[s] for s in common]), np.array([y[s] for s in common])
 
 
-def paired_difference(pairs: Sequence[Pair]) -> Interval:
+def paired_difference(pairs: Sequence[Pair], least_variance: float = 0.0) -> Interval:
     """Return the mean paired difference and its 95 % interval (Student's t).
 
     Differences are averaged over the seeds of a task, and then over tasks. The degrees of freedom
@@ -49,17 +52,20 @@ def paired_difference(pairs: Sequence[Pair]) -> Interval:
 
     Args:
         pairs: Scores of both systems on the same seeds, for each task.
+        least_variance: Least variance of a difference, from the finite numbers of episodes.
     """
     from scipy.special import stdtrit  # slow to import
 
-    mean, error, freedom = _moments(pairs)
+    mean, error, freedom = _moments(pairs, least_variance)
     if math.isnan(error):
         return Interval(mean, -math.inf, math.inf)
     half = float(stdtrit(freedom, 1 - TAIL)) * error if error else 0.0
     return Interval(mean, mean - half, mean + half)
 
 
-def non_inferiority(pairs: Sequence[Pair], margin: float,) -> NonInferiority:
+def non_inferiority(
+    pairs: Sequence[Pair], margin: float, least_variance: float = 0.0
+) -> NonInferiority:
     """Test if a system is worse than another by less than a margin.
 
     The first system is non-inferior if the 95 % interval of its difference lies above ``-margin``,
@@ -70,6 +76,7 @@ def non_inferiority(pairs: Sequence[Pair], margin: float,) -> NonInferiority:
         pairs: Scores of the first and of the second system on the same seeds, for each task.
             Higher scores are better.
         margin: Largest loss that counts as equal, positive.
+        least_variance: As in ``paired_difference``.
 
     Raises:
         ValueError: If the margin is not positive.
@@ -78,8 +85,8 @@ def non_inferiority(pairs: Sequence[Pair], margin: float,) -> NonInferiority:
 
     if not margin > 0:
         raise ValueError(f"margin {margin:g} must be positive")
-    difference = paired_difference(pairs)
-    mean, error, freedom = _moments(pairs)
+    difference = paired_difference(pairs, least_variance)
+    mean, error, freedom = _moments(pairs, least_variance)
     excess = mean + margin
     if error > 0:
         p = float(stdtr(freedom, -excess / error))
@@ -91,7 +98,9 @@ def non_inferiority(pairs: Sequence[Pair], margin: float,) -> NonInferiority:
     return NonInferiority(difference, margin, p, verdict)
 
 
-def _moments(pairs: Sequence[Pair]) -> tuple[float, float, float]:
+def _moments(
+    pairs: Sequence[Pair], least_variance: float
+) -> tuple[float, float, float]:
     """Return mean, standard error and degrees of freedom; NaN for both with a single seed."""
     differences = [x - y for x, y in pairs]
     sizes = np.array([len(d) for d in differences])
@@ -99,5 +108,6 @@ def _moments(pairs: Sequence[Pair]) -> tuple[float, float, float]:
     if sizes.min() < 2:
         return mean, math.nan, math.nan
     variances = np.array([d.var(ddof=1) for d in differences])
+    variances = np.maximum(variances, least_variance)
     errors = variances / sizes / len(sizes) ** 2
     return mean, *satterthwaite(errors, sizes)
