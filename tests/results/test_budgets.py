@@ -57,6 +57,14 @@ def test_a_run_that_does_not_reach_the_threshold_is_censored():
     assert common_budget(CURVES) == 20
 
 
+def test_small_differences_in_steps_do_not_remove_a_censored_run():
+    """Two of three runs of equal length miss the threshold, so their median is unknown."""
+    ends = ((1000, 0.2), (1001, 0.2), (1002, 0.9))
+    found = waits([curve((0, 0.0), end) for end in ends], 0.9)
+    assert found.budget.tolist() == [1002, 1002, 1002]
+    assert median_wait(found) == math.inf
+
+
 def test_survival_has_the_known_values_of_kaplan_and_meier():
     """The remission times of Freireich et al. (1963), as in many textbooks."""
     times = [

@@ -20,6 +20,10 @@ MARGIN = 1e-9
 """Tolerance of a survival of one half, which is a product of fractions."""
 
 
+SLACK = 0.02
+"""Relative difference of budgets that count as equal where runs are censored."""
+
+
 class Curve(NamedTuple):
     """Evaluations of one run of one seed."""
 
@@ -67,21 +71,26 @@ def area_under_curve(
     return float(np.trapezoid(values, budget) / (limit - start))
 
 
-def waits(
-    curves: Sequence[Curve],
-    threshold: float,
-) -> Waits:
+def waits(curves: Sequence[Curve], threshold: float) -> Waits:
     """Return the budgets until runs reached a threshold, to the next evaluation.
+
+    Seeds with equal training differ a little in environment steps. A censored run whose budget is
+    that of the longest run up to ``SLACK`` therefore counts as censored at the latter. Otherwise
+    it would not be at risk when another one reaches the threshold at its own last evaluation.
 
     Args:
         curves: Evaluations of each run.
         threshold: Value of the metric to reach.
     """
-    hits = [np.flatnonzero(curve.values >= threshold) for curve in curves]
-    reached = np.array([len(hit) > 0 for hit in hits])
-    places = [hit[0] if len(hit) else -1 for hit in hits]
-    budget = [c.budget[place] for c, place in zip(curves, places, strict=True)]
-    return Waits(np.array(budget, float), reached)
+    end = max(curve.budget[-1] for curve in curves)
+    budget, reached = [], []
+    for curve in curves:
+        hits = np.flatnonzero(curve.values >= threshold)
+        last = curve.budget[-1]
+        censored = end if last >= (1 - SLACK) * end else last
+        budget.append(curve.budget[hits[0]] if len(hits) else censored)
+        reached.append(len(hits) > 0)
+    return Waits(np.array(budget, float), np.array(reached))
 
 
 def survival(found: Waits) -> tuple[Float[np.ndarray, " E"], Float[np.ndarray, " E"]]:

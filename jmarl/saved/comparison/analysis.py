@@ -230,13 +230,14 @@ def _at(curve: Curve, budget: Float[np.ndarray, " P"]) -> Float[np.ndarray, " P"
 
 
 def _profile_thresholds(found: Selection) -> Float[np.ndarray, " P"]:
-    """Return the thresholds of profiles: the unit interval, or the range of all scores."""
-    if found.is_share:
-        return np.linspace(0, 1, 101)
+    """Return the thresholds of profiles: the range of all scores, and a tenth of it around."""
     every = [x for by_env in found.groups.values() for x in _scores(by_env)]
     scores = np.concatenate(every)
-    room = 0.02 * (scores.max() - scores.min() or 1)
-    return np.linspace(scores.min() - room, scores.max() + room, 101)
+    room = 0.1 * (scores.max() - scores.min() or 1)
+    low, high = scores.min() - room, scores.max() + room
+    if found.is_share:
+        low, high = max(0.0, low), min(1.0, high)
+    return np.linspace(low, high, 101)
 
 
 def _improvement(

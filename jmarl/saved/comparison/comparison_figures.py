@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import textwrap
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,20 @@ COLORS = (
 )
 """Colors that color-blind readers can tell apart (Okabe and Ito 2008; brown in place of yellow)."""
 DASHES = ("-", "--", ":", "-.")
-"""Line styles; the next one is used each time that the colors repeat."""
+"""Line styles, so that groups differ in more than the color."""
+MOST_TOGETHER = 5
+"""Largest number of groups in one panel. More groups have a panel each."""
+COLUMNS = 3
+"""Panels in a row."""
+CURVES = (
+    "Interquartile mean over seeds; bands: pointwise 95 % intervals (Student's t, bootstrap "
+    "standard errors). Ends at the smallest final budget of all runs."
+)
+TIME = " Time of training and evaluation, without compilation, of all seeds of a run together."
+PROFILES = (
+    "Share of all seeds with a score above the threshold; bands: pointwise 95 % percentiles of "
+    "the stratified bootstrap, too narrow for few seeds."
+)
 SUFFIXES = (".png", ".svg")
 LARGE = 6
 """Number of groups from which a matrix has smaller text."""
@@ -64,16 +77,28 @@ def _save(draw: Callable[[], Any], path: pathlib.Path) -> None:
             figure.savefig(path.with_suffix(suffix), dpi=150, metadata=metadata)
 
 
-def _figure(width: float, height: float, title: str, caption: str) -> tuple[Any, Any]:
+class Lines(NamedTuple):
+    """One line per group, with a band."""
+
+    title: str
+    caption: str
+    x_label: str
+    y_label: str
+    series: dict[str, tuple[Any, Record]]
+    """Horizontal positions and an interval of arrays, by group."""
+    is_share: bool
+    """True if values lie in [0, 1]."""
+    drawstyle: str = "default"
+
+
+def _figure(size: tuple[float, float], title: str, caption: str) -> Any:
     from matplotlib.figure import Figure  # slow to import
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title, fontsize=10)
-    columns = int(width * 15)
-    lines = textwrap.fill(caption, columns)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    lines = textwrap.fill(caption, int(size[0] * 15))
     figure.supxlabel(lines, fontsize=7.5, color="0.35")
-    return figure, axes
+    return figure
 
 
 def _metric(record: Record) -> str:
@@ -92,77 +117,103 @@ def _label(record: Record, name: str) -> str:
     return f"{name} ({seeds_text(record['groups'][name])} seeds)"
 
 
-def _style(number: int) -> dict[str, str]:
-    turn, color = divmod(number, len(COLORS))
-    return {"color": COLORS[color], "linestyle": DASHES[turn % len(DASHES)]}
-
-
 def _curves(record: Record, axis: str) -> Any:
     alone = len(record["envs"]) == 1
     by_time = axis == "wall_time_s"
-    caption = (
-        "Interquartile mean over seeds; bands: pointwise 95 % intervals (Student's t, "
-        "bootstrap standard errors). Ends at the smallest final budget of all runs."
-    )
-    if by_time:
-        caption += " Time of training and evaluation without compilation, of all seeds "
-        caption += "of a run together."
-    title = f"{_metric(record)} on {_where(record)}"
-    figure, axes = _figure(6.4, 4.4, title, caption)
     scale = 60.0 if by_time and alone else 1.0
-    for i, (name, group) in enumerate(record["groups"].items()):
+    series = {}
+    for name, group in record["groups"].items():
         found = group["curves"][axis]
-        budget = np.array(found["budget"]) / scale
-        style = _style(i)
-        axes.plot(budget, found["value"], label=_label(record, name), **style)
-        _band(axes, budget, found, style["color"])
-    share = "time" if by_time else "environment steps"
+        series[name] = np.array(found["budget"]) / scale, found
+    share = "time" if by_time else "steps"
     unit = "wall time (minutes)" if by_time else "environment steps"
-    axes.set_xlabel(unit if alone else f"share of the {share} of each environment")
-    axes.set_ylabel(_metric(record))
-    _finish(axes, record)
-    return figure
-
-
-def _band(axes: Any, x: Any, found: Record, color: str) -> None:
-    axes.fill_between(x, found["low"], found["high"], color=color, alpha=0.12, lw=0)
-
-
-def _finish(axes: Any, record: Record) -> None:
-    axes.margins(x=0)
-    if record["is_share"]:
-        axes.set_ylim(-0.02, 1.02)
-    axes.grid(alpha=0.3)
-    _legend(axes, record)
-
-
-def _legend(axes: Any, record: Record) -> None:
-    many = len(record["groups"]) > 4
-    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if many else {}
-    axes.legend(fontsize=8, framealpha=0.8, **place)
+    lines = Lines(
+        title=f"{_metric(record)} on {_where(record)}",
+        caption=CURVES + TIME * by_time,
+        x_label=unit if alone else f"share of the {share} of each environment",
+        y_label=_metric(record),
+        series=series,
+        is_share=record["is_share"],
+    )
+    return _draw_lines(record, lines)
 
 
 def _profiles(record: Record) -> Any:
-    caption = (
-        "Share of all seeds with a score above the threshold; bands: pointwise 95 % "
-        "percentiles of the stratified bootstrap, too narrow for few seeds."
-    )
-    title = f"Performance profiles on {_where(record)}"
-    figure, axes = _figure(6.4, 4.4, title, caption)
     x = np.array(record["thresholds"])
-    for i, (name, group) in enumerate(record["groups"].items()):
-        found = group["profile"]
-        style = _style(i)
-        label = _label(record, name)
-        axes.step(x, found["value"], where="post", label=label, **style)
-        _band(axes, x, found, style["color"])
-    axes.set_xlabel(f"threshold of the {_metric(record)}")
-    axes.set_ylabel("share of seeds above the threshold")
-    axes.margins(x=0)
-    axes.set_ylim(-0.02, 1.02)
-    axes.grid(alpha=0.3)
-    _legend(axes, record)
+    groups = record["groups"].items()
+    lines = Lines(
+        title=f"Performance profiles on {_where(record)}",
+        caption=PROFILES,
+        x_label=f"threshold of the {_metric(record)}",
+        y_label="share of seeds above",
+        series={name: (x, group["profile"]) for name, group in groups},
+        is_share=True,
+        drawstyle="steps-post",
+    )
+    return _draw_lines(record, lines)
+
+
+def _draw_lines(record: Record, lines: Lines) -> Any:
+    """Draw all groups in one panel, or each in a panel of its own beside the others in gray."""
+    number = len(lines.series)
+    apart = number > MOST_TOGETHER
+    columns = COLUMNS if apart else 1
+    rows = -(-number // COLUMNS) if apart else 1
+    size = (8.4, 0.9 + 2.1 * rows) if apart else (6.4, 4.4)
+    figure = _figure(size, lines.title, lines.caption)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    panels = grid.ravel()
+    for i, name in enumerate(lines.series):
+        axes = panels[i] if apart else panels[0]
+        if apart:
+            axes.set_title(_label(record, name), fontsize=8.5)
+            _draw_others(axes, lines, name)
+        _draw_line(axes, lines, name, i)
+        axes.lines[-1].set_label(_label(record, name))
+    for axes in panels[number if apart else 1 :]:
+        axes.set_visible(False)
+    for i, axes in enumerate(panels[: number if apart else 1]):
+        _finish(axes, lines, apart and i + columns < number, i % columns > 0)
+    if not apart:
+        panels[0].legend(fontsize=8, framealpha=0.8)
     return figure
+
+
+def _draw_others(axes: Any, lines: Lines, own: str) -> None:
+    for name, (x, found) in lines.series.items():
+        if name != own:
+            style = {"color": "0.75", "lw": 0.8, "drawstyle": lines.drawstyle}
+            axes.plot(x, found["value"], **style)
+
+
+def _draw_line(axes: Any, lines: Lines, name: str, number: int) -> None:
+    x, found = lines.series[name]
+    color = COLORS[number % len(COLORS)]
+    dashes = DASHES[number % len(DASHES)]
+    style = {"color": color, "ls": dashes, "drawstyle": lines.drawstyle}
+    step = "post" if lines.drawstyle == "steps-post" else None
+    low, high = found["low"], found["high"]
+    axes.fill_between(x, low, high, step=step, color=color, alpha=0.15, lw=0)
+    axes.plot(x, found["value"], **style)
+
+
+def _finish(axes: Any, lines: Lines, has_below: bool, has_left: bool) -> None:
+    """Label the axes; inner panels share the labels of the outer ones."""
+    from matplotlib.ticker import EngFormatter  # slow to import
+
+    axes.margins(x=0)
+    if lines.is_share:
+        axes.set_ylim(-0.02, 1.02)
+    axes.grid(alpha=0.3)
+    if lines.x_label == "environment steps":
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if has_below:
+        axes.tick_params(labelbottom=False)
+    else:
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel(lines.x_label, fontsize=9)
+    if not has_left:
+        axes.set_ylabel(lines.y_label, fontsize=9)
 
 
 def _matrix(record: Record) -> Any:
@@ -172,9 +223,10 @@ def _matrix(record: Record) -> Any:
         "Probability that a seed of the row scores higher than one of the column, ties "
         "counting one half; below it the 95 % interval."
     )
-    size = 2.6 + 0.85 * number
+    size = 2.8 + 0.75 * number
     title = f"{_metric(record)} on {_where(record)}:\nprobability of improvement"
-    figure, axes = _figure(size + 0.8, size, title, caption)
+    figure = _figure((size + 0.8, size), title, caption)
+    axes = figure.subplots()
     values = np.full((number, number), np.nan)
     for found in record["improvement"]:
         place = names.index(found["group"]), names.index(found["over"])

@@ -105,6 +105,9 @@ def _budget_cells(waits: Record) -> Iterator[str]:
         most = max(found["budget"]) / divisor
         above = f"> {number(most)}"
         yield above if middle is None else number(middle / divisor)
+        if not any(found["reached"]):
+            yield "not reached"
+            continue
         mean = found["restricted_mean"]
         value, low, high = (
             number(mean[key] / divisor) for key in ("value", "low", "high")
