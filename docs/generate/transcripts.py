@@ -30,6 +30,7 @@ BATTLE_TRAIN = (
     "run_dir=runs/outpost"
 )
 OUTPOST = EXAMPLES / "outpost.yaml"
+COMPARE = "jmarl compare 'results/learning/smax_5v5_*.json' threshold=0.5 out=figures"
 
 
 class Transcript(NamedTuple):
@@ -89,6 +90,7 @@ TRANSCRIPTS = (
     mistake("battle_wall", "s/[[]9, 16[]]/[9, 26]/"),
     mistake("battle_key", "s/limit/limits/"),
     mistake("battle_field", "s/terrain: strip/units: {marine: {shields: 20}}/"),
+    Transcript("compare", COMPARE, run=f"ln -s {ROOT / 'results'} . && {COMPARE}"),
     Transcript("play", "jmarl play env=smac_2s3z,smac_3s_vs_5z"),
 )
 

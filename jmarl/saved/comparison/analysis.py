@@ -243,8 +243,8 @@ def _profile_thresholds(found: Selection) -> Float[np.ndarray, " P"]:
 def _improvement(
     found: Selection, x: str, y: str, draws: dict[str, int]
 ) -> dict[str, Any]:
-    samples = (_scores(found.groups[name]) for name in (x, y))
-    return _plain(improvement_interval(*samples, **draws), True)
+    first, second = (_scores(found.groups[name]) for name in (x, y))
+    return _plain(improvement_interval(first, second, **draws), True)
 
 
 def _differences(

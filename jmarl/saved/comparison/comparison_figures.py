@@ -75,6 +75,7 @@ def _save(draw: Callable[[], Any], path: pathlib.Path) -> None:
         for suffix in SUFFIXES:
             metadata = {"Date": None} if suffix == ".svg" else {}
             figure.savefig(path.with_suffix(suffix), dpi=150, metadata=metadata)
+            figure.set_layout_engine("none")  # the layout is the same in all files
 
 
 class Lines(NamedTuple):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from jmarl.results.statistics.aggregates import AGGREGATES
 from jmarl.results.tables import markdown
 from jmarl.saved.comparison.analysis import GAP, Record
 
 
-BUDGETS = {"env_steps": ("environment steps", 1.0), "wall_time_s": ("minutes", 60.0)}
+BUDGETS = {"env_steps": ("env steps", 1.0), "wall_time_s": ("minutes", 60.0)}
 """Name and divisor of each budget."""
 NOTES = (
     "[low, high]: 95 % intervals over seeds, Student's t with bootstrap standard errors.",
@@ -40,10 +41,13 @@ def heading(record: Record) -> str:
 
 
 def _scores(record: Record) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of the scores.
+
+    The optimality gap is left out, because it is 1 minus the mean of scores up to 1.
+    """
     groups = record["groups"]
-    names = list(next(iter(groups.values()))["aggregates"])
-    shown = [f"{name} to 1" if name == GAP else name for name in names]
-    header = ["group", "seeds", *shown, "area under curve"]
+    names = [name for name in AGGREGATES if name != GAP]
+    header = ["group", "seeds", *names, "area under curve"]
     rows = [
         [
             group,
@@ -85,7 +89,7 @@ def _budgets(record: Record) -> tuple[list[str], list[list[str]]]:
     header = ["group", "reached"]
     for key, (name, divisor) in BUDGETS.items():
         limit = first[key]["limit"] / divisor
-        header += [f"median {name}", f"mean {name} up to {number(limit)}"]
+        header += [f"median {name}", f"mean {name} to {number(limit)}"]
     rows = [
         [group, _reached(found["waits"]), *_budget_cells(found["waits"])]
         for group, found in record["groups"].items()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+Table = Any
+"""A ``pandas.DataFrame``. Its type annotations do not cover selections of rows and columns."""
 NO_ROW = "none"
 """Kind of the only row of a run without any evaluation."""
 FIXED = (
@@ -72,7 +74,7 @@ def load(patterns: str | Iterable[str]) -> pd.DataFrame:
     Raises:
         ConfigError: If a pattern matches no run.
     """
-    table = read_table(patterns)
+    table: Table = read_table(patterns)
     found = problems(table)
     if found:
         total = table["run"].nunique()
@@ -81,7 +83,7 @@ def load(patterns: str | Iterable[str]) -> pd.DataFrame:
     return table
 
 
-def read_table(patterns: str | Iterable[str]) -> pd.DataFrame:
+def read_table(patterns: str | Iterable[str]) -> Table:
     """Read runs as ``load`` does, without a warning."""
     import pandas as pd  # slow to import
 
@@ -144,7 +146,7 @@ def _values(row: Row, seed: int) -> dict[str, Any]:
     }
 
 
-def mark_duplicates(table: pd.DataFrame, within: Sequence[str] = ()) -> None:
+def mark_duplicates(table: Table, within: Sequence[str] = ()) -> None:
     """Fill the column ``duplicate_of`` in place.
 
     Runs of equal configuration, commit and seed are duplicates of the first finished one, or of
@@ -173,7 +175,7 @@ def mark_duplicates(table: pd.DataFrame, within: Sequence[str] = ()) -> None:
     table["duplicate_of"] = [by_run.get(pair, "") for pair in pairs]
 
 
-def problems(table: pd.DataFrame) -> list[str]:
+def problems(table: Table) -> list[str]:
     """Return one line for each run that is not finished, damaged, or a duplicate.
 
     Args:

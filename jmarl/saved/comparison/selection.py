@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -13,14 +13,11 @@ from jmarl.config import ConfigError, check, check_positive, check_range, sugges
 from jmarl.results.statistics.budgets import Curve
 from jmarl.saved.comparison.run_table import (
     NO_ROW,
+    Table,
     mark_duplicates,
     problems,
     read_table,
 )
-
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 GROUP = "group"
@@ -141,7 +138,7 @@ def select(patterns: Mapping[str, Sequence[str]], options: Options) -> Selection
     return _normalized(found) if options.across and not found.is_share else found
 
 
-def _read(patterns: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+def _read(patterns: Mapping[str, Sequence[str]]) -> Table:
     import pandas as pd  # slow to import
 
     parts = [
@@ -150,7 +147,7 @@ def _read(patterns: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _metric_column(table: pd.DataFrame, options: Options) -> str:
+def _metric_column(table: Table, options: Options) -> str:
     """Return the column of the metric; raise ``ConfigError`` with the nearest name."""
     name = options.metric
     column = name if name.startswith(MODES) else f"{options.mode}/{name}"
@@ -164,10 +161,10 @@ def _metric_column(table: pd.DataFrame, options: Options) -> str:
 
 
 def _usable(
-    table: pd.DataFrame,
+    table: Table,
     column: str,
     notes: list[str],
-) -> pd.DataFrame:
+) -> Table:
     """Return the rows of finished runs that have the metric, without duplicates."""
     is_open = table["state"] != "finished"
     is_empty = table["kind"] == NO_ROW
@@ -189,7 +186,7 @@ def _usable(
 
 
 def _environments(
-    table: pd.DataFrame, options: Options, by: str, notes: list[str]
+    table: Table, options: Options, by: str, notes: list[str]
 ) -> list[str]:
     """Return the environments of the comparison."""
     known = list(table["env"].unique())
@@ -219,7 +216,7 @@ def _environments(
     return common
 
 
-def _mixtures(table: pd.DataFrame, by: str) -> list[str]:
+def _mixtures(table: Table, by: str) -> list[str]:
     """Return notes on groups that pool different configurations, and on unequal budgets."""
     notes = []
     pooled = table.groupby([by, "env"], sort=False)["config"].nunique()
@@ -235,7 +232,7 @@ def _mixtures(table: pd.DataFrame, by: str) -> list[str]:
     return notes
 
 
-def _score_kind(table: pd.DataFrame, notes: list[str]) -> str:
+def _score_kind(table: Table, notes: list[str]) -> str:
     """Return ``absolute`` if every run has the absolute metric, else ``last``."""
     have = table.groupby("run")["kind"].agg(lambda kinds: "absolute" in set(kinds))
     if have.all():
@@ -245,7 +242,7 @@ def _score_kind(table: pd.DataFrame, notes: list[str]) -> str:
     return "last"
 
 
-def _learners(rows: pd.DataFrame, column: str, score: str) -> list[Learner]:
+def _learners(rows: Table, column: str, score: str) -> list[Learner]:
     """Return the seeds of a group in one environment."""
     found = []
     for (run, seed), own in rows.groupby(["run", "seed"], sort=False):
