@@ -115,8 +115,10 @@ def test_one_of_several_environments_can_be_chosen(two_envs):
     assert record["groups"]["first"]["scores"] == [[0.2, 0.3]]
 
 
-def test_seeds_are_strata_of_several_environments(two_envs):
-    record = record_of(two_envs, across="env")
+def test_seeds_are_strata_of_several_environments(two_envs, tmp_path):
+    record = record_of(two_envs, across="env", out=str(tmp_path / "out"))
+    text = (tmp_path / "out" / "sample_efficiency.svg").read_text()
+    assert "first (2-3 seeds x 2 envs)" in text and "share of the steps" in text
     first = record["groups"]["first"]
     assert first["seeds"] == {"probe_bandit": 3, "probe_cue": 2}
     assert first["aggregates"]["mean"]["value"] == pytest.approx((0.7 + 0.25) / 2)

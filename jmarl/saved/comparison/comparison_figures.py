@@ -115,7 +115,7 @@ def _where(record: Record) -> str:
 
 
 def _label(record: Record, name: str) -> str:
-    return f"{name} ({seeds_text(record['groups'][name])} seeds)"
+    return f"{name} ({seeds_text(record['groups'][name], ' seeds')})"
 
 
 def _curves(record: Record, axis: str) -> Any:

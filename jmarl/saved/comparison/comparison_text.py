@@ -60,10 +60,15 @@ def _scores(record: Record) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def seeds_text(group: Record) -> str:
-    """Return the number of seeds, or the smallest and largest number over environments."""
+def seeds_text(group: Record, unit: str = "") -> str:
+    """Return the number of seeds, or the smallest and largest number over environments.
+
+    Args:
+        group: Record of a group.
+        unit: Word after the number.
+    """
     numbers = sorted(set(group["seeds"].values()))
-    text = "-".join(map(str, {numbers[0]: 0, numbers[-1]: 0}))
+    text = "-".join(map(str, dict.fromkeys((numbers[0], numbers[-1])))) + unit
     tasks = len(group["seeds"])
     return f"{text} x {tasks} envs" if tasks > 1 else text
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jmarl.config import ConfigError
 from jmarl.results.files import read_json
 from jmarl.results.machine import PACKAGES
-from jmarl.results.metrics_file import Row, read_rows
+from jmarl.results.metrics_file import Row, iter_rows
 from jmarl.runs.folder import read_tree
 from jmarl.saved.list_runs import describe, run_folders
 
@@ -99,7 +99,7 @@ def _read_folder(folder: pathlib.Path) -> RunFiles:
     try:
         config = read_tree(folder)
         about = read_json(folder / "versions.json")
-        rows = read_rows(folder / "metrics.jsonl")
+        rows = _evaluations(iter_rows(folder / "metrics.jsonl"))
     except (ConfigError, OSError, ValueError) as error:
         config, about, rows = {}, {}, []
         state, note = "damaged", " ".join(str(error).split())
@@ -111,7 +111,7 @@ def _read_folder(folder: pathlib.Path) -> RunFiles:
         words=list(map(str, about.get("command", []))),
         commit=str(about.get("commit", "")),
         versions=_versions(about),
-        rows=_evaluations(rows),
+        rows=rows,
     )
 
 
@@ -137,7 +137,7 @@ def _read_record(path: pathlib.Path) -> RunFiles | None:
     )
 
 
-def _evaluations(rows: list[Row]) -> list[Row]:
+def _evaluations(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row.get("kind") in ("eval", "absolute")]
 
 
