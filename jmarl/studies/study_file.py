@@ -9,9 +9,9 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from jmarl.config import ConfigError, build, check
+from jmarl.config import ConfigError, build, check, check_positive
 from jmarl.config.choices import read_named
 
 
@@ -44,6 +44,32 @@ class Part:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A claim that compares cells, stated before the runs.
+
+    Attributes:
+        text: The claim, one sentence.
+        first: Label of the option of some factors. Its cells are compared with those that have the
+            labels of ``second`` and are otherwise equal, by seed.
+        second: The same for the other side.
+        smallest_effect: Smallest difference of interest, in units of the metric.
+        metric: Metric of finished cells; higher is better.
+        rule: ``superior``: the first side is better. ``not_inferior``: it is not worse by the
+            smallest effect.
+    """
+
+    text: str
+    first: dict[str, Any]
+    second: dict[str, Any]
+    smallest_effect: float
+    metric: str = "win_rate"
+    rule: Literal["superior", "not_inferior"] = "superior"
+
+    def __post_init__(self) -> None:
+        check_positive("claims.smallest_effect", self.smallest_effect)
+
+
 class Cell(NamedTuple):
     """A run of a study."""
 
@@ -68,6 +94,7 @@ class Study:
         measure: Measure of finished runs, besides the metrics of their evaluations.
         system: System of cells without an option that names one.
         common: Overrides of all cells. Those of options take precedence.
+        claims: Claims on which the report gives verdicts.
         name: Name of the file, without its ending.
     """
 
@@ -78,6 +105,7 @@ class Study:
     measure: Part | None = None
     system: str = ""
     common: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
     name: str = ""
 
     def __post_init__(self) -> None:

@@ -67,6 +67,8 @@ def test_two_processes_share_the_demo_study(finished):
     assert record["missing"] == record["stale"] == record["unreadable"] == []
     returns = [cell["metrics"]["return"]["mean"] for cell in record["cells"]]
     assert min(returns) > 0.8
+    (claim,) = record["claims"]
+    assert claim["seeds"] == [2] and claim["verdict"] in ("supported", "undecided")
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from jmarl.config import build, check, suggest
 from jmarl.results.files import write_json
 from jmarl.results.machine import environment_record
+from jmarl.studies.claims import check_claims, claims_table, judge_claims
 from jmarl.studies.reports import compare_report, difficulty_report
 from jmarl.studies.results import Results, read_results
 from jmarl.studies.study_file import Part, Study
@@ -55,6 +56,7 @@ def check_report(study: Study) -> None:
     """Raise ``ConfigError`` if a study names an unknown report, option, factor or label."""
     report, options = _find(study.report)
     report.check(study, options)
+    check_claims(study)
 
 
 def report_study(study: Study, folder: Path) -> str:
@@ -88,6 +90,7 @@ def report_study(study: Study, folder: Path) -> str:
         "unreadable": [cell.name for cell in results.unreadable],
         "stale": stale_cells(study, folder),
     }
+    about["claims"] = judge_claims(results)
     record = {**about, **report.analyze(results, options)}
     write_json(folder / "report.json", record)
     report.draw(record, folder / "report.png")
@@ -99,6 +102,8 @@ def _heading(record: dict[str, Any]) -> list[str]:
     for state in ("missing", "unmeasured", "unreadable", "stale"):
         if names := record[state]:
             lines.append(f"{len(names)} cells are {state}: {', '.join(names)}")
+    if record["claims"]:
+        lines.append(claims_table(record))
     return lines
 
 

@@ -1,0 +1,165 @@
+"""Claims of a study, stated before its runs, and their verdicts.
+
+This module does not import JAX.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from jmarl.config import check
+from jmarl.results.intervals import win_rate_variance
+from jmarl.results.statistics.bootstrap import Interval
+from jmarl.results.statistics.pairs import Pair, paired, paired_difference
+from jmarl.results.tables import markdown
+from jmarl.studies.results import CellResult, Results
+from jmarl.studies.study_file import Cell, Claim, Study
+
+
+SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
+
+
+def check_claims(study: Study) -> None:
+    """Raise ``ConfigError`` if a claim compares no cells, or unequal numbers of them."""
+    for number, claim in enumerate(study.claims):
+        key = f"claims.{number}"
+        pairs = list(_pairs(study.cells(), claim))
+        rule = "no cell has these options; see the factors of the study"
+        check(len(pairs) > 0, f"{key}.first", claim.first, rule)
+        for first, second in pairs:
+            rule = f"no cell has these options and is otherwise like {first.name}"
+            check(second not in (None, first), f"{key}.second", claim.second, rule)
+
+
+def _pairs(
+    cells: list[Cell],
+    claim: Claim,
+) -> Iterator[tuple[Cell, Cell | None]]:
+    """Yield each cell of the first side with the one that differs in the claim's factors alone."""
+    for cell in cells:
+        if _has(cell, _texts(claim.first)):
+            labels = {**cell.labels, **_texts(claim.second)}
+            counterparts = (other for other in cells if other.labels == labels)
+            yield cell, next(counterparts, None)
+
+
+def _has(cell: Cell, labels: dict[str, str]) -> bool:
+    return labels.items() <= cell.labels.items()
+
+
+def _texts(labels: dict[str, Any]) -> dict[str, str]:
+    """Return labels as texts, because YAML reads some as numbers."""
+    return {factor: str(label) for factor, label in labels.items()}
+
+
+def judge_claims(results: Results) -> list[dict[str, Any]]:
+    """Return the verdicts on all claims of a study."""
+    return [_judge(results, claim) for claim in results.study.claims]
+
+
+def _judge(
+    results: Results,
+    claim: Claim,
+) -> dict[str, Any]:
+    found = {result.cell.name: result for result in results.finished}
+    wanted = list(_pairs(results.study.cells(), claim))
+    sides = [(found.get(a.name), found.get(b.name)) for a, b in wanted if b]
+    compared = [_compare(a, b, claim.metric) for a, b in sides if a and b]
+    usable = [each for each in compared if len(each.scores[0]) > 0]
+    difference = Interval(math.nan, -math.inf, math.inf)
+    if usable:
+        variance = max(each.least_variance for each in usable)
+        difference = paired_difference([each.scores for each in usable], variance)
+    is_complete = len(usable) == len(wanted)
+    return {
+        "text": claim.text,
+        "metric": claim.metric,
+        "rule": claim.rule,
+        "smallest_effect": claim.smallest_effect,
+        "difference": list(map(_or_none, difference)),
+        "seeds": [len(each.scores[0]) for each in usable],
+        "verdict": verdict(claim, difference) if is_complete else UNDECIDED,
+    }
+
+
+class _Compared(NamedTuple):
+    scores: Pair
+    least_variance: float
+    """Variance of a difference due to the finite numbers of episodes."""
+
+
+def _compare(
+    first: CellResult,
+    second: CellResult,
+    metric: str,
+) -> _Compared:
+    scores = paired(_by_seed(first, metric), _by_seed(second, metric))
+    if metric != "win_rate" or len(scores[0]) == 0:
+        return _Compared(scores, 0.0)
+    variances = [
+        win_rate_variance(float(values.mean()), len(values), side.episodes)
+        for values, side in zip(scores, (first, second), strict=True)
+    ]
+    return _Compared(scores, sum(variances))
+
+
+def _by_seed(result: CellResult, metric: str) -> dict[int, float]:
+    """Return the defined values of a metric by seed."""
+    values = result.metrics.get(metric, [None] * len(result.seeds))
+    pairs = zip(result.seeds, values, strict=True)
+    return {seed: value for seed, value in pairs if value is not None}
+
+
+def verdict(
+    claim: Claim,
+    difference: Interval,
+) -> str:
+    """Return the verdict on a claim, by the 95 % interval of the difference.
+
+    ``superior`` is supported if the interval lies above 0, and not supported if it lies below
+    the smallest effect. ``not_inferior`` is supported if it lies above minus the smallest effect,
+    and not supported if it lies below that.
+
+    Args:
+        claim: The claim.
+        difference: Mean of the first side minus that of the second, with its interval.
+
+    Returns:
+        ``supported``, ``not supported`` or ``undecided``.
+    """
+    effect = claim.smallest_effect
+    is_superior = claim.rule == "superior"
+    if difference.low > (0.0 if is_superior else -effect):
+        return SUPPORTED
+    if difference.high < (effect if is_superior else -effect):
+        return NOT_SUPPORTED
+    return UNDECIDED
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def claims_table(record: dict[str, Any]) -> str:
+    """Return the verdicts in the record of a study as Markdown."""
+    header = ("claim", "verdict", "difference", "95 % interval", "rule", "seeds")
+    rows = [
+        (
+            each["text"],
+            each["verdict"],
+            *_interval_texts(each["difference"]),
+            f"{each['rule']}, smallest effect {each['smallest_effect']:g}",
+            ", ".join(map(str, each["seeds"])) or "-",
+        )
+        for each in record["claims"]
+    ]
+    return markdown(header, rows)
+
+
+def _interval_texts(difference: list[float | None]) -> tuple[str, str]:
+    mean, low, high = difference
+    if mean is None or low is None or high is None:
+        return "-", "-"
+    return f"{mean:+.3f}", f"{low:+.3f} to {high:+.3f}"
