@@ -19,7 +19,9 @@ from benchmarks.support.common import time_each
 from benchmarks.support.step_profile import compile_steps, record, zeros_of
 from jmarl.envs import make
 from jmarl.envs.football import football_env
-from jmarl.envs.football.core import ball, keeper, motion, scripted_team, touch
+from jmarl.envs.football.core import ball, keeper, motion
+from jmarl.envs.football.core.contact import dribble, touch
+from jmarl.envs.football.core.scripted import race, scripted_team
 
 
 class Change(NamedTuple):
@@ -46,7 +48,7 @@ def keeping(*positions: int) -> Callable[[Callable], Callable]:
 PARTS = {
     "observations": (Change(football_env, "observe", zeros_of),),
     "scripted play": (
-        Change(scripted_team, "race", zeros_of),
+        Change(race, "race", zeros_of),
         Change(scripted_team, "plan", zeros_of),
     ),
     "motion": (
@@ -58,7 +60,7 @@ PARTS = {
         Change(ball, "bounce_off_posts", keeping(1, 2)),
     ),
     "touches and saves": (
-        Change(touch, "carrier_wish", zeros_of),
+        Change(dribble, "carrier_wish", zeros_of),
         Change(touch, "contact", zeros_of),
         Change(touch, "stop_ball", keeping(0)),
         Change(touch, "play", keeping(0)),

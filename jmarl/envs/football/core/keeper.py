@@ -11,11 +11,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jmarl.envs.football.core import pitch
+from jmarl.envs.football.core import pitch, vectors
 from jmarl.envs.football.core.ball import GRAVITY
 from jmarl.envs.football.core.player_commands import SPRINT
 from jmarl.envs.football.core.setup import Setup
-from jmarl.envs.football.core.world import World, expand, pick
+from jmarl.envs.football.core.vectors import Vector
+from jmarl.envs.football.core.world import World, expand, pick_vector
 
 
 BASE = pitch.HALF_LENGTH - 0.7
@@ -32,11 +33,22 @@ GAIN = 2.6
 """Speed per meter that a keeper is out of place, 1/s."""
 DEAD_ZONE = 0.25
 """Distance from his place at which a keeper stands still, in meters."""
-THREAT_RANGE = 32.0
-"""Distance of a shot to which a keeper reacts, in meters."""
+RUSH_GAP = 0.5
+"""Distance to the ball to which a rushing keeper goes, in meters."""
+LARGEST_SHIFT = pitch.GOAL_HALF_WIDTH - 0.7
+"""Largest shift to the near post, in meters."""
+THREAT_RANGE, THREAT_SPEED = 32.0, 8.0
+"""Distance of a shot to which a keeper reacts, in meters, and its least speed to the goal, m/s."""
+THREAT_WIDTH, THREAT_HEIGHT = pitch.GOAL_HALF_WIDTH * 1.15, 3.2
+"""|y| and height at the goal line up to which a keeper reacts, in meters: beyond the frame."""
 REACH = 1.9
 """Distance that a keeper reaches with a dive, in meters."""
 STANDING_REACH = 0.3
+"""Distance that a keeper reaches without a dive, in meters."""
+REACH_HEIGHT = 2.4
+"""Height up to which a keeper reaches the ball, in meters."""
+REFRACTORY = 0.3
+"""Seconds since the keeper's last touch before he saves."""
 DIVE_SPEED = 6.0
 """Growth of the reach after the reaction, m/s."""
 REACTION = 0.3
@@ -71,14 +83,17 @@ def own_goal(setup: Setup, world: World) -> Goal:
     time = way / jnp.maximum(closing, 1e-3)
     cross_y = world.ball[1] + world.ball_v[1] * time
     cross_z = world.ball[2] + world.ball_v[2] * time - GRAVITY / 2 * time**2
-    bound = (jnp.abs(cross_y) < pitch.GOAL_HALF_WIDTH * 1.15) & (cross_z < 3.2)
-    fast = (closing > 8.0) & (way < THREAT_RANGE)
+    bound = (jnp.abs(cross_y) < THREAT_WIDTH) & (cross_z < THREAT_HEIGHT)
+    fast = (closing > THREAT_SPEED) & (way < THREAT_RANGE)
     return Goal(x, bound & fast, cross_y)
 
 
 def place(
-    setup: Setup, world: World, goal: Goal, alone: Bool[Array, "P *b"]
-) -> tuple[Float[Array, "P *b"], Float[Array, "P *b"]]:
+    setup: Setup,
+    world: World,
+    goal: Goal,
+    alone: Bool[Array, "P *b"],
+) -> Vector:
     """Return where each player would stand as a keeper.
 
     Args:
@@ -94,39 +109,33 @@ def place(
     far = jnp.sqrt(dx**2 + (jnp.abs(by) + pitch.GOAL_HALF_WIDTH) ** 2)
     shift = NEAR_POST * pitch.GOAL_HALF_WIDTH * (far - near) / (far + near)
     base_x = -sign * BASE
-    base_y = jnp.sign(by) * jnp.minimum(shift, pitch.GOAL_HALF_WIDTH - 0.7)
-    way_x, way_y = world.ball[0] - base_x, by - base_y
-    way = jnp.maximum(
-        jnp.sqrt(way_x**2 + way_y**2),
-        1e-3,
-    )
+    base_y = jnp.sign(by) * jnp.minimum(shift, LARGEST_SHIFT)
+    to_ball = world.ball[0] - base_x, by - base_y
     idle = LEAST_DEPTH + IDLE_DEPTH * jnp.clip((dx - NEAR) / (FAR - NEAR), 0.0, 1.0)
     depth = jnp.where(
         alone,
-        jnp.maximum(way - 0.5, LEAST_DEPTH),
+        jnp.maximum(vectors.length(to_ball) - RUSH_GAP, LEAST_DEPTH),
         idle,
     )
-    stand_x, stand_y = base_x + depth * way_x / way, base_y + depth * way_y / way
-    block_x, block_y = nearest_on_path(world)
-    return (
-        jnp.where(goal.threatened, block_x, stand_x),
-        jnp.where(goal.threatened, block_y, stand_y),
+    out_x, out_y = vectors.resized(to_ball, depth)
+    return vectors.where(
+        goal.threatened,
+        nearest_on_path(world),
+        (base_x + out_x, base_y + out_y),
     )
 
 
-def pace(
-    world: World, x: Float[Array, "P *b"], y: Float[Array, "P *b"]
-) -> tuple[Float[Array, "P *b"], Float[Array, "P *b"]]:
+def pace(world: World, place: Vector) -> Vector:
     """Return the velocity of a keeper who goes to a place."""
-    dx, dy = x - world.x, y - world.y
-    way = jnp.sqrt(dx**2 + dy**2)
+    way = vectors.minus(place, world.place)
+    apart = vectors.length(way)
     speed = jnp.where(
-        way < DEAD_ZONE,
+        apart < DEAD_ZONE,
         0.0,
-        jnp.minimum(GAIN * way, SPRINT),
+        jnp.minimum(GAIN * apart, SPRINT),
     )
-    ratio = speed / jnp.maximum(way, 1e-3)
-    return dx * ratio, dy * ratio
+    ratio = speed / jnp.maximum(apart, 1e-3)
+    return way[0] * ratio, way[1] * ratio
 
 
 def saves(
@@ -150,9 +159,9 @@ def saves(
     dive = DIVE_SPEED * jnp.clip(since_kick - REACTION, 0.0, None)
     reach = jnp.minimum(STANDING_REACH + dive, REACH)
     able = expand(setup.keeper, apart) & world.active & (world.busy <= 0) & inside
-    able &= (apart < reach) & (world.ball[2] < 2.4) & (world.held <= 0)
+    able &= (apart < reach) & (world.ball[2] < REACH_HEIGHT) & (world.held <= 0)
     comes = -sign * world.ball_v[0] > SHOT_SPEED
-    return able & comes & (world.luck < SAVE) & (world.touched > 0.3)
+    return able & comes & (world.luck < SAVE) & (world.touched > REFRACTORY)
 
 
 def holds(
@@ -160,14 +169,13 @@ def holds(
     who: Bool[Array, "P *b"],
 ) -> Bool[Array, "*b"]:
     """Return whether a keeper catches the ball; otherwise he parries it."""
-    dx = world.ball_v[0] - pick(world.vx, who)
-    dy = world.ball_v[1] - pick(world.vy, who)
+    dx, dy = vectors.minus(world.roll, pick_vector(world.velocity, who))
     return dx**2 + dy**2 < HOLD_SPEED**2
 
 
-def nearest_on_path(world: World) -> tuple[Array, Array]:
+def nearest_on_path(world: World) -> Vector:
     """Return the point of the path of the ball that is nearest to each player."""
-    vx, vy = world.ball_v[0], world.ball_v[1]
+    vx, vy = world.roll
     square = jnp.maximum(vx**2 + vy**2, 1e-3)
     dx, dy = world.x - world.ball[0], world.y - world.ball[1]
     part = jnp.clip(

@@ -13,16 +13,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jmarl.envs.football.core import game_actions as game
-from jmarl.envs.football.core import pitch
+from jmarl.envs.football.core import pitch, vectors
+from jmarl.envs.football.core.contact import possession
 from jmarl.envs.football.core.player_commands import Commands
-from jmarl.envs.football.core.setup import Setup
+from jmarl.envs.football.core.setup import Setup, attack_sign
+from jmarl.envs.football.core.vectors import Vector
 from jmarl.envs.football.core.world import (
     NOBODY,
     World,
     expand,
     first_of,
-    members,
     pick,
+    pick_vector,
 )
 
 
@@ -76,8 +78,48 @@ SHOT_TURN = np.asarray(
     np.float32,
 )
 """Part of the angle between the body and the aim by which a shot turns, by gait."""
+SHOT_SPEED_SPREAD = 0.025
+"""Standard deviation of the speed of a shot, as a part of the speed."""
+SHOT_CORNER, SHOT_ANGLE_POWER = 0.9, 0.7
+"""Largest |y| of the aim of a shot in half widths of the goal, and power of the angle between the
+command and the way to the goal, in right angles (GRF's source)."""
 TAP = 5.0
 """Distance of the point at which a pass is aimed, in meters."""
+OFF_WEIGHT, OFF_RANGE, OFF_POWER = 0.8, 70.0, 0.8
+"""Cost of a receiver's distance from that point: weight, unit in meters, and power (GRF's
+source)."""
+RUN_TIME, RUN_POWER = 0.7, 0.7
+"""Longest time for which a receiver's run is expected, in seconds, and power of its share (GRF's
+source, as the next two)."""
+RUN_BASE, RUN_GAIN = 0.3, 0.05
+"""Share of that time for a receiver at the kicker, and its growth per meter of distance."""
+FURTHER = 0.2
+"""Part of its way by which a long pass is played further towards the goal."""
+ALONE = 10.0
+"""Length of a pass without a teammate, in meters."""
+NEAREST_PASS, FURTHEST_PASS = 0.5, 60.0
+"""Distances between which the speed of a pass depends on the distance, in meters."""
+PASS_SPEED, PASS_BASE = 36.0, 0.3
+"""Unit of the speed of a pass, m/s, and its least value in these units (GRF's source, as the next
+two)."""
+PASS_POWER = 1.4
+"""Power of the distance in the speed of a pass."""
+GROUND_FACTOR, HIGH_FACTOR = 1.8, 1.15
+"""Factors of that power for passes on the ground and high passes."""
+GROUND_SLOPE = 0.11
+"""Slope of a ground pass."""
+HIGH_SLOPE, HIGH_SLOPE_LOSS = 0.45, 0.15
+"""Slope of a near high pass, and its decrease at the largest distance."""
+GAUGE = 0.426
+"""Growth of the gauge of a shot while the button is pressed, 1/s."""
+GAUGE_BASE, GAUGE_GAIN, GAUGE_POWER = 0.7, 0.3, 0.3
+"""Factor of the speed of a shot: its value at no power, its growth, and the power of the gauge.
+
+GRF's power is ``gauge ** 0.6``, and it multiplies the speed by ``0.7 + 0.3 * sqrt(power)``.
+"""
+LOGISTIC_SCALE, LARGEST_DRAW = 0.5513, 3.0
+"""Inverse of the standard deviation of the logistic distribution, and bound of the draws."""
+LEAST_QUANTILE = 1e-3
 FOLLOW_THROUGH = 0.3
 """Seconds after a kick during which the kicker touches nothing."""
 KICK_DRAWS = 4
@@ -123,52 +165,57 @@ def request(
         wanted,
         jnp.where(forgotten, 0, world.kick),
     )
+    aim = vectors.where(
+        is_new | is_held,
+        (commands.kick_x, commands.kick_y),
+        (world.kick_x, world.kick_y),
+    )
     return world.replace(
         kick=kick.astype(jnp.int8),
         kick_time=jnp.where(is_new, 0.0, time),
         kick_held=jnp.where(is_new, step, held),
-        kick_x=jnp.where(
-            is_new | is_held,
-            commands.kick_x,
-            world.kick_x,
-        ),
-        kick_y=jnp.where(
-            is_new | is_held,
-            commands.kick_y,
-            world.kick_y,
-        ),
+        kick_x=aim[0],
+        kick_y=aim[1],
         kick_to=jnp.where(is_new, commands.kick_to, world.kick_to).astype(jnp.int8),
     )
 
 
 def ready(world: World) -> Ready:
     """Find the player whose delay has passed and who reaches the ball."""
-    speed = jnp.sqrt(world.vx**2 + world.vy**2)
+    speed = vectors.length(world.velocity)
     walks = (speed >= WALK_SPEED) & (speed < SPRINT_SPEED)
     sprints = speed >= SPRINT_SPEED
-    delay = jnp.zeros_like(speed)
-    for row, kick in enumerate(range(game.LONG_PASS, game.SHOT + 1)):
-        by_gait = _by_gait(DELAYS[row], walks, sprints)
-        delay = jnp.where(world.kick == kick, by_gait, delay)
-    delay += jnp.clip(
-        world.kick_held - pitch.STEP,
-        0.0,
-        HELD_LIMIT,
-    )
-    dx, dy = world.ball[0] - world.x, world.ball[1] - world.y
-    apart = jnp.sqrt(dx**2 + dy**2)
-    last = members(world.last_touch, len(apart))
+    apart = possession.distance(world)
+    last = possession.last_toucher(world)
     reaches = (apart < REACH) & (world.ball[2] < REACH_HEIGHT) & (world.held <= 0)
     # Nobody else kicks the ball of an owner, or one in a keeper's hands.
     reaches &= last | (world.owner == NOBODY)
     holds = (world.held > 0) & last
     able = world.active & (world.busy <= 0) & (world.kick > 0)
     # The request is looked at once per step, so a delay is rounded to the nearest step.
+    delay = _delay(world, walks, sprints)
     able &= (world.kick_time > delay - pitch.STEP / 2) & (reaches | holds)
     who = first_of(apart, able)
     return Ready(
         who,
         (jnp.any(who & walks, axis=0), jnp.any(who & sprints, axis=0)),
+    )
+
+
+def _delay(
+    world: World,
+    walks: Array,
+    sprints: Array,
+) -> Float[Array, "P *b"]:
+    """Return the seconds from the request of each player to the kick."""
+    delay = jnp.zeros_like(world.kick_time)
+    for row, kick in enumerate(range(game.LONG_PASS, game.SHOT + 1)):
+        by_gait = _by_gait(DELAYS[row], walks, sprints)
+        delay = jnp.where(world.kick == kick, by_gait, delay)
+    return delay + jnp.clip(
+        world.kick_held - pitch.STEP,
+        0.0,
+        HELD_LIMIT,
     )
 
 
@@ -222,11 +269,15 @@ def normal(draws: Float[Array, "D *b"]) -> Float[Array, "D *b"]:
     The logistic quantile is scaled and cut at 3: it needs one logarithm instead of an inverse
     error function.
     """
-    uniform = jnp.clip(draws, 1e-3, 1 - 1e-3)
+    uniform = jnp.clip(
+        draws,
+        LEAST_QUANTILE,
+        1 - LEAST_QUANTILE,
+    )
     return jnp.clip(
-        jnp.log(uniform / (1 - uniform)) * 0.5513,
-        -3.0,
-        3.0,
+        jnp.log(uniform / (1 - uniform)) * LOGISTIC_SCALE,
+        -LARGEST_DRAW,
+        LARGEST_DRAW,
     )
 
 
@@ -234,40 +285,35 @@ def _pass(
     setup: Setup, world: World, now: Ready, kick: Array, noise: Float[Array, "D *b"]
 ) -> tuple[Array, Float[Array, "3 *b"]]:
     """Return the receiver of a pass and the velocity of the ball."""
-    x, y = pick(world.x, now.who), pick(world.y, now.who)
-    ux, uy = pick(world.kick_x, now.who), pick(world.kick_y, now.who)
-    sign = pick(
-        jnp.broadcast_to(expand(setup.sign, world.x), world.x.shape),
-        now.who,
-    )
+    kicker = pick_vector(world.place, now.who)
+    aim = pick_vector((world.kick_x, world.kick_y), now.who)
+    sign = attack_sign(setup, now.who)
     mates = world.active & ~now.who & (expand(setup.sign, world.x) == sign)
-    apart = jnp.sqrt((world.x - x) ** 2 + (world.y - y) ** 2)
-    lead = 0.7 * jnp.clip(0.3 + 0.05 * apart, 0.0, 1.0) ** 0.7
-    there_x, there_y = world.x + world.vx * lead, world.y + world.vy * lead
-    off = jnp.sqrt((there_x - x - TAP * ux) ** 2 + (there_y - y - TAP * uy) ** 2)
-    dx, dy = there_x - x, there_y - y
-    angle = jnp.arctan2(
-        jnp.abs(dx * uy - dy * ux),
-        dx * ux + dy * uy,
+    there = _run_ahead(world, kicker)
+    to = first_of(
+        _pass_cost(
+            world,
+            now,
+            mates,
+            vectors.minus(there, kicker),
+            aim,
+        ),
+        mates,
     )
-    cost = 0.8 * (off / 70) ** 0.8 + angle / jnp.pi
-    aimed = jnp.arange(len(world.x)).reshape((-1,) + (1,) * x.ndim)
-    aimed = (aimed == jnp.sum(jnp.where(now.who, world.kick_to, 0), axis=0)) & mates
-    cost = jnp.where(aimed, -1.0, cost)
-    to = first_of(cost, mates)
     anyone = jnp.any(to, axis=0)
     # Without a teammate the ball goes ahead.
-    dx = jnp.where(anyone, pick(there_x, to), x + 10 * ux) - world.ball[0]
-    dy = jnp.where(anyone, pick(there_y, to), y + 10 * uy) - world.ball[1]
-    way = jnp.sqrt(dx**2 + dy**2)
+    straight = kicker[0] + ALONE * aim[0], kicker[1] + ALONE * aim[1]
+    target = vectors.where(anyone, pick_vector(there, to), straight)
+    dx, dy = vectors.minus(target, (world.ball[0], world.ball[1]))
+    way = vectors.length((dx, dy))
     dx = dx + jnp.where(
         kick == game.LONG_PASS,
-        0.2 * way * sign,
+        FURTHER * way * sign,
         0.0,
     )
-    face_x, face_y = pick(world.face_x, now.who), pick(world.face_y, now.who)
-    backward = -(face_x * dx + face_y * dy) / jnp.maximum(way, 0.5)
-    velocity = _pass_velocity(dx, dy, kick, now, noise, backward)
+    face = pick_vector(world.face, now.who)
+    backward = -vectors.dot(face, (dx, dy)) / jnp.maximum(way, NEAREST_PASS)
+    velocity = _pass_velocity((dx, dy), kick, now, noise, backward)
     index = jnp.where(
         anyone,
         jnp.argmax(to, axis=0),
@@ -276,27 +322,60 @@ def _pass(
     return index, velocity
 
 
+def _run_ahead(world: World, kicker: Vector) -> Vector:
+    """Return where each player will be when a pass reaches him."""
+    apart = vectors.length(vectors.minus(world.place, kicker))
+    share = jnp.clip(RUN_BASE + RUN_GAIN * apart, 0.0, 1.0) ** RUN_POWER
+    time = RUN_TIME * share
+    return world.x + world.vx * time, world.y + world.vy * time
+
+
+def _pass_cost(
+    world: World,
+    now: Ready,
+    mates: Bool[Array, "P *b"],
+    way: Vector,
+    aim: Vector,
+) -> Float[Array, "P *b"]:
+    """Return how little each teammate suits as the receiver: -1 for one at whom it is aimed.
+
+    Args:
+        world: Current state.
+        now: The kicker.
+        mates: Mask of his teammates.
+        way: Way from him to each player, meters.
+        aim: Direction of the kick, a unit vector.
+    """
+    dx, dy = way
+    ux, uy = aim
+    off = vectors.length((dx - TAP * ux, dy - TAP * uy))
+    angle = jnp.arctan2(
+        jnp.abs(dx * uy - dy * ux),
+        vectors.dot(way, aim),
+    )
+    cost = OFF_WEIGHT * (off / OFF_RANGE) ** OFF_POWER + angle / jnp.pi
+    target = jnp.sum(jnp.where(now.who, world.kick_to, 0), axis=0)
+    players = jnp.arange(len(world.x)).reshape((-1,) + (1,) * target.ndim)
+    return jnp.where((players == target) & mates, -1.0, cost)
+
+
 def _pass_velocity(
-    dx: Array, dy: Array, kick: Array, now: Ready, noise: Array, backward: Array
+    way: Vector, kick: Array, now: Ready, noise: Array, backward: Array
 ) -> Float[Array, "3 *b"]:
     """Return the velocity of a pass.
 
     Args:
-        dx: Way to the target, meters.
-        dy: The same for y.
+        way: Way to the target, meters.
         kick: Kind of the pass.
         now: The kicker.
         noise: Standardized draws.
         backward: Cosine of the angle between the pass and the kicker's back.
     """
-    way = jnp.maximum(
-        jnp.sqrt(dx**2 + dy**2),
-        0.5,
-    )
-    near = jnp.minimum(way, 60.0) / 60
+    far = jnp.maximum(vectors.length(way), NEAREST_PASS)
+    far = jnp.minimum(far, FURTHEST_PASS) / FURTHEST_PASS
     is_high = kick == game.HIGH_PASS
-    power = near**1.4 * jnp.where(is_high, 1.15, 1.8)
-    wanted = 36 * (power + 0.3)
+    power = far**PASS_POWER * jnp.where(is_high, HIGH_FACTOR, GROUND_FACTOR)
+    wanted = PASS_SPEED * (power + PASS_BASE)
     limit = jnp.where(
         is_high,
         HIGH_LIMIT,
@@ -309,12 +388,14 @@ def _pass_velocity(
         jnp.minimum(limit, BACK_LIMIT),
         limit,
     )
-    capped = wanted > limit
+    slope = jnp.where(wanted > limit, CAPPED_SLOPE, GROUND_SLOPE)
     slope = jnp.where(
-        is_high, 0.45 - 0.15 * near, jnp.where(capped, CAPPED_SLOPE, 0.11)
+        is_high,
+        HIGH_SLOPE - HIGH_SLOPE_LOSS * far,
+        slope,
     )
     spread = PASS_SPREAD + jnp.where(is_high, BACK_SPREAD * behind, 0.0)
-    heading = jnp.arctan2(dy, dx) + spread * noise[0]
+    heading = jnp.arctan2(way[1], way[0]) + spread * noise[0]
     return _velocity(heading, slope, jnp.minimum(wanted, limit))
 
 
@@ -322,16 +403,14 @@ def _shot(
     setup: Setup, world: World, now: Ready, noise: Float[Array, "D *b"]
 ) -> Float[Array, "3 *b"]:
     """Return the velocity of a shot at the goal that the kicker attacks."""
-    sign = pick(
-        jnp.broadcast_to(expand(setup.sign, world.x), world.x.shape),
-        now.who,
-    )
-    ux, uy = pick(world.kick_x, now.who), pick(world.kick_y, now.who)
+    sign = attack_sign(setup, now.who)
+    ux, uy = pick_vector((world.kick_x, world.kick_y), now.who)
     dx, dy = sign * pitch.HALF_LENGTH - world.ball[0], -world.ball[1]
     angle = jnp.arctan2(dx * uy - dy * ux, dx * ux + dy * uy) * sign
-    share = jnp.clip(jnp.abs(angle) / (jnp.pi / 2), 0.0, 1.0) ** 0.7
-    aim = jnp.sign(angle) * pitch.GOAL_HALF_WIDTH * 0.9 * share
-    face_x, face_y = pick(world.face_x, now.who), pick(world.face_y, now.who)
+    share = jnp.clip(jnp.abs(angle) / (jnp.pi / 2), 0.0, 1.0)
+    share = share**SHOT_ANGLE_POWER
+    aim = jnp.sign(angle) * pitch.GOAL_HALF_WIDTH * SHOT_CORNER * share
+    face_x, face_y = pick_vector(world.face, now.who)
     turn = jnp.arctan2(
         face_x * (aim + dy) - face_y * dx, face_x * dx + face_y * (aim + dy)
     )
@@ -343,19 +422,19 @@ def _shot(
     return _velocity(
         heading,
         slope,
-        speed * (1 + 0.025 * noise[2]),
+        speed * (1 + SHOT_SPEED_SPREAD * noise[2]),
     )
 
 
 def _power(held: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """Return the factor by which a longer press strengthens a shot."""
-    gauge = 0.426 * jnp.clip(
+    gauge = GAUGE * jnp.clip(
         held,
         pitch.STEP,
         HELD_LIMIT + pitch.STEP,
     )
-    # power = gauge^0.6, and GRF multiplies the speed by 0.7 + 0.3 sqrt(power)
-    return (0.7 + 0.3 * gauge**0.3) / (0.7 + 0.3 * (0.426 * pitch.STEP) ** 0.3)
+    least = GAUGE_BASE + GAUGE_GAIN * (GAUGE * pitch.STEP) ** GAUGE_POWER
+    return (GAUGE_BASE + GAUGE_GAIN * gauge**GAUGE_POWER) / least
 
 
 def _velocity(

@@ -8,11 +8,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jmarl.envs.football.core import ball as free_ball
 from jmarl.envs.football.core import game_actions as game
-from jmarl.envs.football.core import keeper, kicks, motion, pitch, scripted_team, touch
+from jmarl.envs.football.core import keeper, kicks, motion, pitch, vectors
 from jmarl.envs.football.core import player_commands as buttons
+from jmarl.envs.football.core.contact import dribble, possession, touch
 from jmarl.envs.football.core.player_commands import Commands
-from jmarl.envs.football.core.scripted_team import Race
-from jmarl.envs.football.core.setup import Setup
+from jmarl.envs.football.core.scripted import race, scripted_team
+from jmarl.envs.football.core.scripted.race import Race
+from jmarl.envs.football.core.setup import Setup, attack_sign
+from jmarl.envs.football.core.vectors import Vector
 from jmarl.envs.football.core.world import (
     CONCEDED,
     FREE,
@@ -23,7 +26,6 @@ from jmarl.envs.football.core.world import (
     RUNNING,
     TIME,
     World,
-    expand,
     is_opening,
     members,
     pick,
@@ -34,6 +36,7 @@ SCRIPTED = -1
 """Action of an agent whom the scripted play controls in this step."""
 SUBSTEP_DRAWS = touch.TOUCH_DRAWS
 SLIDE_TIME = 0.35
+"""Seconds for which a slide can play the ball."""
 SLIDE_SPEED = 8.0
 """Speed of a slide, m/s."""
 RECOVERY = 1.0
@@ -45,7 +48,17 @@ FAST = 6.0
 NEARBY = 1.5
 """Distance of the ball below which an agent goes to it only after his delay, in meters."""
 PARRY = 0.3
-"""Fraction of its speed that a parried ball keeps."""
+"""Fraction of its speed that a parried ball keeps, to the side."""
+PARRY_OUT = 0.6
+"""Speed of a parried ball away from the goal, as a part of that to the side."""
+PARRY_RISE = 1.2
+"""Upward speed of a parried ball, m/s."""
+HANDS_AHEAD, HANDS_HEIGHT = 0.3, 1.3
+"""Place of a ball in a keeper's hands: ahead of him and above the ground, in meters."""
+MAGNET_SPEED, MAGNET_GAIN = 1.5, 5.0
+"""Speed at the ball of an agent who is moved to it, m/s, and its growth with the distance, 1/s."""
+LONG_AGO = 100.0
+"""Largest time since a touch that is kept, in seconds."""
 
 
 def n_draws(setup: Setup) -> int:
@@ -68,17 +81,10 @@ def advance(
     Returns:
         The next state. The last state of an episode is what its last step led to.
     """
-    config = setup.config
-    substeps = config.substeps * SUBSTEP_DRAWS
-    batch = draws.shape[1:]
-    steps = draws[:substeps].reshape(config.substeps, SUBSTEP_DRAWS, *batch)
-    kick_draws = draws[substeps : substeps + kicks.KICK_DRAWS]
-    team_draws = draws[substeps + kicks.KICK_DRAWS :].reshape(
-        2, setup.n_players, *batch
-    )
+    substep_draws, kick_draws, team_draws = _split(setup, draws)
     kind, target = buttons.decode(setup, action)
     world = buttons.press(setup, world, kind)
-    sprint = scripted_team.race(setup, world)
+    sprint = race.race(setup, world)
     scripted = scripted_team.plan(setup, world, sprint, team_draws)
     commands = _agent_commands(
         setup,
@@ -95,8 +101,32 @@ def advance(
         kicks.ready(world),
         kick_draws,
     )
+    world = _run_substeps(setup, world, commands, substep_draws)
+    return _finish(setup, world)
+
+
+def _split(setup: Setup, draws: Float[Array, "D *b"]) -> tuple[Array, Array, Array]:
+    """Return the draws of each substep, of the kick, and of each player."""
+    substeps = setup.config.substeps
+    n = substeps * SUBSTEP_DRAWS
+    batch = draws.shape[1:]
+    rest = draws[n + kicks.KICK_DRAWS :]
+    return (
+        draws[:n].reshape(substeps, SUBSTEP_DRAWS, *batch),
+        draws[n : n + kicks.KICK_DRAWS],
+        rest.reshape(2, setup.n_players, *batch),
+    )
+
+
+def _run_substeps(
+    setup: Setup,
+    world: World,
+    commands: Commands,
+    draws: Float[Array, "K D *b"],
+) -> World:
+    """Advance by all substeps; a world whose episode has ended stays as it is."""
     previous = world.wish_x, world.wish_y
-    h = pitch.STEP / config.substeps
+    h = pitch.STEP / setup.config.substeps
 
     def substep(
         carry: tuple[World, Array], draws: Array
@@ -115,12 +145,9 @@ def advance(
         )
         return (world, elapsed + h), None
 
-    (world, _), _ = jax.lax.scan(
-        substep,
-        (world, jnp.float32(0)),
-        steps,
-    )
-    return _finish(setup, world)
+    start = world, jnp.float32(0)
+    (world, _), _ = jax.lax.scan(substep, start, draws)
+    return world
 
 
 def _agent_commands(
@@ -137,39 +164,28 @@ def _agent_commands(
     target = jnp.pad(
         action[1],
         pad,
-        constant_values=-1,
+        constant_values=NOBODY,
     )
     steered = kind != SCRIPTED
-    direction = jnp.asarray(game.DIRECTIONS)[world.direction.astype(jnp.int32)]
-    ux, uy = direction[..., 0], direction[..., 1]
-    speed = jnp.where(
-        world.dribble,
-        buttons.DRIBBLE,
-        buttons.WALK,
-    )
-    speed = jnp.where(world.sprint, buttons.SPRINT, speed)
-    x, y = speed * ux, speed * uy
-    pulls, off_x, off_y = _magnet(world, sprint, x, y)
+    ux, uy, speed = _pressed(world)
+    run = speed * ux, speed * uy
+    pulls, off = _magnet(world, sprint, run)
+    run = vectors.where(steered, run, (scripted.x, scripted.y))
+    off = vectors.where(steered, off, (scripted.off_x, scripted.off_y))
     still = world.direction == 0
     is_kick = (kind >= game.LONG_PASS) & (kind <= game.SHOT)
     allowed = sprint.first | sprint.ahead
     kick = jnp.where(is_kick & allowed, kind, 0)
+    aim = vectors.where(still, world.face, (ux, uy))
+    aim = vectors.where(steered, aim, (scripted.kick_x, scripted.kick_y))
     return Commands(
-        x=jnp.where(steered, x, scripted.x),
-        y=jnp.where(steered, y, scripted.y),
-        off_x=jnp.where(steered, off_x, scripted.off_x),
-        off_y=jnp.where(steered, off_y, scripted.off_y),
+        x=run[0],
+        y=run[1],
+        off_x=off[0],
+        off_y=off[1],
         kick=jnp.where(steered, kick, scripted.kick).astype(jnp.int8),
-        kick_x=jnp.where(
-            steered,
-            jnp.where(still, world.face_x, ux),
-            scripted.kick_x,
-        ),
-        kick_y=jnp.where(
-            steered,
-            jnp.where(still, world.face_y, uy),
-            scripted.kick_y,
-        ),
+        kick_x=aim[0],
+        kick_y=aim[1],
         kick_to=jnp.where(steered, target, scripted.kick_to).astype(jnp.int8),
         slide=steered & (kind == game.SLIDING),
         sprint=steered & world.sprint,
@@ -179,40 +195,48 @@ def _agent_commands(
     )
 
 
+def _pressed(world: World) -> tuple[Array, Array, Array]:
+    """Return the direction that each player's buttons give, x and y, and the speed."""
+    direction = jnp.asarray(game.DIRECTIONS)[world.direction.astype(jnp.int32)]
+    speed = jnp.where(
+        world.dribble,
+        buttons.DRIBBLE,
+        buttons.WALK,
+    )
+    speed = jnp.where(world.sprint, buttons.SPRINT, speed)
+    return direction[..., 0], direction[..., 1], speed
+
+
 def _magnet(
-    world: World, sprint: Race, x: Array, y: Array
-) -> tuple[Bool[Array, "P *b"], Float[Array, "P *b"], Float[Array, "P *b"]]:
+    world: World, sprint: Race, run: Vector
+) -> tuple[Bool[Array, "P *b"], Vector]:
     """Move the first player of a team to a free ball, as GRF does with its agents.
 
     Returns:
         The mask of the players who are moved without a delay, and the desired velocities of all.
     """
-    loose = ~jnp.any(touch.carrier(world), axis=0) & (world.held <= 0)
-    near = touch.distance(world)
+    loose = ~jnp.any(possession.carrier(world), axis=0) & (world.held <= 0)
+    near = possession.distance(world)
     pulls = sprint.first & loose
     waits = (near > touch.TRAP_REACH) & (near < NEARBY)
     # The receiver of a pass waits beside its path; others run to where they reach the ball first.
     receives = members(world.receiver, len(world.x))
-    receives &= jnp.sum(world.ball_v[:2] ** 2, axis=0) > FAST**2
-    path_x, path_y = keeper.nearest_on_path(world)
-    to_x = jnp.where(receives, path_x, sprint.x)
-    to_y = jnp.where(receives, path_y, sprint.y)
-    dx, dy = to_x - world.x, to_y - world.y
-    way = jnp.sqrt(dx**2 + dy**2)
-    way = jnp.maximum(way, 1e-3)
-    wanted = jnp.sqrt(x**2 + y**2)
-    speed = jnp.maximum(wanted, buttons.WALK)
-    speed = jnp.minimum(speed, 1.5 + 5.0 * way)
-    return (
-        pulls & ~waits,
-        jnp.where(pulls, speed * dx / way, x),
-        jnp.where(pulls, speed * dy / way, y),
+    receives &= possession.rolls_faster(world, FAST)
+    path = keeper.nearest_on_path(world)
+    goes_to = vectors.where(receives, path, (sprint.x, sprint.y))
+    pulled = vectors.approach(
+        vectors.minus(goes_to, world.place),
+        limit=jnp.maximum(vectors.length(run), buttons.WALK),
+        gain=MAGNET_GAIN,
+        slowest=MAGNET_SPEED,
     )
+    return pulls & ~waits, vectors.where(pulls, pulled, run)
 
 
 def _start_slides(world: World, commands: Commands) -> World:
+    """Start the slides of players who are able to, and do not carry the ball."""
     starts = commands.slide & (world.busy <= 0) & world.active
-    starts &= ~touch.carrier(world)
+    starts &= ~possession.carrier(world)
     return world.replace(
         slide=jnp.where(starts, SLIDE_TIME, world.slide),
         busy=jnp.where(starts, RECOVERY, world.busy),
@@ -223,52 +247,20 @@ def _substep(
     setup: Setup,
     world: World,
     commands: Commands,
-    previous: tuple[Array, Array],
+    previous: Vector,
     now: tuple[Float[Array, "D *b"], Float[Array, ""], float],
 ) -> World:
     """Advance motion, ball and touches by a part of a step."""
     draws, elapsed, h = now
-    carries = touch.carrier(world)
-    speed = jnp.sqrt(world.vx**2 + world.vy**2)
-    latency = jnp.where(
-        speed < motion.REST_SPEED,
-        motion.START_LATENCY,
-        motion.LATENCY,
-    )
-    starts = is_opening(world) & (world.steps == 0)
-    latency = jnp.where(starts, motion.LATENCY, latency)
-    wish_x, wish_y = touch.carrier_wish(world, commands, carries)
-    late = commands.delayed & (elapsed < latency - 1e-4)
-    wish = _busy_wish(
-        world,
-        jnp.where(late, previous[0], wish_x),
-        jnp.where(late, previous[1], wish_y),
-    )
-    runs = (jnp.abs(commands.x) + jnp.abs(commands.y)) > 0
-    world = motion.accelerate(
+    before = world.ball
+    world = _move_players(
         setup,
         world,
-        wish,
-        carries & runs,
-        h,
+        commands,
+        previous,
+        (elapsed, h),
     )
-    world = motion.separate(world)
-    before = world.ball
-    ball, ball_v = free_ball.fly(world.ball, world.ball_v, h)
-    ball, ball_v = free_ball.bounce_off_posts(before, ball, ball_v)
-    in_hands = world.held > 0
-    hand_x, hand_y = _hands(world)
-    held_ball = jnp.stack([hand_x, hand_y, jnp.full_like(hand_x, 1.3)])
-    world = world.replace(
-        ball=jnp.where(in_hands, held_ball, ball),
-        ball_v=jnp.where(in_hands, 0.0, ball_v),
-        busy=jnp.maximum(world.busy - h, 0.0),
-        slide=jnp.maximum(world.slide - h, 0.0),
-        touched=jnp.minimum(world.touched + h, 100.0),
-        held=jnp.where(in_hands, world.held + h, 0.0),
-        wish_x=wish_x,
-        wish_y=wish_y,
-    )
+    world = _move_ball(_pass_time(world, h), h)
     world = _save(setup, world, before, draws)
     contact = touch.contact(
         setup,
@@ -282,58 +274,106 @@ def _substep(
     world = touch.stop_ball(
         world,
         before,
-        contact.who & ~touch.carrier(world),
+        contact.who & ~possession.carrier(world),
     )
     world = touch.play(world, commands, contact, draws)
     return _score(setup, world, before)
 
 
-def _busy_wish(
+def _move_players(
+    setup: Setup,
     world: World,
-    x: Array,
-    y: Array,
-) -> tuple[Array, Array]:
-    """Return the desired velocity of players who cannot act: a slide, or none."""
-    busy = world.busy > 0
-    slides = world.slide > 0
-    kicked = world.touched < kicks.FOLLOW_THROUGH + 0.1
-    stop = busy & ~kicked  # after a kick a player runs on
-    x = jnp.where(stop, 0.0, x)
-    y = jnp.where(stop, 0.0, y)
-    return (
-        jnp.where(slides, SLIDE_SPEED * world.face_x, x),
-        jnp.where(slides, SLIDE_SPEED * world.face_y, y),
+    commands: Commands,
+    previous: Vector,
+    time: tuple[Float[Array, ""], float],
+) -> World:
+    """Run after the commands, or after those of the last step until a player reacts.
+
+    Args:
+        setup: Scenario and options.
+        world: Current state.
+        commands: Commands of all players.
+        previous: Desired velocities of the last step.
+        time: Seconds since the start of the step, and of the substep.
+    """
+    elapsed, h = time
+    carries = possession.carrier(world)
+    wish = dribble.carrier_wish(world, commands, carries)
+    late = commands.delayed & (elapsed < _latency(world) - 1e-4)
+    runs = (jnp.abs(commands.x) + jnp.abs(commands.y)) > 0
+    world = motion.accelerate(
+        setup,
+        world,
+        _busy_wish(world, vectors.where(late, previous, wish)),
+        carries & runs,
+        h,
+    )
+    world = motion.separate(world)
+    return world.replace(wish_x=wish[0], wish_y=wish[1])
+
+
+def _latency(world: World) -> Float[Array, "P *b"]:
+    """Return the seconds until each player reacts to a command."""
+    rests = vectors.length(world.velocity) < motion.REST_SPEED
+    starts = is_opening(world) & (world.steps == 0)
+    return jnp.where(
+        rests & ~starts,
+        motion.START_LATENCY,
+        motion.LATENCY,
     )
 
 
-def _hands(world: World) -> tuple[Array, Array]:
-    holder = touch.members_last(world)
-    x = pick(world.x + 0.3 * world.face_x, holder)
-    return x, pick(world.y + 0.3 * world.face_y, holder)
+def _pass_time(world: World, h: float) -> World:
+    """Advance the timers of the players."""
+    return world.replace(
+        busy=jnp.maximum(world.busy - h, 0.0),
+        slide=jnp.maximum(world.slide - h, 0.0),
+        touched=jnp.minimum(world.touched + h, LONG_AGO),
+        held=jnp.where(world.held > 0, world.held + h, 0.0),
+    )
+
+
+def _move_ball(world: World, h: float) -> World:
+    """Let the ball fly, or carry it in a keeper's hands."""
+    ball, ball_v = free_ball.fly(world.ball, world.ball_v, h)
+    ball, ball_v = free_ball.bounce_off_posts(world.ball, ball, ball_v)
+    in_hands = world.held > 0
+    return world.replace(
+        ball=jnp.where(in_hands, _hands(world), ball),
+        ball_v=jnp.where(in_hands, 0.0, ball_v),
+    )
+
+
+def _busy_wish(world: World, wish: Vector) -> Vector:
+    """Return the desired velocity of players who cannot act: a slide, or none."""
+    busy = world.busy > 0
+    kicked = world.touched < kicks.FOLLOW_THROUGH + 0.1
+    stop = busy & ~kicked  # after a kick a player runs on
+    wish = jnp.where(stop, 0.0, wish[0]), jnp.where(stop, 0.0, wish[1])
+    slide = SLIDE_SPEED * world.face_x, SLIDE_SPEED * world.face_y
+    return vectors.where(world.slide > 0, slide, wish)
+
+
+def _hands(world: World) -> Float[Array, "3 *b"]:
+    """Return the place of a ball in the hands of the last toucher."""
+    holder = possession.last_toucher(world)
+    x = pick(world.x + HANDS_AHEAD * world.face_x, holder)
+    y = pick(world.y + HANDS_AHEAD * world.face_y, holder)
+    return jnp.stack([x, y, jnp.full_like(x, HANDS_HEIGHT)])
 
 
 def _save(
     setup: Setup, world: World, before: Float[Array, "3 *b"], draws: Array
 ) -> World:
     """Let a keeper catch or parry the ball."""
-    apart = touch.swept_distance(world, before)
-    last = touch.members_last(world)
+    apart = possession.swept_distance(world, before)
+    last = possession.last_toucher(world)
     since = pick(world.touched, last)
-    carried = jnp.any(touch.carrier(world), axis=0)
+    carried = jnp.any(possession.carrier(world), axis=0)
     who = keeper.saves(setup, world, apart, since) & ~last & ~carried
     stops = jnp.any(who, axis=0)
     holds = stops & keeper.holds(world, who)
-    sign = pick(
-        jnp.broadcast_to(expand(setup.sign, world.x), world.x.shape),
-        who,
-    )
-    side = jnp.where(
-        draws[0] < 0.5,
-        -1.0,
-        1.0,
-    )
-    speed = PARRY * jnp.sqrt(jnp.sum(world.ball_v[:2] ** 2, axis=0))
-    parried = jnp.stack([0.6 * sign * speed, side * speed, 1.2 + 0 * speed])
+    parried = _parried(setup, world, who, draws[0])
     velocity = jnp.where(stops, parried, world.ball_v)
     index = jnp.argmax(who, axis=0).astype(jnp.int8)
     world = touch.stop_ball(world, before, who)
@@ -345,6 +385,19 @@ def _save(
         bounced=jnp.where(stops, ~holds, world.bounced),
         touched=jnp.where(who, 0.0, world.touched),
     )
+
+
+def _parried(
+    setup: Setup,
+    world: World,
+    who: Bool[Array, "P *b"],
+    draw: Float[Array, "*b"],
+) -> Float[Array, "3 *b"]:
+    """Return the velocity of a ball that a keeper parries, away from the goal and sideways."""
+    side = jnp.where(draw < 0.5, -1.0, 1.0)
+    speed = PARRY * jnp.sqrt(jnp.sum(world.ball_v[:2] ** 2, axis=0))
+    out = PARRY_OUT * attack_sign(setup, who) * speed
+    return jnp.stack([out, side * speed, PARRY_RISE + 0 * speed])
 
 
 def _score(
@@ -380,7 +433,7 @@ def _score(
 
 def _finish(setup: Setup, world: World) -> World:
     """Count the step, and set the owner and the end of the episode."""
-    owner = touch.owner(world)
+    owner = possession.owner(world)
     team = jnp.where(owner >= setup.n_left, 1, 0)
     team = jnp.where(owner < 0, FREE, team).astype(jnp.int8)
     lost = (team != FREE) & (world.last_team != FREE) & (team != world.last_team)
@@ -403,7 +456,7 @@ def _finish(setup: Setup, world: World) -> World:
         steps=steps,
         end=end.astype(jnp.int8),
         tired=jnp.clip(
-            world.tired + FATIGUE * pitch.STEP * jnp.sqrt(world.vx**2 + world.vy**2),
+            world.tired + FATIGUE * pitch.STEP * vectors.length(world.velocity),
             0.0,
             1.0,
         ),

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jmarl.envs.football.core import pitch
+from jmarl.envs.football.core import pitch, vectors
 from jmarl.envs.football.core.setup import Setup
+from jmarl.envs.football.core.vectors import Vector
 from jmarl.envs.football.core.world import World, expand, is_opening
 
 
@@ -23,6 +24,8 @@ START_LATENCY = 0.04
 """Seconds until a player at rest reacts to a command."""
 HEAD_START = 1.6
 """Factor of the first acceleration of an episode: GRF moves before its first observation."""
+LEAST_WISH = 1e-3
+"""Desired speed above which a player wants to move, m/s."""
 REST_SPEED = 0.5
 """Speed below which a player is at rest, m/s."""
 BRAKING = 26.0
@@ -35,6 +38,9 @@ SIDESTEP = 0.5
 """Ratio of the component of a push to the side to the one that separates two players."""
 RADIUS = 0.36
 """Radius of a player, meters."""
+
+SLOWEST = 0.94
+"""Factor of the acceleration of a team at difficulty 0 (GRF scales the profiles of its players)."""
 
 _SPEED = np.asarray(
     [0.0, 2.9, 3.25, 4.0, 4.9, 5.94, 6.8, 7.34, 7.87],
@@ -60,13 +66,13 @@ def acceleration(
     change = np.diff(slopes, prepend=0.0)
     for knot, bend in zip(_SPEED, change, strict=False):
         gain = gain + float(bend) * jnp.maximum(speed - float(knot), 0.0)
-    return jnp.maximum(gain, 0.0) * (0.94 + 0.06 * difficulty)
+    return jnp.maximum(gain, 0.0) * (SLOWEST + (1 - SLOWEST) * difficulty)
 
 
 def accelerate(
     setup: Setup,
     world: World,
-    wish: tuple[Float[Array, "P *b"], Float[Array, "P *b"]],
+    wish: Vector,
     carries: Bool[Array, "P *b"],
     h: float,
 ) -> World:
@@ -79,54 +85,41 @@ def accelerate(
         carries: Mask of the player who runs with the ball.
         h: Seconds.
     """
-    wish_x, wish_y = _cut_at_lines(world, *wish)
-    target = jnp.sqrt(wish_x**2 + wish_y**2)
-    limit = jnp.minimum(target, TOP_SPEED)
-    moves = target > 1e-3
-    ux = jnp.where(
-        moves,
-        wish_x / jnp.maximum(target, 1e-3),
-        world.face_x,
-    )
-    uy = jnp.where(
-        moves,
-        wish_y / jnp.maximum(target, 1e-3),
-        world.face_y,
-    )
-    along = world.vx * ux + world.vy * uy
-    across = world.vy * ux - world.vx * uy
+    wish = _cut_at_lines(world, wish)
+    target = vectors.length(wish)
+    moves = target > LEAST_WISH
+    ahead = vectors.direction_or(wish, LEAST_WISH, world.face)
+    along, across = _components(world, ahead)
     brake = jnp.where(moves, BRAKING, STOPPING)
     brake = jnp.where(carries, CARRIER_BRAKING, brake) * h
     starts = is_opening(world) & (world.steps == 0)
     boost = jnp.where(starts, HEAD_START, 1.0)
     gain = acceleration(along, expand(setup.difficulty, along)) * boost * h
     gain = jnp.where(along < 0, brake, gain)
+    limit = jnp.minimum(target, TOP_SPEED)
     along = jnp.where(
         along < limit,
         jnp.minimum(along + gain, limit),
         jnp.maximum(along - brake, limit),
     )
     across = jnp.sign(across) * jnp.maximum(jnp.abs(across) - brake, 0.0)
-    vx, vy = along * ux - across * uy, along * uy + across * ux
+    vx, vy = vectors.rotated(ahead, along, across)
     vx, vy = jnp.where(world.active, vx, 0.0), jnp.where(world.active, vy, 0.0)
-    speed = jnp.sqrt(vx**2 + vy**2)
-    turns = speed > REST_SPEED
+    face_x, face_y = vectors.direction_or((vx, vy), REST_SPEED, world.face)
     return world.replace(
         x=world.x + vx * h,
         y=world.y + vy * h,
         vx=vx,
         vy=vy,
-        face_x=jnp.where(
-            turns,
-            vx / jnp.maximum(speed, 1e-6),
-            world.face_x,
-        ),
-        face_y=jnp.where(
-            turns,
-            vy / jnp.maximum(speed, 1e-6),
-            world.face_y,
-        ),
+        face_x=face_x,
+        face_y=face_y,
     )
+
+
+def _components(world: World, ahead: Vector) -> tuple[Array, Array]:
+    """Return the components of the velocities in a direction and across it."""
+    across = world.vy * ahead[0] - world.vx * ahead[1]
+    return vectors.dot(world.velocity, ahead), across
 
 
 def separate(world: World) -> World:
@@ -135,7 +128,7 @@ def separate(world: World) -> World:
     The push has a component to the side, so that players who meet head-on pass each other.
     """
     dx, dy = world.x[:, None] - world.x[None], world.y[:, None] - world.y[None]
-    gap = jnp.sqrt(dx**2 + dy**2)
+    gap = vectors.length((dx, dy))
     both = world.active[:, None] & world.active[None]
     others = ~np.eye(len(world.x), dtype=bool)
     overlap = jnp.maximum(2 * RADIUS - gap, 0.0) * (both & expand(others, world.x))
@@ -147,10 +140,9 @@ def separate(world: World) -> World:
     )
 
 
-def _cut_at_lines(
-    world: World, x: Float[Array, "P *b"], y: Float[Array, "P *b"]
-) -> tuple[Float[Array, "P *b"], Float[Array, "P *b"]]:
+def _cut_at_lines(world: World, wish: Vector) -> Vector:
     """Remove the outward component of a command beyond the lines."""
+    x, y = wish
     leaves_x = (jnp.abs(world.x) > pitch.HALF_LENGTH) & (x * world.x > 0)
     leaves_y = (jnp.abs(world.y) > pitch.HALF_WIDTH) & (y * world.y > 0)
     return jnp.where(leaves_x, 0.0, x), jnp.where(leaves_y, 0.0, y)

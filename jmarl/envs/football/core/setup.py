@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jmarl.envs.football.core import pitch
-from jmarl.envs.football.core.world import FREE, NOBODY, RUNNING, World
+from jmarl.envs.football.core.world import FREE, NOBODY, RUNNING, World, expand
 from jmarl.envs.football.football_options import FootballConfig
 from jmarl.envs.football.scenarios.football_scenario import ROLES, Player, Scenario
 
@@ -105,70 +105,72 @@ def first_world(
         right_first: The right team wins ties.
     """
     batch, players = right_first.shape, (setup.n_players, *right_first.shape)
-    start = [_spread(value, players) for value in setup.start()]
-    x = jnp.clip(
-        start[0] + noise[:, 0],
-        -pitch.HALF_LENGTH,
-        pitch.HALF_LENGTH,
-    )
-    y = jnp.clip(
-        start[1] + noise[:, 1],
-        -pitch.HALF_WIDTH,
-        pitch.HALF_WIDTH,
-    )
+    x, y = (_spread(value, players) for value in setup.start())
+    start_x = jnp.clip(x + noise[:, 0], -pitch.HALF_LENGTH, pitch.HALF_LENGTH)
+    start_y = jnp.clip(y + noise[:, 1], -pitch.HALF_WIDTH, pitch.HALF_WIDTH)
     there = np.asarray([player.present for player in setup.players])
-    ball_x, ball_y = setup.scenario.ball
-    ball = np.asarray(
-        [ball_x * pitch.SCALE_X, ball_y * pitch.SCALE_Y, pitch.BALL_RADIUS], np.float32
-    )
-    zeros = jnp.zeros(players)
-    codes = jnp.zeros(players, jnp.int8)
-    flags = jnp.zeros(players, bool)
-    code = jnp.zeros(batch, jnp.int8)
     present = _spread(there, players)
     return World(
-        x=jnp.where(present, x, 0.0),
-        y=jnp.where(present, y, 0.0),
-        vx=zeros,
-        vy=zeros,
+        x=jnp.where(present, start_x, 0.0),
+        y=jnp.where(present, start_y, 0.0),
         active=present,
-        tired=zeros,
-        yellow=codes,
-        direction=codes,
-        sprint=flags,
-        dribble=flags,
-        ball=_spread(ball, (3, *batch)),
-        ball_v=jnp.zeros((3, *batch)),
-        owner=code + NOBODY,
-        score=jnp.zeros((2, *batch), jnp.int8),
-        mode=code,
-        steps=jnp.zeros(batch, jnp.int32),
         present=present,
         face_x=_spread(setup.sign, players),
-        face_y=zeros,
-        wish_x=zeros,
-        wish_y=zeros,
-        kick=codes,
-        kick_time=zeros,
-        kick_held=zeros,
-        kick_x=zeros,
-        kick_y=zeros,
-        kick_to=codes + NOBODY,
-        busy=zeros,
-        slide=zeros,
-        touched=jnp.full(players, REST),
-        last_touch=code + NOBODY,
-        last_team=code + FREE,
-        receiver=code + NOBODY,
-        bounced=code != 0,
-        held=jnp.zeros(batch),
-        luck=jnp.full(batch, 0.5),
+        anchor_x=x,
+        anchor_y=y,
+        ball=_spread(_first_ball(setup), (3, *batch)),
+        ball_v=jnp.zeros((3, *batch)),
         right_first=right_first,
-        anchor_x=start[0],
-        anchor_y=start[1],
-        checkpoints=codes,
-        end=code + RUNNING,
+        **_players_at_rest(players),
+        **_match_at_start(batch),
     )
+
+
+def _first_ball(setup: Setup) -> np.ndarray:
+    """Return the first position of the ball in meters, ``[3]``."""
+    x, y = setup.scenario.ball
+    place = x * pitch.SCALE_X, y * pitch.SCALE_Y, pitch.BALL_RADIUS
+    return np.asarray(place, np.float32)
+
+
+def _players_at_rest(shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return the fields of players who have done nothing yet, by name."""
+    zeros = jnp.zeros(shape)
+    codes = jnp.zeros(shape, jnp.int8)
+    flags = jnp.zeros(shape, bool)
+    names = ("vx", "vy", "tired", "face_y", "wish_x", "wish_y", "busy", "slide")
+    kick = ("kick_time", "kick_held", "kick_x", "kick_y")
+    return {
+        **dict.fromkeys(names + kick, zeros),
+        **dict.fromkeys(("yellow", "direction", "kick", "checkpoints"), codes),
+        **dict.fromkeys(("sprint", "dribble"), flags),
+        "kick_to": codes + NOBODY,
+        "touched": jnp.full(shape, REST),
+    }
+
+
+def _match_at_start(batch: tuple[int, ...]) -> dict[str, Any]:
+    """Return the fields of a match in which nothing has happened yet, by name."""
+    code = jnp.zeros(batch, jnp.int8)
+    return {
+        **dict.fromkeys(("owner", "last_touch", "receiver"), code + NOBODY),
+        "last_team": code + FREE,
+        "score": jnp.zeros((2, *batch), jnp.int8),
+        "mode": code,
+        "steps": jnp.zeros(batch, jnp.int32),
+        "bounced": code != 0,
+        "held": jnp.zeros(batch),
+        "luck": jnp.full(batch, 0.5),
+        "end": code + RUNNING,
+    }
+
+
+def attack_sign(
+    setup: Setup,
+    who: Bool[Array, "P *b"],
+) -> Float[Array, "*b"]:
+    """Return the sign of the x axis in which a player attacks; zero if there is none."""
+    return jnp.sum(jnp.where(who, expand(setup.sign, who), 0), axis=0)
 
 
 def _spread(

@@ -12,6 +12,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from jmarl.envs.football.core.vectors import Vector
+
 
 RUNNING = 0
 GOAL = 1
@@ -118,6 +120,26 @@ class World(Observable):
     end: Int[Array, "*b"]
     """Why the episode ended, an index of ``ENDS``, int8; 0 while it runs."""
 
+    @property
+    def place(self) -> Vector:
+        """Position of each player, meters."""
+        return self.x, self.y
+
+    @property
+    def velocity(self) -> Vector:
+        """Velocity of each player, m/s."""
+        return self.vx, self.vy
+
+    @property
+    def face(self) -> Vector:
+        """Unit vector of the body of each player."""
+        return self.face_x, self.face_y
+
+    @property
+    def roll(self) -> Vector:
+        """Horizontal velocity of the ball, m/s."""
+        return self.ball_v[0], self.ball_v[1]
+
 
 OPENING = 3
 """Steps at the start of an episode in which players behave differently, as GRF's do."""
@@ -174,6 +196,14 @@ def pick(
         jnp.where(chosen, values, 0),
         axis=0,
     )
+
+
+def pick_vector(
+    vector: Vector,
+    chosen: Bool[Array, "P *b"],
+) -> Vector:
+    """Return the vector of the chosen player; zero if there is none."""
+    return pick(vector[0], chosen), pick(vector[1], chosen)
 
 
 def first_of(

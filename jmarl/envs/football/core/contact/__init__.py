@@ -1,0 +1,1 @@
+"""Players at the ball: who has it, dribbles, tackles, and touches."""
