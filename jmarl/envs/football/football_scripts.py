@@ -20,7 +20,7 @@ from jmarl.envs.football.core import game_actions as game
 from jmarl.envs.football.core.match_step import SCRIPTED
 from jmarl.envs.football.core.player_commands import OWN_ACTIONS, n_actions
 from jmarl.envs.football.core.setup import Setup
-from jmarl.envs.football.views.entity_view import ObsCodec
+from jmarl.envs.football.views.entity_view import OWN_NAMES, TIME_COLUMN, ObsCodec
 from jmarl.envs.players import RANDOM, Player, PlayerSet
 from jmarl.types import EntityObs, Key, Spec
 
@@ -43,6 +43,12 @@ _RUN_SHOOT = re.compile(r"(pass_then_)?run_shoot_(\d+(?:\.\d+)?)(_nosprint)?")
 _RULE = "expected [pass_then_]run_shoot_<R>[_nosprint], random or builtin_ai"
 _Y_PER_X = 1.537
 """Length of a unit of y in units of x, in GRF's coordinates."""
+_GOAL_X = 1.0
+"""x of the right goal line, in GRF's coordinates."""
+_EIGHTH = jnp.pi / 4
+"""Angle between two directions."""
+_SAME_DIRECTION = 0.9
+"""Cosine above which two directions are equal; that of neighbors is 0.71."""
 
 
 class RunShoot(NamedTuple):
@@ -153,20 +159,15 @@ def builtin_ai(
 
 def look(setup: Setup, obs: EntityObs) -> Sight:
     """Read the facts for ``run_shoot`` from observations of entities."""
-    x, y = obs.own[..., 0], obs.own[..., 1]
-    sprints, owns, toward_x, toward_y = jnp.moveaxis(
-        obs.own[..., 10:14],
-        -1,
-        0,
-    )
-    time = obs.state.features[..., 2:3]  # share of the episode
+    own = {name: obs.own[..., i] for i, name in enumerate(OWN_NAMES)}
+    time = obs.state.features[..., TIME_COLUMN, None]
     return Sight(
-        x=x,
-        y=y,
-        owns=owns > 0,
-        toward_x=toward_x,
-        toward_y=toward_y,
-        sprints=sprints > 0,
+        x=own["x"],
+        y=own["y"],
+        owns=own["owns"] > 0,
+        toward_x=own["toward_x"],
+        toward_y=own["toward_y"],
+        sprints=own["sprint"] > 0,
         step=jnp.round(time * setup.episode_limit),
     )
 
@@ -187,14 +188,14 @@ def run_shoot(
     Returns:
         Indices of GRF's 19 actions.
     """
-    goal_x, goal_y = 1 - sight.x, -_Y_PER_X * sight.y
-    eighths = jnp.round(jnp.arctan2(-goal_y, goal_x) / (jnp.pi / 4))
-    angle = eighths * (jnp.pi / 4)
+    goal_x, goal_y = _GOAL_X - sight.x, -_Y_PER_X * sight.y
+    eighths = jnp.round(jnp.arctan2(-goal_y, goal_x) / _EIGHTH)
+    angle = eighths * _EIGHTH
     pressed = sight.toward_x * jnp.cos(angle) - sight.toward_y * jnp.sin(angle)
     direction = (4 - eighths.astype(jnp.int32)) % 8 + 1
     passes = rule.passes & (sight.step < PASSING_STEPS) & sight.owns
     shoots = sight.owns & (jnp.hypot(goal_x, goal_y) < rule.radius)
-    turns = pressed < 0.9  # the cosine of the angle to the next direction is 0.71
+    turns = pressed < _SAME_DIRECTION
     starts_sprint = rule.sprints & ~sight.sprints
     conditions = [passes, shoots, turns, starts_sprint]
     actions = [game.SHORT_PASS, game.SHOT, direction, game.SPRINT]

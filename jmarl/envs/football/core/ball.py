@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jmarl.envs.football.core import pitch
+from jmarl.envs.football.core import pitch, vectors
 
 
 GRAVITY = 9.81
@@ -24,8 +24,12 @@ GRASS_FRICTION = 1.6
 """Constant deceleration by grass, m/s^2."""
 GRASS_HEIGHT = 0.025
 """Height below which grass slows the ball, in meters."""
+GRASS_POWER = 0.7
+"""Power of the depth of the ball in the grass, in units of that height, with which it slows."""
 RESTITUTION = 0.62
+"""Part of the vertical speed that a bounce keeps."""
 REBOUND_LOSS = 0.06
+"""Vertical speed that a bounce loses besides, m/s."""
 POST_SPEED = 0.8
 """Fraction of the speed that remains after a hit of a post or the bar."""
 POST_REACH = 0.07 + pitch.BALL_RADIUS
@@ -66,8 +70,8 @@ def fly(
     keep = 1 / (1 + DRAG * speed * h)
     vx, vy, vz = velocity * keep
     height = ball[2] - pitch.BALL_RADIUS
-    contact = jnp.clip(1 - height / GRASS_HEIGHT, 0.0, 1.0) ** 0.7
-    flat = jnp.sqrt(vx**2 + vy**2)
+    contact = jnp.clip(1 - height / GRASS_HEIGHT, 0.0, 1.0) ** GRASS_POWER
+    flat = vectors.length((vx, vy))
     brake = contact * (GRASS_DRAG * flat**2 + GRASS_FRICTION) * h
     roll = jnp.maximum(flat - brake, 0.0) / jnp.maximum(flat, 1e-6)
     vx, vy = vx * roll, vy * roll
@@ -131,7 +135,7 @@ def forecast(
     times = jnp.asarray(TIMES).reshape((-1,) + (1,) * (ball.ndim - 1))
     vx, vy, vz = velocity
     speed = jnp.maximum(
-        jnp.sqrt(vx**2 + vy**2),
+        vectors.length((vx, vy)),
         1e-6,
     )
     height = jnp.maximum(ball[2] - pitch.BALL_RADIUS, 0.0)

@@ -105,8 +105,8 @@ def place(
     """
     sign = expand(setup.sign, world.x)
     dx, by = jnp.abs(goal.x - world.ball[0]), world.ball[1]
-    near = jnp.sqrt(dx**2 + (jnp.abs(by) - pitch.GOAL_HALF_WIDTH) ** 2)
-    far = jnp.sqrt(dx**2 + (jnp.abs(by) + pitch.GOAL_HALF_WIDTH) ** 2)
+    near = vectors.length((dx, jnp.abs(by) - pitch.GOAL_HALF_WIDTH))
+    far = vectors.length((dx, jnp.abs(by) + pitch.GOAL_HALF_WIDTH))
     shift = NEAR_POST * pitch.GOAL_HALF_WIDTH * (far - near) / (far + near)
     base_x = -sign * BASE
     base_y = jnp.sign(by) * jnp.minimum(shift, LARGEST_SHIFT)
@@ -134,7 +134,7 @@ def pace(world: World, place: Vector) -> Vector:
         0.0,
         jnp.minimum(GAIN * apart, SPRINT),
     )
-    ratio = speed / jnp.maximum(apart, 1e-3)
+    ratio = speed / jnp.maximum(apart, vectors.LEAST_LENGTH)
     return way[0] * ratio, way[1] * ratio
 
 

@@ -304,7 +304,7 @@ def _pass(
     # Without a teammate the ball goes ahead.
     straight = kicker[0] + ALONE * aim[0], kicker[1] + ALONE * aim[1]
     target = vectors.where(anyone, pick_vector(there, to), straight)
-    dx, dy = vectors.minus(target, (world.ball[0], world.ball[1]))
+    dx, dy = vectors.minus(target, world.ball_place)
     way = vectors.length((dx, dy))
     dx = dx + jnp.where(
         kick == game.LONG_PASS,

@@ -41,6 +41,8 @@ SLIDE_SPEED = 8.0
 """Speed of a slide, m/s."""
 RECOVERY = 1.0
 """Seconds that a slide takes in all."""
+RUNS_ON = kicks.FOLLOW_THROUGH + 0.1
+"""Seconds after a touch in which a player who cannot act runs on."""
 FATIGUE = 0.00068
 """Growth of a player's fatigue per meter."""
 FAST = 6.0
@@ -158,14 +160,8 @@ def _agent_commands(
     action: tuple[Int[Array, "N *b"], Int[Array, "N *b"]],
 ) -> Commands:
     """Replace the commands of the agents by their actions."""
-    others = setup.n_players - setup.n_left
-    pad = ((1, others),) + ((0, 0),) * (world.x.ndim - 1)
-    kind = jnp.pad(action[0], pad, constant_values=SCRIPTED)
-    target = jnp.pad(
-        action[1],
-        pad,
-        constant_values=NOBODY,
-    )
+    kind = _of_all_players(setup, action[0], SCRIPTED)
+    target = _of_all_players(setup, action[1], NOBODY)
     steered = kind != SCRIPTED
     ux, uy, speed = _pressed(world)
     run = speed * ux, speed * uy
@@ -193,6 +189,15 @@ def _agent_commands(
         delayed=steered & ~pulls,
         passive=~steered & scripted.passive,
     )
+
+
+def _of_all_players(
+    setup: Setup, of_agents: Int[Array, "N *b"], others: int
+) -> Int[Array, "P *b"]:
+    """Extend values of the agents to all players."""
+    n_others = setup.n_players - setup.n_left
+    pad = ((1, n_others),) + ((0, 0),) * (of_agents.ndim - 1)
+    return jnp.pad(of_agents, pad, constant_values=others)
 
 
 def _pressed(world: World) -> tuple[Array, Array, Array]:
@@ -299,7 +304,7 @@ def _move_players(
     elapsed, h = time
     carries = possession.carrier(world)
     wish = dribble.carrier_wish(world, commands, carries)
-    late = commands.delayed & (elapsed < _latency(world) - 1e-4)
+    late = commands.delayed & (elapsed < _latency(world) - dribble.TIME_ROUNDING)
     runs = (jnp.abs(commands.x) + jnp.abs(commands.y)) > 0
     world = motion.accelerate(
         setup,
@@ -347,7 +352,7 @@ def _move_ball(world: World, h: float) -> World:
 def _busy_wish(world: World, wish: Vector) -> Vector:
     """Return the desired velocity of players who cannot act: a slide, or none."""
     busy = world.busy > 0
-    kicked = world.touched < kicks.FOLLOW_THROUGH + 0.1
+    kicked = world.touched < RUNS_ON
     stop = busy & ~kicked  # after a kick a player runs on
     wish = jnp.where(stop, 0.0, wish[0]), jnp.where(stop, 0.0, wish[1])
     slide = SLIDE_SPEED * world.face_x, SLIDE_SPEED * world.face_y

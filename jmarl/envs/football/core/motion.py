@@ -132,7 +132,7 @@ def separate(world: World) -> World:
     both = world.active[:, None] & world.active[None]
     others = ~np.eye(len(world.x), dtype=bool)
     overlap = jnp.maximum(2 * RADIUS - gap, 0.0) * (both & expand(others, world.x))
-    push = overlap / (2 * jnp.maximum(gap, 1e-3))
+    push = overlap / (2 * jnp.maximum(gap, vectors.LEAST_LENGTH))
     push_x, push_y = dx - SIDESTEP * dy, dy + SIDESTEP * dx
     return world.replace(
         x=world.x + jnp.sum(push * push_x, axis=1),

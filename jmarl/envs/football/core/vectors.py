@@ -32,7 +32,7 @@ def direction(
     vector: Vector,
     least: float = LEAST_LENGTH,
 ) -> Vector:
-    """Return the unit vector; vectors shorter than ``least`` are divided by ``least``."""
+    """Return the unit vector; a vector shorter than ``least`` is divided by ``least``."""
     x, y = vector
     divisor = jnp.maximum(length(vector), least)
     return x / divisor, y / divisor
@@ -42,7 +42,7 @@ def resized(
     vector: Vector,
     amount: Array,
 ) -> Vector:
-    """Return the vector of another length in the same direction."""
+    """Return a vector of another length in the same direction."""
     x, y = vector
     divisor = jnp.maximum(length(vector), LEAST_LENGTH)
     return amount * x / divisor, amount * y / divisor

@@ -136,6 +136,11 @@ class World(Observable):
         return self.face_x, self.face_y
 
     @property
+    def ball_place(self) -> Vector:
+        """Horizontal position of the ball, meters."""
+        return self.ball[0], self.ball[1]
+
+    @property
     def roll(self) -> Vector:
         """Horizontal velocity of the ball, m/s."""
         return self.ball_v[0], self.ball_v[1]
@@ -144,10 +149,13 @@ class World(Observable):
 OPENING = 3
 """Steps at the start of an episode in which players behave differently, as GRF's do."""
 
+AT_REST = 0.1
+"""Square of the speed below which the ball is at rest, m^2/s^2."""
+
 
 def is_opening(world: World) -> Bool[Array, "*b"]:
     """Return whether the episode has just begun: nobody has touched the ball, which rests."""
-    rests = jnp.sum(world.ball_v**2, axis=0) < 0.1
+    rests = jnp.sum(world.ball_v**2, axis=0) < AT_REST
     return (world.steps < OPENING) & (world.last_touch == NOBODY) & rests
 
 

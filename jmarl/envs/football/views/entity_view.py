@@ -16,7 +16,12 @@ from jmarl.envs.football.core.player_commands import action_targets, n_actions
 from jmarl.envs.football.core.setup import Setup, first_world
 from jmarl.envs.football.core.world import Observable, batch_last, observable
 from jmarl.envs.football.scenarios.football_scenario import ROLES
-from jmarl.envs.football.views import cds_view, simple115_view, spectra_view
+from jmarl.envs.football.views import (
+    cds_view,
+    simple115_view,
+    spectra_columns,
+    spectra_view,
+)
 from jmarl.envs.football.views.available import REACH, available
 from jmarl.envs.football.views.flat_view import FlatView
 from jmarl.envs.football.views.sight import (
@@ -46,7 +51,9 @@ FLAT: dict[str, FlatView] = {
     "cds": cds_view.VIEW,
 }
 """Flat views by the value of ``env.obs``."""
-OWN_WIDTH = 14 + len(ROLES)
+OWN_NAMES = (*spectra_columns.OWN_NAMES, "owns", "toward_x", "toward_y")
+"""Names of the observer's features before his role, in their order."""
+OWN_WIDTH = len(OWN_NAMES) + len(ROLES)
 """Number of features of the observer."""
 ROW_WIDTH = 8 + len(ROLES)
 """Number of features of an observed player."""
@@ -56,6 +63,8 @@ PLAYER_WIDTH = 8 + len(ROLES)
 STICKY_WIDTH = 4
 """Number of features of the buttons that a player of the left team holds."""
 BALL_STATE_WIDTH = 15
+TIME_COLUMN = 2
+"""Column of the time in the features of the central state: the share of the episode."""
 GLOBAL_WIDTH = 2 + 1 + 3 + N_MODES
 UP = BALL_SPEED / pitch.SCALE_X
 """Scale of the ball's vertical velocity, which gives it the unit of the x axis."""

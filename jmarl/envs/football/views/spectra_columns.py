@@ -26,6 +26,21 @@ SPEED = 100.0
 BALL_SPEED = 20.0
 """Scale of the velocity of the ball."""
 
+OWN_NAMES = (
+    "x",
+    "y",
+    "vx",
+    "vy",
+    "speed",
+    "to_touch_line",
+    "to_goal_line",
+    "far_ball",
+    "tired",
+    "dribble",
+    "sprint",
+)
+"""Names of ``own_columns``, in their order."""
+
 
 def grf_length(x: Array, y: Array) -> Array:
     """Return the norm of a vector in the units of GRF."""

@@ -38,7 +38,7 @@ AHEAD_TIME, AHEAD_FACE = 0.05, 0.1
 
 def to_ball(world: World) -> Vector:
     """Return the way of each player to the ball, in meters."""
-    return world.ball[0] - world.x, world.ball[1] - world.y
+    return vectors.minus(world.ball_place, world.place)
 
 
 def distance(world: World) -> Float[Array, "P *b"]:

@@ -109,8 +109,7 @@ def deflection(
     Returns:
         The horizontal velocity and the upward speed, m/s.
     """
-    place = world.ball[0], world.ball[1]
-    away = vectors.minus(place, pick_vector(world.place, who))
+    away = vectors.minus(world.ball_place, pick_vector(world.place, who))
     x, y = vectors.direction(away)
     vx, vy = world.roll
     into = jnp.minimum(vx * x + vy * y, 0.0)

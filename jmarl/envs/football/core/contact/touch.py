@@ -34,7 +34,7 @@ BODY_SPEED = 18.0
 HEAD_REACH = 0.5
 """The same for a ball above the foot."""
 KICKER_REFRACTORY = 0.4
-"""Seconds after a touch in which a player who lost the ball does not get it back."""
+"""Seconds after his own touch in which a player does not get a free ball."""
 SLIDE_REACH = 0.9
 """Distance at which a slide plays the ball, in meters."""
 PASSIVE = 0.5
@@ -89,27 +89,18 @@ def contact(
     plays = free & carries & dribble.carrier_plays(world, commands)
     gets = free & ~carries & _gets_free_ball(world, apart)
     slides = _slides(world, apart)
-    challenges = free & tackles.tackles(
-        setup,
-        world,
-        carries,
-        apart + PASSIVE * commands.passive,
-        draws[0],
-        h,
+    reach = apart + PASSIVE * commands.passive
+    challenges = slides | (
+        free & tackles.tackles(setup, world, carries, reach, draws[0], h)
     )
-    challenges |= slides
+    # A teammate leaves the ball to the carrier.
     mates = expand(setup.sign, apart) == attack_sign(setup, carries)
     candidates = jnp.where(
         carried,
         plays | (challenges & ~mates),
-        gets | slides,  # a teammate leaves the ball to the carrier
+        gets | slides,
     )
-    cost = _advantage(setup, world, apart)
-    cost = jnp.where(
-        challenges & carried,
-        cost - TACKLER_FIRST,
-        cost,
-    )
+    cost = _tie_broken(setup, world, apart) - TACKLER_FIRST * (challenges & carried)
     who = first_of(cost, candidates)
     pokes = jnp.any(who & challenges, axis=0) & carried & (draws[1] > CLEAN)
     pokes |= jnp.any(who & slides, axis=0)
@@ -144,7 +135,7 @@ def _slides(
     return (world.slide > 0) & world.active & (apart < SLIDE_REACH) & low
 
 
-def _advantage(
+def _tie_broken(
     setup: Setup,
     world: World,
     apart: Float[Array, "P *b"],
@@ -213,6 +204,6 @@ def stop_ball(
     x, y = vectors.where(
         jnp.any(who, axis=0),
         pick_vector(nearest, who),
-        (world.ball[0], world.ball[1]),
+        world.ball_place,
     )
     return world.replace(ball=jnp.stack([x, y, world.ball[2]]))
