@@ -65,8 +65,10 @@ def direction_or(
     rest: Vector,
 ) -> Vector:
     """Return the unit vector, or ``rest`` where the vector is not longer than ``slow``."""
-    moves = length(vector) > slow
-    return where(moves, direction(vector, 1e-6), rest)
+    x, y = vector
+    amount = length(vector)
+    divisor = jnp.maximum(amount, 1e-6)
+    return where(amount > slow, (x / divisor, y / divisor), rest)
 
 
 def approach(
@@ -85,8 +87,9 @@ def approach(
         slowest: Speed at the place, m/s.
         stop: Distance below which the velocity is zero, in meters.
     """
+    x, y = way
     apart = jnp.maximum(length(way), LEAST_LENGTH)
     speed = jnp.minimum(limit, slowest + gain * apart)
     if stop:
         speed = jnp.where(apart < stop, 0.0, speed)
-    return resized(way, speed)
+    return speed * x / apart, speed * y / apart
