@@ -51,6 +51,7 @@ def test_a_task_composes(task):
 
 FOOTBALL = {
     "football_ppo": ("mappo", "mam_ppo", "shppo", "happo"),
+    "football_3_vs_1_ppo": ("mappo", "shppo"),
     "football_pqn": ("pqn_vdn",),
 }
 
