@@ -52,6 +52,11 @@ def _peer(record: Mapping[str, Any]) -> str:
     return f"{span((row['ratio'] for row in record['peer']), 0)} times as many"
 
 
+def _best_script(record: Mapping[str, Any]) -> str:
+    players = record["envs"]["football_3_vs_1_with_keeper"]["results"].values()
+    return f"{max(player['won'][0]['mean'] for player in players):.3f}"
+
+
 def _engine(record: Mapping[str, Any]) -> str:
     rows = [row for row in record["costs"] if row["scenario"].startswith("3_vs_1")]
     return f"{span((row['ratio'] for row in rows), 0)} times as many"
@@ -70,6 +75,8 @@ FIGURES: dict[str, Figure] = {
     "results/football.json": _engine,
     "results/decode.json": _decode,
     "results/learning/smax_3m_mam_ppo.json": _win_rate,
+    "results/learning/football/football_3_vs_1_with_keeper_pqn_vdn.json": _win_rate,
+    "results/players_football.json": _best_script,
 }
 """Function of each record that the README names."""
 

@@ -42,9 +42,12 @@ DESCRIPTIONS = {
     "learning/smac": "Battles under the rules of SMAC. `battle` is `env.scenario=medic`: "
     "three marines and a healer against two zealots. Scripted players win it as recorded in "
     "`results/players_medic.json`.",
-    "learning/football": "Academy scenarios of football with the presets `football_ppo` and "
-    "`football_pqn`, which were chosen with one seed on `football_run_to_score`. Scripted players "
+    "learning/football": "Academy scenarios of football with the presets `football_ppo`, "
+    "`football_3_vs_1_ppo` and `football_pqn`. They were chosen with one seed on "
+    "`football_run_to_score`, the second one on `football_3_vs_1_with_keeper`. Scripted players "
     "win as recorded in `results/players_football.json`.",
+    "learning/football_slow": "MAPPO with `football_ppo`, whose steps are too small for this "
+    "scenario.",
 }
 """Text for the records of a folder."""
 ABSOLUTE_METRIC = (
