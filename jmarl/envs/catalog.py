@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-import re
+from jmarl.envs.grids.grid_names import (
+    FORAGING,
+    WAREHOUSES,
+    matches_foraging,
+    matches_warehouse,
+)
 
 
 PROBES = {
@@ -40,19 +45,11 @@ JAXMARL = {
 
 JAXMARL_PREFIX = "jaxmarl_"
 
-LBF = r"lbf_(?:(\d+)s-)?(\d+)x(\d+)-(\d+)p-(\d+)f(-coop)?"
-RWARE = r"rware_(tiny|small|medium|large)-(\d+)ag(-(easy|hard))?"
+JUMANJI_PREFIX = "jumanji_"
+"""Prefix of Jumanji's forms of the warehouses and foraging tasks of ``envs/grids``."""
 JUMANJI = {
-    "rware_tiny-2ag": "two robots bring shelves to a goal, one row of shelf clusters",
-    "rware_tiny-4ag": "four robots bring shelves to a goal, one row of shelf clusters",
-    "rware_small-4ag": "four robots bring shelves to a goal, two rows of shelf clusters",
-    "lbf_8x8-2p-2f-coop": "two players lift food together, 8 x 8 grid",
-    "lbf_2s-8x8-2p-2f-coop": "lbf_8x8-2p-2f-coop with a sight of two cells",
-    "lbf_10x10-3p-3f": "three players, three food items, 10 x 10 grid",
-    "lbf_2s-10x10-3p-3f": "lbf_10x10-3p-3f with a sight of two cells",
-    "lbf_15x15-3p-5f": "three players, five food items, 15 x 15 grid",
-    "lbf_15x15-4p-3f": "four players, three food items, 15 x 15 grid",
-    "lbf_15x15-4p-5f": "four players, five food items, 15 x 15 grid",
+    JUMANJI_PREFIX + name: description
+    for name, description in (*WAREHOUSES.items(), *FORAGING.items())
 }
 """The tasks of the MAM paper that Jumanji has: name -> description."""
 
@@ -79,10 +76,11 @@ def matches_jaxmarl(name: str) -> bool:
 
 
 def jumanji_names() -> list[tuple[str, str]]:
-    """Return the name and description of the listed foraging and warehouse tasks."""
-    return list(JUMANJI.items())
+    """Return the name and description of Jumanji's listed foraging and warehouse tasks."""
+    return [(name, f"{text} (Jumanji)") for name, text in JUMANJI.items()]
 
 
 def matches_jumanji(name: str) -> bool:
-    """Return True if ``name`` is a foraging or warehouse task of any size."""
-    return re.fullmatch(LBF, name) is not None or re.fullmatch(RWARE, name) is not None
+    """Return True if ``name`` is a foraging or warehouse task of Jumanji, of any size."""
+    task = name.removeprefix(JUMANJI_PREFIX)
+    return name != task and (matches_warehouse(task) or matches_foraging(task))

@@ -98,12 +98,25 @@ FAMILIES: list[Family] = [
         hint="jaxmarl_ID for any ID of JaxMARL's registry",
     ),
     Family(
+        "warehouse",
+        make="jmarl.envs.grids.warehouse_env:make",
+        names="jmarl.envs.grids.grid_names:warehouse_names",
+        matches="jmarl.envs.grids.grid_names:matches_warehouse",
+        hint="rware_(tiny|small|medium|large)-Nag[-easy|-hard] for any number of robots",
+    ),
+    Family(
+        "foraging",
+        make="jmarl.envs.grids.foraging_env:make",
+        names="jmarl.envs.grids.grid_names:foraging_names",
+        matches="jmarl.envs.grids.grid_names:matches_foraging",
+        hint="lbf_[Ss-]GxG-Pp-Ff[-coop] for any size",
+    ),
+    Family(
         "jumanji",
         make="jmarl.envs.adapters.jumanji_adapter:make",
         names="jmarl.envs.catalog:jumanji_names",
         matches="jmarl.envs.catalog:matches_jumanji",
-        hint="lbf_[Ss-]GxG-Pp-Ff[-coop] and "
-        "rware_(tiny|small|medium|large)-Nag[-easy|-hard] for other sizes",
+        hint="jumanji_ before these names for Jumanji's forms",
     ),
     Family(
         "probe",

@@ -18,15 +18,15 @@ QUICK = [
     "smac_3m",
     "mpe_spread",
     "mpe_spread_continuous",
-    "lbf_8x8-2p-2f-coop",
-    "rware_tiny-2ag",
+    "jumanji_lbf_8x8-2p-2f-coop",
+    "jumanji_rware_tiny-2ag",
     *PROBES,
 ]
 OTHERS = [
     *(name for name in (*JAXMARL, *JUMANJI) if name not in QUICK),
     "jaxmarl_switch_riddle",
     "jaxmarl_overcooked",
-    "rware_small-4ag-easy",
+    "jumanji_rware_small-4ag-easy",
 ]
 LARGER_BATTLES = ["smax_2s3z", "smax_5m_vs_6m", "smax_5v5", "smax_10v10"]
 

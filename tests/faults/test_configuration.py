@@ -195,7 +195,7 @@ def test_an_extra_that_is_missing_is_named_with_the_command_that_installs_it(
     for module in [name for name in sys.modules if name.startswith("jumanji")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "jumanji", None)
-    name = "lbf_8x8-2p-2f-coop"
+    name = "jumanji_lbf_8x8-2p-2f-coop"
     assert exit_code(lambda: commands.dispatch(["train", "ippo", f"env={name}"])) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: env={name}: ")

@@ -76,8 +76,8 @@ def test_a_task_trains_and_evaluates(task):
 
 
 def test_the_protocol_is_that_of_the_paper():
-    config = jmarl.load_config("mam_ppo", ["experiment=rware_tiny-2ag"])
-    assert config.env["name"] == "rware_tiny-2ag"
+    config = jmarl.load_config("mam_ppo", ["experiment=jumanji_rware_tiny-2ag"])
+    assert config.env["name"] == "jumanji_rware_tiny-2ag"
     assert (config.total_timesteps, config.num_seeds, config.eval.episodes) == (
         20_000_000,
         10,

@@ -1,12 +1,9 @@
 """Adapter of Jumanji's level-based foraging and robotic warehouse.
 
-Names follow Papoudakis et al. 2021:
-
-* ``lbf_[Ss-]GxG-Pp-Ff[-coop]``: a grid of G x G cells, P players and F food items. Players
-  observe S cells in each direction, by default the whole grid. With ``coop``, all players must
-  lift each item together.
-* ``rware_SIZE-Nag[-easy|-hard]``: a tiny, small, medium or large floor and N robots. N shelves
-  are requested at a time, twice as many if easy, half as many if hard.
+Names are those of ``jmarl.envs.grids.grid_names`` after ``jumanji_``. With ``coop``, all players
+must lift each item together. Jumanji's warehouse is not the benchmark's, which is ``rware_...``: a
+collision ends the episode, moves are resolved in the order of agents, agents share the reward, and
+an agent observes 66 features instead of 71.
 
 Differs from Jumanji: a warehouse episode at the time limit is truncated, not terminated, so
 learning bootstraps. A collision of two robots still terminates it. The rewards of a foraging team
@@ -18,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import re
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -29,13 +25,12 @@ from jaxtyping import Array, Bool
 
 from jmarl.config import ConfigError, check
 from jmarl.envs.batched import SingleEnv, Step, batched, flat_obs, flat_spec
-from jmarl.envs.catalog import LBF, RWARE
+from jmarl.envs.catalog import JUMANJI_PREFIX
+from jmarl.envs.grids.grid_names import foraging_size, warehouse_size
 from jmarl.envs.options import parse_count, parse_flag
 from jmarl.types import EntityObs, Env, Key
 
 
-FLOORS = {"tiny": (1, 3), "small": (2, 3), "medium": (2, 5), "large": (3, 5)}
-"""Rows and columns of shelf clusters."""
 LBF_EPISODE_LIMIT = 100
 RWARE_EPISODE_LIMIT = 500
 
@@ -46,7 +41,7 @@ def make(
     """Build a foraging or warehouse environment.
 
     Args:
-        name: ``lbf_...`` or ``rware_...``.
+        name: ``jumanji_lbf_...`` or ``jumanji_rware_...``.
         episode_limit: Largest number of actions in an episode. None: 100 for foraging, 500 for
             a warehouse.
         individual_rewards: Give each agent its own reward instead of the team's sum.
@@ -59,7 +54,7 @@ def make(
             Jumanji is not installed.
     """
     individual_rewards = parse_flag("individual_rewards", individual_rewards)
-    foraging = name.startswith("lbf")
+    foraging = name.startswith(f"{JUMANJI_PREFIX}lbf")
     if episode_limit is None:
         episode_limit = LBF_EPISODE_LIMIT if foraging else RWARE_EPISODE_LIMIT
     else:
@@ -109,19 +104,18 @@ def _single_env(
 
 
 def _make_foraging(name: str, episode_limit: int) -> JumanjiEnv:
-    match = re.fullmatch(LBF, name)
-    assert match is not None
-    sight, rows, columns, players, food, coop = match.groups()
-    rule = "must have a square grid, such as lbf_10x10-3p-3f"
-    check(rows == columns, "env", name, rule)
+    size = foraging_size(name.removeprefix(JUMANJI_PREFIX))
+    assert size is not None
+    rule = "must have a square grid, such as jumanji_lbf_10x10-3p-3f"
+    check(size.rows == size.columns, "env", name, rule)
     package = _import_jumanji("lbf", name)
     with _one_line_errors(name):
         generator = package.generator.RandomGenerator(
-            grid_size=int(rows),
-            fov=int(sight or rows),
-            num_agents=int(players),
-            num_food=int(food),
-            force_coop=coop is not None,
+            grid_size=size.rows,
+            fov=size.sight,
+            num_agents=size.n_agents,
+            num_food=size.n_food,
+            force_coop=size.coop,
         )
     env = package.env.LevelBasedForaging(generator, time_limit=episode_limit)
 
@@ -132,21 +126,17 @@ def _make_foraging(name: str, episode_limit: int) -> JumanjiEnv:
 
 
 def _make_warehouse(name: str, episode_limit: int) -> JumanjiEnv:
-    match = re.fullmatch(RWARE, name)
-    assert match is not None
-    floor, robots, _, level = match.groups()
-    shelf_rows, shelf_columns = FLOORS[floor]
-    n_robots = int(robots)
-    requests = {"easy": 2 * n_robots, None: n_robots, "hard": max(1, n_robots // 2)}
+    size = warehouse_size(name.removeprefix(JUMANJI_PREFIX))
+    assert size is not None
     package = _import_jumanji("robot_warehouse", name)
     with _one_line_errors(name):
         generator = package.generator.RandomGenerator(
-            shelf_rows=shelf_rows,
-            shelf_columns=shelf_columns,
+            shelf_rows=size.shelf_rows,
+            shelf_columns=size.shelf_columns,
             column_height=8,
-            num_agents=n_robots,
+            num_agents=size.n_agents,
             sensor_range=1,
-            request_queue_size=requests[level],
+            request_queue_size=max(1, size.requests),
         )
     env = package.env.RobotWarehouse(generator, time_limit=episode_limit)
 

@@ -29,18 +29,18 @@ def play(env, action, steps, batch=2):
 @pytest.mark.parametrize(
     ("name", "agents", "actions", "width"),
     [
-        ("lbf_2s-10x10-3p-3f", 3, 6, 18),
-        ("lbf_15x15-4p-5f", 4, 6, 27),
-        ("rware_tiny-4ag", 4, 5, 66),
+        ("jumanji_lbf_2s-10x10-3p-3f", 3, 6, 18),
+        ("jumanji_lbf_15x15-4p-5f", 4, 6, 27),
+        ("jumanji_rware_tiny-4ag", 4, 5, 66),
     ],
 )
 def test_name_determines_the_sizes(name, agents, actions, width):
     spec = envs.make(name).spec
     assert (spec.n_agents, spec.n_actions, spec.own_width) == (agents, actions, width)
-    assert spec.episode_limit == (100 if name.startswith("lbf") else 500)
+    assert spec.episode_limit == (100 if name.startswith("jumanji_lbf") else 500)
 
 
-@pytest.mark.parametrize("name", ["lbf_8x8-2p-2f-coop", "rware_tiny-2ag"])
+@pytest.mark.parametrize("name", ["jumanji_lbf_8x8-2p-2f-coop", "rware_tiny-2ag"])
 def test_time_limit_is_truncation(name):
     steps = play(envs.make(name, episode_limit=3), 0, 4)
     np.testing.assert_array_equal(steps.truncated[:, 0], [False, False, True, False])
@@ -50,7 +50,7 @@ def test_time_limit_is_truncation(name):
 
 def test_collision_of_robots_terminates():
     """All robots walk forward; in some of the environments two collide."""
-    steps = play(envs.make("rware_tiny-4ag", episode_limit=20), 1, 20, batch=64)
+    steps = play(envs.make("jumanji_rware_tiny-4ag", episode_limit=20), 1, 20, batch=64)
     assert steps.terminated.any()
     assert not (steps.terminated & steps.truncated).any()
     assert not steps.terminated.all(0).any()
@@ -58,7 +58,7 @@ def test_collision_of_robots_terminates():
 
 def test_foraging_team_shares_its_reward():
     """The team reward is the sum of the individual rewards, for players that always load."""
-    name = "lbf_5x5-2p-1f"
+    name = "jumanji_lbf_5x5-2p-1f"
     individual = play(envs.make(name, individual_rewards=True), 5, 2, batch=256)
     team = play(envs.make(name), 5, 2, batch=256)
     assert (individual.reward > 0).any()
@@ -73,9 +73,12 @@ def test_foraging_team_shares_its_reward():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lbf_8x9-2p-2f", "env='lbf_8x9-2p-2f': must have a square grid"),
-        ("lbf_5x5-2p-40f", "env=lbf_5x5-2p-40f: "),
-        ("lbf_4x4-2p-1f", "env=lbf_4x4-2p-1f: "),
+        (
+            "jumanji_lbf_8x9-2p-2f",
+            "env='jumanji_lbf_8x9-2p-2f': must have a square grid",
+        ),
+        ("jumanji_lbf_5x5-2p-40f", "env=jumanji_lbf_5x5-2p-40f: "),
+        ("jumanji_lbf_4x4-2p-1f", "env=jumanji_lbf_4x4-2p-1f: "),
     ],
 )
 def test_unsupported_size_raises_one_line(name, message):
@@ -94,4 +97,4 @@ def test_missing_package_is_named(monkeypatch):
     for module in [m for m in sys.modules if m.startswith("jumanji.")]:
         monkeypatch.delitem(sys.modules, module)
     with pytest.raises(ConfigError, match=r"pip install 'jmarl\[envs\]'"):
-        envs.make("lbf_8x8-2p-2f")
+        envs.make("jumanji_lbf_8x8-2p-2f")

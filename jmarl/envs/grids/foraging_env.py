@@ -1,0 +1,70 @@
+"""Level-based foraging as a batch of environments, ``lbf_...``."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from jaxtyping import Array, Int
+
+from jmarl.config import build, check
+from jmarl.envs.batched import SingleEnv, Step, batched, flat_obs, flat_spec
+from jmarl.envs.grids import foraging_rules as rules
+from jmarl.envs.grids.foraging_drawing import scene
+from jmarl.envs.grids.grid_names import ForagingSize, foraging_size
+from jmarl.envs.grids.grid_options import ForagingConfig
+from jmarl.types import EntityObs, Env, Key
+
+
+def make(name: str, **options: Any) -> Env:
+    """Build a foraging task.
+
+    Args:
+        name: ``lbf_...``, see ``grid_names``.
+        **options: Fields of ``ForagingConfig``.
+
+    Returns:
+        A batch of environments as pure functions. Observations are the vectors of ``lbforaging``,
+        and the central state is their concatenation.
+
+    Raises:
+        ConfigError: If an option is unknown or has a wrong value, or players and food do not fit
+            into the grid.
+    """
+    config = build(ForagingConfig, options, "env")
+    size = foraging_size(name)
+    assert size is not None
+    _check_size(name, size)
+    width = rules.WIDTH * (size.n_food + size.n_agents)
+    spec = flat_spec(size.n_agents, width, rules.N_ACTIONS, config.episode_limit)
+
+    def observe(state: rules.State) -> EntityObs:
+        avail = rules.valid_actions(size, state) if config.mask else None
+        return flat_obs(spec, rules.observe(size, state), avail=avail)
+
+    def reset(key: Key) -> tuple[rules.State, EntityObs]:
+        state = rules.first_state(size, key)
+        return state, observe(state)
+
+    def step(
+        key: Key, state: rules.State, action: Int[Array, "P"]
+    ) -> tuple[rules.State, Step]:
+        state, reward = rules.advance(size, state, action)
+        if not config.individual_rewards:
+            reward = reward.sum()
+        is_over = (state.food_level == 0).all()
+        return state, Step(observe(state), reward, terminated=is_over)
+
+    draw = partial(scene, size)
+    return batched(SingleEnv(name, spec, reset, step, draw))
+
+
+def _check_size(name: str, size: ForagingSize) -> None:
+    check(
+        min(size.rows, size.columns) >= 3, "env", name, "needs a grid of at least 3x3"
+    )
+    # Two items are never in the same square of two by two cells, and never at the border.
+    most = -(-(size.rows - 2) // 2) * -(-(size.columns - 2) // 2)
+    check(size.n_food <= most, "env", name, f"must have at most {most} food items")
+    cells = size.rows * size.columns - size.n_food
+    check(size.n_agents <= cells, "env", name, f"must have at most {cells} players")
