@@ -110,6 +110,7 @@ FAMILIES: list[Family] = [
         names="jmarl.envs.grids.grid_names:foraging_names",
         matches="jmarl.envs.grids.grid_names:matches_foraging",
         hint="lbf_[Ss-]GxG-Pp-Ff[-coop] for any size",
+        players="jmarl.envs.grids.foraging_players:PLAYERS",
     ),
     Family(
         "jumanji",

@@ -10,6 +10,7 @@ import pytest
 from jmarl import envs
 from jmarl.envs.catalog import JAXMARL, JUMANJI, PROBES
 from jmarl.envs.conformance import check_env
+from jmarl.envs.grids.grid_names import FORAGING, WAREHOUSES
 
 
 QUICK = [
@@ -20,13 +21,21 @@ QUICK = [
     "mpe_spread_continuous",
     "jumanji_lbf_8x8-2p-2f-coop",
     "jumanji_rware_tiny-2ag",
+    "lbf_8x8-2p-2f-coop",
+    "rware_tiny-2ag",
     *PROBES,
 ]
 OTHERS = [
-    *(name for name in (*JAXMARL, *JUMANJI) if name not in QUICK),
+    *(
+        name
+        for name in (*JAXMARL, *JUMANJI, *WAREHOUSES, *FORAGING)
+        if name not in QUICK
+    ),
     "jaxmarl_switch_riddle",
     "jaxmarl_overcooked",
     "jumanji_rware_small-4ag-easy",
+    "rware_medium-12ag-hard",
+    "lbf_1s-5x7-9p-2f",
 ]
 LARGER_BATTLES = ["smax_2s3z", "smax_5m_vs_6m", "smax_5v5", "smax_10v10"]
 

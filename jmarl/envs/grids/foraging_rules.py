@@ -17,7 +17,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 from jaxtyping import Key as Keys
 
-from jmarl.envs.grids.cells import distinct, select_cell
+from jmarl.envs.grids.cell_draws import distinct, select_cell
 from jmarl.envs.grids.grid_names import ForagingSize
 
 

@@ -22,7 +22,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 from jaxtyping import Key as Keys
 
-from jmarl.envs.grids.cells import select_cell
+from jmarl.envs.grids.cell_draws import select_cell
 from jmarl.envs.grids.warehouse_layout import Layout
 from jmarl.envs.grids.warehouse_moves import mention_order, resolve
 
