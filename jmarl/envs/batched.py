@@ -67,6 +67,19 @@ class BatchState(struct.PyTreeNode):
     """The last step ended an episode, so the next step resets."""
 
 
+class BatchedEnv(NamedTuple):
+    """Environments that step together, without auto-reset; every leaf has a leading B."""
+
+    name: str
+    spec: Spec
+    reset: Callable[[Key, int], tuple[Any, EntityObs]]
+    """``reset(key, batch) -> (state, obs)``; the state is any pytree of arrays."""
+    step: Callable[[Key, Any, jax.Array], tuple[Any, Step]]
+    """``step(key, state, action) -> (state, Step)``, with one reward for each agent."""
+    scene: Callable[[Any], Scene] | None = None
+    """``scene(state) -> Scene``: picture of one environment, given as NumPy arrays."""
+
+
 def batched(env: SingleEnv) -> Env:
     """Run B copies of an environment side by side, with next-step reset.
 
@@ -82,28 +95,48 @@ def batched(env: SingleEnv) -> Env:
     Raises:
         ConfigError: If ``spec.episode_limit`` is not an integer of at least 1.
     """
+
+    def reset(key: Key, batch: int) -> tuple[Any, EntityObs]:
+        return jax.vmap(env.reset)(jax.random.split(key, batch))
+
+    def step_one(key: Key, state: Any, action: jax.Array) -> tuple[Any, Step]:
+        state, result = env.step(key, state, action)
+        return state, _as_arrays(result, env.spec)
+
+    def step(key: Key, state: Any, action: jax.Array) -> tuple[Any, Step]:
+        keys = jax.random.split(key, action.shape[0])
+        return jax.vmap(step_one)(keys, state, action)
+
+    return with_resets(BatchedEnv(env.name, env.spec, reset, step, env.scene))
+
+
+def with_resets(env: BatchedEnv) -> Env:
+    """Add next-step reset and the time limit to environments that step together.
+
+    Args:
+        env: Functions of a batch of environments.
+
+    Returns:
+        The same environments, which reset one step after the end of an episode.
+
+    Raises:
+        ConfigError: If ``spec.episode_limit`` is not an integer of at least 1.
+    """
     spec = env.spec
     parse_count("episode_limit", spec.episode_limit)
 
     def start(key: Key, batch: int) -> tuple[BatchState, EntityObs]:
-        env_state, obs = jax.vmap(env.reset)(jax.random.split(key, batch))
+        env_state, obs = env.reset(key, batch)
         steps = jnp.zeros(batch, jnp.int32)
         last = jnp.zeros(batch, bool)
         return BatchState(env_state=env_state, steps=steps, last=last), obs
 
-    def step_one(
-        key: Key, env_state: Any, steps: jax.Array, action: jax.Array
-    ) -> tuple[Any, TimeStep, jax.Array]:
-        env_state, result = env.step(key, env_state, action)
-        return env_state, _time_step(result, spec, steps + 1), steps + 1
-
     def step_all(
         key: Key, state: BatchState, action: jax.Array
     ) -> tuple[BatchState, TimeStep]:
-        keys = jax.random.split(key, state.last.shape[0])
-        env_state, timestep, steps = jax.vmap(step_one)(
-            keys, state.env_state, state.steps, action
-        )
+        env_state, result = env.step(key, state.env_state, action)
+        steps = state.steps + 1
+        timestep = _time_step(result, steps >= spec.episode_limit)
         state = BatchState(env_state=env_state, steps=steps, last=timestep.last)
         return state, timestep
 
@@ -229,19 +262,26 @@ def select(condition: Bool[Array, "B"], a: Tree, b: Tree) -> Tree:
     return jax.tree.map(pick, a, b)
 
 
-def _time_step(result: Step, spec: Spec, steps: Int[Array, ""]) -> TimeStep:
-    """Build the time step of a single environment; termination has priority over truncation."""
-    terminated = jnp.asarray(result.terminated, bool)
+def _as_arrays(result: Step, spec: Spec) -> Step:
+    """Return the result of a single environment as arrays, with one reward for each agent."""
     reward = jnp.asarray(result.reward, jnp.float32)
-    reward = jnp.broadcast_to(reward, (spec.n_agents,))
-    truncated = jnp.asarray(result.truncated, bool) | (steps >= spec.episode_limit)
+    return result._replace(
+        reward=jnp.broadcast_to(reward, (spec.n_agents,)),
+        terminated=jnp.asarray(result.terminated, bool),
+        truncated=jnp.asarray(result.truncated, bool),
+        info={name: jnp.asarray(value) for name, value in result.info.items()},
+    )
+
+
+def _time_step(result: Step, is_late: Bool[Array, "B"]) -> TimeStep:
+    """Build the time step of a batch; termination has priority over truncation."""
     return TimeStep(
         obs=result.obs,
-        reward=reward,
-        terminated=terminated,
-        truncated=truncated & ~terminated,
-        first=jnp.zeros((), bool),
-        info={name: jnp.asarray(value) for name, value in result.info.items()},
+        reward=result.reward,
+        terminated=result.terminated,
+        truncated=(result.truncated | is_late) & ~result.terminated,
+        first=jnp.zeros(is_late.shape, bool),
+        info=dict(result.info),
     )
 
 

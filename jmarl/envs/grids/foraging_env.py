@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jmarl.config import build, check
-from jmarl.envs.batched import SingleEnv, Step, batched, flat_obs, flat_spec
+from jmarl.envs.batched import BatchedEnv, Step, flat_obs, flat_spec, with_resets
 from jmarl.envs.grids import foraging_rules as rules
 from jmarl.envs.grids.foraging_drawing import scene
 from jmarl.envs.grids.grid_names import ForagingSize, foraging_size
 from jmarl.envs.grids.grid_options import ForagingConfig
 from jmarl.types import EntityObs, Env, Key
+
+
+Tree = TypeVar("Tree")
 
 
 def make(name: str, **options: Any) -> Env:
@@ -39,24 +44,37 @@ def make(name: str, **options: Any) -> Env:
     spec = flat_spec(size.n_agents, width, rules.N_ACTIONS, config.episode_limit)
 
     def observe(state: rules.State) -> EntityObs:
-        avail = rules.valid_actions(size, state) if config.mask else None
-        return flat_obs(spec, rules.observe(size, state), avail=avail)
+        own = _batch_first(rules.observe(size, state))
+        if not config.mask:
+            return jax.vmap(partial(flat_obs, spec))(own)
+        avail = _batch_first(rules.valid_actions(size, state))
+        return jax.vmap(lambda x, y: flat_obs(spec, x, avail=y))(own, avail)
 
-    def reset(key: Key) -> tuple[rules.State, EntityObs]:
-        state = rules.first_state(size, key)
-        return state, observe(state)
+    def reset(key: Key, batch: int) -> tuple[rules.State, EntityObs]:
+        draws = jax.random.uniform(key, (2, size.n_agents + size.n_food, batch))
+        state = rules.first_state(size, draws)
+        return _batch_first(state), observe(state)
 
     def step(
-        key: Key, state: rules.State, action: Int[Array, "P"]
+        key: Key, state: rules.State, action: Int[Array, "B P"]
     ) -> tuple[rules.State, Step]:
-        state, reward = rules.advance(size, state, action)
+        state, reward = rules.advance(size, _batch_last(state), action.T)
         if not config.individual_rewards:
-            reward = reward.sum()
-        is_over = (state.food_level == 0).all()
-        return state, Step(observe(state), reward, terminated=is_over)
+            reward = jnp.broadcast_to(reward.sum(0), reward.shape)
+        is_over = (state.food_level == 0).all(0)
+        result = Step(observe(state), reward.T, is_over, jnp.zeros_like(is_over))
+        return _batch_first(state), result
 
     draw = partial(scene, size)
-    return batched(SingleEnv(name, spec, reset, step, draw))
+    return with_resets(BatchedEnv(name, spec, reset, step, draw))
+
+
+def _batch_first(tree: Tree) -> Tree:
+    return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), tree)
+
+
+def _batch_last(tree: Tree) -> Tree:
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), tree)
 
 
 def _check_size(name: str, size: ForagingSize) -> None:

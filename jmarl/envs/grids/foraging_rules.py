@@ -6,6 +6,8 @@ levels, normalized so that an episode in which all food is collected returns 1 t
 
 Differs from ``lbforaging``: the time limit truncates, and starts do not depend on the previous
 episode, whose places the original avoids.
+
+Axes ``*b`` of a batch come last in all arrays, so that CPUs vectorize over environments.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
-from jaxtyping import Key as Keys
 
 from jmarl.envs.grids.cell_draws import distinct, select_cell
 from jmarl.envs.grids.grid_names import ForagingSize
@@ -34,50 +35,65 @@ UNSEEN = np.array([-1, -1, 0], np.int32)
 
 
 class State(struct.PyTreeNode):
-    """State of one task with P players and F food items."""
+    """State of tasks with P players and F food items."""
 
-    place: Int[Array, "P 2"]
+    place: Int[Array, "P 2 *b"]
     """Row and column of each player."""
-    level: Int[Array, "P"]
-    food: Int[Array, "F 2"]
+    level: Int[Array, "P *b"]
+    food: Int[Array, "F 2 *b"]
     """Row and column of each item, row by row."""
-    food_level: Int[Array, "F"]
+    food_level: Int[Array, "F *b"]
     """Level of each item; 0 if it was collected, or if there was no place for it."""
-    spawned: Int[Array, ""]
+    spawned: Int[Array, "*b"]
     """Sum of the levels of all items at the start."""
 
 
-def first_state(size: ForagingSize, key: Keys[Array, ""]) -> State:
-    """Draw the start of an episode: places of players and of food, and levels."""
-    players, items = size.n_agents, size.n_food
-    draws = jax.random.uniform(key, (2, players + items))
+def first_state(size: ForagingSize, draws: Float[Array, "2 P+F *b"]) -> State:
+    """Return the start of an episode: places of players and of food, and levels.
+
+    Args:
+        size: Sizes of the task.
+        draws: Numbers in [0, 1) for places and for levels, of players and of food.
+    """
+    players = size.n_agents
     cells = distinct(draws[0, :players], size.rows * size.columns)
-    place = jnp.stack(jnp.divmod(cells, size.columns), axis=-1)
+    place = jnp.stack(jnp.divmod(cells, size.columns), axis=1)
     level = 1 + jnp.floor(MAX_PLAYER_LEVEL * draws[1, :players]).astype(jnp.int32)
     food, exists = _food_places(size, place, draws[0, players:])
-    most = jnp.sort(level)[:LIFTERS].sum()
-    share = jnp.ones(items) if size.coop else draws[1, players:]
-    drawn = jnp.minimum(1 + jnp.floor(most * share).astype(jnp.int32), most)
-    food_level = jnp.where(exists, drawn, 0)
-    by_cell = jnp.argsort(food[:, 0] * size.columns + food[:, 1])
-    return State(place, level, food[by_cell], food_level[by_cell], food_level.sum())
+    food_level = jnp.where(exists, _food_levels(size, level, draws[1, players:]), 0)
+    ordered = jnp.concatenate([food, food_level[:, None]], axis=1)
+    ordered = _put(_ranks(food[:, 0] * size.columns + food[:, 1]), ordered)
+    return State(place, level, ordered[:, :2], ordered[:, 2], food_level.sum(0))
+
+
+def _food_levels(
+    size: ForagingSize, level: Int[Array, "P *b"], draws: Float[Array, "F *b"]
+) -> Int[Array, "F *b"]:
+    """Return levels up to the sum of the lowest levels of players, or that sum if ``coop``."""
+    lifters = min(LIFTERS, size.n_agents)
+    weak = jnp.minimum((level == 1).sum(0), lifters)
+    most = MAX_PLAYER_LEVEL * lifters - weak
+    drawn = 1 + jnp.floor(most * draws).astype(jnp.int32)
+    return jnp.where(size.coop, most, jnp.minimum(drawn, most))
 
 
 def _food_places(
-    size: ForagingSize, place: Int[Array, "P 2"], draws: Float[Array, "F"]
-) -> tuple[Int[Array, "F 2"], Bool[Array, "F"]]:
+    size: ForagingSize, place: Int[Array, "P 2 *b"], draws: Float[Array, "F *b"]
+) -> tuple[Int[Array, "F 2 *b"], Bool[Array, "F *b"]]:
     """Draw places of food one after the other, and a mask of the items for which there was one.
 
     Food is not at the border, nor in the eight cells around other food or two cells from it.
     """
-    rows, columns = np.arange(size.rows)[:, None], np.arange(size.columns)
+    batch = place.shape[2:]
+    rows = _align(np.arange(size.rows)[:, None], len(batch))
+    columns = _align(np.arange(size.columns)[None], len(batch))
     inner = (rows % (size.rows - 1) > 0) & (columns % (size.columns - 1) > 0)
-    free = jnp.asarray(inner)
+    free = jnp.broadcast_to(inner, (size.rows, size.columns, *batch))
     for row, column in place:
-        free = free & ~((rows == row) & (columns == column))
+        free = free & ((rows != row) | (columns != column))
     places, exists = [], []
     for draw in draws:
-        exists.append(free.any())
+        exists.append(free.any((0, 1)))
         row, column = select_cell(free, draw)
         places.append(jnp.stack([row, column]))
         down, across = jnp.abs(rows - row), jnp.abs(columns - column)
@@ -87,43 +103,54 @@ def _food_places(
     return jnp.stack(places), jnp.stack(exists)
 
 
-def valid_actions(size: ForagingSize, state: State) -> Bool[Array, "P A"]:
+def _align(x: np.ndarray, n: int) -> np.ndarray:
+    """Return a constant with n axes of length 1 behind its own, for the axes of a batch."""
+    return x.reshape(*x.shape, *[1] * n)
+
+
+def valid_actions(size: ForagingSize, state: State) -> Bool[Array, "P A *b"]:
     """Return the mask of actions with an effect; the original replaces the others by ``NONE``."""
-    to = state.place[:, None] + jnp.asarray(STEPS)  # [P, A, 2]
-    inside = ((to >= 0) & (to < jnp.array([size.rows, size.columns]))).all(-1)
-    is_food = (to[:, :, None] == state.food).all(-1) & (state.food_level > 0)
-    walks = inside & ~is_food.any(-1)
-    loads = _is_beside_food(state).any(-1)
-    return walks.at[:, NONE].set(True).at[:, LOAD].set(loads)
+    n = state.spawned.ndim
+    to = state.place[:, None] + _align(STEPS[NORTH:LOAD], n)  # [P, 4, 2, *b]
+    shape = _align(np.array([size.rows, size.columns]), n)
+    inside = ((to >= 0) & (to < shape)).all(2)
+    is_food = (to[:, :, None] == state.food).all(3) & (state.food_level > 0)
+    walks = inside & ~is_food.any(2)
+    loads = _is_beside_food(state).any(1, keepdims=True)
+    return jnp.concatenate([jnp.ones_like(loads), walks, loads], axis=1)
 
 
-def _is_beside_food(state: State) -> Bool[Array, "P F"]:
-    distance = jnp.abs(state.place[:, None] - state.food).sum(-1)
+def _is_beside_food(state: State) -> Bool[Array, "P F *b"]:
+    distance = jnp.abs(state.place[:, None] - state.food).sum(2)
     return (distance == 1) & (state.food_level > 0)
 
 
 def advance(
-    size: ForagingSize, state: State, action: Int[Array, "P"]
-) -> tuple[State, Float[Array, "P"]]:
-    """Advance a task by one step; return the state and the reward of each player.
+    size: ForagingSize, state: State, action: Int[Array, "P *b"]
+) -> tuple[State, Float[Array, "P *b"]]:
+    """Advance tasks by one step; return the state and the reward of each player.
 
     If several players want to be at the same cell, all of them stay. A player may enter the cell
     of another one who leaves it, and also of one who wants to leave but is stopped so.
     """
-    is_valid = jnp.take_along_axis(valid_actions(size, state), action[:, None], axis=1)[
-        :, 0
+    actions = _align(np.arange(N_ACTIONS), state.spawned.ndim)
+    takes = (action[:, None] == actions) & valid_actions(size, state)  # [P, A, *b]
+    steps = [
+        takes[:, plus].astype(jnp.int32) - takes[:, minus]
+        for plus, minus in ((SOUTH, NORTH), (EAST, WEST))
     ]
-    action = jnp.where(is_valid, action, NONE)
-    wanted = state.place + jnp.asarray(STEPS)[action]
-    rivals = (wanted[:, None] == wanted).all(-1).sum(1) - 1
-    place = jnp.where(rivals[:, None] > 0, state.place, wanted)
-    return _collect(state.replace(place=place), action == LOAD)
+    wanted = state.place + jnp.stack(steps, axis=1)
+    rivals = (wanted[:, None] == wanted).all(2).sum(1, keepdims=True) - 1
+    place = jnp.where(rivals > 0, state.place, wanted)
+    return _collect(state.replace(place=place), takes[:, LOAD])
 
 
-def _collect(state: State, loads: Bool[Array, "P"]) -> tuple[State, Float[Array, "P"]]:
+def _collect(
+    state: State, loads: Bool[Array, "P *b"]
+) -> tuple[State, Float[Array, "P *b"]]:
     """Remove food that the loading players can lift together, and reward them."""
     lifts = loads[:, None] & _is_beside_food(state)
-    strength = jnp.where(lifts, state.level[:, None], 0)  # [P, F]
+    strength = jnp.where(lifts, state.level[:, None], 0)  # [P, F, *b]
     total = strength.sum(0)
     is_lifted = (state.food_level > 0) & (total >= state.food_level)
     worth = jnp.where(is_lifted, state.food_level, 0) / (
@@ -133,30 +160,27 @@ def _collect(state: State, loads: Bool[Array, "P"]) -> tuple[State, Float[Array,
     return state.replace(food_level=food_level), (strength * worth).sum(1)
 
 
-def observe(size: ForagingSize, state: State) -> Float[Array, "P F"]:
+def observe(size: ForagingSize, state: State) -> Float[Array, "P F *b"]:
     """Return the features of ``lbforaging``: row, column and level of food, then of players.
 
     Places count from the corner of the observed window within the grid. Observed food comes first,
     row by row, then -1, -1, 0 for each item that is not observed. So do players, the observing one
     first.
     """
-    corner = jnp.maximum(state.place - size.sight, 0)[:, None]  # [P, 1, 2]
-    near = jnp.abs(state.place[:, None] - state.food).max(-1) <= size.sight
+    corner = jnp.maximum(state.place - size.sight, 0)[:, None]  # [P, 1, 2, *b]
+    near = jnp.abs(state.place[:, None] - state.food).max(2) <= size.sight
     food = _list_seen(
         state.food - corner, state.food_level, near & (state.food_level > 0)
     )
     # The original observes players up to twice the sight from the corner, so also some that are
     # farther away than the sight if the observer is near the upper or left border.
-    place = state.place - corner
-    seen = (place >= 0).all(-1) & (place <= 2 * size.sight).all(-1)
     order = _self_first(size.n_agents)
-    players = _list_seen(
-        jnp.take_along_axis(place, order[..., None], axis=1),
-        state.level[order],
-        jnp.take_along_axis(seen, order, axis=1),
-    )
+    place = state.place[order] - corner  # [P, P, 2, *b]
+    seen = ((place >= 0) & (place <= 2 * size.sight)).all(2)
+    players = _list_seen(place, state.level[order], seen)
     features = jnp.concatenate([food, players], axis=1)
-    return features.reshape(size.n_agents, -1).astype(jnp.float32)
+    merged = features.reshape(size.n_agents, -1, *features.shape[3:])
+    return merged.astype(jnp.float32)
 
 
 def _self_first(n: int) -> Int[np.ndarray, "P P"]:
@@ -166,12 +190,29 @@ def _self_first(n: int) -> Int[np.ndarray, "P P"]:
 
 
 def _list_seen(
-    place: Int[Array, "P K 2"], level: Int[Array, "*P K"], seen: Bool[Array, "P K"]
-) -> Int[Array, "P K 3"]:
+    place: Int[Array, "P K 2 *b"],
+    level: Int[Array, "*P K *b"],
+    seen: Bool[Array, "P K *b"],
+) -> Int[Array, "P K 3 *b"]:
     """Return the features of seen entities without gaps, then ``UNSEEN`` for the others."""
-    levels = jnp.broadcast_to(level, seen.shape)[..., None]
-    features = jnp.concatenate([place, levels], axis=-1) - UNSEEN
+    levels = jnp.broadcast_to(level, seen.shape)[:, :, None]
+    unseen = _align(UNSEEN, seen.ndim - 2)
+    features = jnp.concatenate([place, levels], axis=2) - unseen
     count = seen.shape[1]
-    rank = jnp.cumsum(seen, axis=1) - 1
-    is_at = seen[:, None] & (rank[:, None] == jnp.arange(count)[:, None])  # [P, K, K]
-    return UNSEEN + jnp.where(is_at[..., None], features[:, None], 0).sum(2)
+    rank = jnp.where(seen, jnp.cumsum(seen, axis=1) - 1, count)
+    put = jax.vmap(_put)
+    return unseen + put(rank, features)
+
+
+def _ranks(keys: Int[Array, "K *b"]) -> Int[Array, "K *b"]:
+    """Return the rank of each key; equal keys keep their order."""
+    earlier = _align(np.tri(len(keys), k=-1, dtype=bool), keys.ndim - 1)
+    is_lower = (keys < keys[:, None]) | ((keys == keys[:, None]) & earlier)
+    return is_lower.sum(1)
+
+
+def _put(rank: Int[Array, "K *b"], x: Int[Array, "K F *b"]) -> Int[Array, "K F *b"]:
+    """Return the rows of x at their ranks; a row with rank K is left out."""
+    slots = _align(np.arange(len(rank))[:, None], rank.ndim - 1)
+    is_at = (rank == slots)[:, :, None]  # [slot, K, 1, *b]
+    return jnp.where(is_at, x, 0).sum(1)

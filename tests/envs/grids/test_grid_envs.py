@@ -128,9 +128,9 @@ def test_a_masked_action_has_no_effect():
 def test_starts_of_foraging_follow_the_original_rules():
     name = "lbf_8x8-3p-4f"
     size = foraging_size(name)
-    keys = jax.random.split(jax.random.key(0), 2000)
-    draw = jax.jit(jax.vmap(lambda key: foraging_rules.first_state(size, key)))
-    state = jax.device_get(draw(keys))
+    draws = jax.random.uniform(jax.random.key(0), (2000, 2, 7))
+    draw = jax.jit(jax.vmap(lambda draws: foraging_rules.first_state(size, draws)))
+    state = jax.device_get(draw(draws))
     exists = state.food_level > 0
     assert exists.mean() > 0.95
     assert ((state.food > 0) & (state.food < 7))[exists].all()
