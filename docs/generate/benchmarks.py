@@ -54,6 +54,9 @@ PAGES = (
         football.calibration,
     ),
     Page("football", "Football", "football", ("football.json",), football.costs),
+    Page(
+        "grid_worlds", "Grid worlds", "grid_worlds", ("grid_worlds.json",), row_tables
+    ),
     Page("players", "Scripted players", "", ("players*.json",), players),
     Page("scan", "Selective scan", "scan", ("scan.json",), timing.scan),
     Page(

@@ -27,8 +27,8 @@ Tree = TypeVar("Tree")
 class Step(NamedTuple):
     """Result of one time step of a single environment."""
 
-    obs: EntityObs
-    """Observations after the step, without a batch axis."""
+    obs: Any
+    """``EntityObs`` after the step, without a batch axis; None with ``BatchedEnv.observe``."""
     reward: Any
     """One reward for each agent, ``[N]``, or a scalar for the team."""
     terminated: Any
@@ -72,12 +72,17 @@ class BatchedEnv(NamedTuple):
 
     name: str
     spec: Spec
-    reset: Callable[[Key, int], tuple[Any, EntityObs]]
+    reset: Callable[[Key, int], tuple[Any, EntityObs | None]]
     """``reset(key, batch) -> (state, obs)``; the state is any pytree of arrays."""
     step: Callable[[Key, Any, jax.Array], tuple[Any, Step]]
     """``step(key, state, action) -> (state, Step)``, with one reward for each agent."""
     scene: Callable[[Any], Scene] | None = None
     """``scene(state) -> Scene``: picture of one environment, given as NumPy arrays."""
+    observe: Callable[[Any], EntityObs] | None = None
+    """``observe(state) -> obs``, if ``reset`` and ``step`` return None as observations.
+
+    Observations are then computed once for each step, also if environments reset.
+    """
 
 
 def batched(env: SingleEnv) -> Env:
@@ -143,7 +148,7 @@ def with_resets(env: BatchedEnv) -> Env:
     def reset(key: Key, batch: int) -> tuple[BatchState, TimeStep]:
         state, obs = start(key, batch)
         _, like = jax.eval_shape(step_all, key, state, _zero_action(spec, batch))
-        return state, _first_time_step(obs, like)
+        return complete(state, _first_time_step(obs, like))
 
     def step(
         key: Key, state: BatchState, action: jax.Array
@@ -156,7 +161,14 @@ def with_resets(env: BatchedEnv) -> Env:
             fresh = fresh_state, _first_time_step(obs, stepped[1])
             return select(state.last, fresh, stepped)
 
-        return jax.lax.cond(jnp.any(state.last), reset_ended, lambda: stepped)
+        return complete(
+            *jax.lax.cond(jnp.any(state.last), reset_ended, lambda: stepped)
+        )
+
+    def complete(state: BatchState, timestep: TimeStep) -> tuple[BatchState, TimeStep]:
+        if env.observe is not None:
+            timestep = timestep.replace(obs=env.observe(state.env_state))
+        return state, timestep
 
     scene = env.scene and partial(_draw, env.scene)
     return Env(env.name, spec, reset, step, scene=scene)

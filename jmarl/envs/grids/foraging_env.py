@@ -44,16 +44,16 @@ def make(name: str, **options: Any) -> Env:
     spec = flat_spec(size.n_agents, width, rules.N_ACTIONS, config.episode_limit)
 
     def observe(state: rules.State) -> EntityObs:
+        state = _batch_last(state)
         own = _batch_first(rules.observe(size, state))
         if not config.mask:
             return jax.vmap(partial(flat_obs, spec))(own)
         avail = _batch_first(rules.valid_actions(size, state))
         return jax.vmap(lambda x, y: flat_obs(spec, x, avail=y))(own, avail)
 
-    def reset(key: Key, batch: int) -> tuple[rules.State, EntityObs]:
+    def reset(key: Key, batch: int) -> tuple[rules.State, None]:
         draws = jax.random.uniform(key, (2, size.n_agents + size.n_food, batch))
-        state = rules.first_state(size, draws)
-        return _batch_first(state), observe(state)
+        return _batch_first(rules.first_state(size, draws)), None
 
     def step(
         key: Key, state: rules.State, action: Int[Array, "B P"]
@@ -62,11 +62,11 @@ def make(name: str, **options: Any) -> Env:
         if not config.individual_rewards:
             reward = jnp.broadcast_to(reward.sum(0), reward.shape)
         is_over = (state.food_level == 0).all(0)
-        result = Step(observe(state), reward.T, is_over, jnp.zeros_like(is_over))
+        result = Step(None, reward.T, is_over, jnp.zeros_like(is_over))
         return _batch_first(state), result
 
     draw = partial(scene, size)
-    return with_resets(BatchedEnv(name, spec, reset, step, draw))
+    return with_resets(BatchedEnv(name, spec, reset, step, draw, observe))
 
 
 def _batch_first(tree: Tree) -> Tree:

@@ -95,7 +95,7 @@ def test_the_player_that_gathers_collects_more_than_a_random_one():
         rollout(env, players.make(name, env.spec), 50, 64).reward.sum((0, 2)).mean()
         for name in players.names[::-1]
     )
-    assert gather > 0.7 > 0.3 > at_random
+    assert gather > max(0.5, 2 * at_random)
 
 
 @pytest.mark.parametrize("name", ["rware_tiny-2ag", "lbf_8x8-2p-2f"])
