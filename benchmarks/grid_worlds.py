@@ -78,8 +78,10 @@ def measure(args: dict[str, Any]) -> Iterator[Row]:
         limit = ours.spec.episode_limit
         theirs = make(f"jumanji_{name}", episode_limit=limit)
         for batch in args["envs"]:
-            sides = (rollout(env, batch, args["length"]) for env in (theirs, ours))
-            yield {"name": name, "envs": batch, **_compare(*sides, args["repeats"])}
+            baseline = rollout(theirs, batch, args["length"])
+            candidate = rollout(ours, batch, args["length"])
+            times = _compare(baseline, candidate, args["repeats"])
+            yield {"name": name, "envs": batch, **times}
 
 
 def _compare(theirs: Side, ours: Side, repeats: int) -> Row:

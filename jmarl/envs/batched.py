@@ -130,7 +130,7 @@ def with_resets(env: BatchedEnv) -> Env:
     spec = env.spec
     parse_count("episode_limit", spec.episode_limit)
 
-    def start(key: Key, batch: int) -> tuple[BatchState, EntityObs]:
+    def start(key: Key, batch: int) -> tuple[BatchState, EntityObs | None]:
         env_state, obs = env.reset(key, batch)
         steps = jnp.zeros(batch, jnp.int32)
         last = jnp.zeros(batch, bool)
@@ -297,7 +297,7 @@ def _time_step(result: Step, is_late: Bool[Array, "B"]) -> TimeStep:
     )
 
 
-def _first_time_step(obs: EntityObs, like: Any) -> TimeStep:
+def _first_time_step(obs: EntityObs | None, like: Any) -> TimeStep:
     """Build the first time step of an episode, with shapes and dtypes of ``like``."""
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like.replace(obs=None))
     return zeros.replace(obs=obs, first=jnp.ones(like.first.shape, bool))

@@ -200,8 +200,7 @@ def _list_seen(
     features = jnp.concatenate([place, levels], axis=2) - unseen
     count = seen.shape[1]
     rank = jnp.where(seen, jnp.cumsum(seen, axis=1) - 1, count)
-    put = jax.vmap(_put)
-    return unseen + put(rank, features)
+    return jax.vmap(_put)(rank, features) + unseen
 
 
 def _ranks(keys: Int[Array, "K *b"]) -> Int[Array, "K *b"]:
