@@ -66,7 +66,11 @@ def main() -> int:
         for row in rows
     )
     if args["out"]:
-        record = {"arguments": args, "rows": rows, "bounds": bounds}
+        record = {
+            "arguments": args,
+            "rows": rows,
+            "bounds": bounds,
+        }
         write_json(args["out"], record)
     return 0
 
@@ -84,7 +88,11 @@ def measure(args: dict[str, Any]) -> Iterator[Row]:
             yield {"name": name, "envs": batch, **times}
 
 
-def _compare(theirs: Side, ours: Side, repeats: int) -> Row:
+def _compare(
+    theirs: Side,
+    ours: Side,
+    repeats: int,
+) -> Row:
     timing = time_pair(theirs.call, ours.call, repeats)
     us = 1e6 * timing.candidate.best / ours.steps()
     jumanji_us = 1e6 * timing.baseline.best / theirs.steps()
@@ -98,24 +106,37 @@ def _compare(theirs: Side, ours: Side, repeats: int) -> Row:
     }
 
 
-def rollout(env: Env, batch: int, length: int) -> Side:
+def rollout(
+    env: Env,
+    batch: int,
+    length: int,
+) -> Side:
     """Compile ``length`` steps with uniform actions."""
     spec = env.spec
     shape = length, batch, spec.n_agents
 
-    def step(carry: tuple, x: tuple[Key, jax.Array]) -> tuple[tuple, None]:
+    def step(
+        carry: tuple,
+        x: tuple[Key, jax.Array],
+    ) -> tuple[tuple, None]:
         state, timestep, steps = carry
         steps = steps + timestep.valid.sum(dtype=jnp.int32)
         return (*env.step(x[0], state, x[1]), steps), None
 
-    def play(carry: tuple, key: Key) -> tuple:
+    def play(
+        carry: tuple,
+        key: Key,
+    ) -> tuple:
         step_key, action_key = jax.random.split(key)
         actions = jax.random.randint(action_key, shape, 0, spec.n_actions)
         keys = jax.random.split(step_key, length)
         return lax.scan(step, carry, (keys, actions))[0]
 
     state, timestep = jax.jit(env.reset, static_argnums=1)(jax.random.key(1), batch)
-    return compile_side(play, (state, timestep, jnp.int32(0)))
+    return compile_side(
+        play,
+        (state, timestep, jnp.int32(0)),
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,10 @@ def select_cell(
     rank = jnp.minimum(rank, total - 1)
     row, rest = _locate(counts, rank)
     is_row = jnp.expand_dims(_indices(counts) == row, 1)
-    column, _ = _locate((cells & is_row).any(0).astype(jnp.int32), rest)
+    column, _ = _locate(
+        (cells & is_row).any(0).astype(jnp.int32),
+        rest,
+    )
     return row, column
 
 
@@ -35,10 +38,16 @@ def _locate(
 
 
 def _indices(x: Array) -> Int[Array, "K *ones"]:
-    return jnp.arange(len(x)).reshape(-1, *[1] * (x.ndim - 1))
+    return jnp.arange(len(x)).reshape(
+        -1,
+        *[1] * (x.ndim - 1),
+    )
 
 
-def distinct(draws: Float[Array, "K *b"], n: int) -> Int[Array, "K *b"]:
+def distinct(
+    draws: Float[Array, "K *b"],
+    n: int,
+) -> Int[Array, "K *b"]:
     """Return K different integers below n, each uniform among those that are left.
 
     This is the shuffle of Fisher and Yates. A drawn integer is replaced by the last one that is
@@ -47,10 +56,17 @@ def distinct(draws: Float[Array, "K *b"], n: int) -> Int[Array, "K *b"]:
     positions, drawn = [], []
     for i, draw in enumerate(draws):
         left = n - i
-        position = jnp.minimum(jnp.floor(draw * left).astype(jnp.int32), left - 1)
+        position = jnp.minimum(
+            jnp.floor(draw * left).astype(jnp.int32),
+            left - 1,
+        )
         value = position
         for j in reversed(range(i)):
-            value = jnp.where(value == positions[j], n - 1 - j, value)
+            value = jnp.where(
+                value == positions[j],
+                n - 1 - j,
+                value,
+            )
         positions.append(position)
         drawn.append(value)
     return jnp.stack(drawn)

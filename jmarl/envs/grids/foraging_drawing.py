@@ -19,7 +19,10 @@ LEGEND = (
 )
 
 
-def scene(size: ForagingSize, state: Any) -> Scene:
+def scene(
+    size: ForagingSize,
+    state: Any,
+) -> Scene:
     """Return the scene of one task; a cell has side 1.
 
     Args:
@@ -30,7 +33,10 @@ def scene(size: ForagingSize, state: Any) -> Scene:
     return Scene(
         width=size.columns,
         height=size.rows,
-        discs=(*_food(size, state), *_players(size, state)),
+        discs=(
+            *_food(size, state),
+            *_players(size, state),
+        ),
         lines=(),
         caption=f"collected {int(state.spawned) - left} of {int(state.spawned)}",
         legend=LEGEND,
@@ -42,24 +48,54 @@ def scene(size: ForagingSize, state: Any) -> Scene:
 
 def _grid_lines(size: ForagingSize) -> Iterator[Line]:
     for x in range(size.columns + 1):
-        yield Line(x, 0, x, size.rows, LINE_COLOR, "dotted")
+        yield Line(
+            x,
+            0,
+            x,
+            size.rows,
+            LINE_COLOR,
+            "dotted",
+        )
     for y in range(size.rows + 1):
-        yield Line(0, y, size.columns, y, LINE_COLOR, "dotted")
+        yield Line(
+            0,
+            y,
+            size.columns,
+            y,
+            LINE_COLOR,
+            "dotted",
+        )
 
 
-def _center(size: ForagingSize, place: np.ndarray) -> tuple[float, float]:
+def _center(
+    size: ForagingSize,
+    place: np.ndarray,
+) -> tuple[float, float]:
     row, column = place.tolist()
     return column + 0.5, size.rows - 0.5 - row
 
 
-def _food(size: ForagingSize, state: Any) -> Iterator[Disc]:
+def _food(
+    size: ForagingSize,
+    state: Any,
+) -> Iterator[Disc]:
     for i, place in enumerate(state.food):
         if level := int(state.food_level[i]):
             x, y = _center(size, place)
-            yield Disc(x, y, 0.25, FOOD, str(level), name=f"food {i}")
+            yield Disc(
+                x,
+                y,
+                0.25,
+                FOOD,
+                str(level),
+                name=f"food {i}",
+            )
 
 
-def _players(size: ForagingSize, state: Any) -> Iterator[Disc]:
+def _players(
+    size: ForagingSize,
+    state: Any,
+) -> Iterator[Disc]:
     for i, place in enumerate(state.place):
         x, y = _center(size, place)
         level = int(state.level[i])

@@ -21,7 +21,10 @@ from jmarl.types import EntityObs, Env, Key
 Tree = TypeVar("Tree")
 
 
-def make(name: str, **options: Any) -> Env:
+def make(
+    name: str,
+    **options: Any,
+) -> Env:
     """Build a foraging task.
 
     Args:
@@ -41,7 +44,12 @@ def make(name: str, **options: Any) -> Env:
     assert size is not None
     _check_size(name, size)
     width = rules.WIDTH * (size.n_food + size.n_agents)
-    spec = flat_spec(size.n_agents, width, rules.N_ACTIONS, config.episode_limit)
+    spec = flat_spec(
+        size.n_agents,
+        width,
+        rules.N_ACTIONS,
+        config.episode_limit,
+    )
 
     def observe(state: rules.State) -> EntityObs:
         state = _batch_last(state)
@@ -51,8 +59,18 @@ def make(name: str, **options: Any) -> Env:
         avail = _batch_first(rules.valid_actions(size, state))
         return jax.vmap(lambda x, y: flat_obs(spec, x, avail=y))(own, avail)
 
-    def reset(key: Key, batch: int) -> tuple[rules.State, None]:
-        draws = jax.random.uniform(key, (2, size.n_agents + size.n_food, batch))
+    def reset(
+        key: Key,
+        batch: int,
+    ) -> tuple[rules.State, None]:
+        draws = jax.random.uniform(
+            key,
+            (
+                2,
+                size.n_agents + size.n_food,
+                batch,
+            ),
+        )
         return _batch_first(rules.first_state(size, draws)), None
 
     def step(
@@ -62,7 +80,12 @@ def make(name: str, **options: Any) -> Env:
         if not config.individual_rewards:
             reward = jnp.broadcast_to(reward.sum(0), reward.shape)
         is_over = (state.food_level == 0).all(0)
-        result = Step(None, reward.T, is_over, jnp.zeros_like(is_over))
+        result = Step(
+            None,
+            reward.T,
+            is_over,
+            jnp.zeros_like(is_over),
+        )
         return _batch_first(state), result
 
     draw = partial(scene, size)
@@ -70,19 +93,38 @@ def make(name: str, **options: Any) -> Env:
 
 
 def _batch_first(tree: Tree) -> Tree:
-    return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), tree)
+    return jax.tree.map(
+        lambda x: jnp.moveaxis(x, -1, 0),
+        tree,
+    )
 
 
 def _batch_last(tree: Tree) -> Tree:
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), tree)
+    return jax.tree.map(
+        lambda x: jnp.moveaxis(x, 0, -1),
+        tree,
+    )
 
 
-def _check_size(name: str, size: ForagingSize) -> None:
+def _check_size(
+    name: str,
+    size: ForagingSize,
+) -> None:
     check(
         min(size.rows, size.columns) >= 3, "env", name, "needs a grid of at least 3x3"
     )
     # Two items are never in the same square of two by two cells, and never at the border.
     most = -(-(size.rows - 2) // 2) * -(-(size.columns - 2) // 2)
-    check(size.n_food <= most, "env", name, f"must have at most {most} food items")
+    check(
+        size.n_food <= most,
+        "env",
+        name,
+        f"must have at most {most} food items",
+    )
     cells = size.rows * size.columns - size.n_food
-    check(size.n_agents <= cells, "env", name, f"must have at most {cells} players")
+    check(
+        size.n_agents <= cells,
+        "env",
+        name,
+        f"must have at most {cells} players",
+    )

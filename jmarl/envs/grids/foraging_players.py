@@ -17,7 +17,10 @@ NOISE = 0.1
 """Share of random actions, so that players do not block each other for ever."""
 
 
-def make(name: str, spec: Spec) -> Player:
+def make(
+    name: str,
+    spec: Spec,
+) -> Player:
     """Build a player.
 
     Args:
@@ -45,9 +48,16 @@ def gather(n_food: int) -> Player:
         n_food: Number of food items of the task.
     """
 
-    def play(key: Key, obs: EntityObs) -> Int[Array, "B N"]:
+    def play(
+        key: Key,
+        obs: EntityObs,
+    ) -> Int[Array, "B N"]:
         noise_key, key = jax.random.split(key)
-        entities = obs.own.reshape(*obs.own.shape[:-1], -1, WIDTH)
+        entities = obs.own.reshape(
+            *obs.own.shape[:-1],
+            -1,
+            WIDTH,
+        )
         food, players = entities[..., :n_food, :], entities[..., n_food:, :]
         action, found = _approach(food, players)
         is_random = jax.random.bernoulli(noise_key, NOISE, action.shape) | ~found
@@ -67,10 +77,18 @@ def _approach(
     distance = jnp.abs(food[..., :2] - middle[..., None, :]).sum(-1)
     chosen = jnp.where(can_lift, distance, jnp.inf).argmin(-1)[..., None, None]
     goal = jnp.take_along_axis(food[..., :2], chosen, axis=-2)[..., 0, :]
-    down, right = jnp.moveaxis(goal - players[..., 0, :2], -1, 0)
+    down, right = jnp.moveaxis(
+        goal - players[..., 0, :2],
+        -1,
+        0,
+    )
     vertical = jnp.where(down > 0, SOUTH, NORTH)
     horizontal = jnp.where(right > 0, EAST, WEST)
-    walk = jnp.where(jnp.abs(down) > jnp.abs(right), vertical, horizontal)
+    walk = jnp.where(
+        jnp.abs(down) > jnp.abs(right),
+        vertical,
+        horizontal,
+    )
     is_beside = jnp.abs(down) + jnp.abs(right) == 1
     return jnp.where(is_beside, LOAD, walk), can_lift.any(-1)
 

@@ -24,14 +24,27 @@ from jmarl.envs.grids.grid_names import ForagingSize
 
 NONE, NORTH, SOUTH, WEST, EAST, LOAD = range(6)
 N_ACTIONS = 6
-STEPS = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (0, 0)], np.int32)
+STEPS = np.array(
+    [
+        (0, 0),
+        (-1, 0),
+        (1, 0),
+        (0, -1),
+        (0, 1),
+        (0, 0),
+    ],
+    np.int32,
+)
 """Change of row and column for each action."""
 MAX_PLAYER_LEVEL = 2
 LIFTERS = 3
 """Number of players with the lowest levels whose sum is the largest level of food."""
 WIDTH = 3
 """Features of an entity: row, column and level."""
-UNSEEN = np.array([-1, -1, 0], np.int32)
+UNSEEN = np.array(
+    [-1, -1, 0],
+    np.int32,
+)
 
 
 class State(struct.PyTreeNode):
@@ -48,7 +61,10 @@ class State(struct.PyTreeNode):
     """Sum of the levels of all items at the start."""
 
 
-def first_state(size: ForagingSize, draws: Float[Array, "2 P+F *b"]) -> State:
+def first_state(
+    size: ForagingSize,
+    draws: Float[Array, "2 P+F *b"],
+) -> State:
     """Return the start of an episode: places of players and of food, and levels.
 
     Args:
@@ -56,14 +72,44 @@ def first_state(size: ForagingSize, draws: Float[Array, "2 P+F *b"]) -> State:
         draws: Numbers in [0, 1) for places and for levels, of players and of food.
     """
     players = size.n_agents
-    cells = distinct(draws[0, :players], size.rows * size.columns)
-    place = jnp.stack(jnp.divmod(cells, size.columns), axis=1)
+    cells = distinct(
+        draws[0, :players],
+        size.rows * size.columns,
+    )
+    place = jnp.stack(
+        jnp.divmod(cells, size.columns),
+        axis=1,
+    )
     level = 1 + jnp.floor(MAX_PLAYER_LEVEL * draws[1, :players]).astype(jnp.int32)
-    food, exists = _food_places(size, place, draws[0, players:])
-    food_level = jnp.where(exists, _food_levels(size, level, draws[1, players:]), 0)
-    ordered = jnp.concatenate([food, food_level[:, None]], axis=1)
-    ordered = _put(_ranks(food[:, 0] * size.columns + food[:, 1]), ordered)
-    return State(place, level, ordered[:, :2], ordered[:, 2], food_level.sum(0))
+    food, exists = _food_places(
+        size,
+        place,
+        draws[0, players:],
+    )
+    food_level = jnp.where(
+        exists,
+        _food_levels(
+            size,
+            level,
+            draws[1, players:],
+        ),
+        0,
+    )
+    ordered = jnp.concatenate(
+        [food, food_level[:, None]],
+        axis=1,
+    )
+    ordered = _put(
+        _ranks(food[:, 0] * size.columns + food[:, 1]),
+        ordered,
+    )
+    return State(
+        place,
+        level,
+        ordered[:, :2],
+        ordered[:, 2],
+        food_level.sum(0),
+    )
 
 
 def _food_levels(
@@ -71,10 +117,17 @@ def _food_levels(
 ) -> Int[Array, "F *b"]:
     """Return levels up to the sum of the lowest levels of players, or that sum if ``coop``."""
     lifters = min(LIFTERS, size.n_agents)
-    weak = jnp.minimum((level == 1).sum(0), lifters)
+    weak = jnp.minimum(
+        (level == 1).sum(0),
+        lifters,
+    )
     most = MAX_PLAYER_LEVEL * lifters - weak
     drawn = 1 + jnp.floor(most * draws).astype(jnp.int32)
-    return jnp.where(size.coop, most, jnp.minimum(drawn, most))
+    return jnp.where(
+        size.coop,
+        most,
+        jnp.minimum(drawn, most),
+    )
 
 
 def _food_places(
@@ -85,10 +138,19 @@ def _food_places(
     Food is not at the border, nor in the eight cells around other food or two cells from it.
     """
     batch = place.shape[2:]
-    rows = _align(np.arange(size.rows)[:, None], len(batch))
-    columns = _align(np.arange(size.columns)[None], len(batch))
+    rows = _align(
+        np.arange(size.rows)[:, None],
+        len(batch),
+    )
+    columns = _align(
+        np.arange(size.columns)[None],
+        len(batch),
+    )
     inner = (rows % (size.rows - 1) > 0) & (columns % (size.columns - 1) > 0)
-    free = jnp.broadcast_to(inner, (size.rows, size.columns, *batch))
+    free = jnp.broadcast_to(
+        inner,
+        (size.rows, size.columns, *batch),
+    )
     for row, column in place:
         free = free & ((rows != row) | (columns != column))
     places, exists = [], []
@@ -103,21 +165,36 @@ def _food_places(
     return jnp.stack(places), jnp.stack(exists)
 
 
-def _align(x: np.ndarray, n: int) -> np.ndarray:
+def _align(
+    x: np.ndarray,
+    n: int,
+) -> np.ndarray:
     """Return a constant with n axes of length 1 behind its own, for the axes of a batch."""
-    return x.reshape(*x.shape, *[1] * n)
+    return x.reshape(
+        *x.shape,
+        *[1] * n,
+    )
 
 
-def valid_actions(size: ForagingSize, state: State) -> Bool[Array, "P A *b"]:
+def valid_actions(
+    size: ForagingSize,
+    state: State,
+) -> Bool[Array, "P A *b"]:
     """Return the mask of actions with an effect; the original replaces the others by ``NONE``."""
     n = state.spawned.ndim
     to = state.place[:, None] + _align(STEPS[NORTH:LOAD], n)  # [P, 4, 2, *b]
-    shape = _align(np.array([size.rows, size.columns]), n)
+    shape = _align(
+        np.array([size.rows, size.columns]),
+        n,
+    )
     inside = ((to >= 0) & (to < shape)).all(2)
     is_food = (to[:, :, None] == state.food).all(3) & (state.food_level > 0)
     walks = inside & ~is_food.any(2)
     loads = _is_beside_food(state).any(1, keepdims=True)
-    return jnp.concatenate([jnp.ones_like(loads), walks, loads], axis=1)
+    return jnp.concatenate(
+        [jnp.ones_like(loads), walks, loads],
+        axis=1,
+    )
 
 
 def _is_beside_food(state: State) -> Bool[Array, "P F *b"]:
@@ -133,16 +210,25 @@ def advance(
     If several players want to be at the same cell, all of them stay. A player may enter the cell
     of another one who leaves it, and also of one who wants to leave but is stopped so.
     """
-    actions = _align(np.arange(N_ACTIONS), state.spawned.ndim)
+    actions = _align(
+        np.arange(N_ACTIONS),
+        state.spawned.ndim,
+    )
     takes = (action[:, None] == actions) & valid_actions(size, state)  # [P, A, *b]
     steps = [
         takes[:, plus].astype(jnp.int32) - takes[:, minus]
-        for plus, minus in ((SOUTH, NORTH), (EAST, WEST))
+        for plus, minus in (
+            (SOUTH, NORTH),
+            (EAST, WEST),
+        )
     ]
     wanted = state.place + jnp.stack(steps, axis=1)
     rivals = (wanted[:, None] == wanted).all(2).sum(1, keepdims=True) - 1
     place = jnp.where(rivals > 0, state.place, wanted)
-    return _collect(state.replace(place=place), takes[:, LOAD])
+    return _collect(
+        state.replace(place=place),
+        takes[:, LOAD],
+    )
 
 
 def _collect(
@@ -160,7 +246,10 @@ def _collect(
     return state.replace(food_level=food_level), (strength * worth).sum(1)
 
 
-def observe(size: ForagingSize, state: State) -> Float[Array, "P F *b"]:
+def observe(
+    size: ForagingSize,
+    state: State,
+) -> Float[Array, "P F *b"]:
     """Return the features of ``lbforaging``: row, column and level of food, then of players.
 
     Places count from the corner of the observed window within the grid. Observed food comes first,
@@ -179,7 +268,11 @@ def observe(size: ForagingSize, state: State) -> Float[Array, "P F *b"]:
     seen = ((place >= 0) & (place <= 2 * size.sight)).all(2)
     players = _list_seen(place, state.level[order], seen)
     features = jnp.concatenate([food, players], axis=1)
-    merged = features.reshape(size.n_agents, -1, *features.shape[3:])
+    merged = features.reshape(
+        size.n_agents,
+        -1,
+        *features.shape[3:],
+    )
     return merged.astype(jnp.float32)
 
 
@@ -199,19 +292,36 @@ def _list_seen(
     unseen = _align(UNSEEN, seen.ndim - 2)
     features = jnp.concatenate([place, levels], axis=2) - unseen
     count = seen.shape[1]
-    rank = jnp.where(seen, jnp.cumsum(seen, axis=1) - 1, count)
+    rank = jnp.where(
+        seen,
+        jnp.cumsum(seen, axis=1) - 1,
+        count,
+    )
     return jax.vmap(_put)(rank, features) + unseen
 
 
 def _ranks(keys: Int[Array, "K *b"]) -> Int[Array, "K *b"]:
     """Return the rank of each key; equal keys keep their order."""
-    earlier = _align(np.tri(len(keys), k=-1, dtype=bool), keys.ndim - 1)
+    earlier = _align(
+        np.tri(
+            len(keys),
+            k=-1,
+            dtype=bool,
+        ),
+        keys.ndim - 1,
+    )
     is_lower = (keys < keys[:, None]) | ((keys == keys[:, None]) & earlier)
     return is_lower.sum(1)
 
 
-def _put(rank: Int[Array, "K *b"], x: Int[Array, "K F *b"]) -> Int[Array, "K F *b"]:
+def _put(
+    rank: Int[Array, "K *b"],
+    x: Int[Array, "K F *b"],
+) -> Int[Array, "K F *b"]:
     """Return the rows of x at their ranks; a row with rank K is left out."""
-    slots = _align(np.arange(len(rank))[:, None], rank.ndim - 1)
+    slots = _align(
+        np.arange(len(rank))[:, None],
+        rank.ndim - 1,
+    )
     is_at = (rank == slots)[:, :, None]  # [slot, K, 1, *b]
     return jnp.where(is_at, x, 0).sum(1)

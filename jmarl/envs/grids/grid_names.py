@@ -35,7 +35,12 @@ FORAGING = {
     "lbf_15x15-4p-5f": "four players, five food items, 15 x 15 grid",
 }
 """Listed name -> description."""
-_FLOORS = {"tiny": (1, 3), "small": (2, 3), "medium": (2, 5), "large": (3, 5)}
+_FLOORS = {
+    "tiny": (1, 3),
+    "small": (2, 3),
+    "medium": (2, 5),
+    "large": (3, 5),
+}
 
 
 class WarehouseSize(NamedTuple):
@@ -70,8 +75,16 @@ def warehouse_size(name: str) -> WarehouseSize | None:
         return None
     floor, robots, level = match.groups()
     n_agents = int(robots)
-    requests = {"easy": 2 * n_agents, None: n_agents, "hard": n_agents // 2}
-    return WarehouseSize(*_FLOORS[floor], n_agents, requests[level])
+    requests = {
+        "easy": 2 * n_agents,
+        None: n_agents,
+        "hard": n_agents // 2,
+    }
+    return WarehouseSize(
+        *_FLOORS[floor],
+        n_agents,
+        requests[level],
+    )
 
 
 def foraging_size(name: str) -> ForagingSize | None:
@@ -82,7 +95,14 @@ def foraging_size(name: str) -> ForagingSize | None:
     *numbers, coop = match.groups()
     sight, rows, columns, players, food = (int(number or 0) for number in numbers)
     sight = sight or max(rows, columns)
-    return ForagingSize(rows, columns, players, food, sight, coop is not None)
+    return ForagingSize(
+        rows,
+        columns,
+        players,
+        food,
+        sight,
+        coop is not None,
+    )
 
 
 def warehouse_names() -> list[tuple[str, str]]:

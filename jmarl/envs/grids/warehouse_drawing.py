@@ -34,7 +34,10 @@ LEGEND = (
 )
 
 
-def scene(layout: Layout, state: Any) -> Scene:
+def scene(
+    layout: Layout,
+    state: Any,
+) -> Scene:
     """Return the scene of one warehouse; a cell has side 1.
 
     Args:
@@ -69,21 +72,37 @@ def _background(layout: Layout) -> Background:
     )
 
 
-def _to_scene(layout: Layout, cells: np.ndarray) -> np.ndarray:
+def _to_scene(
+    layout: Layout,
+    cells: np.ndarray,
+) -> np.ndarray:
     """Return a mask of cells as ``[x, y]``, without walls, with y pointing up."""
     return cells.reshape(-1, layout.stride)[-2:0:-1, 1:-1].T
 
 
-def _shelves(layout: Layout, state: Any) -> Iterator[Rectangle]:
+def _shelves(
+    layout: Layout,
+    state: Any,
+) -> Iterator[Rectangle]:
     for cell in np.flatnonzero(state.shelves).tolist():
         x, y = layout.place(np.array(cell)).tolist()
         left, bottom = x + INSET, layout.height - 1 - y + INSET
         side = 1 - 2 * INSET
         color = REQUEST_COLOR if state.shelves[cell] == 2 else SHELF_COLOR
-        yield Rectangle(left, bottom, left + side, bottom + side, color, SHELF_OPACITY)
+        yield Rectangle(
+            left,
+            bottom,
+            left + side,
+            bottom + side,
+            color,
+            SHELF_OPACITY,
+        )
 
 
-def _robots(layout: Layout, state: Any) -> Iterator[Disc]:
+def _robots(
+    layout: Layout,
+    state: Any,
+) -> Iterator[Disc]:
     for i, (x, y) in enumerate(layout.place(state.cell).tolist()):
         loaded = bool(state.carrying[i])
         yield Disc(
@@ -98,8 +117,21 @@ def _robots(layout: Layout, state: Any) -> Iterator[Disc]:
         )
 
 
-def _headings(robots: list[Disc], state: Any) -> Iterator[Line]:
+def _headings(
+    robots: list[Disc],
+    state: Any,
+) -> Iterator[Line]:
     """Yield a line from each robot towards the cell ahead."""
-    for robot, direction in zip(robots, state.direction.tolist(), strict=True):
+    for robot, direction in zip(
+        robots,
+        state.direction.tolist(),
+        strict=True,
+    ):
         dx, dy = STEPS[direction]
-        yield Line(robot.x, robot.y, robot.x + 0.5 * dx, robot.y - 0.5 * dy, "black")
+        yield Line(
+            robot.x,
+            robot.y,
+            robot.x + 0.5 * dx,
+            robot.y - 0.5 * dy,
+            "black",
+        )

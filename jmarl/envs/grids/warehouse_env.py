@@ -18,7 +18,10 @@ from jmarl.envs.grids.warehouse_layout import make_layout
 from jmarl.types import EntityObs, Env, Key
 
 
-def make(name: str, **options: Any) -> Env:
+def make(
+    name: str,
+    **options: Any,
+) -> Env:
     """Build a warehouse.
 
     Args:
@@ -38,24 +41,42 @@ def make(name: str, **options: Any) -> Env:
     assert size is not None
     layout = make_layout(size)
     cells, shelves = int(layout.floor.sum()), int((~layout.highway).sum())
-    check(size.n_agents <= cells, "env", name, f"must have at most {cells} robots")
+    check(
+        size.n_agents <= cells,
+        "env",
+        name,
+        f"must have at most {cells} robots",
+    )
     fits = 1 <= size.requests < shelves - 1
     rule = f"requests {size.requests} shelves; must be 1 to {shelves - 2}"
     check(fits, "env", name, rule)
     limit = config.episode_limit
-    spec = flat_spec(size.n_agents, rules.OBS_WIDTH, rules.N_ACTIONS, limit)
+    spec = flat_spec(
+        size.n_agents,
+        rules.OBS_WIDTH,
+        rules.N_ACTIONS,
+        limit,
+    )
 
     def observe(state: rules.State) -> EntityObs:
         return flat_obs(spec, rules.observe(layout, state))
 
     def reset(key: Key) -> tuple[rules.State, EntityObs]:
-        state = rules.first_state(layout, size.n_agents, size.requests, key)
+        state = rules.first_state(
+            layout,
+            size.n_agents,
+            size.requests,
+            key,
+        )
         return state, observe(state)
 
     def step(
         key: Key, state: rules.State, action: Int[Array, "N"]
     ) -> tuple[rules.State, Step]:
-        draws = jax.random.uniform(key, (len(layout.goals),))
+        draws = jax.random.uniform(
+            key,
+            (len(layout.goals),),
+        )
         state, reward = rules.advance(layout, state, action, draws)
         if not config.individual_rewards:
             reward = reward.sum()

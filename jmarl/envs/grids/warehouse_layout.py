@@ -13,7 +13,12 @@ from jmarl.envs.grids.grid_names import WarehouseSize
 SHELF_HEIGHT = 8
 """Rows of shelves in a cluster."""
 UP, DOWN, LEFT, RIGHT = range(4)
-STEPS = ((0, -1), (0, 1), (-1, 0), (1, 0))
+STEPS = (
+    (0, -1),
+    (0, 1),
+    (-1, 0),
+    (1, 0),
+)
 """Change of x and y for each direction; y points down."""
 
 
@@ -41,7 +46,10 @@ class Layout(NamedTuple):
     @property
     def offsets(self) -> Int[np.ndarray, "4"]:
         """Difference between the indices of a cell and its neighbor in each direction."""
-        return np.array([dx + dy * self.stride for dx, dy in STEPS], np.int32)
+        return np.array(
+            [dx + dy * self.stride for dx, dy in STEPS],
+            np.int32,
+        )
 
     @property
     def window(self) -> Int[np.ndarray, "9"]:
@@ -49,7 +57,10 @@ class Layout(NamedTuple):
         rows = np.arange(-1, 2)[:, None] * self.stride
         return (rows + np.arange(-1, 2)).reshape(-1).astype(np.int32)
 
-    def place(self, cell: Int[np.ndarray, "*b"]) -> Int[np.ndarray, "*b 2"]:
+    def place(
+        self,
+        cell: Int[np.ndarray, "*b"],
+    ) -> Int[np.ndarray, "*b 2"]:
         """Return x and y of cells."""
         return np.stack([cell % self.stride, cell // self.stride], axis=-1) - 1
 
@@ -71,5 +82,8 @@ def make_layout(size: WarehouseSize) -> Layout:
         height,
         np.pad(is_highway | is_queue, 1, constant_values=True).reshape(-1),
         np.pad(np.ones((height, width), bool), 1).reshape(-1),
-        (last_row + goals[0] + 1, last_row + goals[1] + 1),
+        (
+            last_row + goals[0] + 1,
+            last_row + goals[1] + 1,
+        ),
     )

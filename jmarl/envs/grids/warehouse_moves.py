@@ -55,14 +55,20 @@ def resolve(
     return _repeat(advance, jnp.zeros(n, bool), n) | in_cycle
 
 
-def mention_order(cell: Int[Array, "N"], target: Int[Array, "N"]) -> Int[Array, "N"]:
+def mention_order(
+    cell: Int[Array, "N"],
+    target: Int[Array, "N"],
+) -> Int[Array, "N"]:
     """Return the rank of the robots' cells in a list of start and target of each robot in turn."""
     n = cell.shape[0]
     turns = 2 * jnp.arange(n)
     is_target = (
         cell[:, None] == target
     )  # [N, N], the cell of robot i, the target of robot j
-    return jnp.minimum(turns, jnp.where(is_target, turns + 1, 2 * n).min(1))
+    return jnp.minimum(
+        turns,
+        jnp.where(is_target, turns + 1, 2 * n).min(1),
+    )
 
 
 def _chain_lengths(follows: Bool[Array, "N N"]) -> Int[Array, "N"]:
@@ -72,10 +78,18 @@ def _chain_lengths(follows: Bool[Array, "N N"]) -> Int[Array, "N"]:
     def lengthen(length: Int[Array, "N"]) -> Int[Array, "N"]:
         return jnp.where(follows, length[:, None] + 1, 0).max(0)
 
-    return _repeat(lengthen, jnp.zeros(n, jnp.int32), n)
+    return _repeat(
+        lengthen,
+        jnp.zeros(n, jnp.int32),
+        n,
+    )
 
 
-def _repeat(function, x: Array, times: int) -> Array:
+def _repeat(
+    function,
+    x: Array,
+    times: int,
+) -> Array:
     return lax.fori_loop(
         0, times, lambda _, x: function(x), x, unroll=times <= MAX_UNROLLED
     )

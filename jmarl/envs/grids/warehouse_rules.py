@@ -30,7 +30,13 @@ from jmarl.envs.grids.warehouse_moves import mention_order, resolve
 STAY, FORWARD, TURN_LEFT, TURN_RIGHT, TOGGLE_LOAD = range(5)
 N_ACTIONS = 5
 NO_SHELF, SHELF, REQUESTED = range(3)
-TURNS = np.array([[2, 3, 1, 0], [3, 2, 0, 1]], np.int32)
+TURNS = np.array(
+    [
+        [2, 3, 1, 0],
+        [3, 2, 0, 1],
+    ],
+    np.int32,
+)
 """Direction after a left and after a right turn, by direction (up, down, left, right)."""
 OWN_WIDTH, CELL_WIDTH = 8, 7
 OBS_WIDTH = OWN_WIDTH + 9 * CELL_WIDTH
@@ -65,7 +71,10 @@ def first_state(
     floor = np.flatnonzero(layout.floor).astype(np.int32)
     homes = np.flatnonzero(~layout.highway).astype(np.int32)
     chosen = jax.random.permutation(request_key, homes)[:requests]
-    shelves = jnp.asarray(np.where(layout.highway, NO_SHELF, SHELF), jnp.int32)
+    shelves = jnp.asarray(
+        np.where(layout.highway, NO_SHELF, SHELF),
+        jnp.int32,
+    )
     return State(
         cell=jax.random.permutation(place_key, floor)[:n_agents],
         direction=jax.random.randint(turn_key, (n_agents,), 0, 4),
@@ -105,7 +114,11 @@ def advance(
     return _deliver(layout, moved, draws)
 
 
-def targets(layout: Layout, state: State, action: Int[Array, "N"]) -> Int[Array, "N"]:
+def targets(
+    layout: Layout,
+    state: State,
+    action: Int[Array, "N"],
+) -> Int[Array, "N"]:
     """Return the cell that each robot wants to enter, or its own.
 
     A robot with a load does not try to enter a cell with a shelf, unless another robot carries it.
@@ -117,16 +130,27 @@ def targets(layout: Layout, state: State, action: Int[Array, "N"]) -> Int[Array,
     return jnp.where(enters, ahead, state.cell)
 
 
-def _turn(direction: Int[Array, "N"], action: Int[Array, "N"]) -> Int[Array, "N"]:
+def _turn(
+    direction: Int[Array, "N"],
+    action: Int[Array, "N"],
+) -> Int[Array, "N"]:
     left, right = jnp.asarray(TURNS)
     turned = jnp.where(action == TURN_LEFT, left[direction], direction)
     return jnp.where(action == TURN_RIGHT, right[direction], turned)
 
 
-def _load(layout: Layout, state: State, action: Int[Array, "N"]) -> Bool[Array, "N"]:
+def _load(
+    layout: Layout,
+    state: State,
+    action: Int[Array, "N"],
+) -> Bool[Array, "N"]:
     """Return the mask of robots with a load after picking up and putting down."""
     keeps = jnp.asarray(layout.highway)[state.cell]
-    toggled = jnp.where(state.carrying, keeps, state.shelves[state.cell] != NO_SHELF)
+    toggled = jnp.where(
+        state.carrying,
+        keeps,
+        state.shelves[state.cell] != NO_SHELF,
+    )
     return jnp.where(action == TOGGLE_LOAD, toggled, state.carrying)
 
 
@@ -140,7 +164,11 @@ def _carry(
     return left.at[cell].set(jnp.where(carries, own, left[cell]))
 
 
-def _deliver(layout: Layout, state: State, draws: Float[Array, "2"]) -> Advance:
+def _deliver(
+    layout: Layout,
+    state: State,
+    draws: Float[Array, "2"],
+) -> Advance:
     """Reward robots with a requested shelf on a goal, and request other shelves, goal by goal."""
     reward = jnp.zeros(state.cell.shape)
     shelves, delivered = state.shelves, state.delivered
@@ -153,10 +181,16 @@ def _deliver(layout: Layout, state: State, draws: Float[Array, "2"]) -> Advance:
         new = row * layout.stride + column
         changed = shelves.at[goal].set(SHELF).at[new].set(REQUESTED)
         shelves = jnp.where(is_delivery, changed, shelves)
-    return Advance(state.replace(shelves=shelves, delivered=delivered), reward)
+    return Advance(
+        state.replace(shelves=shelves, delivered=delivered),
+        reward,
+    )
 
 
-def observe(layout: Layout, state: State) -> Float[Array, "N F"]:
+def observe(
+    layout: Layout,
+    state: State,
+) -> Float[Array, "N F"]:
     """Return the features of ``rware`` for a sensor range of 1, with F = 71.
 
     Own features: x, y, load, direction as one-hot of four, highway. For each of the nine cells,
@@ -167,7 +201,13 @@ def observe(layout: Layout, state: State) -> Float[Array, "N F"]:
     )
     x, y, highway = jnp.asarray(facts, jnp.float32)[state.cell].T
     heading = jax.nn.one_hot(state.direction, 4)
-    own = [x[:, None], y[:, None], state.carrying[:, None], heading, highway[:, None]]
+    own = [
+        x[:, None],
+        y[:, None],
+        state.carrying[:, None],
+        heading,
+        highway[:, None],
+    ]
     window = state.cell[:, None] + layout.window  # [N, 9]
     robots = (
         jnp.zeros(layout.n_cells, jnp.int32).at[state.cell].set(state.direction + 1)
@@ -181,4 +221,8 @@ def observe(layout: Layout, state: State) -> Float[Array, "N F"]:
         shelf[..., None] == REQUESTED,
     ]
     around = jnp.concatenate(cells, axis=-1).reshape(len(state.cell), -1)
-    return jnp.concatenate([*own, around], axis=-1, dtype=jnp.float32)
+    return jnp.concatenate(
+        [*own, around],
+        axis=-1,
+        dtype=jnp.float32,
+    )

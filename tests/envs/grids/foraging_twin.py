@@ -34,10 +34,19 @@ def to_state(env, food):
     """Return our state of the original, with the given places of food."""
     field = env.field
     return State(
-        place=jnp.array([p.position for p in env.players], jnp.int32),
-        level=jnp.array([p.level for p in env.players], jnp.int32),
+        place=jnp.array(
+            [p.position for p in env.players],
+            jnp.int32,
+        ),
+        level=jnp.array(
+            [p.level for p in env.players],
+            jnp.int32,
+        ),
         food=jnp.asarray(food, jnp.int32),
-        food_level=jnp.array([field[row, column] for row, column in food], jnp.int32),
+        food_level=jnp.array(
+            [field[row, column] for row, column in food],
+            jnp.int32,
+        ),
         spawned=jnp.int32(env._food_spawned),
     )
 
@@ -53,10 +62,17 @@ def gather(env, rng, noise=0.2):
     """Return actions that take all players to one item and load it, some of them random."""
     random = rng.integers(0, 6, len(env.players))
     items = np.argwhere(env.field > 0)
-    center = np.mean([p.position for p in env.players], axis=0)
+    center = np.mean(
+        [p.position for p in env.players],
+        axis=0,
+    )
     goal = items[np.abs(items - center).sum(1).argmin()] if len(items) else None
     actions = [_walk(env, player, goal) for player in env.players]
-    return np.where(rng.random(len(actions)) < noise, random, actions)
+    return np.where(
+        rng.random(len(actions)) < noise,
+        random,
+        actions,
+    )
 
 
 def _walk(env, player, goal):

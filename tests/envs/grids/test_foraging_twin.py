@@ -27,13 +27,21 @@ def compiled(name):
     return step
 
 
-def compare(name, choose, batch, steps=50):
+def compare(
+    name,
+    choose,
+    batch,
+    steps=50,
+):
     """Play ``batch`` episodes beside the original; return the returns of the teams."""
     originals = [twin.original(name, seed) for seed in range(batch)]
     food = [twin.food_places(env) for env in originals]
     rng = np.random.default_rng(0)
     states = [twin.to_state(*pair) for pair in zip(originals, food, strict=True)]
-    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    state = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves),
+        *states,
+    )
     total, shared, playing = np.zeros(batch), 0, np.ones(batch, bool)
     for t in range(steps):
         actions = np.stack([choose(env, rng) for env in originals]).astype(np.int32)
@@ -44,7 +52,12 @@ def compare(name, choose, batch, steps=50):
         state, reward, own, valid = compiled(name)(state, actions)
         np.testing.assert_array_equal(valid, theirs, err_msg=f"mask, step {t}")
         np.testing.assert_array_equal(own, observations, err_msg=f"features, step {t}")
-        np.testing.assert_allclose(reward, rewards, atol=1e-6, err_msg=f"reward, {t}")
+        np.testing.assert_allclose(
+            reward,
+            rewards,
+            atol=1e-6,
+            err_msg=f"reward, {t}",
+        )
         for i, env in enumerate(originals):
             expected = twin.to_state(env, food[i])
             np.testing.assert_array_equal(state.place[i], expected.place)

@@ -24,7 +24,13 @@ from jmarl.envs.players import random
         ("rware_large-10ag-hard", 10, 5, 71, 500),
     ],
 )
-def test_name_determines_the_sizes(name, agents, actions, width, limit):
+def test_name_determines_the_sizes(
+    name,
+    agents,
+    actions,
+    width,
+    limit,
+):
     spec = envs.make(name).spec
     assert (spec.n_agents, spec.n_actions, spec.own_width) == (agents, actions, width)
     assert spec.episode_limit == limit
@@ -65,7 +71,11 @@ def rollout(env, act, steps, batch):
         def step(carry, key):
             state, timestep = carry
             act_key, step_key = jax.random.split(key)
-            carry = env.step(step_key, state, act(act_key, timestep.obs))
+            carry = env.step(
+                step_key,
+                state,
+                act(act_key, timestep.obs),
+            )
             return carry, carry[1]
 
         start = env.reset(key, batch)
@@ -84,7 +94,11 @@ def test_time_limit_truncates_and_all_food_terminates():
     first_end = steps.terminated[:50].argmax(0)
     won = steps.terminated[:50].any(0)
     for i in np.flatnonzero(won):
-        np.testing.assert_allclose(returns[: first_end[i] + 1, i].sum(), 1, atol=1e-5)
+        np.testing.assert_allclose(
+            returns[: first_end[i] + 1, i].sum(),
+            1,
+            atol=1e-5,
+        )
     assert (steps.truncated[49] == ~won).all()
 
 
@@ -119,16 +133,30 @@ def test_a_masked_action_has_no_effect():
     avail = np.asarray(timestep.obs.avail)
     assert avail[..., 0].all() and avail[..., LOAD].any() and not avail.all()
     step = jax.jit(env.step)
-    _, stayed = step(jax.random.key(0), state, jnp.zeros((128, 3), int))
+    _, stayed = step(
+        jax.random.key(0),
+        state,
+        jnp.zeros((128, 3), int),
+    )
     denied = jnp.asarray((~avail).argmax(-1))  # 0, which is to stay, if none is denied
-    _, played = step(jax.random.key(0), state, denied)
-    np.testing.assert_array_equal(played.obs.own, stayed.obs.own)
+    _, played = step(
+        jax.random.key(0),
+        state,
+        denied,
+    )
+    np.testing.assert_array_equal(
+        played.obs.own,
+        stayed.obs.own,
+    )
 
 
 def test_starts_of_foraging_follow_the_original_rules():
     name = "lbf_8x8-3p-4f"
     size = foraging_size(name)
-    draws = jax.random.uniform(jax.random.key(0), (2000, 2, 7))
+    draws = jax.random.uniform(
+        jax.random.key(0),
+        (2000, 2, 7),
+    )
     draw = jax.jit(jax.vmap(lambda draws: foraging_rules.first_state(size, draws)))
     state = jax.device_get(draw(draws))
     exists = state.food_level > 0
@@ -136,7 +164,10 @@ def test_starts_of_foraging_follow_the_original_rules():
     assert ((state.food > 0) & (state.food < 7))[exists].all()
     cells = state.place @ np.array([8, 1])
     assert all(len(set(row)) == 3 for row in cells.tolist())
-    counts = np.bincount(cells.reshape(-1), minlength=64)
+    counts = np.bincount(
+        cells.reshape(-1),
+        minlength=64,
+    )
     expected = len(cells) * 3 / 64
     assert ((counts - expected) ** 2 / expected).sum() < 110  # chi-squared, 63 degrees
     for i, j in np.argwhere(np.tri(4, k=-1)):

@@ -35,8 +35,14 @@ def to_state(layout, env, delivered=0):
         shelves[cell(layout, shelf.x, shelf.y)] = SHELF + (id(shelf) in requested)
     robots = env.agents
     return State(
-        cell=jnp.array([cell(layout, a.x, a.y) for a in robots], jnp.int32),
-        direction=jnp.array([a.dir.value for a in robots], jnp.int32),
+        cell=jnp.array(
+            [cell(layout, a.x, a.y) for a in robots],
+            jnp.int32,
+        ),
+        direction=jnp.array(
+            [a.dir.value for a in robots],
+            jnp.int32,
+        ),
         carrying=jnp.array([a.carrying_shelf is not None for a in robots]),
         shelves=jnp.asarray(shelves),
         delivered=jnp.int32(delivered),
@@ -50,11 +56,17 @@ def chain_order(env, actions):
     for agent, action in zip(env.agents, actions, strict=True):
         agent.req_action = Action(int(action))
         start, target = (agent.x, agent.y), agent.req_location(env.grid_size)
-        graph.add_edge(start, start if _is_blocked(env, agent, target) else target)
+        graph.add_edge(
+            start,
+            start if _is_blocked(env, agent, target) else target,
+        )
         starts.append(start)
     parts = [graph.subgraph(c).copy() for c in nx.weakly_connected_components(graph)]
     rank = {place: i for part in parts for i, place in enumerate(part.nodes)}
-    return np.array([rank[start] for start in starts], np.int32)
+    return np.array(
+        [rank[start] for start in starts],
+        np.int32,
+    )
 
 
 def _is_blocked(env, agent, target):
@@ -122,7 +134,11 @@ def drive(env, rng, noise=0.2):
     """Return actions that bring requested shelves to goals and back, some of them random."""
     random = rng.integers(0, 5, len(env.agents))
     actions = [_drive_one(env, agent) for agent in env.agents]
-    return np.where(rng.random(len(actions)) < noise, random, actions)
+    return np.where(
+        rng.random(len(actions)) < noise,
+        random,
+        actions,
+    )
 
 
 def _drive_one(env, agent):
@@ -148,14 +164,24 @@ def _drive_one(env, agent):
         return Action.NOOP.value
     turns = ["UP", "RIGHT", "DOWN", "LEFT"]
     quarter = (turns.index(way) - turns.index(agent.dir.name)) % 4
-    by_quarter = (Action.FORWARD, Action.RIGHT, Action.RIGHT, Action.LEFT)
+    by_quarter = (
+        Action.FORWARD,
+        Action.RIGHT,
+        Action.RIGHT,
+        Action.LEFT,
+    )
     return by_quarter[quarter].value
 
 
 def _first_way(env, start, goals, walls):
     """Return the first direction of a shortest way to a goal, None if there is no way."""
     height, width = env.grid_size
-    ways = {"UP": (0, -1), "DOWN": (0, 1), "LEFT": (-1, 0), "RIGHT": (1, 0)}
+    ways = {
+        "UP": (0, -1),
+        "DOWN": (0, 1),
+        "LEFT": (-1, 0),
+        "RIGHT": (1, 0),
+    }
     seen, border = {start}, [(start, None)]
     while border:
         following = []
