@@ -61,7 +61,7 @@ def analyze(found: Selection, options: Options) -> Record:
 
     Returns:
         ``metric``, ``envs``, ``score``, ``threshold``, ``notes``; by group: ``seeds``,
-        ``aggregates``, ``area``, ``waits``, ``curves`` and ``profile``; ``improvement`` for
+        ``episodes`` (numbers of episodes behind a score), ``aggregates``, ``area``, ``waits``, ``curves`` and ``profile``; ``improvement`` for
         ordered pairs, and ``differences`` from one group.
 
     Raises:
@@ -116,6 +116,7 @@ def _group(
     return {
         "seeds": {env: len(x) for env, x in zip(found.envs, by_env, strict=True)},
         "runs": sorted({x.run for learners in by_env for x in learners}),
+        "episodes": sorted({x.episodes for learners in by_env for x in learners}),
         "scores": [x.tolist() for x in scores],
         "aggregates": _aggregates(found, by_env, draws),
         "area": _area(found, by_env, draws),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from jmarl.results.statistics.aggregates import AGGREGATES
 from jmarl.results.tables import markdown
@@ -18,15 +18,31 @@ NOTES = (
 )
 
 
+class Table(NamedTuple):
+    """A table of texts."""
+
+    heading: str
+    header: list[str]
+    rows: list[list[str]]
+
+
 def comparison_text(record: Record) -> str:
     """Format a comparison: heading, tables and notes."""
-    parts = [heading(record), markdown(*_scores(record))]
-    if any(group["waits"] for group in record["groups"].values()):
-        parts += [_budget_heading(record), markdown(*_budgets(record))]
-    if record["differences"]:
-        parts += [_difference_heading(record), markdown(*_differences(record))]
+    parts = []
+    for table in comparison_tables(record):
+        parts += [table.heading, markdown(table.header, table.rows)]
     parts.append("\n".join((*NOTES, *(f"note: {note}" for note in record["notes"]))))
     return "\n\n".join(parts)
+
+
+def comparison_tables(record: Record) -> list[Table]:
+    """Return the tables of a comparison: scores, budgets to the threshold, differences."""
+    tables = [Table(heading(record), *_scores(record))]
+    if any(group["waits"] for group in record["groups"].values()):
+        tables.append(Table(_budget_heading(record), *_budgets(record)))
+    if record["differences"]:
+        tables.append(Table(_difference_heading(record), *_differences(record)))
+    return tables
 
 
 def heading(record: Record) -> str:

@@ -48,6 +48,8 @@ class RunFiles(NamedTuple):
     """Arguments of the command that started the run."""
     commit: str
     versions: dict[str, str]
+    about: dict[str, Any]
+    """Everything that is recorded about the machine and the packages."""
     rows: list[Row]
     """Rows of its evaluations and of the absolute metric."""
 
@@ -111,6 +113,7 @@ def _read_folder(folder: pathlib.Path) -> RunFiles:
         words=list(map(str, about.get("command", []))),
         commit=str(about.get("commit", "")),
         versions=_versions(about),
+        about=about,
         rows=rows,
     )
 
@@ -133,6 +136,7 @@ def _read_record(path: pathlib.Path) -> RunFiles | None:
         words=str(record.get("train_command", "")).split(),
         commit=str(about.get("commit", "")),
         versions=_versions(about),
+        about=about,
         rows=_evaluations([*record["evaluations"], *record["absolute"]]),
     )
 

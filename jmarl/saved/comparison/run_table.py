@@ -85,8 +85,18 @@ def load(patterns: str | Iterable[str]) -> pd.DataFrame:
 
 def read_table(patterns: str | Iterable[str]) -> Table:
     """Read runs as ``load`` does, without a warning."""
-    import pandas as pd  # slow to import
+    return table_of(read_runs(patterns))
 
+
+def read_runs(patterns: str | Iterable[str]) -> list[RunFiles]:
+    """Read the files of runs.
+
+    Args:
+        patterns: As of ``load``.
+
+    Raises:
+        ConfigError: If a pattern matches no run.
+    """
     names = [patterns] if isinstance(patterns, str) else list(patterns)
     runs = list(find_runs(names))
     if not runs:
@@ -94,6 +104,13 @@ def read_table(patterns: str | Iterable[str]) -> Table:
             f"{' '.join(names)}: matches no runs; name run folders, a folder above them, or "
             "a quoted glob such as 'runs/**'"
         )
+    return runs
+
+
+def table_of(runs: Iterable[RunFiles]) -> Table:
+    """Return the table of ``load`` for runs whose files were read."""
+    import pandas as pd  # slow to import
+
     rows = [row for run in runs for row in _rows(run)]
     metrics = dict.fromkeys(name for row in rows for name in row if name not in FIXED)
     table = pd.DataFrame(rows, columns=[*FIXED, *metrics])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,12 +11,14 @@ from jaxtyping import Float
 
 from jmarl.config import ConfigError, check, check_positive, check_range, suggest
 from jmarl.results.statistics.budgets import Curve
+from jmarl.saved.comparison.run_files import RunFiles
 from jmarl.saved.comparison.run_table import (
     NO_ROW,
     Table,
     mark_duplicates,
     problems,
-    read_table,
+    read_runs,
+    table_of,
 )
 
 
@@ -26,8 +28,20 @@ BY = (GROUP, "system", "overrides", "config", "commit", "versions", "run")
 MODES = ("greedy", "sampled")
 SHARES = ("won",)
 """Metrics in [0, 1], of which 1 is the best."""
+METRICS = (*SHARES, "return")
+"""Default metrics, of which the first one that a run has is compared."""
 THRESHOLD = 0.8
 """Default threshold of these metrics."""
+
+
+UNNAMED = "(none)"
+"""Name of the group of runs with an empty value, such as those without overrides."""
+Groups = dict[str, list[RunFiles]]
+"""Runs by the name of the group that they were given with, empty for none."""
+
+
+class NotComparableError(ConfigError):
+    """Error for runs that are too few, or not far enough, for statistics over seeds."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,8 @@ class Options:
     """Arguments of ``jmarl compare``.
 
     Attributes:
-        metric: Metric of an episode; higher is better.
+        metric: Metric of an episode; higher is better. By default ``won``, or ``return`` if no
+            run has a win rate.
         by: Column that names the compared groups; empty for ``group`` if groups were named, and
             else for ``system``.
         mode: ``greedy`` or ``sampled`` episodes.
@@ -49,7 +64,7 @@ class Options:
         out: Folder for the figures and ``compare.json``; empty for none.
     """
 
-    metric: str = "won"
+    metric: str = ""
     by: str = ""
     mode: str = "greedy"
     env: str = ""
@@ -116,10 +131,50 @@ def select(patterns: Mapping[str, Sequence[str]], options: Options) -> Selection
         ConfigError: If a pattern matches no run, the metric or environment is unknown, the
             environments differ without a choice, or a group has fewer than two seeds.
     """
-    by = options.by or (GROUP if any(patterns) else "system")
-    if by == GROUP and "" in patterns:
+    by = grouping(patterns, options)
+    return select_runs(read_groups(patterns), by, options)
+
+
+def grouping(names: Collection[str], options: Options) -> str:
+    """Return the column that names the compared groups.
+
+    Args:
+        names: Names of the groups that were given, empty for runs without one.
+        options: Choices, of which ``by`` matters.
+
+    Raises:
+        ConfigError: If some runs have no group, but are compared by it.
+    """
+    by = options.by or (GROUP if any(names) else "system")
+    if by == GROUP and "" in names:
         raise ConfigError("by=group: needs named groups, such as small='runs/small/**'")
-    table = _read(patterns)
+    return by
+
+
+def read_groups(patterns: Mapping[str, Sequence[str]]) -> Groups:
+    """Read the runs of each group.
+
+    Args:
+        patterns: As of ``select``.
+
+    Raises:
+        ConfigError: If a pattern matches no run.
+    """
+    return {name: read_runs(globs) for name, globs in patterns.items()}
+
+
+def select_runs(runs: Groups, by: str, options: Options) -> Selection:
+    """Choose the runs to compare.
+
+    Args:
+        runs: Runs that were read.
+        by: Column that names the compared groups.
+        options: Choices.
+
+    Raises:
+        ConfigError: As of ``select``.
+    """
+    table = groups_table(runs)
     column = _metric_column(table, options)
     mark_duplicates(table, [by])
     notes = [f"left out: {line}" for line in problems(table)]
@@ -129,7 +184,7 @@ def select(patterns: Mapping[str, Sequence[str]], options: Options) -> Selection
     notes += _mixtures(table, by)
     score = _score_kind(table, notes)
     groups = {
-        str(name): [_learners(rows[rows["env"] == env], column, score) for env in envs]
+        str(name) or UNNAMED: [_learners(rows[rows["env"] == env], column, score) for env in envs]
         for name, rows in table.groupby(by, sort=False)
     }
     _check_seeds(groups, envs)
@@ -138,22 +193,24 @@ def select(patterns: Mapping[str, Sequence[str]], options: Options) -> Selection
     return _normalized(found) if options.across and not found.is_share else found
 
 
-def _read(patterns: Mapping[str, Sequence[str]]) -> Table:
+def groups_table(runs: Groups) -> Table:
+    """Return the table of all runs, with a column of their groups."""
     import pandas as pd  # slow to import
 
-    parts = [
-        read_table(globs).assign(**{GROUP: name}) for name, globs in patterns.items()
-    ]
+    parts = [table_of(own).assign(**{GROUP: name}) for name, own in runs.items()]
     return pd.concat(parts, ignore_index=True)
 
 
 def _metric_column(table: Table, options: Options) -> str:
     """Return the column of the metric; raise ``ConfigError`` with the nearest name."""
-    name = options.metric
-    column = name if name.startswith(MODES) else f"{options.mode}/{name}"
     columns = [str(each) for each in table.columns if str(each).startswith(MODES)]
+    if not columns:
+        raise NotComparableError("no run has an evaluation")
+    defaults = [name for name in METRICS if f"{options.mode}/{name}" in columns]
+    name = options.metric or next(iter(defaults), METRICS[0])
+    column = name if name.startswith(MODES) else f"{options.mode}/{name}"
     known = dict.fromkeys(each.partition("/")[2] for each in columns)
-    otherwise = f"known: {', '.join(known) or 'none, as no run has an evaluation'}"
+    otherwise = f"known: {', '.join(known)}"
     word = name.rpartition("/")[2]
     near = suggest(word, known, otherwise)
     check(column in columns, "metric", name, f"unknown metric; {near}")
@@ -181,7 +238,7 @@ def _usable(
             table = table[table["run"] != run]
     if table.empty:
         reasons = "; ".join(notes)
-        raise ConfigError(f"no finished run to compare ({reasons})")
+        raise NotComparableError(f"no finished run to compare ({reasons})")
     return table
 
 
@@ -269,7 +326,7 @@ def _check_seeds(groups: dict[str, list[list[Learner]]], envs: list[str]) -> Non
     for name, by_env in groups.items():
         for env, learners in zip(envs, by_env, strict=True):
             if len(learners) < 2:
-                raise ConfigError(
+                raise NotComparableError(
                     f"{name}: {len(learners)} seed on {env}; a comparison needs at "
                     "least 2 finished seeds in every group"
                 )
