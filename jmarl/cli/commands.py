@@ -211,6 +211,12 @@ def _compare(arguments: Sequence[str]) -> int:
     return compare(arguments)
 
 
+def _report(arguments: Sequence[str]) -> int:
+    from jmarl.cli.compare import report
+
+    return report(arguments)
+
+
 def _doctor(arguments: Sequence[str]) -> int:
     from jmarl.cli.doctor import doctor
 
@@ -363,7 +369,8 @@ compare groups of runs over seeds: tables, intervals and figures
 
   <glob>            run folders, folders above them, or records such as 'results/learning/*.json'
   <group>=<glob>    runs of a named group
-  metric=won        metric of an episode, such as return; higher is better
+  metric=won        metric of an episode; higher is better. Default: won, or return if no run
+                    has a win rate
   by=system         column that divides the runs: system, overrides, config, commit, versions, run
                     or group
   mode=greedy       greedy or sampled episodes
@@ -377,6 +384,24 @@ compare groups of runs over seeds: tables, intervals and figures
   out=<folder>      folder for compare.json and the figures, as PNG and SVG
 
 Unfinished, failed and duplicate runs are left out, and named below the tables.""",
+    ),
+    "report": Command(
+        _report,
+        """\
+usage: jmarl report <glob> ... [out=report.html] [key=value ...]
+       jmarl report <group>=<glob> ... [out=report.html] [key=value ...]
+
+write one HTML page about runs that opens offline: statistics, figures, configurations, episodes
+
+  <glob>            run folders, folders above them, or records; also runs=<glob>
+  <group>=<glob>    runs of a named group
+  out=report.html   file of the page
+  episodes_mb=20    largest size of all rendered episodes on the page, in MiB; 0 for none
+  <key>=<value>     key of the statistics, as of jmarl compare: metric, by, mode, env, across,
+                    threshold, against, margin, resamples, seed
+
+Episodes are those that jmarl render wrote to the run folders as .html or .gif. Unfinished, failed
+and duplicate runs are named at the top of the page.""",
     ),
     "study": Command(
         _study,

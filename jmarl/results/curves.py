@@ -86,8 +86,8 @@ def learning_curves(rows: list[Row]) -> Drawing:
 
     names = [name for name in LABELS if f"greedy/{name}" in rows[0]]
     figure = Figure(figsize=(4.5 * len(names), 3.2), layout="constrained")
-    panels = np.ravel(figure.subplots(1, max(1, len(names))))
-    for axes, name in zip(panels, names, strict=False):
+    panels = np.ravel(figure.subplots(1, len(names)))
+    for axes, name in zip(panels, names, strict=True):
         _draw_panel(axes, rows, name)
         axes.set_ylabel(f"evaluation {LABELS[name]}")
     seeds = count_seeds(rows)
@@ -100,6 +100,8 @@ def _draw_panel(axes: Any, rows: list[Row], name: str) -> None:
     from matplotlib.ticker import EngFormatter  # slow to import
 
     for mode, color in COLORS.items():
+        if f"{mode}/{name}" not in rows[0]:
+            continue
         steps, values = curve(rows, f"{mode}/{name}")
         style = {"color": color, "ls": DASHES[mode]}
         if values.shape[1] > 1:

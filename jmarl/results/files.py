@@ -32,20 +32,21 @@ def json_text(tree: Any) -> str:
     return json.dumps(tree, indent=1) + "\n"
 
 
-def check_writable(json: str) -> None:
+def check_writable(file: str, key: str = "json") -> None:
     """Check before long work that its results can be written.
 
     Args:
-        json: Value of the argument ``json``; empty for no file.
+        file: Path of the file; empty for no file.
+        key: Argument that names it, for the error message.
 
     Raises:
         ConfigError: If the file cannot be written.
     """
-    path = pathlib.Path(json)
+    path = pathlib.Path(file)
     folder_exists = path.parent.is_dir() and os.access(path.parent, os.W_OK)
-    fits = not json or (folder_exists and not path.is_dir())
+    fits = not file or (folder_exists and not path.is_dir())
     rule = "cannot be written; name a file in an existing folder"
-    check(fits, "json", json, rule)
+    check(fits, key, file, rule)
 
 
 def write_json(path: pathlib.Path, tree: Any) -> None:

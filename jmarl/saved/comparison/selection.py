@@ -175,7 +175,7 @@ def select_runs(runs: Groups, by: str, options: Options) -> Selection:
         ConfigError: As of ``select``.
     """
     table = groups_table(runs)
-    column = _metric_column(table, options)
+    column = metric_column(table, options)
     mark_duplicates(table, [by])
     notes = [f"left out: {line}" for line in problems(table)]
     table = _usable(table, column, notes)
@@ -201,7 +201,7 @@ def groups_table(runs: Groups) -> Table:
     return pd.concat(parts, ignore_index=True)
 
 
-def _metric_column(table: Table, options: Options) -> str:
+def metric_column(table: Table, options: Options) -> str:
     """Return the column of the metric; raise ``ConfigError`` with the nearest name."""
     columns = [str(each) for each in table.columns if str(each).startswith(MODES)]
     if not columns:

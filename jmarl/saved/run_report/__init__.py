@@ -1,0 +1,4 @@
+"""Report of runs as one HTML page: ``jmarl report``.
+
+This package does not import JAX.
+"""
