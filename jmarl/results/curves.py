@@ -89,7 +89,7 @@ def learning_curves(rows: list[Row]) -> Drawing:
     panels = np.ravel(figure.subplots(1, len(names)))
     for axes, name in zip(panels, names, strict=True):
         _draw_panel(axes, rows, name)
-        axes.set_ylabel(f"evaluation {LABELS[name]}")
+        axes.set_ylabel(f"evaluation {LABELS[name]}", fontsize=9)
     seeds = count_seeds(rows)
     each = "Thin lines: single seeds; thick lines: median. " * (seeds > 1)
     caption = f"{each}{len(rows)} evaluations of {seeds} {'seeds' if seeds > 1 else 'seed'}."
@@ -107,7 +107,8 @@ def _draw_panel(axes: Any, rows: list[Row], name: str) -> None:
         if values.shape[1] > 1:
             axes.plot(steps, values, **style, lw=0.8, alpha=0.5)
         axes.plot(steps, np.median(values, axis=1), **style, lw=2, label=mode)
-    axes.set_xlabel("environment steps")
+    axes.set_xlabel("environment steps", fontsize=9)
+    axes.tick_params(labelsize=8.5)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     if name == "won":
         axes.set_ylim(-0.03, 1.03)

@@ -70,13 +70,13 @@ def embed(path: pathlib.Path) -> Html:
     A page is embedded in a frame that may only run scripts: it has no access to the report, and
     inherits the rule that nothing is loaded.
     """
-    title = f"Episode {path.stem}"
-    caption = tag("figcaption", tag("strong", f"{title}."), f" File {path.name}.")
+    title = f"Episode {path.name}"
+    caption = tag("figcaption", tag("strong", "Episode."), f" File {path.name}.")
     if path.suffix == ".gif":
         data = base64.b64encode(path.read_bytes()).decode()
         image = tag("img", src=f"data:image/gif;base64,{data}", alt=title)
         return tag("figure", image, caption)
-    attributes = f'title="{html.escape(title)}" sandbox="allow-scripts" loading="lazy"'
+    attributes = f'title="{html.escape(title)}" sandbox="allow-scripts"'
     content = _quoted(path.read_text("utf-8"))
     frame = Html(f"<iframe {attributes} srcdoc='{content}'></iframe>")
     script = tag("noscript", tag("p", "The player of this episode needs JavaScript."))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import re
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,13 @@ VOID = ("meta", "img")
 """Elements without content."""
 ID = re.compile(r'(\bid="|xlink:href="#|url\(#)')
 """Definitions of and references to an identifier in an SVG."""
+
+
+LONGEST = 80
+"""Characters of a text that a table shows in full."""
+SIZE = re.compile(r'width="([\d.]+)pt" height="[\d.]+pt"')
+SCALE = 1.3
+"""Size of a figure on the page, as a multiple of that in print."""
 
 
 class Html(str):
@@ -76,9 +84,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") 
     """
     head = tag("tr", *(tag("th", text, scope="col") for text in header))
     body = (_row(list(row)) for row in rows)
-    caption = [tag("caption", note)] if note else []
-    parts = (*caption, tag("thead", head), tag("tbody", join(body)))
-    return tag("div", tag("table", *parts), class_="wide")
+    texts = tag("table", tag("thead", head), tag("tbody", join(body)))
+    above = [tag("p", note, class_="note")] if note else []
+    return tag("div", *above, tag("div", texts, class_="wide"))
 
 
 def _row(texts: list[str]) -> Html:
@@ -91,6 +99,15 @@ def folded(title: str, *content: str) -> Html:
     return tag("details", tag("summary", title), *content)
 
 
+def shortened(text: str) -> str:
+    """Return a text; a long one, such as a scenario, as its start and a digest to unfold."""
+    if len(text) <= LONGEST and "\n" not in text:
+        return text
+    start = " ".join(text.split())[: LONGEST // 2]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return folded(f"{start}… #{digest}", tag("pre", text))
+
+
 def figure(drawing: Drawing, name: str) -> Html:
     """Return a drawing as inline SVG, with its title and caption below it.
 
@@ -101,10 +118,16 @@ def figure(drawing: Drawing, name: str) -> Html:
     text = svg_text(drawing.figure)
     text = text[text.index("<svg") :]
     text = ID.sub(rf"\1{name}-", text)
+    text = SIZE.sub(_enlarged, text, count=1)
     label = html.escape(f"{drawing.title}. {drawing.caption}")
     text = text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     caption = tag("figcaption", tag("strong", f"{drawing.title}."), " ", drawing.caption)
     return tag("figure", Html(text), caption)
+
+
+def _enlarged(size: re.Match[str]) -> str:
+    """Return the width of an SVG, from which browsers derive its height."""
+    return f'width="{SCALE * float(size[1]):.0f}pt"'
 
 
 def page(title: str, *content: str) -> str:

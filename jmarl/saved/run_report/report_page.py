@@ -17,10 +17,12 @@ from jmarl.saved.run_report.markup import (
     join,
     page,
     section,
+    shortened,
     table,
     tag,
 )
 from jmarl.saved.run_report.run_sections import (
+    SPACE,
     ReportedRun,
     machine,
     run_section,
@@ -32,6 +34,8 @@ from jmarl.saved.run_report.run_sections import (
 
 MOST_NAMES = 4
 """Names in a title; more are counted."""
+COMMIT = 12
+"""Digits of a commit in a table; the section of a run has all."""
 DEFINITIONS = "https://arxiv.org/abs/2108.13264"
 
 
@@ -112,7 +116,7 @@ def _statistics(report: Report) -> Iterator[Html]:
         yield tag("p", f"No statistics over seeds: {report.reason}.")
         return
     for found in comparison_tables(record):
-        yield table(found.header, found.rows, found.heading)
+        yield table(found.header, found.rows, " ".join(found.heading.split()))
     definitions = tag("a", "Agarwal et al. 2021", href=DEFINITIONS)
     yield tag("p", " ".join(NOTES), " Definitions: ", definitions, ".", class_="muted")
     for name, drawing in comparison_drawings(record).items():
@@ -120,31 +124,32 @@ def _statistics(report: Report) -> Iterator[Html]:
 
 
 def _overview(report: Report) -> Html:
-    header = ["run", "group", "system", "environment", "seeds", "state"]
-    header += ["environment steps", "wall time", "in the statistics"]
-    if report.metric:
-        header += [f"{report.metric}, last", f"{report.metric}, absolute"]
-    rows = (_overview_row(run, report.metric) for run in report.runs)
-    note = f"{len(report.runs)} runs. Scores are means over the seeds of a run: "
-    note += "at the last evaluation, and of the best parameters on fresh episodes."
-    return table(header, rows, note)
+    rows = [_overview_row(run, report.metric) for run in report.runs]
+    number = f"{len(rows)} run{'s' * (len(rows) > 1)}"
+    note = f"{number}. Scores are means of {report.metric} over the seeds of a run: last, of the "
+    note += "last evaluation; absolute, of the best parameters on fresh episodes."
+    if report.record:
+        note += f" The statistics are on {', '.join(report.record['envs'])}."
+    return table(list(rows[0]), [list(row.values()) for row in rows], note)
 
 
-def _overview_row(run: ReportedRun, metric: str) -> list[str]:
+def _overview_row(run: ReportedRun, metric: str) -> dict[str, str]:
     config = run.files.config
-    row = [
-        _link(f"{run.number}. {run.files.path.name}", run.anchor),
-        run.group,
-        str(config.get("system_name", "")),
-        str(config.get("env", {}).get("name", "")),
-        seed_text(run),
-        run.files.state,
-        step_text(run),
-        time_text(run),
-        "yes" if run.is_compared else "no",
-    ]
-    scores = [_score(run, metric, kind) for kind in ("eval", "absolute")]
-    return row + scores * bool(metric)
+    row = {
+        "run": _link(f"{run.number}.{SPACE}{run.files.path.name}", run.anchor),
+        "group": run.group,
+        "system": str(config.get("system_name", "")),
+        "environment": str(config.get("env", {}).get("name", "")),
+        "seeds": seed_text(run),
+        "state": run.files.state,
+        "in statistics": "yes" if run.is_compared else "no",
+        "steps per seed": step_text(run),
+        "wall time": time_text(run),
+    }
+    if metric:
+        row["last"] = _score(run, metric, "eval")
+        row["absolute"] = _score(run, metric, "absolute")
+    return row
 
 
 def _score(run: ReportedRun, metric: str, kind: str) -> str:
@@ -172,7 +177,7 @@ def _configurations(report: Report) -> Iterator[Html]:
         return
     groups = {run.number: run.group for run in report.runs}
     header = ["key", *(_column(numbers, groups) for _, numbers in distinct)]
-    rows = ([key, *values] for key, values in found.items())
+    rows = ([key, *map(shortened, values)] for key, values in found.items())
     yield table(header, rows, f"{equal}. {ignored}")
 
 
@@ -204,8 +209,15 @@ def _distinct(
     return [(trees[numbers[0]], numbers) for numbers in found.values()]
 
 
+def _short_machine(run: ReportedRun) -> dict[str, str]:
+    """Return commit, devices and versions, with a commit that fits into a column."""
+    facts = machine(run.files)
+    commit, dash, mark = facts.get("commit", "–").partition("-")
+    return {**facts, "commit": commit[:COMMIT] + dash + mark}
+
+
 def _machines(report: Report) -> Html:
-    distinct = _distinct({run.number: machine(run.files) for run in report.runs})
+    distinct = _distinct({run.number: _short_machine(run) for run in report.runs})
     keys = dict.fromkeys(key for tree, _ in distinct for key in tree)
     header = ["", *(_numbers(numbers) for _, numbers in distinct)]
     rows = ([key, *(tree.get(key, "–") for tree, _ in distinct)] for key in keys)

@@ -12,13 +12,27 @@ from jmarl.saved.comparison.run_table import Table
 from jmarl.saved.comparison.selection import MODES
 from jmarl.saved.run_report.config_differences import ABSENT, flatten
 from jmarl.saved.run_report.episode_players import Episodes, embed
-from jmarl.saved.run_report.markup import Html, figure, folded, join, table, tag
+from jmarl.saved.run_report.markup import (
+    Html,
+    figure,
+    folded,
+    join,
+    shortened,
+    table,
+    tag,
+)
 
 
-KINDS = {"eval": "last evaluation", "absolute": "absolute metric"}
-"""Rows of the table of metrics; others are not shown."""
-COUNTS = ("update", "env_steps", "episodes")
-"""Columns of whole numbers."""
+KINDS = {
+    "absolute": "Absolute metric: best parameters of each seed, on fresh episodes",
+    "eval": "Last evaluation",
+}
+"""Tables of metrics, by the kind of their rows."""
+COUNTS = {"update": "update", "env_steps": "environment steps"}
+"""Names of whole numbers."""
+
+
+SPACE = "\N{NO-BREAK SPACE}"
 
 
 class ReportedRun(NamedTuple):
@@ -48,7 +62,7 @@ def run_section(run: ReportedRun) -> Html:
     parts = [title, facts, *_curves(run), *_metrics(run), *_episodes(run)]
     leaves = flatten(files.config)
     if leaves:
-        settings = table(("key", "value"), leaves.items())
+        settings = table(("key", "value"), ((k, shortened(x)) for k, x in leaves.items()))
         parts.append(folded(f"Configuration ({len(leaves)} keys)", settings))
     return tag("section", join(parts))
 
@@ -90,8 +104,9 @@ def time_text(run: ReportedRun) -> str:
     if not seconds >= 0:  # NaN if there is no evaluation
         return ABSENT
     if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+        return f"{seconds:.1f}{SPACE}s"
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{minutes:.1f}{SPACE}min" if hours < 2 else f"{hours:.1f}{SPACE}h"
 
 
 def command_text(files: RunFiles) -> str:
@@ -100,7 +115,8 @@ def command_text(files: RunFiles) -> str:
     if words and words[0].startswith("python"):
         return shlex.join(words)
     system = str(files.config.get("system_name", ""))
-    return shlex.join(["jmarl", "train", system, *words])
+    start = ["jmarl"] if words[:1] == ["train"] else ["jmarl", "train", system]
+    return shlex.join([*start, *words])
 
 
 def machine(files: RunFiles) -> dict[str, str]:
@@ -131,23 +147,28 @@ def metric_columns(rows: Table) -> list[str]:
 
 
 def _metrics(run: ReportedRun) -> Iterator[Html]:
-    columns = [*COUNTS, *metric_columns(run.rows)]
-    found = run.rows[run.rows["kind"].isin(KINDS)]
-    if found.empty:
-        yield tag("p", "This run has no evaluation.")
-        return
-    last = found.sort_values("update").groupby(["seed", "kind"], sort=True).tail(1)
-    texts = []
     for kind, label in KINDS.items():
-        of_kind = last[last["kind"] == kind].sort_values("seed")
-        for _, row in of_kind.iterrows():
-            values = (_number(name, row[name]) for name in columns)
-            texts.append((f"seed {int(row['seed'])}", label, *values))
-        if len(of_kind) > 1:
-            means = (_number(name, of_kind[name].mean()) for name in columns[3:])
-            texts.append(("mean of seeds", label, *[""] * len(COUNTS), *means))
-    header = ("seed", "evaluation", "update", "environment steps", "episodes")
-    yield table((*header, *columns[3:]), texts, "Metrics of each seed")
+        found = run.rows[run.rows["kind"] == kind]
+        if not found.empty:
+            last = found.sort_values("update").groupby("seed").tail(1)
+            yield _metric_table(last.sort_values("seed"), label)
+    if not set(run.rows["kind"]) & KINDS.keys():
+        yield tag("p", "This run has no evaluation.")
+
+
+def _metric_table(seeds: Table, label: str) -> Html:
+    """Return the metrics of one evaluation, with a column for each seed and for their mean."""
+    header = ["metric", *(f"seed {int(seed)}" for seed in seeds["seed"])]
+    rows = []
+    for name in (*metric_columns(seeds), *COUNTS):
+        values = [_number(name, value) for value in seeds[name]]
+        if len(seeds) > 1:
+            values.append("" if name in COUNTS else _number(name, seeds[name].mean()))
+        rows.append((COUNTS.get(name, name), *values))
+    if len(seeds) > 1:
+        header.append("mean")
+    episodes = int(seeds["episodes"].max())
+    return table(header, rows, f"{label} ({episodes:,} episodes of each seed and mode)")
 
 
 def _number(name: str, value: float) -> str:
