@@ -92,7 +92,9 @@ def learning_curves(rows: list[Row]) -> Drawing:
         axes.set_ylabel(f"evaluation {LABELS[name]}", fontsize=9)
     seeds = count_seeds(rows)
     each = "Thin lines: single seeds; thick lines: median. " * (seeds > 1)
-    caption = f"{each}{len(rows)} evaluations of {seeds} {'seeds' if seeds > 1 else 'seed'}."
+    caption = (
+        f"{each}{len(rows)} evaluations of {seeds} {'seeds' if seeds > 1 else 'seed'}."
+    )
     return Drawing("Learning curves", caption, figure)
 
 

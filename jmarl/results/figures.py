@@ -1,4 +1,4 @@
-"""Figures with their captions, and their text as SVG. Matplotlib is imported when they are drawn."""
+"""Figures with their captions, and as text in SVG. Matplotlib is imported on first use."""
 
 from __future__ import annotations
 

@@ -61,8 +61,9 @@ def analyze(found: Selection, options: Options) -> Record:
 
     Returns:
         ``metric``, ``envs``, ``score``, ``threshold``, ``notes``; by group: ``seeds``,
-        ``episodes`` (numbers of episodes behind a score), ``aggregates``, ``area``, ``waits``, ``curves`` and ``profile``; ``improvement`` for
-        ordered pairs, and ``differences`` from one group.
+        ``episodes`` (numbers of episodes behind a score), ``aggregates``, ``area``, ``waits``,
+        ``curves`` and ``profile``; ``improvement`` for ordered pairs, and ``differences`` from
+        one group.
 
     Raises:
         ConfigError: If ``against`` names no group.

@@ -78,13 +78,16 @@ def comparison_drawings(record: Record) -> dict[str, Drawing]:
     Args:
         record: Record of a comparison.
     """
-    drawings = {
-        "sample_efficiency": _curves(record, "env_steps"),
-        "wall_time": _curves(record, "wall_time_s"),
-        "profiles": _profiles(record),
-    }
-    if record["improvement"]:
-        drawings["improvement"] = _matrix(record)
+    import matplotlib as mpl  # slow to import
+
+    with mpl.rc_context({"text.parse_math": False}):  # a name may contain $
+        drawings = {
+            "sample_efficiency": _curves(record, "env_steps"),
+            "wall_time": _curves(record, "wall_time_s"),
+            "profiles": _profiles(record),
+        }
+        if record["improvement"]:
+            drawings["improvement"] = _matrix(record)
     return drawings
 
 

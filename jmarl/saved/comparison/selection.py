@@ -184,7 +184,9 @@ def select_runs(runs: Groups, by: str, options: Options) -> Selection:
     notes += _mixtures(table, by)
     score = _score_kind(table, notes)
     groups = {
-        str(name) or UNNAMED: [_learners(rows[rows["env"] == env], column, score) for env in envs]
+        str(name) or UNNAMED: [
+            _learners(rows[rows["env"] == env], column, score) for env in envs
+        ]
         for name, rows in table.groupby(by, sort=False)
     }
     _check_seeds(groups, envs)

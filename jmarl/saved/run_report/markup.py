@@ -121,7 +121,9 @@ def figure(drawing: Drawing, name: str) -> Html:
     text = SIZE.sub(_enlarged, text, count=1)
     label = html.escape(f"{drawing.title}. {drawing.caption}")
     text = text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-    caption = tag("figcaption", tag("strong", f"{drawing.title}."), " ", drawing.caption)
+    caption = tag(
+        "figcaption", tag("strong", f"{drawing.title}."), " ", drawing.caption
+    )
     return tag("figure", Html(text), caption)
 
 

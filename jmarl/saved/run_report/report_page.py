@@ -14,7 +14,6 @@ from jmarl.saved.run_report.markup import (
     Html,
     figure,
     items,
-    join,
     page,
     section,
     shortened,

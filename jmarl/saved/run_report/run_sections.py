@@ -62,7 +62,9 @@ def run_section(run: ReportedRun) -> Html:
     parts = [title, facts, *_curves(run), *_metrics(run), *_episodes(run)]
     leaves = flatten(files.config)
     if leaves:
-        settings = table(("key", "value"), ((k, shortened(x)) for k, x in leaves.items()))
+        settings = table(
+            ("key", "value"), ((k, shortened(x)) for k, x in leaves.items())
+        )
         parts.append(folded(f"Configuration ({len(leaves)} keys)", settings))
     return tag("section", join(parts))
 

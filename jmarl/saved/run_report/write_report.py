@@ -108,7 +108,9 @@ def _reported(
             files=run,
             group=_groups(table, by, run),
             is_compared=path in compared,
-            rows=table[table["run"] == path].drop_duplicates(["seed", "kind", "update"]),
+            rows=table[table["run"] == path].drop_duplicates(
+                ["seed", "kind", "update"]
+            ),
             episodes=episodes[i - 1],
         )
         for i, (path, run) in enumerate(distinct.items(), 1)
