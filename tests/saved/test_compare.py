@@ -9,9 +9,12 @@ from planted_runs import plant, rising
 
 from jmarl.cli.commands import dispatch
 from jmarl.cli.process import exit_code
+from jmarl.results.figures import svg_text
 from jmarl.results.intervals import seed_interval
+from jmarl.saved.comparison.analysis import analyze
 from jmarl.saved.comparison.compare_runs import compare_runs
-from jmarl.saved.comparison.selection import Options
+from jmarl.saved.comparison.comparison_figures import comparison_drawings
+from jmarl.saved.comparison.selection import BY, GROUP, Options, select
 
 
 @pytest.fixture
@@ -63,6 +66,30 @@ def test_named_groups_keep_equal_runs(two, capsys):
     # Equal scores still have the uncertainty of their episodes.
     assert record["differences"][0]["low"] < -0.03
     assert "left out" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("by", [name for name in BY if name != GROUP])
+def test_every_column_can_divide_the_runs(two, by, capsys):
+    record = record_of(two, by=by)
+    together = by in ("overrides", "commit", "versions")
+    assert len(record["groups"]) == (1 if together else 2)
+    sizes = [sum(group["seeds"].values()) for group in record["groups"].values()]
+    assert sum(sizes) == 6 and "left out" not in capsys.readouterr().out
+
+
+def test_labels_of_figures_leave_out_what_all_groups_share(two):
+    long = [f"network.width_of_layer_{i}=1" for i in range(6)]
+    plant(two / "c", rising(0.1, 0.2), lr=0.5, words=["a.b=1", "c.d=$_{$", "e=2"])
+    plant(two / "d", rising(0.1, 0.2), lr=0.6, words=["a.b=1", *long, "e=2"])
+    patterns = {"": [str(two / "c"), str(two / "d")]}
+    record = analyze(select(patterns, options := Options(by="overrides")), options)
+    drawing = comparison_drawings(record)["sample_efficiency"]
+    titles = [axes.get_title() for axes in drawing.figure.axes if axes.get_visible()]
+    assert titles[0] == "c.d=$_{$ (2 seeds)"
+    assert titles[1].endswith(" …\n(2 seeds)") and titles[1].count("\n") == 3
+    assert "a.b" not in "".join(titles)
+    assert "Seeds: 2 in each group. All groups have a.b=1 e=2." in drawing.caption
+    assert "c.d=$_{$ (2 seeds)" in svg_text(drawing.figure)
 
 
 def test_runs_that_do_not_count_are_named(two, capsys):

@@ -173,9 +173,9 @@ def mark_duplicates(table: Table, within: Sequence[str] = ()) -> None:
         table: Table of runs.
         within: Columns that must be equal too, such as a column of groups.
     """
-    keys = ["config", "commit", "seed", *within]
-    names = ["run", "state", *keys]
-    runs = table[names].drop_duplicates()
+    keys = list(dict.fromkeys(("config", "commit", "seed", *within)))
+    names = dict.fromkeys(("run", "state", *keys))
+    runs = table[list(names)].drop_duplicates()
     runs = runs[runs["config"] != ""]
     runs = runs.assign(open=runs["state"] != "finished")
     runs = runs.sort_values(["open", "run"], kind="stable")
