@@ -152,7 +152,7 @@ def test_all_runs_appear_and_those_that_do_not_count_are_named(two, tmp_path):
     used = {}
     for i, name in enumerate("abcd", 1):
         start = page.cells.index(f"{i}.\N{NO-BREAK SPACE}{name}")
-        used[name] = page.cells[start + 5 : start + 7]
+        used[name] = page.cells[start + 4 : start + 6]
     assert used["a"] == ["finished", "yes"] and used["c"] == ["failed", "no"]
     assert used["d"] == ["finished", "no"]
 

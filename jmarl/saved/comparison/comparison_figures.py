@@ -35,6 +35,7 @@ MOST_LINES = 3
 """Lines of a label."""
 LINE = 0.165
 """Inches of a line of the caption."""
+COLOR_MAP = "PuOr"
 DIAGONAL = "0.9"
 """Gray of the cells that compare a group with itself."""
 COLUMNS = 3
@@ -309,7 +310,7 @@ def _draw_matrix(record: Record) -> Any:
         place = names.index(found["group"]), names.index(found["over"])
         values[place] = found["value"]
         _cell(axes, place, found)
-    image = axes.imshow(values, cmap="PuOr", vmin=0, vmax=1)
+    image = axes.imshow(values, cmap=COLOR_MAP, vmin=0, vmax=1)
     axes.set_facecolor(DIAGONAL)
     bar = figure.colorbar(image, ax=axes, shrink=0.75)
     bar.set_label("probability that row > column", fontsize=8.5)
@@ -324,8 +325,11 @@ def _draw_matrix(record: Record) -> Any:
 
 
 def _cell(axes: Any, place: tuple[int, int], found: Record) -> None:
+    import matplotlib  # slow to import
+
     row, column = place
     text = f"{found['value']:.2f}\n{found['low']:.2f}–{found['high']:.2f}"
-    is_dark = abs(found["value"] - 0.5) > 0.3
+    red, green, blue, _ = matplotlib.colormaps[COLOR_MAP](found["value"])
+    is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5  # brightness
     color = "white" if is_dark else "black"
     axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)

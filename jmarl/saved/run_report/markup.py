@@ -28,6 +28,7 @@ ID = re.compile(r'(\bid="|xlink:href="#|url\(#)')
 
 LONGEST = 80
 """Characters of a text that a table shows in full."""
+TAG = re.compile("<[^>]*>")
 SIZE = re.compile(r'width="([\d.]+)pt" height="[\d.]+pt"')
 SCALE = 1.3
 """Size of a figure on the page, as a multiple of that in print."""
@@ -117,7 +118,7 @@ def figure(drawing: Drawing, name: str) -> Html:
     """
     text = svg_text(drawing.figure)
     text = text[text.index("<svg") :]
-    text = ID.sub(rf"\1{name}-", text)
+    text = TAG.sub(lambda found: ID.sub(rf"\1{name}-", found[0]), text)
     text = SIZE.sub(_enlarged, text, count=1)
     label = html.escape(f"{drawing.title}. {drawing.caption}")
     text = text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

@@ -137,18 +137,16 @@ def _overview_row(run: ReportedRun, metric: str) -> dict[str, str]:
     row = {
         "run": _link(f"{run.number}.{SPACE}{run.files.path.name}", run.anchor),
         "group": run.group,
-        "system": str(config.get("system_name", "")),
         "environment": str(config.get("env", {}).get("name", "")),
         "seeds": seed_text(run),
         "state": run.files.state,
         "in statistics": "yes" if run.is_compared else "no",
-        "steps per seed": step_text(run),
-        "wall time": time_text(run),
     }
     if metric:
         row["last"] = _score(run, metric, "eval")
         row["absolute"] = _score(run, metric, "absolute")
-    return row
+    least = step_text(run).partition(" to ")[0]
+    return {**row, "wall time": time_text(run), "steps per seed": least}
 
 
 def _score(run: ReportedRun, metric: str, kind: str) -> str:

@@ -92,7 +92,7 @@ def seed_text(run: ReportedRun) -> str:
 
 
 def step_text(run: ReportedRun) -> str:
-    """Return the environment steps of a run at its last evaluation."""
+    """Return the least and the largest number of environment steps of the seeds of a run."""
     steps = run.rows.groupby("seed")["env_steps"].max().dropna()
     if steps.empty:
         return ABSENT
