@@ -11,7 +11,7 @@ ANONYMOUS = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 """Metadata without any entry, so that the file names no tool, time or address."""
 
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "jmarl",
     "font.sans-serif": ("DejaVu Sans", "Verdana"),
