@@ -71,6 +71,13 @@ def _measure(arguments: Sequence[str]) -> int:
     return measure(name, **_only(words, ("out", "cell")))
 
 
+def _record(arguments: Sequence[str]) -> int:
+    from jmarl.studies.run_study import record
+
+    name, words = _split(arguments)
+    return record(name, **_only(words, ("out", "to")))
+
+
 def _split(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     if not arguments or "=" in arguments[0]:
         raise ConfigError("study: names no study (jmarl study lists them)")
@@ -104,4 +111,5 @@ ACTIONS: dict[str, Callable[[Sequence[str]], int]] = {
     "status": _status,
     "report": _report,
     "measure": _measure,
+    "record": _record,
 }

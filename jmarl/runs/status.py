@@ -14,6 +14,7 @@ import pathlib
 import platform
 import shlex
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -30,6 +31,8 @@ PLACEHOLDER = "<folder>"
 STALE_S = 90.0
 """Seconds without a heartbeat after which a process on another host counts as ended."""
 
+CPU_SECONDS = "cpu_seconds"
+"""Entry of a status with the CPU seconds of all processes that worked on the run."""
 PROGRESS = ("update", "env_steps")
 """Entries of a status that stay when the run ends."""
 
@@ -54,7 +57,21 @@ def write_status(folder: pathlib.Path, state: str, **details: Any) -> None:
         "process_start": _start_of(os.getpid()),
     }
     with _WRITING:
-        _write(folder, {"state": state, "time": _now(), **process, **details})
+        clock = _cpu_clock(_read(folder), process)
+        status = {"state": state, "time": _now(), **process, **clock, **details}
+        _write(folder, status)
+
+
+def _cpu_clock(
+    old: dict[str, Any],
+    process: dict[str, Any],
+) -> dict[str, float]:
+    """Return the CPU seconds of a run so far, and the offset of this process's clock."""
+    now = time.process_time()
+    is_own = all(old.get(key) == value for key, value in process.items())
+    known = old.get("cpu_offset") if is_own else None
+    offset = old.get(CPU_SECONDS, 0.0) - now if known is None else known
+    return {CPU_SECONDS: round(offset + now, 1), "cpu_offset": round(offset, 3)}
 
 
 def is_recorded(folder: pathlib.Path) -> bool:
@@ -146,7 +163,8 @@ def _renew(folder: pathlib.Path) -> None:
     with _WRITING:
         status = _read(folder)
         if status.get("state") == "running":
-            _write(folder, {**status, "time": _now()})
+            clock = _cpu_clock(status, {"pid": os.getpid()})
+            _write(folder, {**status, "time": _now(), **clock})
 
 
 def read_status(folder: pathlib.Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jmarl.config import ConfigError, RunConfig, check, split_argument
-from jmarl.config.compose import load_config
+from jmarl.config.compose import from_tree, load_config
 from jmarl.config.parsing import flatten
 from jmarl.results.files import read_json, write_json
 from jmarl.runs.folder import check_folders, read_config
@@ -143,11 +143,19 @@ def difference(planned: PlannedCell) -> str:
     Raises:
         ConfigError: If the configuration of the run is damaged.
     """
-    old, new = _flat(read_config(planned.folder)), _flat(planned.config)
+    old, new = _flat(_trained_config(planned)), _flat(planned.config)
     for key in {**new, **old}:
         if old.get(key) != new.get(key):
             return f"{key}={new.get(key)!r}, but {planned.folder} has {old.get(key)!r}"
     return ""
+
+
+def _trained_config(planned: PlannedCell) -> RunConfig:
+    """Return the configuration of a cell's run, from its folder or from its record."""
+    record = planned.folder.with_name(f"{planned.cell.name}.json")
+    if record.exists():
+        return from_tree(read_json(record)["config"] | {"run_dir": "", "resume": ""})
+    return read_config(planned.folder)
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:

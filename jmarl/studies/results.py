@@ -1,4 +1,7 @@
-"""Results of a study, read from its run folders alone. This module does not import JAX."""
+"""Results of a study, read from its run folders, or from the records of its runs.
+
+This module does not import JAX.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from jmarl.results.files import read_json, write_json
-from jmarl.results.metrics_file import Row, iter_rows
-from jmarl.runs.status import read_status
+from jmarl.results.metrics_file import Row
+from jmarl.runs.status import CPU_SECONDS, read_status
+from jmarl.saved.comparison.run_files import (
+    RunFiles,
+    read_folder,
+    read_run_record,
+    run_record,
+)
 from jmarl.studies.study_file import Cell, Part, Study
 
 
 MEASURES = "measures.json"
 """File of a cell's folder with the results of the study's measure."""
+MEASURES_KEY = "measures"
+LARGEST_KB = 100
+"""Most kilobytes in the record of a run."""
 PerSeed = list[float | None]
 """One value for each seed, None if it is undefined."""
 
@@ -30,8 +41,10 @@ class CellResult(NamedTuple):
     """``win_rate``, ``return``, ``stability`` and the metrics of the measure."""
     episodes: int
     """Episodes of each seed behind ``win_rate`` and ``return``."""
-    versions: dict[str, Any]
-    """Versions and devices of the process that trained it."""
+    run: RunFiles
+    """Its run folder, or the record of its run."""
+    cpu_seconds: float
+    """CPU seconds of all processes that trained it; NaN if unknown."""
 
 
 class Results(NamedTuple):
@@ -52,26 +65,58 @@ def read_results(study: Study, folder: Path) -> Results:
 
     Args:
         study: The study.
-        folder: Folder of the study.
+        folder: Folder of the study, or one that ``write_records`` wrote.
     """
     cells, measure = study.cells(), study.measure
-    states = {cell.name: read_status(folder / cell.name)["state"] for cell in cells}
-    done = [cell for cell in cells if states[cell.name] == "finished"]
+    done = [cell for cell in cells if _is_finished(folder, cell)]
     missing = [cell for cell in cells if cell not in done]
     found, unreadable = [], []
     for cell in done:
         try:
-            found.append(_read_cell(folder / cell.name, cell, measure))
+            found.append(_read_cell(folder, cell, measure))
         except Exception:  # a damaged file can lead to almost any exception
             unreadable.append(cell)
     read = [result.cell for result in found]
-    unmeasured = [c for c in read if not is_measured(folder / c.name, measure)]
+    unmeasured = [c for c in read if measure and not _measured(folder, c, measure)]
     return Results(study, found, missing, unmeasured, unreadable)
 
 
+def _is_finished(folder: Path, cell: Cell) -> bool:
+    is_recorded = record_file(folder, cell).exists()
+    return is_recorded or read_status(folder / cell.name)["state"] == "finished"
+
+
+def record_file(folder: Path, cell: Cell) -> Path:
+    """Return the file with the record of a cell's run."""
+    return folder / f"{cell.name}.json"
+
+
+def write_records(results: Results, folder: Path) -> list[str]:
+    """Write the records of all finished cells.
+
+    Returns:
+        The names of cells whose records are larger than ``LARGEST_KB``. They are written too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    large = []
+    for each in results.finished:
+        path = record_file(folder, each.cell)
+        measures = read_json(each.run.path / MEASURES)
+        write_json(path, run_record(each.run) | {MEASURES_KEY: measures})
+        if path.stat().st_size > 1000 * LARGEST_KB:
+            large.append(each.cell.name)
+    return large
+
+
 def is_measured(folder: Path, measure: Part | None) -> bool:
-    """Return True if a run has the results of a measure, with the same options."""
-    return measure is None or bool(_measured(folder, measure))
+    """Return True if a run folder has the results of a measure, with the same options."""
+    found = read_json(folder / MEASURES)
+    return measure is None or _fits(found, measure)
+
+
+def _fits(found: dict[str, Any], measure: Part) -> bool:
+    asked = {"name": measure.name, "options": measure.options}
+    return all(found.get(key) == asked[key] for key in asked)
 
 
 def write_measures(
@@ -89,27 +134,38 @@ def _or_none(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _measured(folder: Path, measure: Part) -> dict[str, Any]:
-    found = read_json(folder / MEASURES)
-    asked = {"name": measure.name, "options": measure.options}
-    return found if all(found.get(key) == asked[key] for key in asked) else {}
+def _measured(folder: Path, cell: Cell, measure: Part) -> dict[str, Any]:
+    """Return the results of a measure; an empty dictionary if it was not taken."""
+    record = read_json(record_file(folder, cell)).get(MEASURES_KEY)
+    found = record or read_json(folder / cell.name / MEASURES)
+    return found if _fits(found, measure) else {}
 
 
 def _read_cell(folder: Path, cell: Cell, measure: Part | None) -> CellResult:
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    rows = list(iter_rows(folder / "metrics.jsonl"))
-    evaluations = [row for row in rows if row["kind"] == "eval"]
-    final = next((row for row in rows if row["kind"] == "absolute"), None)
-    factor = config["eval"]["absolute_factor"] if final else 1
+    run = _read_run(folder, cell)
+    evaluations = [row for row in run.rows if row["kind"] == "eval"]
+    final = next((row for row in run.rows if row["kind"] == "absolute"), None)
+    factor = run.config["eval"]["absolute_factor"] if final else 1
     metrics = _scores(final or evaluations[-1])
     metrics["stability"] = stability(evaluations)
     if measure:
-        metrics |= _measured(folder, measure).get("metrics", {})
-    seeds = [config["seed"] + i for i in range(config["num_seeds"])]
-    episodes = factor * config["eval"]["episodes"]
-    return CellResult(
-        cell, seeds, metrics, episodes, read_json(folder / "versions.json")
+        metrics |= _measured(folder, cell, measure).get("metrics", {})
+    seeds = [run.config["seed"] + i for i in range(run.config["num_seeds"])]
+    episodes = factor * run.config["eval"]["episodes"]
+    about = read_json(run.path / "status.json" if run.path.is_dir() else run.path)
+    seconds = about.get(CPU_SECONDS)
+    cost = math.nan if seconds is None else float(seconds)
+    return CellResult(cell, seeds, metrics, episodes, run, cost)
+
+
+def _read_run(folder: Path, cell: Cell) -> RunFiles:
+    record = record_file(folder, cell)
+    found = (
+        read_run_record(record) if record.exists() else read_folder(folder / cell.name)
     )
+    if found is None or found.state == "damaged":
+        raise ValueError(f"{folder}: the run of {cell.name} cannot be read")
+    return found
 
 
 def _scores(row: Row) -> dict[str, PerSeed]:

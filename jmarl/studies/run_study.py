@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from jmarl.config import check
+from jmarl.config import ConfigError, check
 from jmarl.runs.exit_codes import ExitCode
 from jmarl.runs.progress import open_reporter
 from jmarl.studies.cell_queue import STOPPED, Job, Queue
@@ -25,7 +25,12 @@ from jmarl.studies.cells import (
 )
 from jmarl.studies.processes import Execute, Processes, memory_on_demand
 from jmarl.studies.reports import check_report, report_study
-from jmarl.studies.results import is_measured
+from jmarl.studies.results import (
+    LARGEST_KB,
+    is_measured,
+    read_results,
+    write_records,
+)
 from jmarl.studies.study_file import Study, find_cell, read_study
 
 
@@ -220,4 +225,43 @@ def report(name: str, out: str = "") -> int:
     folder = out_folder(study, out)
     print(report_study(study, folder))
     print(f"\nwrote {folder / 'report.json'} and .png", flush=True)
+    return ExitCode.FINISHED
+
+
+def record(
+    name: str,
+    out: str = "",
+    to: str = "results/studies",
+) -> int:
+    """Write the records of finished runs to ``<to>/<study>``, with the report made from them.
+
+    The record of a run holds its configuration, all evaluations, versions and costs, without
+    checkpoints. It can be published, and ``report`` and ``jmarl compare`` read it.
+
+    Args:
+        name: Name of a study, or the path of its file.
+        out: Folder of the study.
+        to: Folder of the records of all studies.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        ConfigError: If the study has no finished run, or the folder cannot be written.
+    """
+    study = read_study(name)
+    source, target = out_folder(study, out), Path(to).expanduser() / study.name
+    rule = "is the folder of the runs; choose another one for the records"
+    check(target.resolve() != source.resolve(), "to", to, rule)
+    results = read_results(study, source)
+    rule = "no finished run there; use jmarl study run"
+    check(len(results.finished) > 0, "out", str(source), rule)
+    try:
+        for each in write_records(results, target):
+            text = f"{each}: its record is larger than {LARGEST_KB} kB"
+            open_reporter().warn(f"{text}; evaluate less often")
+        print(report_study(study, target))
+    except OSError as error:
+        raise ConfigError(f"to={to}: cannot be written ({error.strerror})") from None
+    print(f"\nwrote {len(results.finished)} records to {target}", flush=True)
     return ExitCode.FINISHED

@@ -95,6 +95,10 @@ class Study:
         system: System of cells without an option that names one.
         common: Overrides of all cells. Those of options take precedence.
         claims: Claims on which the report gives verdicts.
+        threshold: Win rate, or return, to which the report counts steps and time; 0.8 by default
+            for win rates.
+        budget_hours: Hours of CPU time that the runs may take; the report compares it with the
+            time that they took.
         name: Name of the file, without its ending.
     """
 
@@ -106,9 +110,13 @@ class Study:
     system: str = ""
     common: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    threshold: float | None = None
+    budget_hours: float | None = None
     name: str = ""
 
     def __post_init__(self) -> None:
+        if self.budget_hours is not None:
+            check_positive("budget_hours", self.budget_hours)
         check(len(self.factors) > 0, "factors", {}, "must have at least one factor")
         cells = self.cells()
         names = {cell.name for cell in cells}

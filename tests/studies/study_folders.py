@@ -18,6 +18,15 @@ from jmarl.studies.study_file import Cell, Study
 
 
 EPISODES, FACTOR = 100, 2
+CONFIG = {
+    "seed": 3,
+    "system_name": "mappo",
+    "env": {"name": "battle"},
+    "total_timesteps": 10_000,
+    "num_envs": 10,
+    "rollout_length": 100,
+    "arch": {"updates_per_chunk": 1},
+}
 
 
 def write_cell(
@@ -33,13 +42,22 @@ def write_cell(
         curve: Win rates of all seeds at earlier evaluations.
     """
     folder.mkdir(parents=True)
-    evaluation = {"episodes": EPISODES, "absolute_factor": FACTOR}
-    config = {"seed": 3, "num_seeds": len(won), "eval": evaluation}
+    evaluation = {"episodes": EPISODES, "absolute_factor": FACTOR, "every": 1000}
+    config = CONFIG | {"num_seeds": len(won), "eval": evaluation}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     rows = [("eval", rates) for rates in [*curve, won]] + [("absolute", won)]
     lines = [
-        to_json({"kind": kind, "greedy/won": list(x), "greedy/return": list(x)})
-        for kind, x in rows
+        to_json(
+            {
+                "kind": kind,
+                "update": number,
+                "env_steps": [1000 * number] * len(x),
+                "time": 60.0 * number,
+                "greedy/won": list(x),
+                "greedy/return": list(x),
+            }
+        )
+        for number, (kind, x) in enumerate(rows)
     ]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     write_versions(folder, versions())

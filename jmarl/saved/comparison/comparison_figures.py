@@ -69,7 +69,10 @@ def draw_figures(record: Record, folder: pathlib.Path) -> list[str]:
     """
     drawings = comparison_drawings(record)
     for name, drawing in drawings.items():
-        _save(drawing, folder / name)
+        save_png(drawing, folder / f"{name}.png")
+        drawing.figure.set_layout_engine("none")  # the layout is the same in both files
+        text = svg_text(drawing.figure)
+        (folder / f"{name}.svg").write_text(text, encoding="utf-8")
     return list(drawings)
 
 
@@ -92,18 +95,15 @@ def comparison_drawings(record: Record) -> dict[str, Drawing]:
     return drawings
 
 
-def _save(drawing: Drawing, path: pathlib.Path) -> None:
-    """Write a figure with its title and caption, for which it becomes higher."""
+def save_png(drawing: Drawing, path: pathlib.Path) -> None:
+    """Add the title and the caption, for which the figure becomes higher, and write it."""
     figure = drawing.figure
     width, height = figure.get_size_inches()
     lines = textwrap.wrap(drawing.caption, int(width * 14))
     figure.set_figheight(height + LINE * (2 + len(lines)))
     figure.suptitle(drawing.title, fontsize=10)
     figure.supxlabel("\n".join(lines), fontsize=8, color="0.25")
-    # The same data give the same file.
-    figure.savefig(path.with_suffix(".png"), dpi=150)
-    figure.set_layout_engine("none")  # the layout is the same in both files
-    path.with_suffix(".svg").write_text(svg_text(figure), encoding="utf-8")
+    figure.savefig(path, dpi=150)
 
 
 class Lines(NamedTuple):

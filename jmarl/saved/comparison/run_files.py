@@ -1,4 +1,4 @@
-"""Find and read runs: run folders, and records of ``benchmarks.learning``."""
+"""Find, read and record runs. The record of a run is a JSON file, without its checkpoints."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import glob
 import hashlib
 import json
 import pathlib
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from jmarl.config import ConfigError
 from jmarl.results.files import read_json
-from jmarl.results.machine import PACKAGES
+from jmarl.results.machine import PACKAGES, environment_record
 from jmarl.results.metrics_file import Row, iter_rows
 from jmarl.runs.folder import read_tree
+from jmarl.runs.status import CPU_SECONDS
 from jmarl.saved.list_runs import describe, run_folders
 
 
@@ -30,6 +32,8 @@ NO_EFFECT = (
 """Keys in which runs of equal configuration may differ."""
 OWN_COLUMNS = ("env", "seed", "num_seeds", *NO_EFFECT[2:])
 """Keys that are not listed among the overrides, because the table has columns for them."""
+PATHS = ("run_dir", "resume")
+"""Keys with paths of the machine of a run, which its record leaves out."""
 LONGEST = 24
 """Characters of an option that the name of an environment shows in full."""
 
@@ -46,19 +50,28 @@ class RunFiles(NamedTuple):
     """Configuration; empty if it cannot be read."""
     words: list[str]
     """Arguments of the command that started the run."""
-    commit: str
-    versions: dict[str, str]
     about: dict[str, Any]
-    """Everything that is recorded about the machine and the packages."""
+    """Versions, devices and commit of the process that trained it."""
     rows: list[Row]
     """Rows of its evaluations and of the absolute metric."""
+
+    @property
+    def commit(self) -> str:
+        """Commit that the run was trained at; empty if unknown."""
+        return str(self.about.get("commit", ""))
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages on which results depend."""
+        names = ("jmarl", "python", *PACKAGES)
+        return {name: str(self.about[name]) for name in names if name in self.about}
 
 
 def find_runs(patterns: Iterable[str]) -> Iterator[RunFiles]:
     """Yield the runs that glob patterns name, each once, in the order of their paths.
 
-    A folder stands for all run folders below it. A JSON file counts if it is a record of
-    ``benchmarks.learning``.
+    A folder stands for all run folders below it. A JSON file counts if it is the record
+    of a run.
 
     Args:
         patterns: Paths or glob patterns, in which ``**`` stands for folders of any depth.
@@ -69,9 +82,9 @@ def find_runs(patterns: Iterable[str]) -> Iterator[RunFiles]:
         for folder in sorted(folders) if path.is_dir() else ():
             if folder.resolve() not in seen:
                 seen.add(folder.resolve())
-                yield _read_folder(folder)
+                yield read_folder(folder)
         if path.suffix == ".json" and not _is_below(path, seen):
-            record = _read_record(path)
+            record = read_run_record(path)
             if record:
                 seen.add(path.resolve())
                 yield record
@@ -92,7 +105,8 @@ def _is_below(path: pathlib.Path, seen: set[pathlib.Path]) -> bool:
     return not seen.isdisjoint((resolved, *resolved.parents))
 
 
-def _read_folder(folder: pathlib.Path) -> RunFiles:
+def read_folder(folder: pathlib.Path) -> RunFiles:
+    """Read a run folder; a run whose files are damaged has no configuration and no rows."""
     line = describe(folder)
     is_finished = line.state == "finished"
     facts = (line.progress, line.advice.partition("\n")[0])
@@ -111,15 +125,13 @@ def _read_folder(folder: pathlib.Path) -> RunFiles:
         note=note,
         config=config,
         words=list(map(str, about.get("command", []))),
-        commit=str(about.get("commit", "")),
-        versions=_versions(about),
         about=about,
         rows=rows,
     )
 
 
-def _read_record(path: pathlib.Path) -> RunFiles | None:
-    """Read a record of ``benchmarks.learning``; return None for any other file."""
+def read_run_record(path: pathlib.Path) -> RunFiles | None:
+    """Read a JSON file with the record of a run; return None for any other file."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -127,27 +139,41 @@ def _read_record(path: pathlib.Path) -> RunFiles | None:
     keys = {"config", "environment", "evaluations", "absolute"}
     if not isinstance(record, dict) or not keys <= record.keys():
         return None
-    about = record["environment"]
+    about = record["environment"] | record.get("versions", {})
     return RunFiles(
         path=path,
         state="finished",
         note="",
         config=record["config"],
         words=str(record.get("train_command", "")).split(),
-        commit=str(about.get("commit", "")),
-        versions=_versions(about),
         about=about,
         rows=_evaluations([*record["evaluations"], *record["absolute"]]),
     )
 
 
+def run_record(run: RunFiles) -> dict[str, Any]:
+    """Return the record of a finished run in a folder, for a JSON file.
+
+    It has the configuration, all evaluations, versions and costs. ``find_runs`` reads it in place
+    of the folder. ``cpu_seconds`` are those of all processes that worked on the run, with
+    compilation; ``wall_seconds`` is the time of training and evaluation.
+    """
+    module = f"jmarl.systems.{run.config.get('system_name')}"
+    status = read_json(run.path / "status.json")
+    return {
+        "environment": environment_record(run.about),
+        "versions": {k: v for k, v in run.about.items() if k != "command"},
+        "train_command": shlex.join(["python", "-m", module, *run.words]),
+        "wall_seconds": run.rows[-1].get("time"),
+        "cpu_seconds": status.get(CPU_SECONDS),
+        "config": {k: v for k, v in run.config.items() if k not in PATHS},
+        "evaluations": [row for row in run.rows if row["kind"] == "eval"],
+        "absolute": [row for row in run.rows if row["kind"] == "absolute"],
+    }
+
+
 def _evaluations(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row.get("kind") in ("eval", "absolute")]
-
-
-def _versions(about: dict[str, Any]) -> dict[str, str]:
-    names = ("jmarl", "python", *PACKAGES)
-    return {name: str(about[name]) for name in names if name in about}
 
 
 def env_name(run: RunFiles) -> str:

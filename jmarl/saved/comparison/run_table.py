@@ -69,7 +69,7 @@ def load(patterns: str | Iterable[str]) -> pd.DataFrame:
 
     Args:
         patterns: Glob pattern such as ``runs/**``, or several. A folder stands for all runs
-            below it. Records of ``benchmarks.learning`` are named by their JSON files.
+            below it. Records of runs are named by their JSON files.
 
     Raises:
         ConfigError: If a pattern matches no run.

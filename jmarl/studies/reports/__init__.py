@@ -5,6 +5,7 @@ This module does not import JAX.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from jmarl.results.files import write_json
 from jmarl.results.machine import environment_record
 from jmarl.studies.claims import check_claims, claims_table, judge_claims
 from jmarl.studies.reports import compare_report, difficulty_report
+from jmarl.studies.reports.curves import compare_cells, curves_text, draw_curves
 from jmarl.studies.results import Results, read_results
 from jmarl.studies.study_file import Part, Study
 from jmarl.studies.study_status import stale_cells
@@ -60,14 +62,32 @@ def check_report(study: Study) -> None:
 
 
 def report_study(study: Study, folder: Path) -> str:
-    """Analyze the finished cells of a study; write ``report.json`` and ``report.png``.
+    """Analyze the finished cells of a study; write ``report.json`` and figures.
 
     Args:
         study: The study.
-        folder: Its folder.
+        folder: Its folder, or one with records of its cells.
 
     Returns:
         The report as Markdown.
+
+    Raises:
+        ConfigError: If the study has no finished cell there, or its report is wrong.
+    """
+    record = study_record(study, folder)
+    write_json(folder / "report.json", record)
+    REPORTS[study.report.name].draw(record, folder / "report.png")
+    for curves in record["curves"]:
+        draw_curves(curves, folder)
+    return study_text(record)
+
+
+def study_record(study: Study, folder: Path) -> dict[str, Any]:
+    """Return the record of a study: its verdicts, tables and costs.
+
+    Args:
+        study: The study.
+        folder: Its folder, or one with records of its cells.
 
     Raises:
         ConfigError: If the study has no finished cell there, or its report is wrong.
@@ -77,10 +97,10 @@ def report_study(study: Study, folder: Path) -> str:
     results = read_results(study, folder)
     rule = f"holds no finished cell of the study {study.name}; use jmarl study run"
     check(len(results.finished) > 0, "out", str(folder), rule)
-    trained = [cell.versions for cell in results.finished]
-    about = {
+    trained = [cell.run.about for cell in results.finished]
+    return {
         "environment": environment_record(trained[0]),
-        "commits": sorted({versions["commit"] for versions in trained}),
+        "commits": sorted({about["commit"] for about in trained}),
         "study": study.name,
         "title": study.title,
         "question": study.question,
@@ -89,12 +109,25 @@ def report_study(study: Study, folder: Path) -> str:
         "unmeasured": [cell.name for cell in results.unmeasured],
         "unreadable": [cell.name for cell in results.unreadable],
         "stale": stale_cells(study, folder),
+        "cost": _cost(results),
+        "claims": judge_claims(results),
+        **report.analyze(results, options),
+        "curves": list(compare_cells(results)),
     }
-    about["claims"] = judge_claims(results)
-    record = {**about, **report.analyze(results, options)}
-    write_json(folder / "report.json", record)
-    report.draw(record, folder / "report.png")
-    return "\n\n".join([*_heading(record), report.tables(record)])
+
+
+def _cost(results: Results) -> dict[str, Any]:
+    """Return the CPU hours of all runs, and the largest number that the study may take."""
+    hours = sum(cell.cpu_seconds for cell in results.finished) / 3600
+    known = None if math.isnan(hours) else round(hours, 2)
+    return {"cpu_hours": known, "budget_hours": results.study.budget_hours}
+
+
+def study_text(record: dict[str, Any]) -> str:
+    """Return the report of a study as Markdown."""
+    report = REPORTS[record["report"]]
+    curves = map(curves_text, record.get("curves", []))
+    return "\n\n".join([*_heading(record), report.tables(record), *curves])
 
 
 def _heading(record: dict[str, Any]) -> list[str]:
@@ -104,6 +137,11 @@ def _heading(record: dict[str, Any]) -> list[str]:
             lines.append(f"{len(names)} cells are {state}: {', '.join(names)}")
     if record["claims"]:
         lines.append(claims_table(record))
+    cost = record["cost"]
+    if cost["cpu_hours"] is not None:
+        budget = cost["budget_hours"]
+        of = f" of {budget:g} planned" if budget else ""
+        lines.append(f"Cost: {cost['cpu_hours']:.2f} CPU hours{of}.")
     return lines
 
 
