@@ -97,7 +97,13 @@ PAGES = (
     ),
     Page("transfer", "Zero-shot transfer", "", ("transfer/*.json",), analyses.grids),
     Page("latents", "Latents of SHPPO", "", ("latents/*.json",), analyses.latents),
-    Page("studies", "Studies", "", ("studies/*.json",), analyses.studies),
+    Page(
+        "studies",
+        "Studies",
+        "",
+        ("studies/*.json", "studies/*/*.json"),
+        analyses.studies,
+    ),
     Page(
         "learning",
         "Learning curves",

@@ -415,10 +415,12 @@ train the runs of a study, measure them, and write its report
   status <study>          print the state and the progress of each run
   report <study>          print the tables again, from the run folders alone
   measure <study>         measure finished runs again
+  record <study>          write the records of finished runs, for example to publish them
   out=<folder>            folder of the study; default: runs/studies/<study>
   jobs=1                  run: number of runs that are trained at a time
   max_hours=<hours>       run: save and stop after this time
   cell=<name>             measure: only this run
+  to=results/studies      record: folder of the records of all studies
   <key>=<value>           run: override of every run, such as num_seeds=1 or total_timesteps=1e5
 
 <study> is a name or the path of a YAML file, see docs/how-to/study.md. The report is also written

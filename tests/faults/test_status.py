@@ -253,3 +253,15 @@ def test_a_run_works_in_a_folder_of_any_name(
     assert argument == f"resume={folder}"
     assert run(resume_config(argument.removeprefix("resume="))) == 0
     assert outcome(folder) == uninterrupted
+
+
+def test_cpu_seconds_are_added_over_processes(tmp_path, monkeypatch):
+    clock = iter([100.0, 130.0, 2.0, 7.0])
+    monkeypatch.setattr(status_module.time, "process_time", lambda: next(clock))
+    write_status(tmp_path, "running")
+    write_status(tmp_path, "interrupted")
+    assert status(tmp_path)["cpu_seconds"] == 30
+    rewrite(tmp_path, pid=2**30)  # another process
+    write_status(tmp_path, "running")
+    write_status(tmp_path, "finished")
+    assert status(tmp_path)["cpu_seconds"] == 35

@@ -69,10 +69,11 @@ def write_study(
     folder: Path,
     won: Callable[[Cell], list[float]],
     measured: Callable[[Cell], dict[str, Any]] = lambda cell: {},
+    curve: Callable[[Cell], Sequence[list[float]]] = lambda cell: (),
 ) -> None:
     """Write the folders of all cells of a study."""
     for cell in study.cells():
-        write_cell(folder / cell.name, won(cell))
+        write_cell(folder / cell.name, won(cell), curve(cell))
         if study.measure:
             write_measures(folder / cell.name, study.measure, measured(cell))
 

@@ -207,6 +207,8 @@ SIZES = {
     "roles": 9,
     "team_changes": 12,
     "demo": 2,
+    "mam_vs_mat": 8,
+    "hpn_vs_qmix": 6,
 }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from docs.generate.markdown import code, fence, join, table
 from docs.generate.tables.records import Record
 from jmarl.results.grid_table import grid_rows, heading, notes
-from jmarl.studies.reports import REPORTS
+from jmarl.studies.reports import study_parts
+from jmarl.studies.reports.curves import FIGURES, figure_folder
 
 
 BLANK = " "
@@ -24,7 +26,10 @@ GRIDS = """\
 other sizes. `*` marks the training environment. A red frame marks it in the heat map. The runs are
 those of [`learning/heterogeneous`](learning.md), and `shppo_no_layer` is
 `shppo:system.hete=false`."""
-STUDIES = "Reports of [`jmarl study`](../how-to/study.md)."
+STUDIES = """\
+Reports of [`jmarl study`](../how-to/study.md), made from the records of the runs in
+`results/studies/<study>`. Questions and claims are those of `configs/study/<study>.yaml`, which is
+committed before the runs."""
 
 
 def grids(records: Sequence[Record]) -> str:
@@ -98,14 +103,31 @@ def decimals(value: float | None) -> str:
 
 
 def studies(records: Sequence[Record]) -> str:
-    """Return the report of each study, as ``jmarl study report`` prints it."""
-    return join(STUDIES, *(study(record.data) for record in records))
+    """Return the report of each study, as ``jmarl study report`` prints it.
+
+    The records of single runs have no report; the reports are made from them.
+    """
+    reports = [record for record in records if "report" in record.data]
+    return join(STUDIES, *map(study, reports))
 
 
-def study(data: dict[str, Any]) -> str:
-    """Return title, question and tables of a study."""
-    tables = REPORTS[data["report"]].tables(data)
+def study(record: Record) -> str:
+    """Return title, question, verdicts, figures, tables and costs of a study."""
+    data = record.data
+    folder = f"data/{record.path.rpartition('/')[0]}"
+    title, *parts = study_parts(data)
+    curves = [curve_figures(each, folder) for each in data.get("curves", [])]
     trained = ", ".join(map(code, data["commits"]))
-    return join(
-        f"## {data['title']}", data["question"], tables, f"Trained at {trained}."
+    command = (
+        f"Command: {code('jmarl study run ' + data['study'])}. Trained at {trained}."
     )
+    return join(f"#{title}", *parts, *curves, command)
+
+
+def curve_figures(curves: dict[str, Any], folder: str) -> str:
+    """Return the figures of one environment of a study."""
+    if "error" in curves:
+        return ""
+    place = figure_folder(curves, Path(folder)).as_posix()
+    links = (f"{place}/{name}.png" for name in FIGURES)
+    return join(*(f"[![{curves['env']}]({link})]({link})" for link in links))

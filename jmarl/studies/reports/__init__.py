@@ -125,20 +125,25 @@ def _cost(results: Results) -> dict[str, Any]:
 
 def study_text(record: dict[str, Any]) -> str:
     """Return the report of a study as Markdown."""
+    return "\n\n".join(study_parts(record))
+
+
+def study_parts(record: dict[str, Any]) -> list[str]:
+    """Return the parts of a report: title, question, verdicts, cost and tables."""
     report = REPORTS[record["report"]]
     curves = map(curves_text, record.get("curves", []))
-    return "\n\n".join([*_heading(record), report.tables(record), *curves])
+    return [*_heading(record), report.tables(record), *curves]
 
 
 def _heading(record: dict[str, Any]) -> list[str]:
     lines = [f"# {record['title']}", record["question"]]
     for state in ("missing", "unmeasured", "unreadable", "stale"):
-        if names := record[state]:
+        if names := record.get(state):
             lines.append(f"{len(names)} cells are {state}: {', '.join(names)}")
-    if record["claims"]:
+    if record.get("claims"):
         lines.append(claims_table(record))
-    cost = record["cost"]
-    if cost["cpu_hours"] is not None:
+    cost = record.get("cost", {})
+    if cost.get("cpu_hours") is not None:
         budget = cost["budget_hours"]
         of = f" of {budget:g} planned" if budget else ""
         lines.append(f"Cost: {cost['cpu_hours']:.2f} CPU hours{of}.")
