@@ -10,7 +10,7 @@ from docs.generate.markdown import code, fence, join, table
 from docs.generate.tables.records import Record
 from jmarl.results.grid_table import grid_rows, heading, notes
 from jmarl.studies.reports import study_parts
-from jmarl.studies.reports.curves import FIGURES, figure_folder
+from jmarl.studies.reports.cell_curves import FIGURES, figure_folder
 
 
 BLANK = " "

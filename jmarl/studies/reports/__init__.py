@@ -15,7 +15,7 @@ from jmarl.results.files import write_json
 from jmarl.results.machine import environment_record
 from jmarl.studies.claims import check_claims, claims_table, judge_claims
 from jmarl.studies.reports import compare_report, difficulty_report
-from jmarl.studies.reports.curves import compare_cells, curves_text, draw_curves
+from jmarl.studies.reports.cell_curves import compare_cells, curves_text, draw_curves
 from jmarl.studies.results import Results, read_results
 from jmarl.studies.study_file import Part, Study
 from jmarl.studies.study_status import stale_cells
