@@ -181,6 +181,12 @@ def _study(arguments: Sequence[str]) -> int:
     return study(arguments)
 
 
+def _tune(arguments: Sequence[str]) -> int:
+    from jmarl.cli.tune import tune
+
+    return tune(arguments)
+
+
 def _systems(arguments: Sequence[str]) -> int:
     _check_no_arguments("systems", arguments)
     print(table({name: summary(name) for name in systems()}))
@@ -425,6 +431,33 @@ train the runs of a study, measure them, and write its report
 
 <study> is a name or the path of a YAML file, see docs/how-to/study.md. The report is also written
 to report.json and report.png.""",
+    ),
+    "tune": Command(
+        _tune,
+        """\
+usage: jmarl tune <system> env=<name> [key=value ...]
+       jmarl tune status <folder>
+
+search hyper-parameters with Optuna: trials are runs, and the best one becomes a preset
+
+  trials=40             trials, with those that are pruned or fail; may be raised later
+  seeds=2               seeds of each trial, trained at once; the metric is their mean
+  space=<name>          search space: mam_ppo, ppo, pqn, replay, or the path of a YAML file
+  pruner=median         rule that stops trials at an evaluation: median, hyperband or none
+  warmup=1              evaluations after training has begun at which no trial is stopped
+  metric=won            result of an episode to maximize; default: won, or return without a winner
+  mode=greedy           greedy or sampled episodes
+  protocol=mam          options and overrides of a published tuning, or the path of a YAML file
+  seed=0                first seed of each trial, and seed of the sampler
+  jobs=1                trials at a time; the command can also be started several times
+  max_hours=<hours>     save and stop after this time
+  out=<folder>          folder of the tuning; default: runs/tune/<system>/<env>
+  preset=<file>         also write the winner's preset to this file
+  <key>=<value>         override of every run, such as total_timesteps=1e6 or network=gru
+
+The same command continues after an interruption. The folder gets tuning.json, history.png and
+best.yaml, which is for jmarl train <system> experiment=<folder>/best.yaml. Optuna comes with
+jmarl[tune], see docs/how-to/tune.md.""",
     ),
     "systems": Command(_systems, "usage: jmarl systems\n\nlist the systems"),
     "envs": Command(_envs, "usage: jmarl envs\n\nlist the environments"),

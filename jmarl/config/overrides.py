@@ -18,6 +18,7 @@ from jmarl.config.choices import GROUPS, check_choice, check_system, systems
 from jmarl.config.errors import ConfigError, suggest
 from jmarl.config.parsing import split_argument
 from jmarl.config.reference import documented_keys
+from jmarl.config.yaml_files import expand_presets
 
 
 MULTIRUN = ("-m", "--multirun", "sweep=", "hydra.mode=")
@@ -37,6 +38,7 @@ def to_hydra_overrides(system: str, arguments: Iterable[str]) -> list[str]:
     """Translate arguments of the command line to overrides for Hydra.
 
     ``env=<name>`` becomes ``env.name=<name>``, so that an environment needs no YAML file.
+    ``experiment=<path>`` becomes the overrides of a user's own preset.
     Values are forced with ``++``, so that ``build`` reports unknown keys and suggests a fix.
     Text is quoted, so that paths may contain any character. Flags, deletions (``~key``) and
     overrides of Hydra's own keys stay unchanged.
@@ -46,7 +48,7 @@ def to_hydra_overrides(system: str, arguments: Iterable[str]) -> list[str]:
             or an argument cannot be read.
     """
     check_system(system, f"system={system}")
-    given = list(arguments)
+    given = expand_presets(arguments)
     several = any(argument.startswith(MULTIRUN) for argument in given)
     overrides = [_to_hydra_override(system, a, several=several) for a in given]
     return [f"system={system}", *overrides]

@@ -7,15 +7,21 @@ longer than reading the files. It supports the entries that jmarl's files have: 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from jmarl.config.choices import configs_dir
+from jmarl.config.choices import ENDINGS, configs_dir
+from jmarl.config.errors import ConfigError, check
+from jmarl.config.parsing import flatten
 
 
 PRIMARY = "run"
+PRESETS = "experiment"
+"""Group whose files are presets. A user's own preset is given by its path."""
 GLOBAL_PACKAGE = "# @package _global_"
 
 
@@ -88,3 +94,78 @@ def _merge_into(merged: dict[str, Any], tree: Mapping[str, Any]) -> None:
             _merge_into(branch, value)
         else:
             merged[key] = value
+
+
+def ancestors(group: str, name: str) -> list[str]:
+    """List a file of a group and the files of the group that it builds on, the nearest first."""
+    found = [name]
+    for entry in read_file(f"{group}/{name}").defaults:
+        if isinstance(entry, str) and entry != "_self_":
+            found += ancestors(group, entry)
+    return found
+
+
+def expand_presets(arguments: Iterable[str]) -> list[str]:
+    """Replace ``experiment=<path of a YAML file>`` by the overrides that the file stands for.
+
+    Other arguments take precedence over them. ``experiment=<name>`` is left to Hydra.
+
+    Raises:
+        ConfigError: If a file cannot be read.
+    """
+    given = list(arguments)
+    start = f"{PRESETS}="
+    paths = [a for a in given if a.startswith(start) and a.endswith(ENDINGS)]
+    others = [a for a in given if a not in paths]
+    keys = {a.partition("=")[0] for a in others}
+    words = [word for path in paths for word in preset_words(path.removeprefix(start))]
+    return [*(w for w in words if w.partition("=")[0] not in keys), *others]
+
+
+def preset_words(path: str) -> list[str]:
+    """Return a preset file as arguments of the command line: choices of groups, then keys.
+
+    Args:
+        path: Path of a YAML file like those of ``configs/experiment``.
+
+    Raises:
+        ConfigError: If the file cannot be read, or names an unknown preset.
+    """
+    tree = _read_preset(path)
+    defaults = tree.pop("defaults", [])
+    choices: dict[str, str | None] = {}
+    for entry in defaults:
+        if isinstance(entry, Mapping):
+            groups = {k.removeprefix("override ").lstrip("/"): v for k, v in entry.items()}
+            choices.update(groups)
+    files: list[File] = []
+    for name in defaults:
+        if isinstance(name, str) and name != "_self_":
+            is_known = (configs_dir() / PRESETS / f"{name}.yaml").exists()
+            check(is_known, f"{PRESETS}={path}: defaults", name, "unknown preset")
+            files += files_of(f"{PRESETS}/{name}", choices)
+    merged = merge(files)
+    _merge_into(merged, tree)
+    words = [f"{group}={choice}" for group, choice in choices.items()]
+    return [*words, *(f"{k}={hydra_text(v)}" for k, v in flatten(merged).items())]
+
+
+def _read_preset(path: str) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        fix = "give the path of a YAML file"
+        raise ConfigError(f"{PRESETS}={path}: cannot be read ({reason}); {fix}") from None
+    rule = "holds no preset; expected keys and values"
+    check(isinstance(tree, dict), PRESETS, path, rule)
+    return tree
+
+
+def hydra_text(value: Any) -> str:
+    """Return plain data in the grammar of Hydra's overrides."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{k}:{hydra_text(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(hydra_text, value)) + "]"
+    return json.dumps(value)

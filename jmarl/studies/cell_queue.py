@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Generic, NamedTuple, Protocol, TypeVar
 
 from jmarl.runs.exit_codes import STOP_SIGNALS, ExitCode
 from jmarl.runs.progress import duration_text, open_reporter
-from jmarl.studies.cells import PlannedCell
-from jmarl.studies.processes import Execute
+from jmarl.studies.processes import Execute, never
 
 
 STOPPED = {
@@ -28,28 +27,45 @@ POLL_S = 1.0
 """Seconds between two looks at cells that another process works on."""
 
 
+class Named(Protocol):
+    """A cell of a study, or a trial of a tuning."""
+
+    @property
+    def name(self) -> str:
+        """Name, unique in the queue and in the file system."""
+        ...
+
+
+CellT = TypeVar("CellT", bound=Named)
+
+
+def unchanged(code: int) -> int:
+    """Return an exit code as it is."""
+    return code
+
+
 class Job(NamedTuple):
     """A command of a study."""
 
     work: str
     """``train``, ``resume`` or ``measure``."""
     command: list[str]
+    stop_when: Callable[[], bool] = never
+    """Function that returns True once the process of the command has to stop."""
+    conclude: Callable[[int], int] = unchanged
+    """Function of the exit code that returns the one to report. The cell is still locked."""
 
 
-FindJob = Callable[[PlannedCell], Job | None]
-"""Function that returns what is to be done for a cell now; None if nothing is."""
-
-
-class Claimed(NamedTuple):
+class Claimed(NamedTuple, Generic[CellT]):
     """A cell that no other thread or process works on."""
 
-    planned: PlannedCell
+    planned: CellT
     job: Job
     lock: IO[str]
     """File whose lock ends when it is closed here and in the process of the job."""
 
 
-class Queue:
+class Queue(Generic[CellT]):
     """Cells with something to do.
 
     A cell is locked while somebody works on it. The process of its job inherits the lock. Thus, if
@@ -57,20 +73,21 @@ class Queue:
 
     Args:
         folder: Folder of the study.
-        cells: Its cells.
-        find_job: What is to be done for a cell.
+        cells: Cells that may have something to do.
+        find_job: Function that returns what is to be done for a cell now; None if nothing is. It
+            is called while the cell is locked.
         run: Function that runs the command of a job.
     """
 
     def __init__(
         self,
         folder: Path,
-        cells: Sequence[PlannedCell],
-        find_job: FindJob,
+        cells: Sequence[CellT],
+        find_job: Callable[[CellT], Job | None],
         run: Execute,
     ) -> None:
         self._locks = folder / LOCKS
-        self._waiting = [each for each in cells if find_job(each)]
+        self._waiting = list(cells)
         self._find_job, self._run = find_job, run
         self._total = len(self._waiting)
         self._codes: list[int] = []
@@ -103,16 +120,18 @@ class Queue:
             if claimed is None:
                 time.sleep(POLL_S)
                 continue
-            with claimed.lock:
-                code = self._run(claimed.job.command, (claimed.lock.fileno(),))
+            job, lock = claimed.job, claimed.lock
+            with lock:
+                code = self._run(job.command, (lock.fileno(),), job.stop_when)
+                code = job.conclude(code)
             self._end(claimed, code)
 
-    def _claim_next(self) -> Claimed | None:
+    def _claim_next(self) -> Claimed[CellT] | None:
         """Take the first cell that nobody works on, and drop those that are done."""
         with self._mutex:
             for planned in list(self._waiting):
                 try:
-                    lock = self._lock(planned.cell.name)
+                    lock = self._lock(planned.name)
                 except OSError as error:
                     self._drop(planned, f"cannot be locked: {error.strerror}")
                     continue
@@ -137,21 +156,21 @@ class Queue:
             return None
         return file
 
-    def _announce(self, planned: PlannedCell, job: Job) -> None:
+    def _announce(self, planned: CellT, job: Job) -> None:
         done = len(self._codes)
         begun = self._total - len(self._waiting)
         seconds = time.monotonic() - self._start
         left = seconds / done * (self._total - done) if done else float("nan")
-        text = f"[{begun}/{self._total}] {job.work} {planned.cell.name}"
+        text = f"[{begun}/{self._total}] {job.work} {planned.name}"
         open_reporter().info(f"{text}, ETA {duration_text(left)}")
 
-    def _drop(self, planned: PlannedCell, reason: str) -> None:
+    def _drop(self, planned: CellT, reason: str) -> None:
         self._waiting.remove(planned)
         self._codes.append(ExitCode.RESOURCE)
-        open_reporter().warn(f"{planned.cell.name}: {reason}")
+        open_reporter().warn(f"{planned.name}: {reason}")
 
-    def _end(self, claimed: Claimed, code: int) -> None:
-        name = claimed.planned.cell.name
+    def _end(self, claimed: Claimed[CellT], code: int) -> None:
+        name = claimed.planned.name
         with self._mutex:
             self._codes.append(code)
             if code in STOPPED:

@@ -34,6 +34,11 @@ class PlannedCell(NamedTuple):
     damage: str = ""
     """Why the run in the folder cannot be read; empty if it can."""
 
+    @property
+    def name(self) -> str:
+        """Name of the cell."""
+        return self.cell.name
+
 
 def out_folder(study: Study, out: str) -> Path:
     """Return the folder of a study, by default ``runs/studies/<name>``."""

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
@@ -15,6 +15,13 @@ from jmarl.runs.exit_codes import STOP_SIGNALS, ExitCode
 
 
 PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
+WATCH_S = 1.0
+"""Seconds between two calls of ``stop_when``."""
+
+
+def never() -> bool:
+    """Return False: the process runs to its end."""
+    return False
 
 
 class Execute(Protocol):
@@ -24,8 +31,12 @@ class Execute(Protocol):
         self,
         command: Sequence[str],
         keep: Sequence[int] = (),
+        stop_when: Callable[[], bool] = never,
     ) -> int:
-        """Run a command; its process inherits the file descriptors ``keep``."""
+        """Run a command; its process inherits the file descriptors ``keep``.
+
+        It gets SIGTERM once ``stop_when`` returns True.
+        """
         ...
 
 
@@ -57,12 +68,19 @@ class Processes:
         self._children: set[subprocess.Popen] = set()
         self._lock = threading.RLock()
 
-    def run(self, command: Sequence[str], keep: Sequence[int] = ()) -> int:
+    def run(
+        self,
+        command: Sequence[str],
+        keep: Sequence[int] = (),
+        stop_when: Callable[[], bool] = never,
+    ) -> int:
         """Run a command in a process group of its own.
 
         Args:
             command: Words of the command.
             keep: File descriptors that its process inherits.
+            stop_when: Function that is called every second. Once it returns True, the process gets
+                SIGTERM.
 
         Returns:
             The exit code; 128 plus the signal if a signal ended the process; that of a stopped run
@@ -74,7 +92,7 @@ class Processes:
             child = subprocess.Popen(command, process_group=0, pass_fds=keep)
             self._children.add(child)
         try:
-            code = child.wait()
+            code = _wait(child, stop_when)
         finally:
             self._children.discard(child)
         return code if code >= 0 else 128 - code
@@ -100,3 +118,13 @@ class Processes:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _wait(child: subprocess.Popen, stop_when: Callable[[], bool]) -> int:
+    """Wait for a process, and stop it once ``stop_when`` returns True."""
+    if stop_when is not never:
+        while child.poll() is None and not stop_when():
+            with suppress(subprocess.TimeoutExpired):
+                return child.wait(WATCH_S)
+        child.send_signal(signal.SIGTERM)
+    return child.wait()

@@ -86,11 +86,13 @@ def run_study(
     write_overrides(folder, overrides)
     usable = [each for each in planned if not each.damage]
     with time_limit(limits) as processes:
-        queue = partial(Queue, folder, usable, run=run or processes.run)
-        code = queue(find_job=_train_job).work_off(limits.jobs)
+        execute = run or processes.run
+        waiting = [each for each in usable if _train_job(each)]
+        code = Queue(folder, waiting, _train_job, execute).work_off(limits.jobs)
         if code not in STOPPED:
             find = partial(_measure_job, name, study)
-            measured = queue(find_job=find).work_off(limits.jobs)
+            waiting = [each for each in usable if find(each)]
+            measured = Queue(folder, waiting, find, execute).work_off(limits.jobs)
             code = measured if measured in STOPPED else code or measured
     if code in STOPPED or not any(map(_is_finished, usable)):
         return code

@@ -42,7 +42,7 @@ class Recorder:
         self.folder, self.codes = folder, codes
         self.done = []
 
-    def __call__(self, command, keep=()):
+    def __call__(self, command, keep=(), stop_when=None):
         (name,) = command
         assert len(keep) == 1
         self.done.append(name)

@@ -65,7 +65,7 @@ class InProcess:
         self.codes = codes
         self.done: list[str] = []
 
-    def __call__(self, command, keep=()):
+    def __call__(self, command, keep=(), stop_when=None):
         assert command[:2] == [sys.executable, "-m"]
         module, *words = command[2:]
         place = next(w for w in words if w.startswith(("run_dir=", "resume=", "cell=")))
@@ -79,7 +79,7 @@ class InProcess:
         return launch(module.rpartition(".")[2], words, train)
 
 
-def never(command, keep=()):
+def never(command, keep=(), stop_when=None):
     raise AssertionError(command)
 
 

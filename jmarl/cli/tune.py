@@ -1,0 +1,83 @@
+"""``jmarl tune``: its arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from jmarl.cli.process import use_cores
+from jmarl.config import ConfigError, build, read_value, split_argument
+from jmarl.config.choices import check_system
+
+
+TEXTS = ("out", "preset", "protocol", "space", "metric")
+LIMITS = ("jobs", "max_hours")
+
+
+def tune(arguments: Sequence[str]) -> int:
+    """Tune a system, or print the state of a tuning.
+
+    Raises:
+        ConfigError: If an argument is invalid.
+    """
+    if not arguments or "=" in arguments[0]:
+        raise ConfigError("tune: names no system (jmarl systems lists them)")
+    system, *words = arguments
+    if system == "status":
+        return _status(words)
+    check_system(system, system)
+    return _tune(system, words)
+
+
+def _status(words: Sequence[str]) -> int:
+    from jmarl.studies.tuning.run_tune import status
+
+    if len(words) != 1:
+        raise ConfigError("tune status: expected one folder, such as runs/tune/mappo/smax_3m")
+    return status(words[0])
+
+
+def _tune(system: str, words: Sequence[str]) -> int:
+    from jmarl.runs.progress import optional_output
+    from jmarl.studies.run_study import Limits
+    from jmarl.studies.tuning.run_tune import check_optuna
+    from jmarl.studies.tuning.run_tune import tune as run_tuning
+    from jmarl.studies.tuning.search_space import default_space
+    from jmarl.studies.tuning.tune_plan import TuneOptions, make_plan, read_protocol
+
+    check_optuna()
+    names = [field.name for field in dataclasses.fields(TuneOptions)]
+    given, overrides = _split(words, (*names, *TEXTS, *LIMITS))
+    out, preset = given.pop("out", ""), given.pop("preset", "")
+    limits = build(Limits, {key: given.pop(key) for key in LIMITS if key in given})
+    if name := given.pop("protocol", ""):
+        protocol = read_protocol(name)
+        given = {**protocol.options, **given}
+        overrides = _merge(protocol.overrides, overrides)
+    options = build(TuneOptions, given)
+    space = options.space or default_space(system)
+    plan = make_plan(system, options, overrides, space)
+    use_cores()
+    with optional_output():
+        return run_tuning(plan, out, limits, preset)
+
+
+def _split(
+    words: Sequence[str], own: tuple[str, ...]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of a tuning's own keys, and the overrides of its runs."""
+    given, overrides = {}, []
+    for word in words:
+        key, text = split_argument(word)
+        if key in own:
+            given[key] = text if key in TEXTS else read_value(key, text)
+        else:
+            overrides.append(f"{key}={text}")
+    return given, overrides
+
+
+def _merge(first: Sequence[str], second: Sequence[str]) -> list[str]:
+    """Return overrides of which the second take precedence."""
+    keys = {split_argument(word)[0] for word in second}
+    return [*(w for w in first if split_argument(w)[0] not in keys), *second]
