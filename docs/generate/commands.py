@@ -33,7 +33,7 @@ CODE = re.compile(r"^\s+(?P<name>\w+) = \d+  # (?P<meaning>.*)$", re.MULTILINE)
 
 def commands_page() -> str:
     """Return the page of all commands."""
-    rows = [(f"[`{name}`](#{name})", summary(c)) for name, c in COMMANDS.items()]
+    rows = [(f"[`{name}`](#{name})", c.summary) for name, c in COMMANDS.items()]
     sections = [section(name, command) for name, command in COMMANDS.items()]
     return join(COMMANDS_TEXT, table(("command", "purpose"), rows), *sections)
 
@@ -41,12 +41,6 @@ def commands_page() -> str:
 def section(name: str, command: Command) -> str:
     """Return the section of one command: its help text as printed."""
     return join(f"## `{name}` {{ #{name} }}", fence(command.help))
-
-
-def summary(command: Command) -> str:
-    """Return the one-line purpose, which follows the usage line."""
-    lines = [line for line in command.help.splitlines() if line.strip()]
-    return lines[1]
 
 
 def exit_codes_page() -> str:

@@ -39,7 +39,12 @@ class Command(NamedTuple):
     run: Callable[[Sequence[str]], int]
     """Function of the arguments that returns the exit code."""
     help: str
-    """Help text. Its third line is the summary."""
+    """Help text: usage, summary and arguments, separated by empty lines."""
+
+    @property
+    def summary(self) -> str:
+        """One-line purpose."""
+        return self.help.split("\n\n")[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -71,7 +76,7 @@ def dispatch(arguments: Sequence[str]) -> int:
 
 def overview() -> str:
     """Return the text of ``jmarl --help``."""
-    rows = {name: command.help.splitlines()[2] for name, command in COMMANDS.items()}
+    rows = {name: command.summary for name, command in COMMANDS.items()}
     return OVERVIEW.format(commands=table(rows))
 
 
