@@ -6,10 +6,12 @@ As a script it works on a tuning in a process of its own:
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import subprocess
 import sys
-import textwrap
+import time
 from pathlib import Path
 
 from jmarl.config import build
@@ -27,33 +29,14 @@ PARAMETERS = {
     "network": {"choices": ["mlp", "gru"]},
 }
 SPACE = build(Space, {"title": "toy", "parameters": PARAMETERS, "name": "toy"})
-RUN = textwrap.dedent("""\
-    import fcntl, json, os, pathlib, sys, time
-    folder, values, pause = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder.parent.parent / "started", "a") as log:
-        log.write(folder.name + chr(10))
-    (folder / "config.yaml").write_text("{}")
-    lock = open(folder / ".lock", "a")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    rows = [{"kind": "eval", "update": 0, "greedy/return": -100, "env_steps": [0]}]
-    for update, value in enumerate(json.loads(values), 1):
-        time.sleep(pause)
-        rows.append({"kind": "eval", "update": update, "greedy/return": value})
-        rows[-1]["env_steps"] = [8 * update, 8 * update]
-        text = "".join(json.dumps(row) + chr(10) for row in rows)
-        (folder / ".new").write_text(text)
-        os.replace(folder / ".new", folder / "metrics.jsonl")
-    (folder / "status.json").write_text(json.dumps({"state": "finished"}))
-""")
 
 
 def objective(params):
     """Return a value with its optimum, 0, at lr=0.01, gamma=0.7, epochs=5 and mlp."""
-    near = (math.log10(float(params["system.lr"])) + 2) ** 2 / 4
-    near += 4 * (float(params["system.gamma"]) - 0.7) ** 2
-    near += (int(params["system.epochs"]) - 5) ** 2 / 16
-    return -near - (params["network"] == "gru")
+    distance = (math.log10(float(params["system.lr"])) + 2) ** 2 / 4
+    distance += 4 * (float(params["system.gamma"]) - 0.7) ** 2
+    distance += (int(params["system.epochs"]) - 5) ** 2 / 16
+    return -distance - (params["network"] == "gru")
 
 
 def curve(params):
@@ -67,41 +50,58 @@ def toy_plan(trials=40, **options):
     return Plan("toy", build(TuneOptions, chosen), (), SPACE)
 
 
-def params_of(words):
-    return dict(word.split("=", 1) for word in words)
+def params_of(command):
+    """Return the parameters of a toy's command, and the folder of its run."""
+    words = dict(word.split("=", 1) for word in command if "=" in word)
+    return words, Path(words.get("run_dir") or words["resume"])
 
 
-class InProcess:
-    """Write the files of a run at once; some trials end with an exit code instead."""
+def train_toy(folder, values, pause=0.0):
+    """Write the files of a run, evaluation by evaluation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "starts").open("a") as log:
+        log.write(f"{folder.name}\n")
+    (folder / "config.yaml").write_text(json.dumps({"values": values}))
+    rows = [{"kind": "eval", "update": 0, "env_steps": [0, 0], "greedy/return": -9.0}]
+    for update, value in enumerate(values, 1):
+        time.sleep(pause)
+        steps = {"env_steps": [8 * update] * 2}
+        rows.append({"kind": "eval", "update": update, "greedy/return": value, **steps})
+        scratch = folder / ".new"
+        scratch.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        os.replace(scratch, folder / "metrics.jsonl")
+    (folder / "status.json").write_text('{"state": "finished"}')
+
+
+class Toy:
+    """Train a toy in this process; some trials end with an exit code instead."""
 
     def __init__(self, values=curve, **codes):
         self.values, self.codes = values, codes
         self.done = []
 
     def __call__(self, command, keep=(), stop_when=None):
-        folder = Path(command[-1].partition("=")[2])
+        params, folder = params_of(command)
         self.done.append(folder.name)
         if code := self.codes.get(folder.name, 0):
             return code
-        run_toy(folder, self.values(self.params(command)), pause=0.0)
+        train_toy(folder, self.values(params))
         return 0
 
-    def params(self, command):
-        return params_of(command[3:])
 
+class ToyProcess:
+    """Train a toy in a process of its own, which inherits the lock of its trial."""
 
-def run_toy(folder, values, pause, execute=None):
-    text = "[" + ",".join(f"{value:.9g}" for value in values) + "]"
-    command = [sys.executable, "-c", RUN, str(folder), text, str(pause)]
-    if execute is None:
-        script = ["-c", str(folder), text, str(pause)]
-        before, sys.argv = sys.argv, script
-        try:
-            exec(RUN, {})
-        finally:
-            sys.argv = before
-        return 0
-    return execute(command)
+    def __init__(self, pause):
+        self.pause = pause
+
+    def __call__(self, command, keep=(), stop_when=None):
+        params, folder = params_of(command)
+        config = folder / "config.yaml"
+        known = json.loads(config.read_text())["values"] if config.exists() else None
+        job = json.dumps([str(folder), known or curve(params), self.pause])
+        words = [sys.executable, "-m", "tests.studies.tuning.toy_trials", job]
+        return subprocess.run(words, pass_fds=keep, check=False).returncode
 
 
 def work(plan, folder, run, jobs=1):
@@ -110,23 +110,14 @@ def work(plan, folder, run, jobs=1):
     return work_off(plan, folder, EVALUATIONS, Limits(jobs=jobs), run)
 
 
-def main(folder, trials, pause):
-    """Work on a toy tuning with a process for each run."""
-    def run(command, keep=(), stop_when=None):
-        place = Path(command[-1].partition("=")[2])
-        words = params_of(command[3:]) if command[-1].startswith("run_dir") else None
-        values = curve(words) if words else [-1.0] * EVALUATIONS
-        return run_toy(
-            place,
-            values,
-            pause,
-            execute=lambda words: subprocess.run(
-                words, pass_fds=keep, check=False
-            ).returncode,
-        )
-
-    return work(toy_plan(trials), folder, run)
+def main(*arguments):
+    if len(arguments) == 1:
+        folder, values, pause = json.loads(arguments[0])
+        return train_toy(Path(folder), values, pause)
+    folder, trials, pause = arguments
+    plan = toy_plan(int(trials))
+    return work(plan, Path(folder), ToyProcess(float(pause)))
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    sys.exit(main(*sys.argv[1:]))
