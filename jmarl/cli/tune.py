@@ -34,7 +34,9 @@ def _status(words: Sequence[str]) -> int:
     from jmarl.studies.tuning.run_tune import status
 
     if len(words) != 1:
-        raise ConfigError("tune status: expected one folder, such as runs/tune/mappo/smax_3m")
+        raise ConfigError(
+            "tune status: expected one folder, such as runs/tune/mappo/smax_3m"
+        )
     return status(words[0])
 
 
@@ -47,20 +49,21 @@ def _tune(system: str, words: Sequence[str]) -> int:
     from jmarl.studies.tuning.tune_plan import TuneOptions, make_plan, read_protocol
 
     check_optuna()
-    names = [field.name for field in dataclasses.fields(TuneOptions)]
-    given, overrides = _split(words, (*names, *TEXTS, *LIMITS))
-    out, preset = given.pop("out", ""), given.pop("preset", "")
-    limits = build(Limits, {key: given.pop(key) for key in LIMITS if key in given})
+    options = [field.name for field in dataclasses.fields(TuneOptions)]
+    given, overrides = _split(words, (*options, *TEXTS, *LIMITS))
+    out = given.pop("out", "")
+    preset = given.pop("preset", "")
+    limits = {key: given.pop(key) for key in LIMITS if key in given}
     if name := given.pop("protocol", ""):
         protocol = read_protocol(name)
         given = {**protocol.options, **given}
         overrides = _merge(protocol.overrides, overrides)
-    options = build(TuneOptions, given)
-    space = options.space or default_space(system)
-    plan = make_plan(system, options, overrides, space)
+    chosen = build(TuneOptions, given)
+    space = chosen.space or default_space(system)
+    plan = make_plan(system, chosen, overrides, space)
     use_cores()
     with optional_output():
-        return run_tuning(plan, out, limits, preset)
+        return run_tuning(plan, out, build(Limits, limits), preset)
 
 
 def _split(
@@ -79,5 +82,5 @@ def _split(
 
 def _merge(first: Sequence[str], second: Sequence[str]) -> list[str]:
     """Return overrides of which the second take precedence."""
-    keys = {split_argument(word)[0] for word in second}
-    return [*(w for w in first if split_argument(w)[0] not in keys), *second]
+    merged = dict(map(split_argument, [*first, *second]))
+    return [f"{key}={text}" for key, text in merged.items()]

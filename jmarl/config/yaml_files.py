@@ -115,11 +115,19 @@ def expand_presets(arguments: Iterable[str]) -> list[str]:
     """
     given = list(arguments)
     start = f"{PRESETS}="
-    paths = [a for a in given if a.startswith(start) and a.endswith(ENDINGS)]
-    others = [a for a in given if a not in paths]
-    keys = {a.partition("=")[0] for a in others}
-    words = [word for path in paths for word in preset_words(path.removeprefix(start))]
-    return [*(w for w in words if w.partition("=")[0] not in keys), *others]
+    files = [a for a in given if a.startswith(start) and a.endswith(ENDINGS)]
+    others = [a for a in given if a not in files]
+    keys = set(map(_key_of, others))
+    words: list[str] = []
+    for file in files:
+        path = file.removeprefix(start)
+        words += preset_words(path)
+    kept = [word for word in words if _key_of(word) not in keys]
+    return kept + others
+
+
+def _key_of(argument: str) -> str:
+    return argument.partition("=")[0]
 
 
 def preset_words(path: str) -> list[str]:
@@ -136,18 +144,30 @@ def preset_words(path: str) -> list[str]:
     choices: dict[str, str | None] = {}
     for entry in defaults:
         if isinstance(entry, Mapping):
-            groups = {k.removeprefix("override ").lstrip("/"): v for k, v in entry.items()}
-            choices.update(groups)
-    files: list[File] = []
+            for key, choice in entry.items():
+                group = key.removeprefix("override ")
+                choices[group.lstrip("/")] = choice
+    merged: dict[str, Any] = {}
     for name in defaults:
         if isinstance(name, str) and name != "_self_":
-            is_known = (configs_dir() / PRESETS / f"{name}.yaml").exists()
-            check(is_known, f"{PRESETS}={path}: defaults", name, "unknown preset")
-            files += files_of(f"{PRESETS}/{name}", choices)
-    merged = merge(files)
+            _merge_into(merged, _named_preset(path, name, choices))
     _merge_into(merged, tree)
     words = [f"{group}={choice}" for group, choice in choices.items()]
-    return [*words, *(f"{k}={hydra_text(v)}" for k, v in flatten(merged).items())]
+    for key, value in flatten(merged).items():
+        words.append(f"{key}={hydra_text(value)}")
+    return words
+
+
+def _named_preset(
+    path: str,
+    name: str,
+    choices: dict[str, str | None],
+) -> dict[str, Any]:
+    """Return the keys of a preset in ``configs``, and add its choices of groups."""
+    file = f"{PRESETS}/{name}"
+    exists = (configs_dir() / f"{file}.yaml").exists()
+    check(exists, f"{PRESETS}={path}: defaults", name, "unknown preset")
+    return merge(files_of(file, choices))
 
 
 def _read_preset(path: str) -> dict[str, Any]:
@@ -156,7 +176,9 @@ def _read_preset(path: str) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         fix = "give the path of a YAML file"
-        raise ConfigError(f"{PRESETS}={path}: cannot be read ({reason}); {fix}") from None
+        raise ConfigError(
+            f"{PRESETS}={path}: cannot be read ({reason}); {fix}"
+        ) from None
     rule = "holds no preset; expected keys and values"
     check(isinstance(tree, dict), PRESETS, path, rule)
     return tree
@@ -165,7 +187,9 @@ def _read_preset(path: str) -> dict[str, Any]:
 def hydra_text(value: Any) -> str:
     """Return plain data in the grammar of Hydra's overrides."""
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{k}:{hydra_text(v)}" for k, v in value.items()) + "}"
+        pairs = [f"{key}:{hydra_text(item)}" for key, item in value.items()]
+        return f"{{{','.join(pairs)}}}"
     if isinstance(value, list):
-        return "[" + ",".join(map(hydra_text, value)) + "]"
+        items = map(hydra_text, value)
+        return f"[{','.join(items)}]"
     return json.dumps(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +70,11 @@ def tune(
     open_reporter().info(f"checking the search space {plan.space.name}")
     with memory_on_demand():
         plan, config = check_plan(plan)
-    folder = Path(out).expanduser() if out else default_folder(plan.system, config.env["name"])
+    folder = (
+        Path(out).expanduser()
+        if out
+        else default_folder(plan.system, config.env["name"])
+    )
     write_plan(folder, plan)
     code = work_off(plan, folder, config.schedule.num_evaluations, limits, run)
     if code in STOPPED:

@@ -174,6 +174,8 @@ def default_space(system: str) -> str:
     known = yaml_names("space")
     names = [name.lstrip("_") for name in ancestors("system", system)]
     found = next((name for name in names if name in known), "")
-    rule = f"{system} has no search space; name one of {', '.join(known)}, or a YAML file"
+    rule = (
+        f"{system} has no search space; name one of {', '.join(known)}, or a YAML file"
+    )
     check(found != "", "space", "", rule)
     return found

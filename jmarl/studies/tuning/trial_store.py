@@ -118,7 +118,11 @@ class TrialStore:
     """
 
     def __init__(
-        self, folder: Path, space: Space, seed: int = 0, pruner: BasePruner | None = None
+        self,
+        folder: Path,
+        space: Space,
+        seed: int = 0,
+        pruner: BasePruner | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._folder, self._space, self._seed = folder, space, seed

@@ -199,7 +199,9 @@ def _errors_name(space: Space) -> Iterator[None]:
 
 
 def _check_pruning(options: TuneOptions, evaluations: int) -> None:
-    rule = f"must be less than the {evaluations} evaluations of a trial; lower eval.every"
+    rule = (
+        f"must be less than the {evaluations} evaluations of a trial; lower eval.every"
+    )
     prunes = options.pruner != "none"
     check(not prunes or options.warmup < evaluations, "warmup", options.warmup, rule)
 
@@ -228,9 +230,7 @@ def _without_trials(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "options": {**record["options"], "trials": 0}}
 
 
-def _check_same(
-    folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]
-) -> None:
+def _check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     fix = "give the same arguments, or choose another out="
     for key, value in new.items():
         rule = f"the tuning in {folder} has {old.get(key)}; {fix}"

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 HOST_KEYS = ("arch", "checkpoint", "logger")
 """Groups of keys that do not belong to a preset, because learning does not depend on them."""
-COLORS = {"complete": "tab:blue", "pruned": "tab:orange"}
+MARKS = {
+    "complete": ("tab:blue", "o"),
+    "pruned": ("tab:orange", "x"),
+}
 
 
 def make_record(
@@ -43,12 +46,11 @@ def make_record(
         lines: Its trials so far.
         folders: Their run folders.
     """
-    trials = [
-        _trial(line, folder) for line, folder in zip(lines, folders, strict=False)
-    ]
+    pairs = zip(lines, folders, strict=False)
+    trials = [_trial(line, folder) for line, folder in pairs]
     states = [trial["state"] for trial in trials]
     complete = [trial for trial in trials if trial["state"] == "complete"]
-    best = max(complete, key=lambda trial: trial["value"], default=None)
+    best = max(complete, key=_value, default=None)
     return {
         **plan.record(),
         "cost": {
@@ -61,7 +63,10 @@ def make_record(
     }
 
 
-def _trial(line: TrialLine, folder: Path) -> dict[str, Any]:
+def _trial(
+    line: TrialLine,
+    folder: Path,
+) -> dict[str, Any]:
     last, _ = last_rows(folder / "metrics.jsonl")
     attributes = dict(line.attributes)
     seconds = attributes.pop("seconds", 0.0)
@@ -77,6 +82,10 @@ def _trial(line: TrialLine, folder: Path) -> dict[str, Any]:
         "seconds": seconds,
         **attributes,
     }
+
+
+def _value(trial: dict[str, Any]) -> float:
+    return -math.inf if trial["value"] is None else trial["value"]
 
 
 def _or_none(value: float) -> float | None:
@@ -98,11 +107,13 @@ def table(record: dict[str, Any]) -> str:
 
 
 def _order(trial: dict[str, Any]) -> tuple[bool, float, int]:
-    value = -math.inf if trial["value"] is None else trial["value"]
-    return trial["state"] != "complete", -value, trial["number"]
+    return trial["state"] != "complete", -_value(trial), trial["number"]
 
 
-def _cells(trial: dict[str, Any], keys: Sequence[str]) -> list[str]:
+def _cells(
+    trial: dict[str, Any],
+    keys: Sequence[str],
+) -> list[str]:
     values = dict(map(split_argument, trial["overrides"]))
     return [
         str(trial["number"]),
@@ -133,31 +144,55 @@ def cost_text(record: dict[str, Any]) -> str:
     )
 
 
-def draw(record: dict[str, Any], path: Path) -> None:
+def draw(
+    record: dict[str, Any],
+    path: Path,
+) -> None:
     """Draw the values of trials in the order of their numbers, and the best so far."""
     from matplotlib.figure import Figure  # slow to import
+    from matplotlib.ticker import MaxNLocator
 
+    trials, options = record["trials"], record["options"]
     figure = Figure(figsize=(5.0, 3.2), layout="constrained")
     axes = figure.subplots()
-    for state, color in COLORS.items():
-        trials = [t for t in record["trials"] if t["state"] == state]
-        points = [(t["number"], t["value"]) for t in trials if t["value"] is not None]
-        if points:
-            label = f"{state} ({len(points)})"
-            marker = "o" if state == "complete" else "x"
-            axes.scatter(*zip(*points, strict=True), color=color, label=label, marker=marker)
-    complete = [t for t in record["trials"] if t["state"] == "complete"]
-    best = list(itertools.accumulate((t["value"] for t in complete), max))
-    numbers = [t["number"] for t in complete]
-    axes.step(numbers, best, where="post", color="black", label="best so far")
+    for state, (color, marker) in MARKS.items():
+        numbers, values = _points(trials, state)
+        label = f"{state} ({len(values)})"
+        axes.scatter(
+            numbers,
+            values,
+            color=color,
+            marker=marker,
+            label=label,
+        )
+    numbers, values = _points(trials, "complete")
+    best = list(itertools.accumulate(values, max))
+    axes.step(
+        numbers,
+        best,
+        where="post",
+        color="black",
+        label="best so far",
+    )
     axes.set_xlabel("trial")
-    options = record["options"]
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(f"{options['mode']} {options['metric']}")
-    seeds = f"mean of {options['seeds']} seeds"
-    axes.set_title(f"{record['system']}, space {record['space']['name']}, {seeds}", fontsize=9)
+    space = record["space"]["name"]
+    title = f"{record['system']}, space {space}, mean of {options['seeds']} seeds"
+    axes.set_title(title, fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
+
+
+def _points(
+    trials: Sequence[dict[str, Any]], state: str
+) -> tuple[list[int], list[float]]:
+    """Return numbers and values of the trials in a state that have a value."""
+    selected = [t for t in trials if t["state"] == state and t["value"] is not None]
+    numbers = [trial["number"] for trial in selected]
+    values = [trial["value"] for trial in selected]
+    return numbers, values
 
 
 def preset_text(overrides: Iterable[str], comment: str) -> str:
@@ -171,19 +206,30 @@ def preset_text(overrides: Iterable[str], comment: str) -> str:
     """
     given = dict(map(split_argument, overrides))
     keys = {key: text for key, text in given.items() if not _is_of_host(key)}
-    lines = [GLOBAL_PACKAGE, *(f"# {line}" for line in comment.splitlines())]
-    defaults: list[Any] = [keys.pop(PRESETS)] if PRESETS in keys else []
-    defaults.append("_self_")
+    base = [keys.pop(PRESETS)] if PRESETS in keys else []
     groups = [key for key in keys if key in GROUPS]
-    defaults += [{f"override /{group}": keys.pop(group)} for group in groups]
-    tree: dict[str, Any] = {"defaults": defaults} if len(defaults) > 1 else {}
+    choices = [{f"override /{group}": keys.pop(group)} for group in groups]
+    tree: dict[str, Any] = {}
+    if base or choices:
+        tree["defaults"] = [*base, "_self_", *choices]
     for key, text in keys.items():
-        *parents, last = ("env.name" if key == "env" else key).split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = read_value(key, text)
-    return "\n".join([*lines, yaml.safe_dump(tree, sort_keys=False)])
+        full_key = "env.name" if key == "env" else key
+        _insert(tree, full_key, read_value(key, text))
+    lines = [f"# {line}" for line in comment.splitlines()]
+    content = yaml.safe_dump(tree, sort_keys=False)
+    return "\n".join([GLOBAL_PACKAGE, *lines, content])
+
+
+def _insert(
+    tree: dict[str, Any],
+    key: str,
+    value: Any,
+) -> None:
+    """Set the value of a dotted key in nested dictionaries."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+    tree[last] = value
 
 
 def _is_of_host(key: str) -> bool:

@@ -68,7 +68,10 @@ def test_both_ends_of_every_interval_compose(space, system):
     [
         ("{}", "parameters={}: must have at least one key"),
         ("system.lr: 0.1", "system.lr=0.1: expected one of choices, uniform"),
-        ("system.lr: {uniform: [2, 1]}", "system.lr.uniform=.*empty interval; low must"),
+        (
+            "system.lr: {uniform: [2, 1]}",
+            "system.lr.uniform=.*empty interval; low must",
+        ),
         ("system.lr: {uniform: [1, 1]}", "empty interval"),
         ("system.lr: {uniform: [1]}", "expected two numbers"),
         ("system.lr: {uniform: [0, 1e400]}", "must be finite"),
@@ -82,7 +85,10 @@ def test_both_ends_of_every_interval_compose(space, system):
         ("system.epochs: {choices: 1}", "expected a list"),
         ("seed: {int: [0, 5]}", "seed.*cannot be tuned"),
         ("eval.episodes: {int: [1, 5]}", "eval.episodes.*cannot be tuned"),
-        ("system.lrr: {uniform: [0.1, 0.2]}", "system.lrr=.*unknown key; did you mean sys"),
+        (
+            "system.lrr: {uniform: [0.1, 0.2]}",
+            "system.lrr=.*unknown key; did you mean sys",
+        ),
         ("system.gamma: {uniform: [0.9, 1.2]}", "system.gamma=1.2: must lie in"),
         ("network: {choices: [mlp, gruu]}", "network=gruu: unknown network"),
         ("system.minibatches: {choices: [4, 7]}", "minibatches=7"),
@@ -122,7 +128,10 @@ def test_a_wrong_space_is_an_error_before_anything_runs(tmp_path, line, message)
         (["ippo", *SMALL, "metric=wonn"], "metric='wonn': unknown metric"),
         (["ippo", *SMALL, "warmup=4"], "warmup=4: must be less than the 4 evaluations"),
         (["ippo", *SMALL, "env=smax_3mm"], "env=smax_3mm"),
-        (["ippo", *SMALL, "num_env=3"], "num_env=3: unknown key; did you mean num_envs"),
+        (
+            ["ippo", *SMALL, "num_env=3"],
+            "num_env=3: unknown key; did you mean num_envs",
+        ),
         (["ippo", *SMALL, "preset=x/y.yaml"], "preset='x/y.yaml': must be a file"),
     ],
 )
@@ -225,10 +234,13 @@ def test_a_wrong_preset_is_an_error(tmp_path, text, message):
 
 def test_hydra_reads_a_preset_as_yaml_does(tmp_path):
     path = tmp_path / "mine.yaml"
-    stages = [{"env": "smax_3m", "fraction": 0.25}, {"env": "smax_5v5", "fraction": 0.75}]
+    stages = [
+        {"env": "smax_3m", "fraction": 0.25},
+        {"env": "smax_5v5", "fraction": 0.75},
+    ]
     tree = {"env": {"name": "smax_5v5"}, "curriculum": {"stages": stages}}
     path.write_text(yaml.safe_dump(tree))
-    assert "env.name=\"smax_5v5\"" in preset_words(str(path))
+    assert 'env.name="smax_5v5"' in preset_words(str(path))
     config = load_config("mappo", [f"experiment={path}"])
     assert config.stage_envs == ("smax_3m", "smax_5v5")
 

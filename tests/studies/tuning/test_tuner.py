@@ -17,7 +17,12 @@ import pytest
 from jmarl.config import ConfigError
 from jmarl.runs.exit_codes import ExitCode
 from jmarl.studies.tuning.run_tune import read_record, report, status
-from jmarl.studies.tuning.trial_store import JOURNAL, STUDY_NAME, TrialStore, sampler_seed
+from jmarl.studies.tuning.trial_store import (
+    JOURNAL,
+    STUDY_NAME,
+    TrialStore,
+    sampler_seed,
+)
 from tests.studies.tuning.toy_trials import (
     EVALUATIONS,
     SPACE,
@@ -72,7 +77,9 @@ def test_trials_equal_those_of_optunas_own_loop(tmp_path, name):
     work(toy_plan(25, pruner=name, seed=3), tmp_path, Toy())
     ours = read_record(tmp_path)["trials"]
     theirs = optuna_alone(25, 3, pruners[name], reseed=True).trials
-    assert [t["overrides"] for t in ours] == [list(SPACE.words(t.params)) for t in theirs]
+    assert [t["overrides"] for t in ours] == [
+        list(SPACE.words(t.params)) for t in theirs
+    ]
     assert [t["state"] for t in ours] == [t.state.name.lower() for t in theirs]
     values = [trial.value for trial in theirs]
     assert [trial["value"] for trial in ours] == pytest.approx(values)
@@ -131,7 +138,9 @@ def wait_for(condition, process):
     raise TimeoutError
 
 
-def test_a_killed_tuning_keeps_its_trials_and_continues_as_if_it_never_stopped(tmp_path):
+def test_a_killed_tuning_keeps_its_trials_and_continues_as_if_it_never_stopped(
+    tmp_path,
+):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     for ended in (2, 5):
         tuning = start(killed, 8, 0.05)
@@ -285,7 +294,9 @@ def test_a_trial_drawn_in_part_is_completed(tmp_path):
     first = SPACE.entries()[0]
     drawn = first.word(first.suggest(trial))
     words = TrialStore(tmp_path, SPACE, seed=1).open(0)
-    assert words[0] == drawn and len(words) == len(whole.open(0)) == len(SPACE.entries())
+    assert words[0] == drawn and len(words) == len(whole.open(0)) == len(
+        SPACE.entries()
+    )
     assert store.open(0) == words
 
 
@@ -295,7 +306,9 @@ def test_the_report_has_the_budget_every_trial_and_the_winner(tmp_path, capsys):
     assert report(tmp_path, str(tmp_path / "copy.yaml")) == 0
     printed = capsys.readouterr().out
     record = json.loads((tmp_path / "tuning.json").read_text())
-    values = {t["number"]: t["value"] for t in record["trials"] if t["value"] is not None}
+    values = {
+        t["number"]: t["value"] for t in record["trials"] if t["value"] is not None
+    }
     assert record["best"] == max(values, key=values.__getitem__)
     assert record["cost"]["trials"] == {"complete": 5, "fail": 1}
     assert record["cost"]["env_steps"] == 5 * 2 * 8 * EVALUATIONS
@@ -311,7 +324,7 @@ def test_the_report_has_the_budget_every_trial_and_the_winner(tmp_path, capsys):
 
 def test_a_folder_of_another_tuning_is_an_error(tmp_path):
     work(toy_plan(1), tmp_path, Toy())
-    with pytest.raises(ConfigError, match="options=.*the same arguments, or choose ano"):
+    with pytest.raises(ConfigError, match=r"options=.*the same arguments"):
         work(toy_plan(1, seed=1), tmp_path, Toy())
     with pytest.raises(ConfigError, match="holds no tuning; start one with jmarl tune"):
         status(str(tmp_path / "none"))
