@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 import yaml
@@ -15,12 +16,13 @@ from jmarl.config import ConfigError
 from jmarl.config.choices import systems, yaml_names
 from jmarl.config.compose import load_config
 from jmarl.config.yaml_files import preset_words
+from jmarl.results.files import read_json
 from jmarl.runs.folder import read_config
-from jmarl.runs.status import read_status
 from jmarl.studies.tuning.run_tune import read_record, winner_preset
 from jmarl.studies.tuning.search_space import default_space, read_space
 from jmarl.studies.tuning.tune_plan import read_protocol
 from jmarl.studies.tuning.tune_record import preset_text
+from tests.studies.test_demo_study import kill
 
 
 SMALL = [
@@ -246,19 +248,34 @@ def test_hydra_reads_a_preset_as_yaml_does(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_tuning_of_real_runs_is_shared_with_its_preset(tmp_path, capsys):
+def test_a_killed_tuning_of_real_runs_continues_to_its_preset(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text(SPACE)
     out = tmp_path / "out"
     own = [f"space={tmp_path / 'mine.yaml'}", "trials=2", f"out={out}"]
-    assert dispatch(["tune", "ippo", *SMALL, *own]) == 0
+    words = ["tune", "ippo", *SMALL, *own]
+    command = [sys.executable, "-m", "jmarl", *words]
+    tuning = subprocess.Popen(command, start_new_session=True)
+    trials = [out / "trials" / f"trial_{number:04d}" for number in range(2)]
+    while not (trials[1] / "metrics.jsonl").exists():
+        assert tuning.poll() is None
+        time.sleep(0.1)
+    kill(tuning)
+    before = read_record(out)["trials"]
+    assert [trial["state"] for trial in before] == ["complete", "running"]
+    assert dispatch(words) == 0
+
     record = read_record(out)
     assert [trial["state"] for trial in record["trials"]] == ["complete"] * 2
-    best = out / "trials" / f"trial_{record['best']:04d}"
-    assert read_status(best)["state"] == "finished"
+    assert record["trials"][0] == before[0]
+    assert record["trials"][1]["overrides"] == before[1]["overrides"]
+    resumed = [read_json(trial / "versions.json")["resumed"] for trial in trials]
+    assert [len(each) for each in resumed] == [0, 1]
+    best = read_config(trials[record["best"]])
     preset = load_config("ippo", [f"experiment={out / 'best.yaml'}"])
-    assert preset == without_host(read_config(best))
-    stored = json.loads((out / "tuning.json").read_text())
-    assert winner_preset(stored) == (out / "best.yaml").read_text()
+    assert without_host(preset) == without_host(best)
+    assert winner_preset(read_json(out / "tuning.json")) == (
+        (out / "best.yaml").read_text()
+    )
     printed = capsys.readouterr().out
     assert dispatch(["tune", "status", str(out)]) == 0
     assert capsys.readouterr().out in printed
