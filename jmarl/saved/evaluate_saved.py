@@ -94,7 +94,7 @@ def transfer_run(
     rule = "must name an environment, or several separated by commas"
     check(len(names) > 0, "envs", envs, rule)
     own = build_run(config)
-    targets = {name: _build_target(own, name) for name in names}
+    targets = {name: build_target(own, name, "envs") for name in names}
     params, updates = restore_params(config, folder, parameters)
     records = {
         name: tables.evaluation_record(
@@ -128,10 +128,24 @@ def open_run(
     return folder, config
 
 
-def _build_target(own: BuiltRun, name: str) -> BuiltRun:
-    """Build the run in another environment, and check that its parameters fit there."""
-    target = build_run(own.config.with_env(name), "envs")
-    check_acting("envs", name, target, own)
+def build_target(
+    own: BuiltRun,
+    name: str,
+    key: str,
+) -> BuiltRun:
+    """Build a run in another environment, and check that its parameters fit there.
+
+    Args:
+        own: The run in its own environment.
+        name: Name of the other environment.
+        key: Argument that names it, for errors.
+
+    Raises:
+        ConfigError: If there is no such environment, or acting there needs parameters of other
+            shapes.
+    """
+    target = build_run(own.config.with_env(name), key)
+    check_acting(key, name, target, own)
     return target
 
 

@@ -142,6 +142,7 @@ class Queue(Generic[CellT]):
                 if job:
                     self._announce(planned, job)
                     return Claimed(planned, job, lock)
+                self._total -= 1
                 lock.close()
         return None
 

@@ -12,7 +12,13 @@ import jmarl
 from jmarl.config import ConfigError
 from jmarl.learning.parallel import mean_weights
 from jmarl.networks.actor_critic import Policy
-from jmarl.studies.measures import cgi_gradients, policy_distance, team_changes
+from jmarl.saved.evaluate_saved import play
+from jmarl.studies.measures import (
+    cgi_gradients,
+    policy_distance,
+    team_changes,
+    zero_shot_results,
+)
 from jmarl.studies.measures.saved_run import SavedRun
 from jmarl.systems.kits.cgi import make_agent_with_cgi, policy_term
 from jmarl.systems.kits.ppo import Weights
@@ -266,3 +272,41 @@ def test_other_environments_have_no_scenarios():
     run = untrained("mappo", "env=probe_bandit")
     with pytest.raises(ConfigError, match=r"^env='probe_bandit': has no scenario"):
         team_changes.measure(run, team_changes.Options(("squad",)))
+
+
+def test_zero_shot_results_in_the_own_environment_are_those_of_an_evaluation():
+    run = untrained("ippo", "env=probe_bandit", "num_seeds=2")
+    options = zero_shot_results.Options(("probe_bandit",), episodes=4, seed=3)
+    run = Stacked(*run)
+    expected = play(run.built, run.stacked(), 4, 3)["greedy"]["return"].mean(1)
+    found = zero_shot_results.measure(run, options)
+    assert set(found) == {"return/probe_bandit"}
+    np.testing.assert_allclose(found["return/probe_bandit"], expected)
+
+
+class Stacked(Untrained):
+    """Two seeds with parameters of their own."""
+
+    def stacked(self):
+        keys = jax.random.split(jax.random.key(0), 2)
+        return jax.jit(jax.vmap(self.built.system.init))(keys).params
+
+    def params(self):
+        stacked = self.stacked()
+        return [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(2)]
+
+
+def test_parameters_that_do_not_fit_an_environment_are_an_error():
+    run = untrained("ippo", "env=smax_3m")
+    options = zero_shot_results.Options(("smax_5v5",))
+    with pytest.raises(ConfigError, match=r"measure\.options\.envs=.*smax_5v5"):
+        zero_shot_results.measure(run, options)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [({"envs": ()}, "envs"), ({"envs": ("smax_3m",), "episodes": 0}, "episodes")],
+)
+def test_wrong_options_of_zero_shot_results_are_errors(words, message):
+    with pytest.raises(ConfigError, match=message):
+        zero_shot_results.Options(**words)

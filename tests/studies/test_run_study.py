@@ -209,6 +209,7 @@ SIZES = {
     "demo": 2,
     "mam_vs_mat": 8,
     "hpn_vs_qmix": 6,
+    "size_transfer": 3,
 }
 
 

@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 
 from jmarl.config import build, check, suggest
 from jmarl.runs.folder import read_config
-from jmarl.studies.measures import cgi_gradients, policy_distance, team_changes
+from jmarl.studies.measures import (
+    cgi_gradients,
+    policy_distance,
+    team_changes,
+    zero_shot_results,
+)
 from jmarl.studies.measures.saved_run import SavedRun
 from jmarl.studies.results import write_measures
 from jmarl.studies.study_file import Part, Study
@@ -28,6 +33,7 @@ MEASURES = {
     "cgi_gradients": Measure(cgi_gradients.Options, cgi_gradients.measure),
     "policy_distance": Measure(policy_distance.Options, policy_distance.measure),
     "team_changes": Measure(team_changes.Options, team_changes.measure),
+    "zero_shot": Measure(zero_shot_results.Options, zero_shot_results.measure),
 }
 
 
