@@ -30,10 +30,11 @@ BATTLE_TRAIN = (
     "run_dir=runs/outpost"
 )
 OUTPOST = EXAMPLES / "outpost.yaml"
+FEW_KEYS = EXAMPLES / "few_keys.yaml"
 COMPARE = "jmarl compare 'results/learning/smax_5v5_*.json' threshold=0.5 out=figures"
 TUNE = (
-    "jmarl tune mappo env=smax_3m trials=8 total_timesteps=1e5 eval.every=2e4 "
-    "eval.absolute_factor=4"
+    "jmarl tune mappo env=smax_3m space=few_keys.yaml trials=8 total_timesteps=1e5 "
+    "eval.every=2e4 eval.absolute_factor=4"
 )
 TUNE_STATUS = "jmarl tune status runs/tune/mappo/smax_3m"
 
@@ -96,7 +97,11 @@ TRANSCRIPTS = (
     mistake("battle_key", "s/limit/limits/"),
     mistake("battle_field", "s/terrain: strip/units: {marine: {shields: 20}}/"),
     Transcript("compare", COMPARE, run=f"ln -s {ROOT / 'results'} . && {COMPARE}"),
-    Transcript("tune_status", TUNE_STATUS, run=f"{TUNE} > log && {TUNE_STATUS}"),
+    Transcript(
+        "tune_status",
+        TUNE_STATUS,
+        run=f"cp {FEW_KEYS} . && {TUNE} &> log && {TUNE_STATUS}",
+    ),
     Transcript("play", "jmarl play env=smac_2s3z,smac_3s_vs_5z"),
 )
 

@@ -16,7 +16,16 @@ from docs.generate.site import fill
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), DOCS.parent / "README.md"])
-OMITTED = ("resume=", "init_from=", "--help", "<", "$", "reinforce", "rendezvous")
+OMITTED = (
+    "resume=",
+    "init_from=",
+    "experiment=runs/",
+    "--help",
+    "<",
+    "$",
+    "reinforce",
+    "rendezvous",
+)
 """Parts of commands that need a run folder, have a placeholder, or use what a guide adds."""
 TRAIN = re.compile(r"^\s*(?:python -m jmarl\.systems\.|jmarl train )(\w+) ?(.*)$")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ def table(record: dict[str, Any]) -> str:
     """
     keys = list(record["space"]["parameters"])
     names = [key.rpartition(".")[2] for key in keys]
-    header = ("trial", "state", "value", "evaluations", "minutes", *names)
+    header = ("trial", "state", "value", "evals", "minutes", *names)
     trials = sorted(record["trials"], key=_order)
     rows = [_cells(trial, keys) for trial in trials]
     return "\n\n".join([cost_text(record), markdown(header, rows)])
@@ -126,11 +127,10 @@ def _cells(
 
 
 def _short(text: str) -> str:
-    """Return a value of the command line; numbers get three digits."""
-    try:
-        return f"{float(text):.3g}"
-    except ValueError:
-        return text
+    """Return a value of the command line; floats get three digits."""
+    with suppress(ValueError):
+        return text if text.isdecimal() else f"{float(text):.3g}"
+    return text
 
 
 def cost_text(record: dict[str, Any]) -> str:
