@@ -150,17 +150,29 @@ class TrialStore:
         """Return the overrides of a trial, drawn if it is new; None if the trial has ended."""
         with self._locked():
             for new in range(len(self._trials()), number + 1):
-                self._draw(new, self._study.ask())
+                self._study.add_trial(self._draw(new))
             found = self._trials()[number]
             if found.state.is_finished():
                 return None
-            # A process that was killed may have drawn some of the parameters.
-            return self._space.words(self._draw(number, self._trial(found)))
+            return self._space.words(found.params)
 
-    def _draw(self, number: int, trial: optuna.Trial) -> dict[str, Any]:
-        """Return the parameters of a trial. Those that it already has stay."""
-        self._study.sampler = TPESampler(seed=sampler_seed(self._seed, number))
-        return {p.key: p.suggest(trial) for p in self._space.entries()}
+    def _draw(self, number: int) -> FrozenTrial:
+        """Return a new trial with its parameters.
+
+        They are drawn in a copy in memory, so that the journal gets the whole trial in one line. A
+        process that is killed therefore leaves no trial with some of its parameters.
+        """
+        copy = optuna.create_study(
+            sampler=TPESampler(seed=sampler_seed(self._seed, number)),
+            pruner=self._study.pruner,
+            study_name=STUDY_NAME,
+            direction="maximize",
+        )
+        copy.add_trials(self._trials())
+        trial = copy.ask()
+        for parameter in self._space.entries():
+            parameter.suggest(trial)
+        return copy.trials[number]
 
     def observe(self, number: int, evaluations: Sequence[float]) -> bool:
         """Report the evaluations of a trial so far; return True if it is pruned.

@@ -287,17 +287,17 @@ def test_a_journal_with_an_incomplete_line_is_repaired(tmp_path, kept):
     assert after[:2] == before and after[2].state == "complete"
 
 
-def test_a_trial_drawn_in_part_is_completed(tmp_path):
-    store = TrialStore(tmp_path, SPACE, seed=1)
-    whole = TrialStore(tmp_path / "whole", SPACE, seed=1)
-    trial = store._study.ask()
-    first = SPACE.entries()[0]
-    drawn = first.word(first.suggest(trial))
-    words = TrialStore(tmp_path, SPACE, seed=1).open(0)
-    assert words[0] == drawn and len(words) == len(whole.open(0)) == len(
-        SPACE.entries()
-    )
-    assert store.open(0) == words
+def test_a_kill_between_two_lines_of_the_journal_changes_no_trial(tmp_path):
+    whole = TrialStore(tmp_path, SPACE, seed=1)
+    words = [whole.open(number) for number in range(3)]
+    lines = (tmp_path / JOURNAL).read_text().splitlines(keepends=True)
+    assert len(lines) == 1 + 3
+    for count in range(len(lines)):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        (folder / JOURNAL).write_text("".join(lines[:count]))
+        store = TrialStore(folder, SPACE, seed=1)
+        assert [store.open(number) for number in range(3)] == words
 
 
 def test_the_report_has_the_budget_every_trial_and_the_winner(tmp_path, capsys):
