@@ -445,11 +445,11 @@ usage: jmarl tune <system> env=<name> [key=value ...]
 
 search hyper-parameters with Optuna: trials are runs, and the best one becomes a preset
 
-  trials=40             trials, with those that are pruned or fail; may be raised later
+  trials=40             number of trials, including pruned and failed ones; may be raised later
   seeds=2               seeds of each trial, trained at once; the metric is their mean
   space=<name>          search space: mam_ppo, ppo, pqn, replay, or the path of a YAML file
   pruner=median         rule that stops trials at an evaluation: median, hyperband or none
-  warmup=1              evaluations after training has begun at which no trial is stopped
+  warmup=1              first evaluations after training starts at which no trial is pruned
   metric=won            result of an episode to maximize; default: won, or return without a winner
   mode=greedy           greedy or sampled episodes
   protocol=mam          options and overrides of a published tuning, or the path of a YAML file

@@ -51,25 +51,30 @@ def write_status(folder: pathlib.Path, state: str, **details: Any) -> None:
         state: ``running``, ``interrupted``, ``killed``, ``failed`` or ``finished``.
         **details: Further entries.
     """
-    process = {
+    with _WRITING:
+        clock = _cpu_clock(_read(folder))
+        status = {"state": state, "time": _now(), **_process(), **clock, **details}
+        _write(folder, status)
+
+
+def _process() -> dict[str, Any]:
+    """Return the entries that identify this process."""
+    return {
         "host": platform.node(),
         "pid": os.getpid(),
         "process_start": _start_of(os.getpid()),
     }
-    with _WRITING:
-        clock = _cpu_clock(_read(folder), process)
-        status = {"state": state, "time": _now(), **process, **clock, **details}
-        _write(folder, status)
 
 
-def _cpu_clock(
-    old: dict[str, Any],
-    process: dict[str, Any],
-) -> dict[str, float]:
+def _is_own(status: dict[str, Any]) -> bool:
+    """Return True if this process wrote a status."""
+    return all(status.get(key) == value for key, value in _process().items())
+
+
+def _cpu_clock(old: dict[str, Any]) -> dict[str, float]:
     """Return the CPU seconds of a run so far, and the offset of this process's clock."""
     now = time.process_time()
-    is_own = all(old.get(key) == value for key, value in process.items())
-    known = old.get("cpu_offset") if is_own else None
+    known = old.get("cpu_offset") if _is_own(old) else None
     offset = old.get(CPU_SECONDS, 0.0) - now if known is None else known
     return {CPU_SECONDS: round(offset + now, 1), "cpu_offset": round(offset, 3)}
 
@@ -163,7 +168,7 @@ def _renew(folder: pathlib.Path) -> None:
     with _WRITING:
         status = _read(folder)
         if status.get("state") == "running":
-            clock = _cpu_clock(status, {"pid": os.getpid()})
+            clock = _cpu_clock(status) if _is_own(status) else {}
             _write(folder, {**status, "time": _now(), **clock})
 
 

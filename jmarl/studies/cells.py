@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,10 +157,27 @@ def difference(planned: PlannedCell) -> str:
 
 def _trained_config(planned: PlannedCell) -> RunConfig:
     """Return the configuration of a cell's run, from its folder or from its record."""
-    record = planned.folder.with_name(f"{planned.cell.name}.json")
-    if record.exists():
-        return from_tree(read_json(record)["config"] | {"run_dir": "", "resume": ""})
+    if record := _read_record(planned):
+        return from_tree(record["config"] | {"run_dir": "", "resume": ""})
     return read_config(planned.folder)
+
+
+def trained_versions(planned: PlannedCell) -> dict[str, Any]:
+    """Return the versions that a cell was trained with; empty if it has no run."""
+    record = _read_record(planned)
+    return record.get("versions") or read_json(planned.folder / "versions.json")
+
+
+def is_trained(planned: PlannedCell) -> bool:
+    """Return True if a cell has a run, or the record of one."""
+    return bool(_read_record(planned)) or state_of(planned.folder) != "missing"
+
+
+def _read_record(planned: PlannedCell) -> dict[str, Any]:
+    """Return the record of a cell's run; an empty dictionary if there is none to read."""
+    with suppress(ValueError):
+        return read_json(planned.folder.with_name(f"{planned.cell.name}.json"))
+    return {}
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from jmarl.results.intervals import win_rate_variance
 from jmarl.results.statistics.bootstrap import Interval
 from jmarl.results.statistics.pairs import Pair, paired, paired_difference
 from jmarl.results.tables import markdown
-from jmarl.studies.results import CellResult, Results
+from jmarl.studies.results import MEASURE_EPISODES, CellResult, Results
 from jmarl.studies.study_file import Cell, Claim, Study
 
 
@@ -66,7 +66,7 @@ def _judge(
     found = {result.cell.name: result for result in results.finished}
     wanted = list(_pairs(results.study.cells(), claim))
     sides = [(found.get(a.name), found.get(b.name)) for a, b in wanted if b]
-    compared = [_compare(a, b, claim.metric) for a, b in sides if a and b]
+    compared = [_compare(results.study, a, b, claim) for a, b in sides if a and b]
     usable = [each for each in compared if len(each.scores[0]) > 0]
     difference = Interval(math.nan, -math.inf, math.inf)
     if usable:
@@ -91,15 +91,20 @@ class _Compared(NamedTuple):
 
 
 def _compare(
-    first: CellResult,
-    second: CellResult,
-    metric: str,
+    study: Study, first: CellResult, second: CellResult, claim: Claim
 ) -> _Compared:
+    metric = claim.metric
     scores = paired(_by_seed(first, metric), _by_seed(second, metric))
-    if metric != "win_rate" or len(scores[0]) == 0:
+    name, _, place = metric.partition("/")
+    if name != "win_rate" or len(scores[0]) == 0:
         return _Compared(scores, 0.0)
+    measured = study.measure.options if study.measure and place else {}
     variances = [
-        win_rate_variance(float(values.mean()), len(values), side.episodes)
+        win_rate_variance(
+            float(values.mean()),
+            len(values),
+            measured.get("episodes", MEASURE_EPISODES) if place else side.episodes,
+        )
         for values, side in zip(scores, (first, second), strict=True)
     ]
     return _Compared(scores, sum(variances))

@@ -93,6 +93,10 @@ class Processes:
             self._children.add(child)
         try:
             code = _wait(child, stop_when)
+        except BaseException:  # without this process, nothing would stop it
+            child.send_signal(signal.SIGTERM)
+            child.wait()
+            raise
         finally:
             self._children.discard(child)
         return code if code >= 0 else 128 - code

@@ -26,6 +26,8 @@ from jmarl.studies.study_file import Cell, Part, Study
 MEASURES = "measures.json"
 """File of a cell's folder with the results of the study's measure."""
 MEASURES_KEY = "measures"
+MEASURE_EPISODES = 256
+"""Default number of episodes of a measure."""
 LARGEST_KB = 100
 """Most kilobytes in the record of a run."""
 PerSeed = list[float | None]
@@ -92,13 +94,17 @@ def record_file(folder: Path, cell: Cell) -> Path:
 
 
 def write_records(results: Results, folder: Path) -> list[str]:
-    """Write the records of all finished cells.
+    """Write the records of all finished cells, and remove those of other cells.
 
     Returns:
         The names of cells whose records are larger than ``LARGEST_KB``. They are written too.
     """
     folder.mkdir(parents=True, exist_ok=True)
     large = []
+    finished = [each.cell for each in results.finished]
+    for cell in results.study.cells():
+        if cell not in finished:
+            record_file(folder, cell).unlink(missing_ok=True)
     for each in results.finished:
         path = record_file(folder, each.cell)
         measures = read_json(each.run.path / MEASURES)

@@ -20,6 +20,7 @@ from jmarl.studies.cells import (
     errors_name,
     out_folder,
     plan,
+    read_overrides,
     state_of,
     write_overrides,
 )
@@ -258,7 +259,12 @@ def record(
     results = read_results(study, source)
     rule = "no finished run there; use jmarl study run"
     check(len(results.finished) > 0, "out", str(source), rule)
+    from_runs = all(each.run.path.is_dir() for each in results.finished)
+    check(from_runs, "out", str(source), "holds records already; name the run folders")
+    for cell in results.unreadable:
+        open_reporter().warn(f"{cell.name}: left out, because its run cannot be read")
     try:
+        write_overrides(target, read_overrides(source))
         for each in write_records(results, target):
             text = f"{each}: its record is larger than {LARGEST_KB} kB"
             open_reporter().warn(f"{text}; evaluate less often")

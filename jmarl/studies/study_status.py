@@ -6,7 +6,6 @@ import datetime
 from pathlib import Path
 
 from jmarl.config import ConfigError
-from jmarl.results.files import read_json
 from jmarl.runs.exit_codes import ExitCode
 from jmarl.runs.folder import version_changes
 from jmarl.saved.list_runs import RunLine, describe, format_lines
@@ -14,9 +13,11 @@ from jmarl.studies.cells import (
     PlannedCell,
     compose_cells,
     difference,
+    is_trained,
     out_folder,
     read_overrides,
     state_of,
+    trained_versions,
 )
 from jmarl.studies.study_file import Study, read_study
 
@@ -61,13 +62,12 @@ def stale_reason(planned: PlannedCell) -> str:
             return f"trained with another configuration: {text}"
     except ConfigError as error:
         return str(error)
-    before = read_json(planned.folder / "versions.json")
-    return ", ".join(version_changes(before))
+    return ", ".join(version_changes(trained_versions(planned)))
 
 
 def stale_cells(study: Study, folder: Path) -> list[str]:
     """Return a line for each cell with a stale run."""
     cells = compose_cells(study, folder, read_overrides(folder))
-    trained = [each for each in cells if state_of(each.folder) != "missing"]
+    trained = filter(is_trained, cells)
     reasons = [(each.cell.name, stale_reason(each)) for each in trained]
     return [f"{name} ({reason})" for name, reason in reasons if reason]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from jmarl.config import ConfigError, build
 from jmarl.results.statistics.bootstrap import Interval
 from jmarl.studies.claims import check_claims, claims_table, judge_claims, verdict
 from jmarl.studies.results import read_results
-from jmarl.studies.study_file import Claim, Study
+from jmarl.studies.study_file import Claim, Part, Study
 from tests.studies.study_folders import write_study
 
 
@@ -115,3 +116,15 @@ def test_a_claim_about_no_cells_is_an_error(changes, message):
 def test_a_wrong_claim_is_an_error(changes):
     with pytest.raises(ConfigError, match=next(iter(changes))):
         study_with(**changes)
+
+
+def test_a_measured_win_rate_varies_with_its_number_of_episodes(tmp_path):
+    study = study_with(metric="win_rate/smax_5v5", rule="not_inferior")
+    measure = Part("zero_shot", {"envs": ["smax_5v5"], "episodes": 16})
+    study = dataclasses.replace(study, measure=measure)
+    rates = {"win_rate/smax_5v5": [0.5, 0.5, 0.5]}
+    write_study(study, tmp_path, lambda cell: RATES[cell.name], lambda cell: rates)
+    (claim,) = judge_claims(read_results(study, tmp_path))
+    mean, low, high = claim["difference"]
+    assert mean == 0 and high == -low > 0.05
+    assert claim["verdict"] == "undecided"

@@ -64,7 +64,7 @@ def test_records_give_the_report_of_the_runs(study, runs, tmp_path):
     first, second = read_record(runs), read_record(target)
     assert {k: first[k] for k in SAME} == {k: second[k] for k in SAME}
     assert first["claims"][0]["verdict"] == "supported"
-    assert second["cost"] == {"cpu_hours": 2.0, "budget_hours": 2}
+    assert second["cost"] == {"cpu_hours": 2.0, "budget_hours": 2, "runs": [2, 2]}
     assert first["curves"][0]["improvement"] == second["curves"][0]["improvement"]
 
 
@@ -85,6 +85,25 @@ def test_a_changed_result_changes_the_verdict(study, runs, tmp_path):
     write_json(path, record)
     (claim,) = study_record(study, target)["claims"]
     assert claim["verdict"] == "not supported"
+
+
+def test_the_record_of_a_run_that_is_no_longer_finished_is_removed(
+    study, runs, tmp_path
+):
+    target = tmp_path / "records"
+    write_records(read_results(study, runs), target)
+    (runs / "mam" / "status.json").unlink()
+    write_records(read_results(study, runs), target)
+    record = study_record(study, target)
+    assert record["missing"] == ["mam"] and record["cost"]["runs"] == [1, 2]
+
+
+def test_records_of_records_are_an_error(runs, tmp_path):
+    name = str(tmp_path / "arms.yaml")
+    dispatch(["study", "record", name, f"out={runs}", f"to={tmp_path / 'to'}"])
+    words = [f"out={tmp_path / 'to' / 'arms'}", f"to={tmp_path / 'again'}"]
+    with pytest.raises(ConfigError, match="holds records already"):
+        dispatch(["study", "record", name, *words])
 
 
 def test_a_damaged_record_is_unreadable(study, runs, tmp_path):
@@ -108,7 +127,10 @@ def test_records_have_no_path_of_the_machine(study, runs, tmp_path):
 def test_the_command_writes_records_and_figures(runs, tmp_path, capsys):
     words = [str(tmp_path / "arms.yaml"), f"out={runs}"]
     assert dispatch(["study", "record", *words, f"to={tmp_path / 'to'}"]) == 0
-    assert "Cost: 2.00 CPU hours of 2 planned." in capsys.readouterr().out
+    assert (
+        "Cost: 2.00 CPU hours for 2 of 2 runs; 2 are planned for all."
+        in capsys.readouterr().out
+    )
     names = {path.name for path in (tmp_path / "to" / "arms").rglob("*.*")}
     assert {"mam.json", "mat.json", "report.json", "sample_efficiency.png"} <= names
 

@@ -145,10 +145,18 @@ def read_run_record(path: pathlib.Path) -> RunFiles | None:
         state="finished",
         note="",
         config=record["config"],
-        words=str(record.get("train_command", "")).split(),
+        words=_words(str(record.get("train_command", ""))),
         about=about,
         rows=_evaluations([*record["evaluations"], *record["absolute"]]),
     )
+
+
+def _words(command: str) -> list[str]:
+    """Split a command; one that no shell would read is split at its spaces."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return command.split()
 
 
 def run_record(run: RunFiles) -> dict[str, Any]:

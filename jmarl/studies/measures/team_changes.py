@@ -17,6 +17,7 @@ from jmarl.envs.battle.smac.smac_state import State
 from jmarl.saved.grid_cells import is_same_env
 from jmarl.saved.record import make_recorder
 from jmarl.studies.measures.saved_run import SavedRun
+from jmarl.studies.results import MEASURE_EPISODES
 from jmarl.training.anakin import Actor
 from jmarl.training.build import BuiltRun, build_run
 from jmarl.training.compatibility import check_acting
@@ -40,7 +41,7 @@ class Options:
     """
 
     scenarios: tuple[str, ...]
-    episodes: int = 256
+    episodes: int = MEASURE_EPISODES
     window: int = 5
     share: float = 0.9
     seed: int = 0

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jmarl.config import check, check_range
 from jmarl.saved.evaluate_saved import build_target, play
 from jmarl.studies.measures.saved_run import SavedRun
+from jmarl.studies.results import MEASURE_EPISODES
 
 
 KEY = "measure.options.envs"
@@ -27,7 +28,7 @@ class Options:
     """
 
     envs: tuple[str, ...]
-    episodes: int = 256
+    episodes: int = MEASURE_EPISODES
     seed: int = 0
 
     def __post_init__(self) -> None:

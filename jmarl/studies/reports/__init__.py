@@ -117,10 +117,12 @@ def study_record(study: Study, folder: Path) -> dict[str, Any]:
 
 
 def _cost(results: Results) -> dict[str, Any]:
-    """Return the CPU hours of all runs, and the largest number that the study may take."""
+    """Return the CPU hours of finished runs, their number, and the hours that were planned."""
     hours = sum(cell.cpu_seconds for cell in results.finished) / 3600
     known = None if math.isnan(hours) else round(hours, 2)
-    return {"cpu_hours": known, "budget_hours": results.study.budget_hours}
+    runs = [len(results.finished), len(results.study.cells())]
+    budget = results.study.budget_hours
+    return {"cpu_hours": known, "budget_hours": budget, "runs": runs}
 
 
 def study_text(record: dict[str, Any]) -> str:
@@ -144,9 +146,10 @@ def _heading(record: dict[str, Any]) -> list[str]:
         lines.append(claims_table(record))
     cost = record.get("cost", {})
     if cost.get("cpu_hours") is not None:
-        budget = cost["budget_hours"]
-        of = f" of {budget:g} planned" if budget else ""
-        lines.append(f"Cost: {cost['cpu_hours']:.2f} CPU hours{of}.")
+        budget, (done, total) = cost["budget_hours"], cost["runs"]
+        planned = f"; {budget:g} are planned for all" if budget else ""
+        text = f"{cost['cpu_hours']:.2f} CPU hours for {done} of {total} runs"
+        lines.append(f"Cost: {text}{planned}.")
     return lines
 
 

@@ -28,10 +28,12 @@ ASK_LOCK = ".ask"
 STUDY_NAME = "jmarl"
 PRUNED_AT = "pruned_at"
 """Attribute of a trial: number of the evaluation at which it was pruned."""
+CHECKED = "checked"
+"""Attribute of a trial: number of the last evaluation after which it was not pruned."""
 SECONDS = "seconds"
 """Attribute of a trial: seconds of its processes, as far as these were not killed."""
 STARTUP_TRIALS = 5
-"""Finished trials before the first is pruned by their median."""
+"""Complete trials that the median rule needs before it prunes a trial."""
 
 
 class TrialLine(NamedTuple):
@@ -86,7 +88,7 @@ def make_pruner(name: str, warmup: int, evaluations: int) -> BasePruner:
     """Return the rule that stops trials.
 
     Args:
-        name: ``median``: worse than the median of finished trials at the same evaluation.
+        name: ``median``: best value so far below the median of complete trials at this step.
             ``hyperband``: not among the best third at one of some evaluations. ``none``: never.
         warmup: Evaluations at which no trial is pruned.
         evaluations: Evaluations of a trial.
@@ -186,13 +188,15 @@ class TrialStore:
             if PRUNED_AT in found.user_attrs:
                 return True
             trial, known = self._trial(found), set(found.intermediate_values)
-            for step, value in enumerate(evaluations, 1):
-                if step in known:
-                    continue
-                trial.report(value, step)
+            first = found.user_attrs.get(CHECKED, 0)
+            for step, value in enumerate(evaluations[first:], first + 1):
+                # A process that was killed may have reported it without the decision.
+                if step not in known:
+                    trial.report(value, step)
                 if trial.should_prune():
                     trial.set_user_attr(PRUNED_AT, step)
                     return True
+                trial.set_user_attr(CHECKED, step)
             return False
 
     def add_seconds(self, number: int, seconds: float) -> None:
