@@ -14,6 +14,7 @@ from jmarl.config.parsing import flatten
 from jmarl.results.files import read_json, write_json
 from jmarl.runs.folder import check_folders, read_config
 from jmarl.runs.status import read_status
+from jmarl.studies.results import record_file
 from jmarl.studies.study_file import Cell, Study
 
 
@@ -176,7 +177,7 @@ def is_trained(planned: PlannedCell) -> bool:
 def _read_record(planned: PlannedCell) -> dict[str, Any]:
     """Return the record of a cell's run; an empty dictionary if there is none to read."""
     with suppress(ValueError):
-        return read_json(planned.folder.with_name(f"{planned.cell.name}.json"))
+        return read_json(record_file(planned.folder.parent, planned.cell))
     return {}
 
 

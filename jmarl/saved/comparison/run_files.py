@@ -173,7 +173,7 @@ def run_record(run: RunFiles) -> dict[str, Any]:
         "versions": {k: v for k, v in run.about.items() if k != "command"},
         "train_command": shlex.join(["python", "-m", module, *run.words]),
         "wall_seconds": run.rows[-1].get("time"),
-        "cpu_seconds": status.get(CPU_SECONDS),
+        CPU_SECONDS: status.get(CPU_SECONDS),
         "config": {k: v for k, v in run.config.items() if k not in PATHS},
         "evaluations": [row for row in run.rows if row["kind"] == "eval"],
         "absolute": [row for row in run.rows if row["kind"] == "absolute"],
