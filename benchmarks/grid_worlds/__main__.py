@@ -12,10 +12,10 @@ Options:
 * ``out``: JSON file of the record; none by default.
 
 Method: CPU time of one process on one core, samples of both sides interleaved. Both sides run under
-jmarl's interface, take the same uniform random actions, drawn once per call, return observations,
-rewards and flags, and reset ended episodes. Only steps with an effect of the action count. Both
-have the same episode limits. The tasks are not equal: random robots collide, which ends an episode
-of Jumanji's warehouse, so Jumanji resets more often.
+jmarl's interface, take the same uniform random actions, drawn before the measurement, return
+observations, rewards and flags, and reset ended episodes. Only steps with an effect of the action
+count. Both have the same episode limits. The tasks are not equal: random robots collide, which ends
+an episode of Jumanji's warehouse, so Jumanji resets more often.
 
 Output: a table with microseconds per environment step and the speed-up.
 
@@ -127,16 +127,14 @@ def rollout(
         carry: tuple,
         key: Key,
     ) -> tuple:
-        step_key, action_key = jax.random.split(key)
-        actions = jax.random.randint(action_key, shape, 0, spec.n_actions)
-        keys = jax.random.split(step_key, length)
-        return lax.scan(step, carry, (keys, actions))[0]
+        keys = jax.random.split(key, length)
+        actions, *start = carry
+        return actions, *lax.scan(step, tuple(start), (keys, actions))[0]
 
-    state, timestep = jax.jit(env.reset, static_argnums=1)(jax.random.key(1), batch)
-    return compile_side(
-        play,
-        (state, timestep, jnp.int32(0)),
-    )
+    action_key, reset_key = jax.random.split(jax.random.key(1))
+    actions = jax.random.randint(action_key, shape, 0, spec.n_actions)
+    state, timestep = jax.jit(env.reset, static_argnums=1)(reset_key, batch)
+    return compile_side(play, (actions, state, timestep, jnp.int32(0)))
 
 
 if __name__ == "__main__":

@@ -274,6 +274,19 @@ def select(condition: Bool[Array, "B"], a: Tree, b: Tree) -> Tree:
     return jax.tree.map(pick, a, b)
 
 
+def batch_first(tree: Tree) -> Tree:
+    """Move the batch, the last axis of every leaf, to the front."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), tree)
+
+
+def batch_last(tree: Tree) -> Tree:
+    """Move the batch, the first axis of every leaf, to the end.
+
+    CPUs vectorize a step over the environments if the batch is the last axis of its arrays.
+    """
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), tree)
+
+
 def _as_arrays(result: Step, spec: Spec) -> Step:
     """Return the result of a single environment as arrays, with one reward for each agent."""
     reward = jnp.asarray(result.reward, jnp.float32)

@@ -14,6 +14,7 @@ from jaxtyping import Key as Keys
 
 from jmarl import config as settings
 from jmarl.envs import next_step
+from jmarl.envs.batched import batch_first, batch_last
 from jmarl.envs.football.core.match_step import advance, n_draws
 from jmarl.envs.football.core.setup import Setup, first_world
 from jmarl.envs.football.core.world import (
@@ -22,8 +23,6 @@ from jmarl.envs.football.core.world import (
     TIME,
     Observable,
     World,
-    batch_first,
-    batch_last,
     observable,
 )
 from jmarl.envs.football.football_drawing import scene

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jmarl.config import build, check
-from jmarl.envs.batched import BatchedEnv, Step, flat_obs, flat_spec, with_resets
+from jmarl.envs.batched import (
+    BatchedEnv,
+    Step,
+    batch_first,
+    batch_last,
+    flat_obs,
+    flat_spec,
+    with_resets,
+)
 from jmarl.envs.grids import foraging_rules as rules
 from jmarl.envs.grids.foraging_drawing import scene
 from jmarl.envs.grids.grid_names import ForagingSize, foraging_size
 from jmarl.envs.grids.grid_options import ForagingConfig
 from jmarl.types import EntityObs, Env, Key
-
-
-Tree = TypeVar("Tree")
 
 
 def make(
@@ -52,11 +57,11 @@ def make(
     )
 
     def observe(state: rules.State) -> EntityObs:
-        state = _batch_last(state)
-        own = _batch_first(rules.observe(size, state))
+        state = batch_last(state)
+        own = batch_first(rules.observe(size, state))
         if not config.mask:
             return jax.vmap(partial(flat_obs, spec))(own)
-        avail = _batch_first(rules.valid_actions(size, state))
+        avail = batch_first(rules.valid_actions(size, state))
         return jax.vmap(lambda x, y: flat_obs(spec, x, avail=y))(own, avail)
 
     def reset(
@@ -71,12 +76,12 @@ def make(
                 batch,
             ),
         )
-        return _batch_first(rules.first_state(size, draws)), None
+        return batch_first(rules.first_state(size, draws)), None
 
     def step(
         key: Key, state: rules.State, action: Int[Array, "B P"]
     ) -> tuple[rules.State, Step]:
-        state, reward = rules.advance(size, _batch_last(state), action.T)
+        state, reward = rules.advance(size, batch_last(state), action.T)
         if not config.individual_rewards:
             reward = jnp.broadcast_to(reward.sum(0), reward.shape)
         is_over = (state.food_level == 0).all(0)
@@ -86,24 +91,10 @@ def make(
             is_over,
             jnp.zeros_like(is_over),
         )
-        return _batch_first(state), result
+        return batch_first(state), result
 
     draw = partial(scene, size)
     return with_resets(BatchedEnv(name, spec, reset, step, draw, observe))
-
-
-def _batch_first(tree: Tree) -> Tree:
-    return jax.tree.map(
-        lambda x: jnp.moveaxis(x, -1, 0),
-        tree,
-    )
-
-
-def _batch_last(tree: Tree) -> Tree:
-    return jax.tree.map(
-        lambda x: jnp.moveaxis(x, 0, -1),
-        tree,
-    )
 
 
 def _check_size(

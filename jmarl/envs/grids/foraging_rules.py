@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt
 
-from jmarl.envs.grids.cell_draws import distinct, select_cell
+from jmarl.envs.grids.cell_draws import distinct, pack, select_cell, span
 from jmarl.envs.grids.grid_names import ForagingSize
 
 
@@ -137,32 +137,34 @@ def _food_places(
 
     Food is not at the border, nor in the eight cells around other food or two cells from it.
     """
-    batch = place.shape[2:]
-    rows = _align(
-        np.arange(size.rows)[:, None],
-        len(batch),
-    )
-    columns = _align(
-        np.arange(size.columns)[None],
-        len(batch),
-    )
-    inner = (rows % (size.rows - 1) > 0) & (columns % (size.columns - 1) > 0)
-    free = jnp.broadcast_to(
-        inner,
-        (size.rows, size.columns, *batch),
-    )
+    inner = np.zeros((size.rows, size.columns), bool)
+    inner[1:-1, 1:-1] = True
+    free = pack(jnp.asarray(_align(inner, place.ndim - 2)))
     for row, column in place:
-        free = free & ((rows != row) | (columns != column))
+        free = free & ~_around(size, (row, column), (0,))
     places, exists = [], []
     for draw in draws:
-        exists.append(free.any((0, 1)))
+        exists.append((free != 0).any((0, 1)))
         row, column = select_cell(free, draw)
         places.append(jnp.stack([row, column]))
-        down, across = jnp.abs(rows - row), jnp.abs(columns - column)
-        is_near = (down <= 1) & (across <= 1)
-        is_in_line = (down * across == 0) & (down + across <= 2)
-        free = free & ~(is_near | is_in_line)
+        free = free & ~_around(size, (row, column), (2, 1, 0))
     return jnp.stack(places), jnp.stack(exists)
+
+
+def _around(
+    size: ForagingSize,
+    at: tuple[Int[Array, "*b"], Int[Array, "*b"]],
+    reach: tuple[int, ...],
+) -> UInt[Array, "H K *b"]:
+    """Return the cells up to ``reach[d]`` columns from a cell, in the rows d away from its own."""
+    row, column = at
+    rows = _align(np.arange(size.rows)[:, None], row.ndim)
+    away = jnp.abs(rows - row)
+    words = jnp.zeros((), jnp.uint32)
+    for distance, wide in enumerate(reach):
+        cells = span(size.columns, column - wide, column + wide)
+        words = jnp.where(away == distance, cells, words)
+    return words
 
 
 def _align(

@@ -22,7 +22,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 from jaxtyping import Key as Keys
 
-from jmarl.envs.grids.cell_draws import select_cell
+from jmarl.envs.grids.cell_draws import pack, select_cell
 from jmarl.envs.grids.warehouse_layout import Layout
 from jmarl.envs.grids.warehouse_moves import mention_order, resolve
 
@@ -177,7 +177,7 @@ def _deliver(
         reward = reward + (is_delivery & (state.cell == goal))
         delivered = delivered + is_delivery
         free = (shelves == SHELF).reshape(-1, layout.stride)
-        row, column = select_cell(free, draw)
+        row, column = select_cell(pack(free), draw)
         new = row * layout.stride + column
         changed = shelves.at[goal].set(SHELF).at[new].set(REQUESTED)
         shelves = jnp.where(is_delivery, changed, shelves)

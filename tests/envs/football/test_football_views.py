@@ -25,8 +25,9 @@ from football_worlds import (
 )
 
 from jmarl.config.errors import ConfigError
+from jmarl.envs.batched import batch_first
 from jmarl.envs.football.core.setup import Setup
-from jmarl.envs.football.core.world import Observable, batch_first, observable
+from jmarl.envs.football.core.world import Observable, observable
 from jmarl.envs.football.views.entity_view import spec
 from jmarl.networks.flatten import empty_obs
 

@@ -6,7 +6,6 @@ inner loop of a batch runs over environments, at full vector width, for any numb
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -163,22 +162,6 @@ def observable(world: Observable) -> Observable:
     """Return the part of a state that determines the observations."""
     names = Observable.__dataclass_fields__
     return Observable(**{name: getattr(world, name) for name in names})
-
-
-def batch_first(world: Observable) -> Observable:
-    """Move the batch, the last axis, to the front."""
-    return jax.tree.map(
-        lambda x: jnp.moveaxis(x, -1, 0),
-        world,
-    )
-
-
-def batch_last(world: Observable) -> Observable:
-    """Move the batch, the first axis, to the end."""
-    return jax.tree.map(
-        lambda x: jnp.moveaxis(x, 0, -1),
-        world,
-    )
 
 
 def expand(values: np.ndarray, like: Array) -> Array:

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jmarl.config.errors import check
-from jmarl.envs.batched import flat_spec
+from jmarl.envs.batched import batch_last, flat_spec
 from jmarl.envs.football.core import pitch
 from jmarl.envs.football.core.game_actions import DIRECTIONS
 from jmarl.envs.football.core.player_commands import action_targets, n_actions
 from jmarl.envs.football.core.setup import Setup, first_world
-from jmarl.envs.football.core.world import Observable, batch_last, observable
+from jmarl.envs.football.core.world import Observable, observable
 from jmarl.envs.football.scenarios.football_scenario import ROLES
 from jmarl.envs.football.views import (
     cds_view,
