@@ -27,6 +27,8 @@ from docs.generate.tables.records import (
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 FOLDER = "benchmarks"
+STUDIES = "studies"
+"""Folder of the records of studies below ``results``, and of their pages in the site."""
 DATA = f"{FOLDER}/data"
 """Folder of the site with copies of the records and pictures."""
 
@@ -98,13 +100,6 @@ PAGES = (
     Page("transfer", "Zero-shot transfer", "", ("transfer/*.json",), analyses.grids),
     Page("latents", "Latents of SHPPO", "", ("latents/*.json",), analyses.latents),
     Page(
-        "studies",
-        "Studies",
-        "",
-        ("studies/*.json", "studies/*/*.json"),
-        analyses.studies,
-    ),
-    Page(
         "learning",
         "Learning curves",
         "learning",
@@ -131,9 +126,13 @@ OTHER = Page("other", "Other records", "", ("**/*.json",), scalars)
 
 
 def assignments() -> dict[Page, list[pathlib.Path]]:
-    """Return the record files of each page; a file without a page goes to ``OTHER``."""
+    """Return the record files of each page; a file without a page goes to ``OTHER``.
+
+    Studies have pages of their own, see ``docs.generate.studies``.
+    """
     chosen: dict[Page, list[pathlib.Path]] = {}
-    free = set(RESULTS.rglob("*.json"))
+    studied = set((RESULTS / STUDIES).rglob("*.json"))
+    free = set(RESULTS.rglob("*.json")) - studied
     for page in (*PAGES, OTHER):
         found = [f for p in page.patterns for f in sorted(RESULTS.glob(p)) if f in free]
         free -= set(found)

@@ -17,7 +17,7 @@ from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
-from docs.generate import api, benchmarks, commands, configuration
+from docs.generate import api, benchmarks, commands, configuration, studies
 from docs.generate.battles import keys, maps, units
 
 
@@ -30,6 +30,7 @@ def generated() -> Iterator[tuple[str, str]]:
     yield "reference/commands.md", commands.commands_page()
     yield "reference/exit-codes.md", commands.exit_codes_page()
     yield from api.pages()
+    yield from studies.pages()
     yield from benchmarks.pages()
 
 

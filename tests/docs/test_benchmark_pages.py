@@ -18,7 +18,8 @@ from docs.generate.tables import (
 from jmarl.results.zero_shot import compare, estimate, retention
 
 
-RECORDS = sorted(benchmarks.RESULTS.rglob("*.json"))
+FILES = set(benchmarks.RESULTS.rglob("*.json"))
+RECORDS = sorted(FILES - set((benchmarks.RESULTS / "studies").rglob("*.json")))
 
 
 @pytest.fixture(scope="module")
@@ -185,20 +186,3 @@ def test_probes_of_latents_stand_beside_their_controls():
         in text
     )
     assert "| 0 | latent | 0.750, 0.250 |" in text
-
-
-def test_a_study_has_the_tables_of_its_report():
-    cell = {"labels": {"arm": "x"}, "name": "x", "metrics": {"return": estimate([2.0])}}
-    data = {"report": "compare", "title": "T", "question": "Q?", "commits": ["abc"]}
-    data |= {"metrics": ["return"], "details": [], "cells": [cell], "study": "arms"}
-    data |= {"trends": [], "tests": [], "curves": [{"env": "a b", "error": "none"}]}
-    run = records.Record("studies/arms/x.json", {"config": {}})
-    text = analyses.studies([records.Record("studies/arms/report.json", data), run])
-    assert "## T\n\nQ?\n\n| arm" in text and "2.000 (one seed)" in text
-    assert text.endswith("Command: `jmarl study run arms`. Trained at `abc`.")
-
-
-def test_a_study_shows_the_curves_of_each_environment():
-    text = analyses.curve_figures({"env": "battle a=1"}, "data/studies/arms")
-    place = "data/studies/arms/figures/battle_a_1"
-    assert f"({place}/sample_efficiency.png)" in text

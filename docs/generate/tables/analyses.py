@@ -1,16 +1,13 @@
-"""Tables of what was computed from saved runs: zero-shot grids, latents and studies."""
+"""Tables of what was computed from saved runs: zero-shot grids and latents."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from docs.generate.markdown import code, fence, join, table
+from docs.generate.markdown import fence, join, table
 from docs.generate.tables.records import Record
 from jmarl.results.grid_table import grid_rows, heading, notes
-from jmarl.studies.reports import study_parts
-from jmarl.studies.reports.cell_curves import FIGURES, figure_folder
 
 
 BLANK = " "
@@ -26,10 +23,6 @@ GRIDS = """\
 other sizes. `*` marks the training environment. A red frame marks it in the heat map. The runs are
 those of [`learning/heterogeneous`](learning.md), and `shppo_no_layer` is
 `shppo:system.hete=false`."""
-STUDIES = """\
-Reports of [`jmarl study`](../how-to/study.md), made from the records of the runs in
-`results/studies/<study>`. Questions and claims are those of `configs/study/<study>.yaml`, which is
-committed before the runs."""
 
 
 def grids(records: Sequence[Record]) -> str:
@@ -100,34 +93,3 @@ def share_rows(data: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 def decimals(value: float | None) -> str:
     """Return a number with three decimals."""
     return "undefined" if value is None else f"{value:.3f}"
-
-
-def studies(records: Sequence[Record]) -> str:
-    """Return the report of each study, as ``jmarl study report`` prints it.
-
-    The records of single runs have no report; the reports are made from them.
-    """
-    reports = [record for record in records if "report" in record.data]
-    return join(STUDIES, *map(study, reports))
-
-
-def study(record: Record) -> str:
-    """Return title, question, verdicts, figures, tables and costs of a study."""
-    data = record.data
-    folder = f"data/{record.path.rpartition('/')[0]}"
-    title, *parts = study_parts(data)
-    curves = [curve_figures(each, folder) for each in data.get("curves", [])]
-    trained = ", ".join(map(code, data["commits"]))
-    command = (
-        f"Command: {code('jmarl study run ' + data['study'])}. Trained at {trained}."
-    )
-    return join(f"#{title}", *parts, *curves, command)
-
-
-def curve_figures(curves: dict[str, Any], folder: str) -> str:
-    """Return the figures of one environment of a study."""
-    if "error" in curves:
-        return ""
-    place = figure_folder(curves, Path(folder)).as_posix()
-    links = (f"{place}/{name}.png" for name in FIGURES)
-    return join(*(f"[![{curves['env']}]({link})]({link})" for link in links))
