@@ -6,7 +6,7 @@ This module does not import JAX.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jmarl.config import check
@@ -19,6 +19,7 @@ from jmarl.studies.study_file import Cell, Claim, Study
 
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
+WIN_RATE = "win_rate"
 
 
 def check_claims(study: Study) -> None:
@@ -72,7 +73,7 @@ def _judge(
     if usable:
         variance = max(each.least_variance for each in usable)
         difference = paired_difference([each.scores for each in usable], variance)
-    is_complete = len(usable) == len(wanted)
+    reason = _why_undecided(claim, usable, len(wanted))
     return {
         "text": claim.text,
         "metric": claim.metric,
@@ -80,8 +81,20 @@ def _judge(
         "smallest_effect": claim.smallest_effect,
         "difference": list(map(_or_none, difference)),
         "seeds": [len(each.scores[0]) for each in usable],
-        "verdict": verdict(claim, difference) if is_complete else UNDECIDED,
+        "verdict": UNDECIDED if reason else verdict(claim, difference),
+        "reason": reason,
     }
+
+
+def _why_undecided(claim: Claim, compared: Sequence[_Compared], wanted: int) -> str:
+    """Return why an interval says nothing about a claim; empty if it does."""
+    if len(compared) < wanted:
+        return f"{len(compared)} of {wanted} pairs of cells are finished"
+    lowest = min(float(each.scores[1].mean()) for each in compared)
+    is_share = claim.metric.partition("/")[0] == WIN_RATE
+    if claim.rule == "superior" or not is_share or lowest >= claim.smallest_effect:
+        return ""
+    return f"the second side scores {lowest:.3f}, so a win rate of 0 would be enough"
 
 
 class _Compared(NamedTuple):
@@ -96,7 +109,7 @@ def _compare(
     metric = claim.metric
     scores = paired(_by_seed(first, metric), _by_seed(second, metric))
     name, _, place = metric.partition("/")
-    if name != "win_rate" or len(scores[0]) == 0:
+    if name != WIN_RATE or len(scores[0]) == 0:
         return _Compared(scores, 0.0)
     measured = study.measure.options if study.measure and place else {}
     variances = [
@@ -153,7 +166,7 @@ def claims_table(record: dict[str, Any]) -> str:
     rows = [
         (
             each["text"],
-            each["verdict"],
+            ": ".join(filter(None, (each["verdict"], each.get("reason")))),
             *_interval_texts(each["difference"]),
             f"{each['rule']}, smallest effect {each['smallest_effect']:g}",
             ", ".join(map(str, each["seeds"])) or "-",

@@ -27,7 +27,7 @@ def test_every_study_has_a_page_with_its_records(pages, name):
     assert f"]({name}.md)" in index
     assert record["question"] in text and record["question"] in index
     for claim in record.get("claims", []):
-        assert f"| {claim['text']} | {claim['verdict']} |" in text
+        assert f"| {claim['text']} | {claim['verdict']}" in text
     data = "../benchmarks/data/studies"
     for file in REPORTS[name].parent.glob("*.json"):
         assert f"]({data}/{name}/{file.name})" in text

@@ -96,7 +96,19 @@ def test_a_missing_cell_leaves_a_claim_undecided(tmp_path):
     (tmp_path / "hard-mat" / "status.json").unlink()
     (claim,) = judge_claims(read_results(study, tmp_path))
     assert claim["verdict"] == "undecided"
+    assert claim["reason"] == "1 of 2 pairs of cells are finished"
     assert claim["seeds"] == [3]
+
+
+def test_not_being_inferior_to_a_loser_is_undecided(tmp_path):
+    """Both sides win 2 %, so a side that never wins would not be worse by 5 % either."""
+    study = study_with(rule="not_inferior")
+    write_study(study, tmp_path, lambda cell: [0.02, 0.02, 0.02])
+    (claim,) = judge_claims(read_results(study, tmp_path))
+    assert claim["difference"][1] > -claim["smallest_effect"]
+    assert claim["verdict"] == "undecided"
+    table = claims_table({"claims": [claim]})
+    assert "| undecided: the second side scores 0.020, so a win rate of 0" in table
 
 
 @pytest.mark.parametrize(
