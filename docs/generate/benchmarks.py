@@ -114,6 +114,16 @@ PAGES = (
         training.ablation,
     ),
     Page(
+        "compilation",
+        "Compilation of trials",
+        "compilation",
+        ("compilation.json",),
+        row_tables,
+    ),
+    Page(
+        "coverage", "Coverage of intervals", "coverage", ("coverage.json",), row_tables
+    ),
+    Page(
         "matrix-game",
         "Non-monotonic matrix game",
         "matrix_game",

@@ -1,16 +1,19 @@
-"""Figures in the README, each computed from the record that it links to.
+"""Figures in the README and in the pages of the site, each computed from its record.
 
     python -m docs.generate.claims
 
-writes the figures. A figure is the text of a link to a record: ``[1.7 times](results/x.json)``.
+writes the figures. A figure is the text of a link to a record, with the name of the figure as its
+anchor if a record has several: ``[1.7 times](results/x.json)``, ``[83 %](results/x.json#five)``.
+Pages of the site link to the copies of the records in ``benchmarks/data``.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,10 @@ from benchmarks.learning import absolute_cells
 
 
 ROOT = Path(__file__).parents[2]
-LINK = re.compile(r"\[([^\]]*)\]\((results/[\w./-]+\.json)\)")
-"""A figure and the record that it comes from."""
+LINK = re.compile(
+    r"\[([^\]]*)\]\((?:results/|(?:\.\./)*benchmarks/data/)([\w./-]+\.json(?:#[\w.-]+)?)\)"
+)
+"""A figure, and the record that it comes from with the name of the figure."""
 Figure = Callable[[Mapping[str, Any]], str]
 """Function of a record that returns a figure."""
 
@@ -66,19 +71,75 @@ def _decode(record: Mapping[str, Any]) -> str:
     return f"{record['recompute_over_mam']['ratio']:.1f} times the time"
 
 
+def _seconds(record: Mapping[str, Any], run: str) -> str:
+    return f"{record['rows'][0][run]:.0f} s"
+
+
+def _covered(record: Mapping[str, Any], interval: str, **case: Any) -> str:
+    """Return the range of the shares of all cases with some properties."""
+    shares = [
+        round(100 * row[interval])
+        for row in record["rows"]
+        if all(row[key] in _tuple(value) for key, value in case.items())
+    ]
+    low, high = min(shares), max(shares)
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _shares() -> Iterator[tuple[str, Figure]]:
+    """Yield the figures of simulated studies."""
+    for interval in ("percentiles", "student"):
+        for seeds in (3, 5, 10, 20):
+            case = {"scores": "normal", "statistic": "mean", "envs": 1, "seeds": seeds}
+            name = f"coverage.json#{interval}-{seeds}"
+            yield name, functools.partial(_covered, interval=interval, **case)
+    cases = {
+        "skewed": {"scores": "skewed", "statistic": ("mean", "IQM")},
+        "median": {"statistic": "median", "envs": 1},
+        "medians": {"statistic": "median", "envs": 3},
+    }
+    for name, case in cases.items():
+        figure = functools.partial(_covered, interval="student", **case)
+        yield f"coverage.json#{name}", figure
+
+
 FIGURES: dict[str, Figure] = {
-    "results/env.json": _of_exact_resets,
-    "results/smac.json": _peer,
-    "results/scan.json": _scan,
-    "results/throughput.json": _ratio,
-    "results/throughput_pqn_vdn.json": _ratio,
-    "results/football.json": _engine,
-    "results/decode.json": _decode,
-    "results/learning/smax_3m_mam_ppo.json": _win_rate,
-    "results/learning/football/football_3_vs_1_with_keeper_pqn_vdn.json": _win_rate,
-    "results/players_football.json": _best_script,
+    "env.json": _of_exact_resets,
+    "smac.json": _peer,
+    "scan.json": _scan,
+    "throughput.json": _ratio,
+    "throughput_pqn_vdn.json": _ratio,
+    "football.json": _engine,
+    "decode.json": _decode,
+    "learning/smax_3m_mam_ppo.json": _win_rate,
+    "learning/football/football_3_vs_1_with_keeper_pqn_vdn.json": _win_rate,
+    "players_football.json": _best_script,
+    **{
+        f"compilation.json#{run}": functools.partial(_seconds, run=run)
+        for run in ("empty", "another_rate", "equal", "saved")
+    },
+    **dict(_shares()),
 }
-"""Function of each record that the README names."""
+"""Function of each record, or of each name in a record, that a text refers to."""
+CLAIM = re.compile(r"studies/[\w.-]+/report\.json#(verdict|difference)-(\d+)")
+"""A claim of a study, counted from 1: its verdict, or its difference with the interval."""
+
+
+def _claim(record: Mapping[str, Any], quantity: str, number: int) -> str:
+    claim = record["claims"][number - 1]
+    if quantity == "verdict":
+        return claim["verdict"]
+    mean, low, high = claim["difference"]
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def texts(root: Path = ROOT) -> list[Path]:
+    """Return the files whose figures are checked: the README and the pages of the site."""
+    return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 
 
 def wrong_figures(text: str, root: Path = ROOT) -> list[str]:
@@ -86,14 +147,14 @@ def wrong_figures(text: str, root: Path = ROOT) -> list[str]:
 
     Args:
         text: Markdown.
-        root: Folder that the links start at.
+        root: Folder with the folder ``results``.
     """
     found = (
-        (figure, path, _computed(path, root)) for figure, path in LINK.findall(text)
+        (figure, name, _computed(name, root)) for figure, name in LINK.findall(text)
     )
     return [
-        f"{path}: the text has {figure!r}, the record gives {value!r}"
-        for figure, path, value in found
+        f"{name}: the text has {figure!r}, the record gives {value!r}"
+        for figure, name, value in found
         if figure != value
     ]
 
@@ -102,24 +163,31 @@ def with_figures(text: str, root: Path = ROOT) -> str:
     """Return a text with the figures of its records."""
 
     def replaced(match: re.Match[str]) -> str:
-        path = match[2]
-        return f"[{_computed(path, root)}]({path})"
+        figure = _computed(match[2], root)
+        return f"[{figure}]{match[0].removeprefix(f'[{match[1]}]')}"
 
     return LINK.sub(replaced, text)
 
 
-def _computed(path: str, root: Path) -> str:
-    if path not in FIGURES:
-        raise KeyError(f"{path}: add the function of this record to FIGURES")
-    return FIGURES[path](json.loads((root / path).read_text(encoding="utf-8")))
+def _computed(name: str, root: Path) -> str:
+    path = root / "results" / name.partition("#")[0]
+    figure = _figure(name)
+    return figure(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _figure(name: str) -> Figure:
+    if claim := CLAIM.fullmatch(name):
+        return functools.partial(_claim, quantity=claim[1], number=int(claim[2]))
+    if name not in FIGURES:
+        raise KeyError(f"{name}: add the function of this record to FIGURES")
+    return FIGURES[name]
 
 
 def main() -> int:
-    """Write the figures of the README."""
-    readme = ROOT / "README.md"
-    readme.write_text(
-        with_figures(readme.read_text(encoding="utf-8")), encoding="utf-8"
-    )
+    """Write the figures of the README and of the pages."""
+    for path in texts():
+        text = path.read_text(encoding="utf-8")
+        path.write_text(with_figures(text), encoding="utf-8")
     return 0
 
 

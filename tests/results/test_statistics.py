@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.coverage import coverage, normal, skewed
 from jmarl.results.intervals import seed_interval
 from jmarl.results.statistics.aggregates import (
     interquartile_mean,
@@ -67,29 +68,13 @@ def test_performance_profiles_are_those_of_rliable(name):
     assert tasks == pytest.approx(RLIABLE["task_profile"][name])
 
 
-def _normal(rng, seeds, tasks):
-    return [rng.normal(0.4 + 0.1 * task, 0.1, seeds) for task in range(tasks)]
-
-
-def _beta(rng, seeds, tasks):
-    return [rng.beta(4 - 0.5 * task, 1.5, seeds) for task in range(tasks)]
-
-
 def _coverage(interval, statistic, draw, seeds, tasks, repeats=2000):
-    """Return the share of simulated studies with the true value in the interval.
-
-    The true value of a statistic is that of very many seeds.
-    """
-    rng = np.random.default_rng(1)
-    truth = statistic(draw(rng, 400_000, tasks))
-    found = (
-        interval(statistic, draw(rng, seeds, tasks), resamples=300, seed=i)
-        for i in range(repeats)
+    return coverage(
+        interval, statistic, lambda rng, n: draw(rng, n, tasks), seeds, studies=repeats
     )
-    return np.mean([each.low <= truth <= each.high for each in found])
 
 
-@pytest.mark.parametrize("draw", [_normal, _beta])
+@pytest.mark.parametrize("draw", [normal, skewed])
 @pytest.mark.parametrize("statistic", [mean, interquartile_mean])
 @pytest.mark.parametrize(("seeds", "tasks"), [(10, 1), (5, 3), (10, 3)])
 def test_student_intervals_have_their_nominal_coverage(draw, statistic, seeds, tasks):
@@ -99,14 +84,14 @@ def test_student_intervals_have_their_nominal_coverage(draw, statistic, seeds, t
 
 @pytest.mark.parametrize("statistic", [mean, interquartile_mean])
 def test_percentile_intervals_cover_with_many_seeds(statistic):
-    found = _coverage(percentile_interval, statistic, _normal, 50, 3, 1500)
+    found = _coverage(percentile_interval, statistic, normal, 50, 3, 1500)
     assert 0.93 <= found <= 0.97
 
 
 def test_percentile_intervals_of_three_seeds_are_too_narrow():
     """This is the reason why tables have Student's intervals."""
-    percentile = _coverage(percentile_interval, mean, _normal, 3, 1)
-    student = _coverage(student_interval, mean, _normal, 3, 1)
+    percentile = _coverage(percentile_interval, mean, normal, 3, 1)
+    student = _coverage(student_interval, mean, normal, 3, 1)
     assert percentile < 0.8 and 0.93 <= student <= 0.97
 
 
