@@ -20,8 +20,8 @@ Options:
 * ``keep``: keep the finished runs, for example for ``jmarl transfer``.
 
 Method: each run is trained by one command in its own process. Evaluations are greedy and sampled,
-with the parameters of that step. ``wall_seconds`` is the time of the command. For a resumed run, it
-is the time of training and evaluation in all processes, without compilation.
+with the parameters of that step. ``wall_seconds`` is the time of training and evaluation, without
+compilation, ``cpu_seconds`` the CPU time of all processes that worked on the run.
 
 Output: ``<out>/<map>_<run>.json`` has the command, the commit, the device, the whole configuration
 and every evaluation of every seed. ``<out>/<map>.png`` shows all runs of this map. The table has
@@ -42,13 +42,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from benchmarks.support.common import (
     host_record,
@@ -60,7 +58,8 @@ from benchmarks.support.common import (
 from jmarl.cli.process import exit_code
 from jmarl.config.compose import from_tree, load_config
 from jmarl.results.intervals import seed_interval, win_rate_variance
-from jmarl.results.metrics_file import read_rows
+from jmarl.runs.folder import read_tree
+from jmarl.saved.comparison.run_files import read_folder, run_record
 
 
 DEFAULTS: dict[str, Any] = {
@@ -142,27 +141,16 @@ def train(run: str, args: dict[str, Any]) -> dict[str, Any]:
     host = host_record()
     folder = run_folder(run, args)
     command = train_command(run, folder, args)
-    words = [word for word in command[1:] if not word.startswith("run_dir=")]
     has_begun = (folder / "config.yaml").exists()
-    started = time.perf_counter()
     _call([*command[:3], f"resume={folder}"] if has_begun else command)
-    seconds = time.perf_counter() - started
-    rows = read_rows(folder / "metrics.jsonl")
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    gradient_steps = from_tree(config).gradient_steps
-    config.pop("run_dir", None)
-    evaluations = [row for row in rows if row["kind"] == "eval"]
+    finished = run_record(read_folder(folder))
     record = {
         "run": run,
         "map": args["map"],
-        "environment": host | subprocess_device_record(),
-        "train_command": shlex.join(["python", *words]),
-        "wall_seconds": rows[-1]["time"] if has_begun else seconds,
-        "config": config,
-        "evaluations": evaluations,
-        "gradient_steps": gradient_steps,
-        "absolute": [row for row in rows if row["kind"] == "absolute"],
-        **summarize(evaluations, args["bar"]),
+        **finished,
+        "environment": host | finished["environment"] | {"command": host["command"]},
+        "gradient_steps": from_tree(read_tree(folder)).gradient_steps,
+        **summarize(finished["evaluations"], args["bar"]),
     }
     if not args["keep"]:
         shutil.rmtree(folder)
@@ -190,24 +178,6 @@ def _call(command: list[str]) -> None:
     code = subprocess.run(command).returncode
     text = f"exit code {code} of: {shlex.join(command)}"
     require(code == 0, f"{text}; the same arguments resume the run")
-
-
-def subprocess_device_record() -> dict[str, Any]:
-    """Return ``device_record()`` of another process.
-
-    In this process the backend would keep GPU memory that training needs.
-    """
-    code = (
-        "import json;"
-        "from jmarl.cli.process import use_cores;"
-        "use_cores();"
-        "from benchmarks.support.common import device_record;"
-        "print(json.dumps(device_record()))"
-    )
-    command = [sys.executable, "-c", code]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def scores(row: Mapping[str, Any], mode: str = "greedy") -> list[float]:

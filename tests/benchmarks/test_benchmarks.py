@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,7 +15,9 @@ from benchmarks import ablation, entities, learning, parameters
 from benchmarks.support import common, growth
 from jmarl.config.compose import load_config
 from jmarl.envs import make
+from jmarl.results.machine import versions
 from jmarl.runs.folder import write_config
+from jmarl.saved.comparison.run_files import read_run_record
 
 
 FOLDER = Path(benchmarks.__file__).parent
@@ -115,6 +118,9 @@ def test_the_same_arguments_resume_an_interrupted_run(monkeypatch, tmp_path, kee
     def interrupt(command, **_):
         folder.mkdir()
         write_config(folder, load_config("vdn", ["env=smax_3m"]))
+        words = [word for word in command[3:] if not word.startswith("run_dir=")]
+        about = versions() | {"command": words}
+        (folder / "versions.json").write_text(json.dumps(about))
         return commands.append(command) or subprocess.CompletedProcess(command, 75)
 
     def finish(command, **_):
@@ -123,7 +129,6 @@ def test_the_same_arguments_resume_an_interrupted_run(monkeypatch, tmp_path, kee
         (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
         return commands.append(command) or subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(learning, "subprocess_device_record", dict)
     monkeypatch.setattr(subprocess, "run", interrupt)
     with pytest.raises(SystemExit, match="the same arguments resume the run"):
         learning.train("vdn", args)
@@ -134,6 +139,11 @@ def test_the_same_arguments_resume_an_interrupted_run(monkeypatch, tmp_path, kee
     assert second == [f"resume={folder}"]
     assert record["train_command"].startswith("python -m jmarl.systems.vdn env=smax_3m")
     assert record["wall_seconds"] == 90.0
+    assert record["environment"]["device_count"] == jax.device_count()
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(record))
+    found = read_run_record(path)
+    assert found is not None and len(found.rows) == 2
     assert folder.exists() == keep
     assert learning.run_folder("vdn", args | {"steps": 600_000}) != folder
 

@@ -296,6 +296,13 @@ class Stacked(Untrained):
         return [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(2)]
 
 
+def test_an_unknown_environment_is_an_error_before_any_run():
+    with pytest.raises(
+        ConfigError, match=r"options.envs=smax_3: .*did you mean smax_3"
+    ):
+        zero_shot_results.Options(("smax_3",))
+
+
 def test_parameters_that_do_not_fit_an_environment_are_an_error():
     run = untrained("ippo", "env=smax_3m")
     options = zero_shot_results.Options(("smax_5v5",))

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jmarl.config import check, check_range
+from jmarl.config import ConfigError, check, check_range
+from jmarl.envs.registry import check_name
 from jmarl.saved.evaluate_saved import build_target, play
 from jmarl.studies.measures.saved_run import SavedRun
 from jmarl.studies.results import MEASURE_EPISODES
@@ -33,6 +34,11 @@ class Options:
 
     def __post_init__(self) -> None:
         check(len(self.envs) > 0, KEY, (), "must name an environment")
+        for name in self.envs:
+            try:
+                check_name(name)
+            except ValueError as error:
+                raise ConfigError(f"{KEY}={name}: {error}") from None
         check_range("measure.options.episodes", self.episodes, 1)
         check_range("measure.options.seed", self.seed, 0)
 
