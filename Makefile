@@ -11,7 +11,7 @@ TRAIN ?= env=smax_3m total_timesteps=200_000
 BENCHMARKS ?= $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py)))) \
   $(notdir $(patsubst %/__main__.py,%,$(wildcard benchmarks/*/__main__.py)))
 
-.PHONY: setup train test slow faults lint shape format docs bench
+.PHONY: setup train test slow faults lint shape format docs bench plan-tools
 
 setup: $(INSTALLED)
 
@@ -22,6 +22,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing jmarl and its dependencies into $(VENV)"
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+# XLA's compilers for devices that are not there, in the versions that belong to the installed JAX.
+plan-tools: setup
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[plan-gpu,plan-tpu]'
 
 train: setup
 	$(RUN) -m jmarl.systems.mam_ppo $(TRAIN)

@@ -35,6 +35,7 @@ ORDER = (
     "jmarl.results",
     "jmarl.runs",
     "jmarl.saved",
+    "jmarl.forecast",
     "jmarl.studies",
     "jmarl.cli",
 )

@@ -186,6 +186,12 @@ def _study(arguments: Sequence[str]) -> int:
     return study(arguments)
 
 
+def _plan(arguments: Sequence[str]) -> int:
+    from jmarl.cli.plan import plan
+
+    return plan(arguments)
+
+
 def _tune(arguments: Sequence[str]) -> int:
     from jmarl.cli.tune import tune
 
@@ -436,6 +442,21 @@ train the runs of a study, measure them, and write its report
 
 <study> is a name or the path of a YAML file, see docs/how-to/study.md. The report is also written
 to report.json and report.png.""",
+    ),
+    "plan": Command(
+        _plan,
+        """\
+usage: jmarl plan <system> target=<device> [env=<name>] [key=value ...]
+
+compile a run for a GPU or TPU that is not there, and print its memory, its kernels and a forecast
+
+  target=h100           device: h100, h200, a100, l4, t4, v5e, v6e; several: h100:8, v5e:2x4
+  plan=sweep            a table of 256 to 16384 environments instead
+  <key>=<value>         override of the run, such as num_envs=4096 or network=gru
+
+Kernels are counted in the program that XLA compiles for the device. Speeds are estimates. The exit
+code is 3 if the run does not fit into the memory of the device. XLA's compilers come with
+jmarl[plan-gpu] and jmarl[plan-tpu], see docs/how-to/plan.md.""",
     ),
     "tune": Command(
         _tune,

@@ -68,15 +68,14 @@ def hydra_initialized() -> Iterator[None]:
 
 def to_run_config(system: str, composed: Any) -> tuple[RunConfig, dict[str, Any]]:
     """Return the run configuration of a composed tree, and the values of sizes that were null."""
-    import jax
-
     from jmarl.learning.minibatch import num_env_shards
+    from jmarl.platforms import platform
 
     tree = _resolve(composed)
     tree.pop("algorithm", None)
     rule = "keeps its configuration; jmarl.runs.folder.resume_config reads it"
     check(not tree.get("resume"), "resume", tree.get("resume"), rule)
-    chosen = fill_sizes(tree, jax.default_backend(), num_env_shards())
+    chosen = fill_sizes(tree, platform(), num_env_shards())
     config = from_tree({**tree, "system_name": system})
     _check_env_names(config)
     env = registry.inline_files(config.env["name"], config.env)

@@ -21,6 +21,7 @@ from jmarl.networks.memory import Between, MemoryKind, make_memory, scan_module
 from jmarl.networks.sharing import SharingConfig
 from jmarl.nn.initializers import orthogonal
 from jmarl.nn.linear import MLP, Activation
+from jmarl.platforms import platform
 from jmarl.types import Carry, EntityObs, Spec
 
 
@@ -120,7 +121,7 @@ class Trunk(nn.Module):
         length = len(reset)
         rows = max(math.prod(part.shape[1:-1]) for part in parts)
         block = _block_length(length, rows)
-        on_cpu = jax.default_backend() == "cpu"
+        on_cpu = platform() == "cpu"
         if block == length or self.config.memory == "ssm" or not on_cpu:
             return getattr(layers, method)(carry, parts, reset)
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jmarl.nn.initializers import orthogonal
 from jmarl.nn.norm import LayerNorm
+from jmarl.platforms import platform
 
 
 Activation = Literal["relu", "tanh", "gelu"]
@@ -104,7 +105,7 @@ def product(
 
 def transpose(kernel: Float[Array, "F H"]) -> Float[Array, "H F"]:
     """Return the transpose, materialized on a CPU, where products with a lazy one are slower."""
-    if jax.default_backend() == "cpu":
+    if platform() == "cpu":
         return jax.lax.optimization_barrier(kernel.T)
     return kernel.T
 

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jmarl.platforms import platform
+
 
 EPSILON = 1e-6
 """Added to the mean square before the root."""
@@ -23,7 +25,7 @@ def row_mean(x: Float[Array, "*b F"]) -> Float[Array, "*b 1"]:
     On a CPU it is a product with a column of 1/F. XLA compiles a sum along the minor axis to scalar
     code there, because it must not reorder the terms.
     """
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return x.mean(-1, keepdims=True)
     width = x.shape[-1]
     return x @ jnp.full((width, 1), 1.0 / width, x.dtype)

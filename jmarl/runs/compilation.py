@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jmarl.config import RunConfig
+from jmarl.platforms import platform
 from jmarl.runs.exit_codes import COMPILE_THREAD
 from jmarl.runs.progress import size_text
 from jmarl.training.anakin import Runner, drop_env_state
@@ -26,6 +26,8 @@ from jmarl.training.programs import (
     State,
     seed_keys,
     shardings_of,
+    trace_chunk,
+    trace_evaluation,
     with_sharding,
 )
 from jmarl.types import Key, Metrics, Params
@@ -165,23 +167,15 @@ def _submit_stage(
     replicated = jax.tree.leaves(shapes[-1].best)[0].sharding
     runner = shapes[i].runner
     out = shardings_of(runner)
-    updates = with_sharding(jax.ShapeDtypeStruct((), jnp.int32), replicated)
-    chunk = _submit(
-        pool,
-        programs[i].chunk,
-        runner,
-        updates,
-        out=(out, replicated),
-        effort=1,
-        donate=(0,),
-    )
+    lowered = trace_chunk(programs[i], shapes[i]).lower()
+    chunk = pool.submit(lowered.compile, compiler_options(1))
     if restart:
         start, previous = programs[i].restart_stage, drop_env_state(runner)
     elif i:
         start, previous = programs[i].start_stage, drop_env_state(shapes[i - 1].runner)
     else:
         return _PendingStage(chunk, None, replicated)
-    start = _submit(pool, start, previous, out=out, effort=0)
+    start = _submit(pool, start, previous, out=out)
     return _PendingStage(chunk, start, replicated)
 
 
@@ -194,18 +188,13 @@ def _submit_shared(
     fresh: bool,
 ) -> tuple[Future[Any] | None, Future[Any]]:
     """Trace ``init`` of the first stage and ``evaluate`` of the last one."""
-    best = shapes[-1].best
-    replicated = jax.tree.leaves(best)[0].sharding
+    lowered = trace_evaluation(config, programs[-1], shapes[-1].best).lower()
+    evaluate = pool.submit(lowered.compile, compiler_options(1))
+    if not fresh:
+        return None, evaluate
+    replicated = jax.tree.leaves(shapes[-1].best)[0].sharding
     keys = with_sharding(jax.eval_shape(lambda: seed_keys(config).init), replicated)
-    update = with_sharding(jax.ShapeDtypeStruct((), jnp.int32), replicated)
-    init = None
-    if fresh:
-        out = shardings_of(shapes[0])
-        init = _submit(pool, programs[0].init, keys, out=out, effort=0)
-    arguments = (best, best.params, keys, update)
-    evaluate = _submit(
-        pool, programs[-1].evaluate, *arguments, out=replicated, effort=1
-    )
+    init = _submit(pool, programs[0].init, keys, out=shardings_of(shapes[0]))
     return init, evaluate
 
 
@@ -235,18 +224,16 @@ def _shared_programs(
 def _submit(
     pool: ThreadPoolExecutor,
     program: Callable[..., Any],
-    *shapes: Any,
+    shapes: Any,
+    *,
     out: Any,
-    effort: int,
-    donate: tuple[int, ...] = (),
 ) -> Future[Any]:
-    """Trace in this thread and compile in the pool.
+    """Trace a program that runs once in this thread, and compile it in the pool.
 
     Tracing holds Python's lock, so that further threads would not make it faster.
     """
-    jitted = jax.jit(program, donate_argnums=donate, out_shardings=out)
-    lowered = jitted.lower(*shapes)
-    return pool.submit(lowered.compile, compiler_options(effort))
+    lowered = jax.jit(program, out_shardings=out).lower(shapes)
+    return pool.submit(lowered.compile, compiler_options(0))
 
 
 def compiler_options(effort: int) -> dict[str, str | bool] | None:
@@ -255,7 +242,7 @@ def compiler_options(effort: int) -> dict[str, str | bool] | None:
     XLA's default effort is 3. With effort 1, a chunk compiles in three quarters of the
     time and runs no slower. Effort 0 suits a program that runs once.
     """
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return None
     options = {
         "xla_cpu_collective_call_terminate_timeout_seconds": str(COLLECTIVE_TIMEOUT_S),

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from jmarl.platforms import platform
 from jmarl.ssm.recompute import Tokens, make_plan, recompute_scan
 
 
@@ -195,7 +196,7 @@ def _split_batch(x, batch: tuple[int, ...]):
 
 
 def _platform_defaults() -> PlatformDefaults:
-    return PLATFORM_DEFAULTS.get(jax.default_backend(), PLATFORM_DEFAULTS["gpu"])
+    return PLATFORM_DEFAULTS.get(platform(), PLATFORM_DEFAULTS["gpu"])
 
 
 _IMPLEMENTATIONS: dict[str, Callable] = {

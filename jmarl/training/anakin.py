@@ -40,6 +40,10 @@ from jmarl.types import (
 )
 
 
+ROLLOUT = "rollout"
+"""Scope of the rollout in the compiled program, for tools that read it."""
+
+
 class Episode(struct.PyTreeNode):
     """Return (mean over agents) and length so far of each environment's current episode."""
 
@@ -300,7 +304,10 @@ def _update_once(
 ) -> tuple[Runner, dict[str, Metrics], Metrics]:
     """Return the runner after one update, its metrics, and whether each value is finite."""
     key, k_rollout, k_update = jax.random.split(runner.key, 3)
-    runner, experience, ended = rollout(env, system, runner, rollout_length, k_rollout)
+    with jax.named_scope(ROLLOUT):
+        runner, experience, ended = rollout(
+            env, system, runner, rollout_length, k_rollout
+        )
     learner, metrics = system.update(runner.learner, experience, k_update)
     params = learner.params
     checked = {"reward": experience.steps.reward}

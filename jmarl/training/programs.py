@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 from flax import struct
 from jax.interpreters import partial_eval
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.stages import Traced
 from jaxtyping import Array, Float, Int
 
 from jmarl.config import RunConfig
@@ -167,20 +168,33 @@ def _update_best(best: Best, params: Params, score: Array, update: Array) -> Bes
     )
 
 
-def run_mesh(config: RunConfig) -> Mesh:
-    """Return the mesh of a run: the most local devices that can share its environment shards."""
+def run_mesh(config: RunConfig, devices: Sequence[Any] = ()) -> Mesh:
+    """Return the mesh of a run: the most devices that can share its environment shards.
+
+    Args:
+        config: Configuration of the run.
+        devices: Devices to choose from; by default all local ones.
+    """
     system = config.system
     minibatch = config.num_envs // (system.num_minibatches or 1)
     shards = num_env_shards(minibatch, system.replay_batch)
-    devices = jax.local_devices()
+    devices = devices or jax.local_devices()
     counts = range(1, len(devices) + 1)
     most = max(count for count in counts if shards % count == 0)
     return anakin.device_mesh(devices[:most])
 
 
-def state_shapes(config: RunConfig, programs: Programs) -> State:
-    """Return shapes, dtypes and shardings of a run's state, without computing it."""
-    mesh = run_mesh(config)
+def state_shapes(
+    config: RunConfig, programs: Programs, devices: Sequence[Any] = ()
+) -> State:
+    """Return shapes, dtypes and shardings of a run's state, without computing it.
+
+    Args:
+        config: Configuration of the run.
+        programs: Programs of a stage.
+        devices: Devices to choose from; by default all local ones.
+    """
+    mesh = run_mesh(config, devices)
     keys = jax.eval_shape(lambda: seed_keys(config).init)
     shapes = jax.eval_shape(programs.init, keys)
     replicated = NamedSharding(mesh, PartitionSpec())
@@ -189,6 +203,39 @@ def state_shapes(config: RunConfig, programs: Programs) -> State:
         best=jax.tree.map(lambda _: replicated, shapes.best),
     )
     return jax.tree.map(with_sharding, shapes, shardings)
+
+
+def trace_chunk(programs: Programs, shapes: State) -> Traced:
+    """Trace the program that trains; it donates the runner.
+
+    The mesh of the shapes must be set.
+
+    Args:
+        programs: Programs of a stage.
+        shapes: State of the stage, as shapes with shardings.
+    """
+    replicated = jax.tree.leaves(shapes.best)[0].sharding
+    updates = with_sharding(jax.ShapeDtypeStruct((), jnp.int32), replicated)
+    out = shardings_of(shapes.runner), replicated
+    jitted = jax.jit(programs.chunk, donate_argnums=0, out_shardings=out)
+    return jitted.trace(shapes.runner, updates)
+
+
+def trace_evaluation(config: RunConfig, programs: Programs, best: Best) -> Traced:
+    """Trace the program that evaluates.
+
+    The mesh of the shapes must be set.
+
+    Args:
+        config: Configuration of the run.
+        programs: Programs of its last stage.
+        best: Best parameters, as shapes with shardings.
+    """
+    replicated = jax.tree.leaves(best)[0].sharding
+    keys = with_sharding(jax.eval_shape(lambda: seed_keys(config).init), replicated)
+    update = with_sharding(jax.ShapeDtypeStruct((), jnp.int32), replicated)
+    jitted = jax.jit(programs.evaluate, out_shardings=replicated)
+    return jitted.trace(best, best.params, keys, update)
 
 
 def with_sharding(x: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:

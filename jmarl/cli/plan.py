@@ -1,0 +1,72 @@
+"""``jmarl plan``: its arguments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from jmarl.config import ConfigError, split_argument
+from jmarl.config.choices import check_system
+from jmarl.runs.exit_codes import ExitCode
+
+
+SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
+"""Numbers of environments of ``plan=sweep``."""
+
+
+def plan(arguments: Sequence[str]) -> int:
+    """Print what a run needs on a target; exit code 3 if it does not fit.
+
+    Raises:
+        ConfigError: If an argument is invalid, or the compiler of the target is not installed.
+    """
+    if not arguments or "=" in arguments[0]:
+        raise ConfigError("plan: names no system (jmarl systems lists them)")
+    system, *words = arguments
+    check_system(system, system)
+    pairs = [split_argument(word) for word in words]
+    own = {key: text for key, text in pairs if key in ("target", "plan")}
+    overrides = [f"{key}={text}" for key, text in pairs if key not in own]
+    if "target" not in own:
+        raise ConfigError("plan: names no target, such as target=h100")
+    if own.get("plan", "one") not in ("one", "sweep"):
+        raise ConfigError(f"plan={own['plan']}: must be one or sweep")
+    os.environ["JAX_PLATFORMS"] = "cpu"  # the target is described, not used
+    os.environ.setdefault(
+        "TF_CPP_MIN_LOG_LEVEL", "3"
+    )  # no warnings about missing drivers
+    if own.get("plan") == "sweep":
+        return _sweep(system, overrides, own["target"])
+    return _one(system, overrides, own["target"])
+
+
+def _one(system: str, overrides: Sequence[str], name: str) -> int:
+    from jmarl.forecast.largest_batch import largest_num_envs
+    from jmarl.forecast.plan import plan_run
+    from jmarl.forecast.plan_text import plan_text
+    from jmarl.forecast.targets import find_target
+
+    target = find_target(name)
+    found = plan_run(system, overrides, target)
+    print(plan_text(found), flush=True)
+    if found.fits:
+        return ExitCode.FINISHED
+    most = largest_num_envs(system, overrides, found)
+    advice = f"num_envs={most} should fit" if most else "no number of environments fits"
+    print(f"{advice}, by the memory of two sizes")
+    return ExitCode.RESOURCE
+
+
+def _sweep(system: str, overrides: Sequence[str], name: str) -> int:
+    from jmarl.forecast.plan import Plan, plan_run
+    from jmarl.forecast.plan_text import sweep_text
+    from jmarl.forecast.targets import find_target
+
+    target = find_target(name)
+
+    def plans() -> Iterator[Plan]:
+        for size in SIZES:
+            yield plan_run(system, [*overrides, f"num_envs={size}"], target)
+
+    print(sweep_text(list(plans())))
+    return ExitCode.FINISHED

@@ -1,0 +1,73 @@
+"""Devices as XLA sees them, from a description: nothing can run on them, only be compiled."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from jmarl.config import ConfigError
+from jmarl.forecast.targets import Target
+
+
+MODULES = {"gpu": "jax_plugins.xla_cuda12", "tpu": "libtpu"}
+"""Module with the compiler of each platform."""
+
+
+def described_devices(target: Target) -> Sequence[Any]:
+    """Return the devices of a target.
+
+    Raises:
+        ConfigError: If the compiler of the platform is not installed, or XLA knows no such
+            devices.
+    """
+    try:
+        compiler = importlib.import_module(MODULES[target.platform])
+    except ImportError:
+        extra = f"pip install 'jmarl[plan-{target.platform}]'"
+        text = f"needs XLA's compiler for this platform; {extra}"
+        raise ConfigError(f"target={target.name}: {text}") from None
+    try:
+        found = _gpus(target) if target.platform == "gpu" else _tpus(target, compiler)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"target={target.name}: XLA has no {reason}") from None
+    return found[: target.count]
+
+
+def _gpus(target: Target) -> Sequence[Any]:
+    jax.devices()  # registers the plugin
+    described = topologies.get_topology_desc(
+        topology_name=target.topology,
+        platform="cuda",
+        target_config=target.description,
+        topology=target.topology,
+    )
+    return described.devices
+
+
+def _tpus(target: Target, compiler: Any) -> Sequence[Any]:
+    with _variables(
+        TPU_SKIP_MDS_QUERY="1", TPU_LIBRARY_PATH=compiler.get_library_path()
+    ):
+        described = topologies.get_topology_desc(
+            platform="tpu", topology_name=target.topology
+        )
+    return described.devices
+
+
+@contextmanager
+def _variables(**values: str) -> Iterator[None]:
+    """Set environment variables that are not set."""
+    added = {key: value for key, value in values.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key in added:
+            os.environ.pop(key, None)

@@ -1,0 +1,246 @@
+"""Count kernel launches, memory traffic and collectives of an optimized HLO module.
+
+A launch is an instruction outside of fused computations that does work on the device. Loops count
+as often as XLA knows that they run, and conditionals as their largest branch. Traffic is the bytes
+that launches read and write. Slices of a fusion's operand, and updates in place, count with their
+own size. Caches and padding are ignored, so the figures are not measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from jmarl.forecast.hlo import Instruction, Module, is_in_scope
+
+
+NO_LAUNCH = frozenset(
+    (
+        "parameter",
+        "constant",
+        "tuple",
+        "get-tuple-element",
+        "bitcast",
+        "after-all",
+        "add-dependency",
+        "opt-barrier",
+        "partition-id",
+        "replica-id",
+        "while",
+        "conditional",
+        "call",
+        "domain",
+    )
+)
+NO_CALL = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast")
+"""Targets of custom calls that only inform the compiler."""
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective")
+"""Start of the names of collectives."""
+SLICES = ("dynamic-slice", "slice", "gather")
+Computation = Mapping[str, Instruction]
+
+
+class Work(NamedTuple):
+    """Work of a part of a program."""
+
+    launches: float = 0
+    nbytes: float = 0
+    """Bytes read and written."""
+    collectives: float = 0
+    """Number of collectives."""
+    collective_bytes: float = 0
+
+    def plus(self, other: Work, times: float = 1) -> Work:
+        """Return the sum with some repetitions of other work."""
+        pairs = zip(self, other, strict=True)
+        return Work(*(x + times * y for x, y in pairs))
+
+
+class Loop(NamedTuple):
+    """A loop, or the whole program with one iteration."""
+
+    path: str
+    """Path of JAX's transformations and scopes."""
+    trips: int | None
+    """Iterations; None if XLA does not know them."""
+    inline: Work
+    """Work of one iteration without inner loops."""
+    loops: tuple[Loop, ...]
+
+    @property
+    def iteration(self) -> Work:
+        """Work of one iteration. Inner loops of unknown length count once."""
+        total = self.inline
+        for loop in self.loops:
+            total = total.plus(loop.iteration, loop.trips or 1)
+        return total
+
+
+def count(module: Module) -> Loop:
+    """Return the tree of loops of a module, with the work of each."""
+    return _loop(module, module.entry, "", 1)
+
+
+def _loop(module: Module, name: str, path: str, trips: int | None) -> Loop:
+    inline, loops = Work(), []
+    computation = module.computations[name]
+    for each in computation.values():
+        if each.opcode == "while":
+            (body,) = each.called["body"]
+            loops.append(_loop(module, body, each.op_name, _trips(module, each)))
+        elif each.opcode in ("call", "conditional", "async-start"):
+            inner = _largest(module, each)
+            inline = inline.plus(inner.inline)
+            loops.extend(inner.loops)
+        elif is_launch(each):
+            inline = inline.plus(_work(module, computation, each))
+    return Loop(path, trips, inline, tuple(loops))
+
+
+def _trips(module: Module, loop: Instruction) -> int | None:
+    """Return the length of a loop; None if XLA does not know it.
+
+    For a TPU, it is the constant that the condition compares the counter with. Loops of JAX count
+    from 0 in steps of 1.
+    """
+    if loop.trips is not None:
+        return loop.trips
+    (condition,) = loop.called["condition"]
+    instructions = module.computations[condition]
+    root = next(each for each in instructions.values() if each.is_root)
+    if root.opcode != "compare" or "direction=LT" not in root.attributes:
+        return None
+    bound = instructions[root.operands[1]]
+    return int(bound.literal) if bound.opcode == "constant" else None
+
+
+def _largest(module: Module, each: Instruction) -> Loop:
+    """Return the branch of a conditional, or the called computation, with the most launches."""
+    names = (name for called in each.called.values() for name in called)
+    branches = [_loop(module, name, each.op_name, 1) for name in names]
+    return max(branches, key=lambda branch: branch.iteration.launches)
+
+
+def is_launch(each: Instruction) -> bool:
+    """Return True if an instruction is work of the device. A pair of start and done is one."""
+    if each.opcode == "custom-call":
+        return not any(f'"{name}"' in each.attributes for name in NO_CALL)
+    return each.opcode not in NO_LAUNCH and not each.opcode.endswith("-done")
+
+
+def _work(module: Module, computation: Computation, each: Instruction) -> Work:
+    if each.opcode.startswith(COLLECTIVES):
+        return Work(1, 0, 1, each.nbytes)
+    return Work(1, traffic(module, computation, each))
+
+
+def traffic(module: Module, computation: Computation, each: Instruction) -> int:
+    """Return the bytes that an instruction reads and writes.
+
+    Args:
+        module: The module.
+        computation: The computation of the instruction.
+        each: The instruction.
+    """
+    sizes = [computation[name].nbytes for name in each.operands if name in computation]
+    if each.opcode == "dynamic-update-slice":
+        return 2 * sizes[1]
+    if each.opcode in SLICES:
+        return 2 * each.nbytes
+    if each.opcode != "fusion":
+        return each.nbytes + sum(sizes)
+    (name,) = each.called["calls"]
+    return _fused_traffic(module.computations[name], sizes)
+
+
+def _fused_traffic(fused: Computation, sizes: list[int]) -> int:
+    parameters = [x for x in fused.values() if x.opcode == "parameter"]
+    reads = sum(
+        _read_bytes(fused, parameter.name, size)
+        for parameter, size in zip(parameters, sizes, strict=False)
+    )
+    roots = [x for x in fused.values() if x.is_root]
+    return reads + sum(_written_bytes(fused, root) for root in roots)
+
+
+def _read_bytes(fused: Computation, name: str, size: int) -> int:
+    """Return the bytes that a fusion reads of a parameter."""
+    users = list(_users(fused, name))
+    read = 0
+    for user in users:
+        if user.opcode in SLICES and user.operands[0] == name:
+            read += user.nbytes
+        elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
+            continue
+        else:
+            return size
+    return min(read, size)
+
+
+def _users(fused: Computation, name: str) -> Iterator[Instruction]:
+    """Yield the users of a value, with its name among their operands, seen through bitcasts."""
+    for each in fused.values():
+        if name in each.operands and each.opcode != "bitcast":
+            yield each
+        elif name in each.operands:
+            for user in _users(fused, each.name):
+                operands = (name if x == each.name else x for x in user.operands)
+                yield user._replace(operands=tuple(operands))
+
+
+def _written_bytes(fused: Computation, root: Instruction) -> int:
+    """Return the bytes of a fusion's result that it writes."""
+    if root.opcode == "tuple":
+        parts: Iterable[Instruction] = (fused[name] for name in root.operands)
+        return sum(_written_bytes(fused, part) for part in parts)
+    while root.opcode == "bitcast":
+        root = fused[root.operands[0]]
+    if root.opcode == "dynamic-update-slice":
+        return fused[root.operands[1]].nbytes
+    return root.nbytes
+
+
+def find(loop: Loop, scope: str) -> Loop | None:
+    """Return the first loop in a scope, of any depth."""
+    for inner in loop.loops:
+        if is_in_scope(inner.path, scope):
+            return inner
+        if found := find(inner, scope):
+            return found
+    return None
+
+
+def unknown(loop: Loop) -> Iterator[Loop]:
+    """Yield the inner loops whose length XLA does not know."""
+    for inner in loop.loops:
+        if inner.trips is None:
+            yield inner
+        yield from unknown(inner)
+
+
+def largest_arrays(module: Module, count: int = 5) -> list[tuple[int, str, str]]:
+    """Return bytes, type with sizes, and line of code of the largest results of launches.
+
+    Results of equal size from the same line are listed once.
+
+    Args:
+        module: The module.
+        count: Number of arrays.
+    """
+    found: dict[tuple[int, str, str], None] = {}
+    for name in _executed(module, module.entry):
+        for each in module.computations[name].values():
+            for shape in each.shapes if is_launch(each) else ():
+                sizes = ",".join(map(str, shape.sizes))
+                line = module.lines.get(each.frame, "")
+                found[shape.nbytes, f"{shape.dtype}[{sizes}]", line] = None
+    return sorted(found, key=lambda entry: -entry[0])[:count]
+
+
+def _executed(module: Module, name: str) -> Iterator[str]:
+    """Yield the computations that are not fused: the given one and those that it runs."""
+    yield name
+    for each in module.computations[name].values():
+        if not is_launch(each) and each.called:
+            for inner in (n for called in each.called.values() for n in called):
+                yield from _executed(module, inner)

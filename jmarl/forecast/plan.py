@@ -1,0 +1,214 @@
+"""Compile the programs of a run for a target, and forecast their memory and speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from jmarl.config import RunConfig
+from jmarl.config.compose import load_config
+from jmarl.forecast import kernels
+from jmarl.forecast.described import described_devices
+from jmarl.forecast.flops import matmul_flops
+from jmarl.forecast.hlo import parse
+from jmarl.forecast.kernels import Loop, Work
+from jmarl.forecast.targets import Target
+from jmarl.platforms import tracing_for
+from jmarl.training.anakin import ROLLOUT
+from jmarl.training.build import build_run
+from jmarl.training.programs import (
+    stage_programs,
+    state_shapes,
+    trace_chunk,
+    trace_evaluation,
+)
+
+
+USABLE = 0.9
+"""Share of a device's memory that a program may take. The rest is for the runtime."""
+NO_TRITON = {"xla_gpu_enable_triton_gemm": False}
+"""XLA's option for a program whose fused matrix products find no tiling without autotuning."""
+
+
+class Cost(NamedTuple):
+    """Cost of a part of a program on each device, and its matrix products on all of them."""
+
+    work: Work
+    flops: float
+
+
+class Plan(NamedTuple):
+    """What a run needs on a target."""
+
+    target: Target
+    config: RunConfig
+    devices: int
+    """Devices that share the environments."""
+    state_bytes: int
+    """Bytes of the runner on each device."""
+    temporary_bytes: int
+    """Further bytes of the program that needs most, on each device."""
+    step: Cost
+    """One time step of all environments of all seeds."""
+    update: Cost
+    """One update without its rollout."""
+    unknown: tuple[str, ...]
+    """Paths of loops whose length XLA does not know, counted once."""
+    arrays: tuple[tuple[int, str, str], ...]
+    """Bytes, type and line of code of the largest arrays."""
+    compile_seconds: float
+
+    @property
+    def needed(self) -> int:
+        """Bytes on each device."""
+        return self.state_bytes + self.temporary_bytes
+
+    @property
+    def usable(self) -> int:
+        """Bytes that a program may take on each device."""
+        return int(USABLE * self.target.memory)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory of a device is enough."""
+        return self.needed <= self.usable
+
+
+def plan_run(system: str, overrides: Sequence[str], target: Target) -> Plan:
+    """Compose the configuration of a run for a target, and plan it.
+
+    Args:
+        system: The system.
+        overrides: Overrides, as on its command line.
+        target: Devices.
+
+    Raises:
+        ConfigError: If the configuration is invalid, or the compiler of the target is missing.
+    """
+    with tracing_for(target.platform):
+        config = load_config(system, [*overrides, "logger=none"])
+    return plan(config, target)
+
+
+def plan(config: RunConfig, target: Target) -> Plan:
+    """Compile training and evaluation of a run's last stage for a target.
+
+    Args:
+        config: Configuration, composed for the platform of the target.
+        target: Devices.
+
+    Raises:
+        ConfigError: If the compiler of the target is not installed.
+    """
+    devices = described_devices(target)
+    with tracing_for(target.platform):
+        run = build_run(config)
+        programs = stage_programs(run)
+        shapes = state_shapes(config, programs, devices)
+        mesh = jax.tree.leaves(shapes.best)[0].sharding.mesh
+        started = time.perf_counter()
+        with jax.set_mesh(mesh):
+            chunk = trace_chunk(programs, shapes)
+            evaluation = trace_evaluation(config, programs, shapes.best)
+            compiled = [compile_traced(each) for each in (chunk, evaluation)]
+    seconds = time.perf_counter() - started
+    module = parse(compiled[0].as_text())
+    step, update, unknown = split(kernels.count(module), config.rollout_length)
+    rollout_flops = matmul_flops(chunk.jaxpr, ROLLOUT)
+    all_flops = matmul_flops(chunk.jaxpr)
+    analyses = [each.memory_analysis() for each in compiled]
+    return Plan(
+        target=target,
+        config=config,
+        devices=mesh.size,
+        state_bytes=analyses[0].argument_size_in_bytes,
+        temporary_bytes=max(each.temp_size_in_bytes for each in analyses),
+        step=Cost(step, rollout_flops / config.rollout_length),
+        update=Cost(update, all_flops - rollout_flops),
+        unknown=unknown,
+        arrays=tuple(kernels.largest_arrays(module)),
+        compile_seconds=seconds,
+    )
+
+
+def compile_traced(traced: Any) -> Any:
+    """Compile a program; without Triton's matrix products if XLA finds no tiling for one."""
+    lowered = traced.lower()
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "tile sizes" not in str(error):
+            raise
+        return lowered.compile(NO_TRITON)
+
+
+def split(program: Loop, rollout_length: int) -> tuple[Work, Work, tuple[str, ...]]:
+    """Return the work of a time step and of an update without its rollout.
+
+    Args:
+        program: Tree of the loops of the program that trains.
+        rollout_length: Time steps of a rollout.
+
+    Returns:
+        Both, and the paths of inner loops of unknown length.
+    """
+    rollout = kernels.find(program, ROLLOUT)
+    assert rollout is not None
+    updates = next(x for x in program.loops if rollout in _all_loops(x))
+    step = rollout.iteration
+    update = updates.iteration.plus(step, -rollout_length)
+    unknown = tuple(loop.path for loop in kernels.unknown(updates))
+    return step, update, unknown
+
+
+def _all_loops(loop: Loop) -> Iterator[Loop]:
+    yield loop
+    for inner in loop.loops:
+        yield from _all_loops(inner)
+
+
+class Forecast(NamedTuple):
+    """Time of an update with its rollout, in seconds, by what it is spent on.
+
+    It is the sum of three bounds that a device partly overlaps, so an estimate. It assumes
+    ``float32`` products at the fastest rate that the device has for them, and for a TPU bfloat16.
+    """
+
+    launches: float
+    memory: float
+    arithmetic: float
+    rows: int
+    """Rows of experience of an update, over all seeds."""
+
+    @property
+    def seconds(self) -> float:
+        """Time of an update."""
+        return self.launches + self.memory + self.arithmetic
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows of experience per second, over all seeds."""
+        return self.rows / self.seconds
+
+    @property
+    def bound(self) -> str:
+        """Name of the largest part."""
+        return max(("launches", "memory", "arithmetic"), key=lambda x: getattr(self, x))
+
+
+def forecast(plan: Plan) -> Forecast:
+    """Estimate the time of an update from the counts of a plan."""
+    length, target = plan.config.rollout_length, plan.target
+    work = plan.update.work.plus(plan.step.work, length)
+    flops = plan.update.flops + length * plan.step.flops
+    rate = target.flops.get("float32", max(target.flops.values()))
+    config = plan.config
+    return Forecast(
+        launches=work.launches * target.launch_s,
+        memory=work.nbytes / target.bandwidth,
+        arithmetic=flops / plan.devices / rate,
+        rows=config.num_seeds * config.num_envs * length,
+    )

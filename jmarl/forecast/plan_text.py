@@ -1,0 +1,140 @@
+"""Text of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jmarl.forecast.kernels import Work
+from jmarl.forecast.plan import Cost, Plan, forecast
+from jmarl.results.tables import markdown
+from jmarl.runs.progress import size_text
+
+
+NOTE = """\
+Kernels and bytes are counted in the compiled program, operations in the traced one. The speed is an
+estimate that no measurement has calibrated: {launch:g} us a kernel, {bandwidth:g} GB/s, and
+{flops:g} TFLOP/s of {dtype} ({source})."""
+SWEEP = (
+    "num_envs",
+    "memory",
+    "fits",
+    "kernels per step",
+    "kernels per update",
+    "rows/s",
+    "bound by",
+)
+
+
+def plan_text(plan: Plan) -> str:
+    """Return the report of a plan, one line for each quantity."""
+    return "\n".join(_lines(plan))
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    config, target = plan.config, plan.target
+    rows = config.num_envs * config.rollout_length
+    seeds = f"{config.num_seeds} seed" + "s" * (config.num_seeds > 1)
+    yield f"{config.system_name} on {config.env['name']} for {target.name}, {seeds}"
+    yield _field("devices", f"{plan.devices} x {target.kind}, {_unused(plan)}")
+    yield _field("compiled", f"in {plan.compile_seconds:.0f} s")
+    yield _field(
+        "update",
+        f"{rows:,} rows per seed = {config.num_envs} environments x "
+        f"{config.rollout_length} time steps",
+    )
+    yield _field("memory", memory_text(plan))
+    yield _field("step", f"{_cost(plan.step)}, for one step of all environments")
+    yield _field("learning", f"{_cost(plan.update)}, for the rest of an update")
+    yield _field("devices talk", _collectives(plan))
+    yield _field("speed", speed_text(plan))
+    for path in plan.unknown:
+        yield _field("unknown", f"the loop {path} has no known length; counted once")
+    yield _field("arrays", "the largest:")
+    for nbytes, text, line in plan.arrays:
+        yield _field("", f"{size_text(nbytes):>9}  {text}  {_place(line)}")
+    rate = _rate(plan)
+    yield NOTE.format(
+        launch=1e6 * target.launch_s,
+        bandwidth=target.bandwidth / 1e9,
+        flops=target.flops[rate] / 1e12,
+        dtype=rate,
+        source=target.source,
+    )
+
+
+def _field(name: str, text: str) -> str:
+    return f"  {name:<13} {text}".rstrip()
+
+
+def _unused(plan: Plan) -> str:
+    unused = plan.target.count - plan.devices
+    shared = "which share the environments" if plan.devices > 1 else "all environments"
+    return f"{shared}; {unused} unused" if unused else shared
+
+
+def memory_text(plan: Plan) -> str:
+    """Return whether a plan fits, and by how much."""
+    parts = (
+        f"{size_text(plan.state_bytes)} state, "
+        f"{size_text(plan.temporary_bytes)} temporary per device"
+    )
+    share = plan.needed / plan.usable
+    verdict = "fits" if plan.fits else "DOES NOT FIT"
+    return f"{verdict}: {parts}, {100 * share:.1f} % of {size_text(plan.usable)}"
+
+
+def _cost(cost: Cost) -> str:
+    work = cost.work
+    return (
+        f"{work.launches:,.0f} kernels, {size_text(work.nbytes)} read and written, "
+        f"{cost.flops / 1e9:,.3g} GFLOP"
+    )
+
+
+def _collectives(plan: Plan) -> str:
+    both: Work = plan.update.work.plus(plan.step.work, plan.config.rollout_length)
+    if not both.collectives:
+        return "no collectives"
+    size = size_text(both.collective_bytes)
+    return f"{both.collectives:,.0f} collectives with {size} per update"
+
+
+def speed_text(plan: Plan) -> str:
+    """Return the forecast of rows per second, and what bounds it."""
+    found = forecast(plan)
+    shares = ", ".join(
+        f"{name} {100 * getattr(found, name) / found.seconds:.0f} %"
+        for name in ("launches", "memory", "arithmetic")
+    )
+    return f"about {found.rows_per_second:,.3g} rows/s, an estimate ({shares})"
+
+
+def _rate(plan: Plan) -> str:
+    flops = plan.target.flops
+    return "float32" if "float32" in flops else max(flops, key=lambda name: flops[name])
+
+
+def _place(line: str) -> str:
+    """Return a file and line of jmarl relative to its root."""
+    root = str(Path(__file__).parents[2])
+    return line.removeprefix(root).lstrip("/")
+
+
+def sweep_text(plans: Sequence[Plan]) -> str:
+    """Return a table with a row for each number of environments."""
+    rows = []
+    for plan in plans:
+        found = forecast(plan)
+        rows.append(
+            (
+                f"{plan.config.num_envs}",
+                size_text(plan.needed),
+                "yes" if plan.fits else "no",
+                f"{plan.step.work.launches:,.0f}",
+                f"{plan.update.work.launches:,.0f}",
+                f"{found.rows_per_second:,.3g}",
+                found.bound,
+            )
+        )
+    return markdown(SWEEP, rows)

@@ -1,0 +1,108 @@
+"""Devices that programs can be compiled for, without having one."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from jmarl.config import ConfigError, suggest
+
+
+_NAME = re.compile(r"([a-z]\w*)(?::(\d+(?:x\d+)*))?")
+_GPU = """\
+gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32 \
+shared_memory_per_block: 49152 shared_memory_per_core: {shared} threads_per_core_limit: {threads} \
+core_count: {cores} fpus_per_core: {fpus} block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 \
+block_dim_limit_z: 65535 memory_bandwidth: {bandwidth} l2_cache_size: {l2} \
+clock_rate_ghz: {clock_ghz} device_memory_size: {memory} shared_memory_per_block_optin: {optin} \
+cuda_compute_capability {{ major: {major} minor: {minor} }} registers_per_core_limit: 65536 \
+registers_per_block_limit: 65536 }} platform_name: "CUDA" \
+dnn_version_info {{ major: 9 minor: 3 }} device_description_str: "{kind}"
+"""
+"""XLA's description of a GPU, a ``GpuTargetConfigProto`` as text."""
+
+
+class Target(NamedTuple):
+    """A number of devices of one kind."""
+
+    name: str
+    """As given by the user, for example ``h100:8``."""
+    platform: str
+    """``gpu`` or ``tpu``."""
+    kind: str
+    count: int
+    topology: str
+    """TPU: name of the topology that has the devices. GPU: slices, hosts and devices."""
+    description: str
+    """GPU: XLA's description; empty for a TPU."""
+    memory: int
+    """Bytes of a device."""
+    bandwidth: float
+    """Bytes per second."""
+    flops: dict[str, float]
+    """Floating-point operations per second of matrix products, by type."""
+    launch_s: float
+    """Least time of a kernel in seconds, an estimate."""
+    source: str
+
+
+@functools.cache
+def table() -> dict[str, Any]:
+    """Return the entries of ``targets.yaml``."""
+    text = Path(__file__).with_name("targets.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+def find_target(name: str) -> Target:
+    """Return the target of a name: ``h100``, ``h100:8``, ``v5e``, ``v5e:2x4``.
+
+    Raises:
+        ConfigError: If the device is unknown, or the number of devices is not valid.
+    """
+    match = _NAME.fullmatch(name)
+    device, size = match.groups() if match else (name, None)
+    if device not in table():
+        fix = suggest(device, table(), f"expected one of {', '.join(table())}")
+        raise ConfigError(f"target={name}: unknown device; {fix}")
+    entry = table()[device]
+    count = math.prod(map(int, size.split("x"))) if size else 1
+    if count < 1 or ("gpu" in entry and "x" in (size or "")):
+        example = "h100:8" if "gpu" in entry else "v5e:2x4"
+        raise ConfigError(f"target={name}: invalid number of devices, as in {example}")
+    return Target(
+        name=name,
+        platform="gpu" if "gpu" in entry else "tpu",
+        kind=entry["kind"],
+        count=count,
+        topology=_topology(entry, size, count),
+        description=_describe_gpu(entry) if "gpu" in entry else "",
+        memory=entry["memory"],
+        bandwidth=entry["bandwidth"],
+        flops=entry["flops"],
+        launch_s=1e-6 * entry["launch_us"],
+        source=entry["source"],
+    )
+
+
+def _topology(entry: dict[str, Any], size: str | None, count: int) -> str:
+    if "gpu" in entry:
+        return f"1x1x{count}"
+    return f"{entry['tpu']['name']}:{size if count > 1 else entry['tpu']['chips']}"
+
+
+def _describe_gpu(entry: dict[str, Any]) -> str:
+    numbers = dict(entry["gpu"])
+    major, minor = numbers.pop("capability")
+    return _GPU.format(
+        major=major,
+        minor=minor,
+        bandwidth=int(entry["bandwidth"]),
+        memory=entry["memory"],
+        kind=entry["kind"],
+        **numbers,
+    )

@@ -1,0 +1,60 @@
+"""Operations of matrix products in traced programs, against values counted by hand."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jmarl.forecast.flops import matmul_flops
+from jmarl.nn.linear import product
+
+
+A, B = jnp.ones((3, 4)), jnp.ones((4, 5))
+ONE = 2 * 3 * 4 * 5
+
+
+def looped(a, b):
+    return jax.lax.scan(lambda c, _: (c + a @ b, None), jnp.zeros((3, 5)), length=7)[0]
+
+
+def branched(a, b):
+    return jax.lax.cond(a[0, 0] > 0, lambda: a @ b, lambda: (a @ b) + (a @ b + 1))
+
+
+def scoped(a, b):
+    with jax.named_scope("rollout"):
+        inside = looped(a, b)
+    return inside + a @ b
+
+
+@pytest.mark.parametrize(
+    ("program", "count"),
+    [
+        (jnp.matmul, 1),
+        (looped, 7),
+        (jax.jit(looped), 7),
+        (branched, 2),
+        (jax.grad(lambda a, b: (a @ b).sum(), (0, 1)), 3),
+        (scoped, 8),
+    ],
+)
+def test_products_count_as_often_as_they_run(program, count):
+    assert matmul_flops(jax.make_jaxpr(program)(A, B)) == count * ONE
+
+
+def test_a_scope_selects_products_in_inner_programs():
+    assert matmul_flops(jax.make_jaxpr(scoped)(A, B), "rollout") == 7 * ONE
+    batch = jax.make_jaxpr(jax.vmap(scoped))(A[None], B[None])
+    assert matmul_flops(batch, "rollout") == 7 * ONE
+    assert matmul_flops(batch, "roll") == 0
+
+
+def test_a_batch_of_products_counts_each():
+    jaxpr = jax.make_jaxpr(jax.vmap(jnp.matmul))(
+        A[None].repeat(6, 0), B[None].repeat(6, 0)
+    )
+    assert matmul_flops(jaxpr) == 6 * ONE
+
+
+def test_a_product_with_its_own_gradient_counts_once():
+    jaxpr = jax.make_jaxpr(product)(A, B)
+    assert matmul_flops(jaxpr) == ONE

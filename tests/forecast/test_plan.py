@@ -1,0 +1,152 @@
+"""Plans: forecasts from counts, their text, and compilations for devices that are not there."""
+
+import importlib.util
+import math
+import sys
+
+import pytest
+
+from jmarl.__main__ import main
+from jmarl.config.compose import load_config
+from jmarl.forecast.kernels import Loop, Work
+from jmarl.forecast.largest_batch import fitting
+from jmarl.forecast.plan import Cost, Plan, forecast, plan_run, split
+from jmarl.forecast.plan_text import plan_text, sweep_text
+from jmarl.forecast.targets import find_target
+from jmarl.platforms import platform, tracing_for
+
+
+STEP, UPDATE = Work(200, 1e6), Work(1000, 5e6, 2, 3e5)
+
+
+@pytest.fixture(scope="module")
+def config():
+    return load_config("mappo", ["env=smax_3m", "num_envs=64", "rollout_length=32"])
+
+
+def plan_of(config, **changes):
+    fields = {
+        "target": find_target("h100"),
+        "config": config,
+        "devices": 1,
+        "state_bytes": 2**20,
+        "temporary_bytes": 2**30,
+        "step": Cost(STEP, 1e9),
+        "update": Cost(UPDATE, 1e10),
+        "unknown": (),
+        "arrays": ((2**20, "f32[512,512]", "jmarl/nn/linear.py:1"),),
+        "compile_seconds": 12.0,
+    }
+    return Plan(**(fields | changes))
+
+
+def test_a_forecast_adds_launches_memory_and_arithmetic(config):
+    found = forecast(plan_of(config))
+    assert found.launches == pytest.approx((1000 + 32 * 200) * 2.5e-6)
+    assert found.memory == pytest.approx((5e6 + 32 * 1e6) / 3.35e12)
+    assert found.arithmetic == pytest.approx((1e10 + 32e9) / 67e12)
+    assert found.bound == "launches"
+    assert found.rows_per_second == pytest.approx(64 * 32 / found.seconds)
+
+
+def test_devices_share_the_arithmetic(config):
+    one, four = plan_of(config), plan_of(config, devices=4)
+    assert forecast(four).arithmetic == pytest.approx(forecast(one).arithmetic / 4)
+
+
+def test_a_report_names_what_a_user_asks(config):
+    text = plan_text(plan_of(config, unknown=("jit(chunk)/while",)))
+    assert text.startswith("mappo on smax_3m for h100, 1 seed\n")
+    assert (
+        "fits: 1 MiB state, 1.00 GiB temporary per device, 1.4 % of 71.20 GiB" in text
+    )
+    assert "200 kernels, 977 KiB read and written, 1 GFLOP, for one step" in text
+    assert "66 collectives" not in text and "2 collectives with 293 KiB" in text
+    assert "the loop jit(chunk)/while has no known length" in text
+    assert "1 MiB  f32[512,512]  jmarl/nn/linear.py:1" in text
+
+
+def test_a_plan_that_does_not_fit_says_so(config):
+    text = plan_text(plan_of(config, temporary_bytes=2**37))
+    assert "DOES NOT FIT" in text and "179.8 % of" in text
+
+
+def test_a_sweep_has_a_row_for_each_size(config):
+    rows = sweep_text([plan_of(config), plan_of(config, temporary_bytes=2**37)])
+    assert [line.split("|")[3].strip() for line in rows.splitlines()[2:]] == [
+        "yes",
+        "no",
+    ]
+
+
+def test_a_line_through_two_sizes_gives_the_largest_one():
+    assert fitting(64, 2_000, 512, 9_168, 18_000) == 64 + 1_000
+    assert fitting(64, 2_000, 512, 9_168, 1_000) == 1
+    assert fitting(64, 2_000, 512, 9_168, 0) == 0
+    assert fitting(64, 2_000, 64, 2_000, 18_000) == 0
+
+
+def test_an_update_is_what_a_rollout_leaves():
+    rollout = Loop("jit(f)/while/body/rollout/while", 32, STEP, ())
+    unknown = Loop("jit(f)/while/body/while", None, Work(7), ())
+    updates = Loop("jit(f)/while", None, UPDATE, (rollout, unknown))
+    step, update, paths = split(Loop("", 1, Work(), (updates,)), 32)
+    assert step == STEP and update == UPDATE.plus(Work(7))
+    assert paths == (unknown.path,)
+
+
+def test_programs_are_traced_for_the_target_and_then_for_this_machine():
+    before = platform()
+    with tracing_for("tpu"):
+        assert platform() == "tpu"
+        assert load_config("mappo", ["env=smax_3m"]).arch.name == "tpu"
+    assert platform() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "plan: names no system"),
+        (["mappo", "env=smax_3m"], "plan: names no target, such as target=h100"),
+        (["mapo", "target=h100"], "mapo: unknown system"),
+        (["mappo", "target=h10"], "target=h10: unknown device; did you mean h100"),
+        (["mappo", "target=h100", "plan=all"], "plan=all: must be one or sweep"),
+        (["mappo", "target=h100", "num_env=3"], "num_env=3: unknown key"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(capsys, monkeypatch, words, message):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setattr(sys, "argv", ["jmarl", "plan", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+SMALL = ["env=smax_3m", "num_envs=64", "rollout_rows=1024"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "module"), [("h100", "jax_plugins.xla_cuda12"), ("v5e", "libtpu")]
+)
+@pytest.mark.parametrize("system", ["mappo", "mam_ppo"])
+def test_a_run_compiles_for_a_device_that_is_not_there(system, target, module):
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        pytest.skip(f"{module} is not installed: make plan-tools")
+    plan = plan_run(system, SMALL, find_target(target))
+    assert plan.fits and plan.devices == 1 and not plan.unknown
+    assert plan.step.work.launches > 50
+    assert plan.update.work.launches > 100
+    assert plan.step.flops > 1e6 and plan.update.flops > plan.step.flops
+    assert math.isfinite(forecast(plan).rows_per_second)
+
+
+@pytest.mark.slow
+def test_the_devices_of_a_target_share_the_environments():
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed: make plan-tools")
+    plan = plan_run("ippo", SMALL, find_target("v5e:2x2"))
+    assert plan.devices == 4
+    assert plan.step.work.collectives == 0
+    assert 0 < plan.update.work.collective_bytes

@@ -1,0 +1,43 @@
+"""The table of devices, and errors of ``jmarl plan``."""
+
+import re
+
+import pytest
+
+from jmarl.config import ConfigError
+from jmarl.forecast.targets import find_target, table
+
+
+@pytest.mark.parametrize("name", table())
+def test_each_device_has_its_rates_and_their_source(name):
+    target = find_target(name)
+    assert target.count == 1 and target.source
+    assert target.memory > 1e10 and target.bandwidth > 1e11
+    assert all(rate > 1e12 for rate in target.flops.values())
+    assert 1e-7 < target.launch_s < 1e-5
+    if target.platform == "gpu":
+        assert f"device_memory_size: {target.memory} " in target.description
+        assert target.description.count("{") == target.description.count("}")
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "topology"),
+    [("h100:8", 8, "1x1x8"), ("v5e:2x4", 8, "v5e:2x4"), ("v5e", 1, "v5e:2x2")],
+)
+def test_a_name_may_have_a_number_of_devices(name, count, topology):
+    target = find_target(name)
+    assert (target.count, target.topology) == (count, topology)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("h10", "target=h10: unknown device; did you mean h100"),
+        ("h100:2x4", "target=h100:2x4: invalid number of devices, as in h100:8"),
+        ("v5e:0", "target=v5e:0: invalid number of devices, as in v5e:2x4"),
+        ("", "target=: unknown device; expected one of h100"),
+    ],
+)
+def test_an_unknown_target_is_an_error(name, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        find_target(name)
