@@ -88,8 +88,19 @@ def _cost(cost: Cost) -> str:
     work = cost.work
     return (
         f"{work.launches:,.0f} kernels, {size_text(work.nbytes)} read and written, "
-        f"{cost.flops / 1e9:,.3g} GFLOP"
+        f"{_flops_text(cost.flops)}"
     )
+
+
+def _flops_text(flops: float) -> str:
+    if flops < 1e12:
+        return f"{flops / 1e9:.3g} GFLOP"
+    return f"{flops / 1e12:,.0f} TFLOP"
+
+
+def _rounded(value: float) -> str:
+    """Return a number with three significant digits and without an exponent."""
+    return f"{float(f'{value:.3g}'):,.0f}"
 
 
 def _collectives(plan: Plan) -> str:
@@ -107,7 +118,7 @@ def speed_text(plan: Plan) -> str:
         f"{name} {100 * getattr(found, name) / found.seconds:.0f} %"
         for name in ("launches", "memory", "arithmetic")
     )
-    return f"about {found.rows_per_second:,.3g} rows/s, an estimate ({shares})"
+    return f"about {_rounded(found.rows_per_second)} rows/s, an estimate ({shares})"
 
 
 def _rate(plan: Plan) -> str:
@@ -133,7 +144,7 @@ def sweep_text(plans: Sequence[Plan]) -> str:
                 "yes" if plan.fits else "no",
                 f"{plan.step.work.launches:,.0f}",
                 f"{plan.update.work.launches:,.0f}",
-                f"{found.rows_per_second:,.3g}",
+                _rounded(found.rows_per_second),
                 found.bound,
             )
         )

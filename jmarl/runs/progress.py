@@ -212,9 +212,9 @@ def duration_text(seconds: float) -> str:
 
 
 def size_text(n: float) -> str:
-    """Format a number of bytes in B, KiB, MiB or GiB."""
+    """Format a number of bytes in B, KiB, MiB, GiB or TiB."""
     for unit in ("B", "KiB", "MiB"):
         if n < 1024:
             return f"{n:.3g} {unit}"
         n /= 1024
-    return f"{n:.2f} GiB"
+    return f"{n:.2f} GiB" if n < 1024 else f"{n / 1024:,.1f} TiB"
