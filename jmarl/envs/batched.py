@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
@@ -153,10 +154,10 @@ def with_resets(env: BatchedEnv) -> Env:
     def step(
         key: Key, state: BatchState, action: jax.Array
     ) -> tuple[BatchState, TimeStep]:
-        step_key, reset_key = jax.random.split(key)
-        stepped = step_all(step_key, state, action)
+        stepped = step_all(jax.random.split(key)[0], state, action)
 
         def reset_ended() -> tuple[BatchState, TimeStep]:
+            reset_key = jax.random.split(key)[1]
             fresh_state, obs = start(reset_key, state.last.shape[0])
             fresh = fresh_state, _first_time_step(obs, stepped[1])
             return select(state.last, fresh, stepped)
@@ -285,6 +286,18 @@ def batch_last(tree: Tree) -> Tree:
     CPUs vectorize a step over the environments if the batch is the last axis of its arrays.
     """
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), tree)
+
+
+def unfused(x: Int[Array, "..."]) -> Int[Array, "..."]:
+    """Return integers unchanged, computed by a loop of their own.
+
+    XLA for CPUs fuses stacks and transpositions with the computations around them, which then
+    neither vectorize nor are shared between their uses. It does not fuse beyond a sum, here of
+    ``x`` and zeros; ``lax.optimization_barrier`` has no effect. A step of foraging with 4 players
+    takes 0.20 us so, and 0.37 us without (jax 0.10, a batch of 256).
+    """
+    is_first = np.array([True, False]).reshape(2, *[1] * x.ndim)
+    return jnp.where(is_first, x, 0).sum(0, dtype=x.dtype)
 
 
 def _as_arrays(result: Step, spec: Spec) -> Step:

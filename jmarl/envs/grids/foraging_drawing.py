@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jmarl.envs.grids import foraging_rules as rules
 from jmarl.envs.grids.grid_names import ForagingSize
 from jmarl.envs.scene import Background, Disc, LegendEntry, Line, Scene
 
@@ -27,9 +28,9 @@ def scene(
 
     Args:
         size: Sizes of the task.
-        state: ``State`` of NumPy arrays.
+        state: ``State`` of NumPy arrays without a batch axis.
     """
-    left = int(state.food_level.sum())
+    left = sum(int(rules.level_of(item)) for item in state.food)
     return Scene(
         width=size.columns,
         height=size.rows,
@@ -69,9 +70,10 @@ def _grid_lines(size: ForagingSize) -> Iterator[Line]:
 
 def _center(
     size: ForagingSize,
-    place: np.ndarray,
+    x: np.ndarray,
 ) -> tuple[float, float]:
-    row, column = place.tolist()
+    """Return the center of the cell of an entity."""
+    row, column = int(rules.row_of(x)), int(rules.column_of(x))
     return column + 0.5, size.rows - 0.5 - row
 
 
@@ -79,9 +81,9 @@ def _food(
     size: ForagingSize,
     state: Any,
 ) -> Iterator[Disc]:
-    for i, place in enumerate(state.food):
-        if level := int(state.food_level[i]):
-            x, y = _center(size, place)
+    for i, item in enumerate(state.food):
+        if level := int(rules.level_of(item)):
+            x, y = _center(size, item)
             yield Disc(
                 x,
                 y,
@@ -96,9 +98,9 @@ def _players(
     size: ForagingSize,
     state: Any,
 ) -> Iterator[Disc]:
-    for i, place in enumerate(state.place):
-        x, y = _center(size, place)
-        level = int(state.level[i])
+    for i, player in enumerate(state.players):
+        x, y = _center(size, player)
+        level = int(rules.level_of(player))
         details = (("level", str(level)),)
         yield Disc(
             x, y, 0.4, PLAYER, str(level), name=f"player {i}", details=details, agent=i

@@ -14,9 +14,9 @@ from jmarl.envs.batched import (
     BatchedEnv,
     Step,
     batch_first,
-    batch_last,
     flat_obs,
     flat_spec,
+    unfused,
     with_resets,
 )
 from jmarl.envs.grids import foraging_rules as rules
@@ -57,8 +57,7 @@ def make(
     )
 
     def observe(state: rules.State) -> EntityObs:
-        state = batch_last(state)
-        own = batch_first(rules.observe(size, state))
+        own = batch_first(unfused(rules.observe(size, state)))
         if not config.mask:
             return jax.vmap(partial(flat_obs, spec))(own)
         avail = batch_first(rules.valid_actions(size, state))
@@ -76,22 +75,22 @@ def make(
                 batch,
             ),
         )
-        return batch_first(rules.first_state(size, draws)), None
+        return rules.first_state(size, draws), None
 
     def step(
         key: Key, state: rules.State, action: Int[Array, "B P"]
     ) -> tuple[rules.State, Step]:
-        state, reward = rules.advance(size, batch_last(state), action.T)
+        state, reward = rules.advance(size, state, action.T)
         if not config.individual_rewards:
             reward = jnp.broadcast_to(reward.sum(0), reward.shape)
-        is_over = (state.food_level == 0).all(0)
+        is_over = rules.is_over(state)
         result = Step(
             None,
             reward.T,
             is_over,
             jnp.zeros_like(is_over),
         )
-        return batch_first(state), result
+        return state, result
 
     draw = partial(scene, size)
     return with_resets(BatchedEnv(name, spec, reset, step, draw, observe))
@@ -103,6 +102,12 @@ def _check_size(
 ) -> None:
     check(
         min(size.rows, size.columns) >= 3, "env", name, "needs a grid of at least 3x3"
+    )
+    check(
+        max(size.rows, size.columns) <= rules.MOST_CELLS,
+        "env",
+        name,
+        f"must have at most {rules.MOST_CELLS} rows and columns",
     )
     # Two items are never in the same square of two by two cells, and never at the border.
     most = -(-(size.rows - 2) // 2) * -(-(size.columns - 2) // 2)

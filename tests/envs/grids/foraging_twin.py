@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from lbforaging.foraging.environment import Action, ForagingEnv
 
-from jmarl.envs.grids.foraging_rules import State
+from jmarl.envs.grids.foraging_rules import State, entity
 from jmarl.envs.grids.grid_names import foraging_size
 
 
@@ -32,21 +32,11 @@ def original(name, seed=0):
 
 def to_state(env, food):
     """Return our state of the original, with the given places of food."""
-    field = env.field
+    players = [entity(*p.position, p.level) for p in env.players]
+    items = [entity(*place, env.field[tuple(place)]) for place in food]
     return State(
-        place=jnp.array(
-            [p.position for p in env.players],
-            jnp.int32,
-        ),
-        level=jnp.array(
-            [p.level for p in env.players],
-            jnp.int32,
-        ),
-        food=jnp.asarray(food, jnp.int32),
-        food_level=jnp.array(
-            [field[row, column] for row, column in food],
-            jnp.int32,
-        ),
+        players=tuple(jnp.int32(player) for player in players),
+        food=tuple(jnp.int32(item) for item in items),
         spawned=jnp.int32(env._food_spawned),
     )
 

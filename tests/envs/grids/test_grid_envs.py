@@ -47,6 +47,7 @@ def test_name_determines_the_sizes(
         ("rware_tiny-1ag-hard", {}, "requests 0 shelves; must be 1 to 30"),
         ("lbf_5x5-2p-5f", {}, "must have at most 4 food items"),
         ("lbf_2x9-2p-1f", {}, "needs a grid of at least 3x3"),
+        ("lbf_8x2048-2p-1f", {}, "must have at most 2047 rows and columns"),
         ("rware_tiny-2ag", {"mask": True}, "env.mask"),
         ("lbf_8x8-2p-2f", {"episode_limit": 0}, "env.episode_limit=0"),
     ],
@@ -159,10 +160,12 @@ def test_starts_of_foraging_follow_the_original_rules():
     )
     draw = jax.jit(jax.vmap(lambda draws: foraging_rules.first_state(size, draws)))
     state = jax.device_get(draw(draws))
-    exists = state.food_level > 0
+    place, level = _places_and_levels(state.players)
+    food, food_level = _places_and_levels(state.food)
+    exists = food_level > 0
     assert exists.mean() > 0.95
-    assert ((state.food > 0) & (state.food < 7))[exists].all()
-    cells = state.place @ np.array([8, 1])
+    assert ((food > 0) & (food < 7))[exists].all()
+    cells = place @ np.array([8, 1])
     assert all(len(set(row)) == 3 for row in cells.tolist())
     counts = np.bincount(
         cells.reshape(-1),
@@ -171,16 +174,23 @@ def test_starts_of_foraging_follow_the_original_rules():
     expected = len(cells) * 3 / 64
     assert ((counts - expected) ** 2 / expected).sum() < 110  # chi-squared, 63 degrees
     for i, j in np.argwhere(np.tri(4, k=-1)):
-        down, across = np.abs(state.food[:, i] - state.food[:, j]).T
+        down, across = np.abs(food[:, i] - food[:, j]).T
         near = (np.maximum(down, across) <= 1) | (
             (down * across == 0) & (down + across <= 2)
         )
         assert not (near & exists[:, i] & exists[:, j]).any()
-        ordered = state.food[:, j] @ [8, 1] < state.food[:, i] @ [8, 1]
+        ordered = food[:, j] @ [8, 1] < food[:, i] @ [8, 1]
         assert ordered[exists[:, i] & exists[:, j]].all()
-    most = state.level.sum(1, keepdims=True)
-    assert (state.food_level <= most).all() and (state.food_level == most).any()
-    assert set(state.level.reshape(-1).tolist()) == {1, 2}
+    most = level.sum(1, keepdims=True)
+    assert (food_level <= most).all() and (food_level == most).any()
+    assert set(level.reshape(-1).tolist()) == {1, 2}
+
+
+def _places_and_levels(entities):
+    """Return rows and columns, [B, K, 2], and levels, [B, K]."""
+    x = np.stack(entities, axis=1)
+    place = np.stack([foraging_rules.row_of(x), foraging_rules.column_of(x)], axis=2)
+    return place, foraging_rules.level_of(x)
 
 
 @pytest.mark.parametrize("name", ["rware_tiny-4ag", "lbf_8x8-2p-2f-coop"])
