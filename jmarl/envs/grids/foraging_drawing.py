@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from jmarl.envs.grids import foraging_rules as rules
 from jmarl.envs.grids.grid_names import ForagingSize
 from jmarl.envs.scene import Background, Disc, LegendEntry, Line, Scene
@@ -70,7 +68,7 @@ def _grid_lines(size: ForagingSize) -> Iterator[Line]:
 
 def _center(
     size: ForagingSize,
-    x: np.ndarray,
+    x: Any,
 ) -> tuple[float, float]:
     """Return the center of the cell of an entity."""
     row, column = int(rules.row_of(x)), int(rules.column_of(x))

@@ -40,7 +40,7 @@ MOST_CELLS = 2047
 SHIFTS = np.array([20, 8, 0], np.int32)
 """Lowest bits of row, column and level in the integer of an entity."""
 MASKS = np.array([4095, 4095, 255], np.int32)
-DOWN, RIGHT = 1 << SHIFTS[0], 1 << SHIFTS[1]
+DOWN, RIGHT = 1 << int(SHIFTS[0]), 1 << int(SHIFTS[1])
 """Differences of entities to those one row below, and one column to the right."""
 STEPS = np.array([0, -DOWN, DOWN, -RIGHT, RIGHT, 0], np.int32)
 """Change of a player for each action."""
@@ -99,7 +99,7 @@ def first_state(
     level = 1 + jnp.floor(MAX_PLAYER_LEVEL * draws[1, :n]).astype(jnp.int32)
     places, exists = _food_places(size, (row, column), draws[0, n:])
     levels = jnp.where(exists, _food_levels(size, level, draws[1, n:]), 0)
-    food = entity(*places, levels)
+    food = entity(places[0], places[1], levels)
     rank = _ranks(_cell(food))
     return State(
         players=tuple(entity(row, column, level)),
@@ -287,7 +287,7 @@ def observe(
     players, food = _stack(state.players), _stack(state.food)
     row, column = row_of(players)[:, None], column_of(players)[:, None]
     top, left = jnp.maximum(row - sight, 0), jnp.maximum(column - sight, 0)
-    corner = entity(top, left, 0)  # [P, 1, *b]
+    corner = top * DOWN + left * RIGHT  # [P, 1, *b]
     down, right = jnp.abs(row - row_of(food)), jnp.abs(column - column_of(food))
     near = (down <= sight) & (right <= sight) & (level_of(food) > 0)
     # The original observes players up to twice the sight from the corner, so also some that are
@@ -309,7 +309,9 @@ def _self_first(n: int) -> Int[np.ndarray, "P P"]:
 
 
 def _list_seen(
-    x: Int[Array, "P K *b"], seen: Bool[Array, "P K *b"], position: Int[Array, "#P K"]
+    x: Int[Array, "P K *b"],
+    seen: Bool[Array, "P K *b"],
+    position: Int[np.ndarray, "#P K"],
 ) -> Int[Array, "P K *b"]:
     """Return seen entities in the order of their positions, then 0 for the others.
 
