@@ -294,12 +294,15 @@ class Peer:
     def _log(self, metrics: dict[str, Any], **_: Any) -> None:
         self.logs.append(metrics)
 
-    def program(self, updates: int, *, logging: bool) -> Callable[[], Any]:
+    def program(
+        self, updates: int, *, logging: bool, seed: int = 0
+    ) -> Callable[[], Any]:
         """Compile a run of the script, including its setup.
 
         Args:
             updates: Number of updates of each call.
             logging: False avoids the host calls of the scripts of Q-learning.
+            seed: Seed of the run.
         """
         timesteps = updates * self.match.envs * self.match.steps
         config = {
@@ -308,7 +311,7 @@ class Peer:
             "WANDB_MODE": "online" if logging else "disabled",
         }
         train = self._make_train(config)
-        key = jax.random.PRNGKey(0)
+        key = jax.random.PRNGKey(seed)
         run = jax.jit(train).lower(key).compile()
         return lambda: run(key)
 
