@@ -20,6 +20,15 @@ def platform() -> str:
     return _target[-1] if _target else jax.default_backend()
 
 
+def short_loop() -> bool:
+    """Return whether to unroll a loop of few iterations: on accelerators, but not on a CPU.
+
+    It is the argument ``unroll`` of ``lax.scan``. On an accelerator, each iteration of a loop
+    launches further kernels for its index and its slices. On a CPU a loop compiles faster.
+    """
+    return platform() != "cpu"
+
+
 @contextmanager
 def tracing_for(name: str) -> Iterator[None]:
     """Trace programs for another platform.

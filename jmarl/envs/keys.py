@@ -15,6 +15,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key, UInt32
 
+from jmarl.platforms import short_loop
+
 
 Path = tuple[int, ...]
 """Index of the child to take at each split: ``(1, 0)`` is the first child of the second."""
@@ -32,7 +34,7 @@ def derive_keys(keys: Key[Array, "B"], paths: list[Path]) -> Key[Array, "L B"]:
         return jnp.where(child[:, None] < 0, parents, below), None
 
     roots = jnp.broadcast_to(keys, (len(paths), *keys.shape))  # [L, B]
-    leaves, _ = lax.scan(descend, roots, jnp.asarray(children))
+    leaves, _ = lax.scan(descend, roots, jnp.asarray(children), unroll=short_loop())
     return leaves
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.state import Bodies, distance, trait
 from jmarl.envs.keys import bits_to_uniform, fold_in, random_bits
+from jmarl.platforms import short_loop
 
 
 EPSILON = 1e-6
@@ -91,7 +92,8 @@ def simulate(
         return _tick(rules, carry, remaining, units, orders), None
 
     remaining = jnp.arange(rules.ticks - 1, -1, -1, dtype=jnp.float32)
-    end, _ = lax.scan(tick, _Carry(keys, bodies, no_shots), remaining)
+    start = _Carry(keys, bodies, no_shots)
+    end, _ = lax.scan(tick, start, remaining, unroll=short_loop())
     cooldown = _reload(rules, end.bodies.cooldown, units.cooldown, end.shots)
     return end.bodies._replace(cooldown=cooldown)
 

@@ -24,6 +24,7 @@ from jmarl.envs.battle.combat.damage import (
 from jmarl.envs.battle.combat.support import Healers, Healing, HealRule, heal
 from jmarl.envs.battle.combat.zones import Zones
 from jmarl.envs.battle.physics import push_apart, scatter_add
+from jmarl.platforms import short_loop
 
 
 GROUND, AIR, ABOVE = 0, 1, 2
@@ -208,7 +209,7 @@ def simulate(
         return _tick(conditions, carry, random), None
 
     start = _Carry(bodies, zeros, Events(zeros, zeros))
-    end, _ = lax.scan(step, start, deviation)
+    end, _ = lax.scan(step, start, deviation, unroll=short_loop())
     return end.bodies, end.events
 
 
