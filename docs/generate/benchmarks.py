@@ -114,6 +114,13 @@ PAGES = (
         training.ablation,
     ),
     Page(
+        "accelerators",
+        "Programs for accelerators",
+        "accelerators",
+        ("accelerators.json",),
+        row_tables,
+    ),
+    Page(
         "compilation",
         "Compilation of trials",
         "compilation",

@@ -452,6 +452,7 @@ compile a run for a GPU or TPU that is not there, and print its memory, its kern
 
   target=h100           device: h100, h200, a100, l4, t4, v5e, v6e; several: h100:8, v5e:2x4
   plan=sweep            a table of 256 to 16384 environments instead
+  json=true             print the figures as one line of JSON
   <key>=<value>         override of the run, such as num_envs=4096 or network=gru
 
 Kernels are counted in the program that XLA compiles for the device. Speeds are estimates. The exit

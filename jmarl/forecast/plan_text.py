@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from jmarl.forecast.kernels import Work
 from jmarl.forecast.plan import Cost, Plan, forecast
@@ -24,6 +25,32 @@ SWEEP = (
     "rows/s",
     "bound by",
 )
+
+
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """Return the figures of a plan as plain data, in MB, GFLOP and seconds."""
+    found = forecast(plan)
+    whole = plan.update.work.plus(plan.step.work, plan.config.rollout_length)
+    return {
+        "devices": plan.devices,
+        "num_envs": plan.config.num_envs,
+        "num_seeds": plan.config.num_seeds,
+        "rollout_length": plan.config.rollout_length,
+        "fits": plan.fits,
+        "memory_mb": round(plan.needed / 1e6, 1),
+        "step_kernels": plan.step.work.launches,
+        "step_mb": round(plan.step.work.nbytes / 1e6, 2),
+        "step_gflop": round(plan.step.flops / 1e9, 4),
+        "update_kernels": plan.update.work.launches,
+        "update_mb": round(plan.update.work.nbytes / 1e6, 1),
+        "update_gflop": round(plan.update.flops / 1e9, 2),
+        "collectives": whole.collectives,
+        "collective_mb": round(whole.collective_bytes / 1e6, 2),
+        "unknown_loops": len(plan.unknown),
+        "rows_per_second": round(found.rows_per_second),
+        "bound": found.bound,
+        "compile_s": round(plan.compile_seconds, 1),
+    }
 
 
 def plan_text(plan: Plan) -> str:

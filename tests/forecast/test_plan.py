@@ -1,6 +1,7 @@
 """Plans: forecasts from counts, their text, and compilations for devices that are not there."""
 
 import importlib.util
+import json
 import math
 import sys
 
@@ -11,7 +12,7 @@ from jmarl.config.compose import load_config
 from jmarl.forecast.kernels import Loop, Work
 from jmarl.forecast.largest_batch import fitting
 from jmarl.forecast.plan import Cost, Plan, forecast, plan_run, split
-from jmarl.forecast.plan_text import plan_text, sweep_text
+from jmarl.forecast.plan_text import plan_record, plan_text, sweep_text
 from jmarl.forecast.targets import find_target
 from jmarl.platforms import platform, tracing_for
 
@@ -66,6 +67,14 @@ def test_a_report_names_what_a_user_asks(config):
     assert "1 MiB  f32[512,512]  jmarl/nn/linear.py:1" in text
 
 
+def test_a_record_has_the_figures_of_the_report(config):
+    record = plan_record(plan_of(config))
+    assert record["fits"] and record["memory_mb"] == pytest.approx(1074.8)
+    assert (record["step_kernels"], record["update_kernels"]) == (200, 1000)
+    assert record["collective_mb"] == 0.3 and record["bound"] == "launches"
+    assert json.loads(json.dumps(record)) == record
+
+
 def test_a_plan_that_does_not_fit_says_so(config):
     text = plan_text(plan_of(config, temporary_bytes=2**37))
     assert "DOES NOT FIT" in text and "179.8 % of" in text
@@ -111,6 +120,7 @@ def test_programs_are_traced_for_the_target_and_then_for_this_machine():
         (["mapo", "target=h100"], "mapo: unknown system"),
         (["mappo", "target=h10"], "target=h10: unknown device; did you mean h100"),
         (["mappo", "target=h100", "plan=all"], "plan=all: must be one or sweep"),
+        (["mappo", "target=h100", "json=1"], "json=1: must be false or true"),
         (["mappo", "target=h100", "num_env=3"], "num_env=3: unknown key"),
     ],
 )
