@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.support.common import Row, parse_arguments, show, write_json
+from benchmarks.support.common import Row, parse_arguments, show_and_record
 from jmarl.cli.process import exit_code
 
 
@@ -47,9 +47,7 @@ RATES = {"empty": "4e-4", "another_rate": "3e-4", "equal": "4e-4"}
 def main() -> int:
     """Measure, print, and write the record if ``out`` is given."""
     args = parse_arguments(DEFAULTS)
-    rows = show(measure(args))
-    if args["out"]:
-        write_json(args["out"], {"arguments": args, "rows": rows})
+    show_and_record(args, measure(args))
     return 0
 
 

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from benchmarks.support.common import Row, parse_arguments, show, write_json
+from benchmarks.support.common import Row, parse_arguments, show_and_record
 from jmarl.cli.process import exit_code
 from jmarl.results.statistics.aggregates import interquartile_mean, mean, median
 from jmarl.results.statistics.bootstrap import percentile_interval, student_interval
@@ -66,9 +66,7 @@ DRAWS = {"normal": normal, "skewed": skewed}
 def main() -> int:
     """Simulate, print, and write the record if ``out`` is given."""
     args = parse_arguments(DEFAULTS)
-    rows = show(measure(args))
-    if args["out"]:
-        write_json(args["out"], {"arguments": args, "rows": rows})
+    show_and_record(args, measure(args))
     return 0
 
 

@@ -362,6 +362,13 @@ def show(rows: Iterable[Row]) -> list[Row]:
     return found
 
 
+def show_and_record(args: Mapping[str, Any], rows: Iterable[Row]) -> None:
+    """Print rows as a table; write them with the arguments if ``out`` is given."""
+    shown = show(rows)
+    if args["out"]:
+        write_json(args["out"], {"arguments": args, "rows": shown})
+
+
 def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
