@@ -22,9 +22,10 @@ from benchmarks.learning import absolute_cells
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(
-    r"\[([^\]]*)\]\((?:results/|(?:\.\./)*benchmarks/data/)([\w./-]+\.json(?:#[\w.-]+)?)\)"
+    r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]"
+    r"\((?:results/|(?:\.\./)*benchmarks/data/)([\w./-]+\.json(?:#[\w.-]+)?)\)"
 )
-"""A figure, and the record that it comes from with the name of the figure."""
+"""A figure, which may have an interval in brackets, and its record with the figure's name."""
 Figure = Callable[[Mapping[str, Any]], str]
 """Function of a record that returns a figure."""
 
@@ -125,7 +126,7 @@ FIGURES: dict[str, Figure] = {
     **dict(_shares()),
 }
 """Function of each record, or of each name in a record, that a text refers to."""
-CLAIM = re.compile(r"studies/[\w.-]+/report\.json#(verdict|difference)-(\d+)")
+CLAIM = re.compile(r"studies/[\w.-]+/report\.json#(verdict|difference)-([1-9]\d*)")
 """A claim of a study, counted from 1: its verdict, or its difference with the interval."""
 
 
@@ -133,8 +134,12 @@ def _claim(record: Mapping[str, Any], quantity: str, number: int) -> str:
     claim = record["claims"][number - 1]
     if quantity == "verdict":
         return claim["verdict"]
-    mean, low, high = claim["difference"]
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return "{} [{}, {}]".format(*map(_signed, claim["difference"]))
+
+
+def _signed(value: float | None) -> str:
+    """Return a number with its sign; one seed has no interval."""
+    return "undefined" if value is None else f"{value:+.3f}"
 
 
 def texts(root: Path = ROOT) -> list[Path]:

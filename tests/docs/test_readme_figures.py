@@ -64,6 +64,10 @@ def test_a_claim_of_a_study_has_its_verdict_and_its_difference(tmp_path):
     assert "gives '+0.010 [-0.020, +0.040]'" in second
     written = with_figures(text, tmp_path)
     assert f"It is [undecided]{link.format('verdict')}: [+0.010 [" in written
+    assert wrong_figures(written, tmp_path) == []
+    path.write_text(json.dumps({"claims": [claim | {"difference": [0.02, None, None]}]}))
+    (stale,) = wrong_figures(written, tmp_path)
+    assert "'+0.010 [-0.020, +0.040]', the record gives '+0.020 [undefined" in stale
 
 
 def test_a_record_without_a_function_is_an_error(folder):
