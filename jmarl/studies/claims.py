@@ -73,7 +73,8 @@ def _judge(
     if usable:
         variance = max(each.least_variance for each in usable)
         difference = paired_difference([each.scores for each in usable], variance)
-    reason = _why_undecided(claim, usable, len(wanted))
+    judged = verdict(claim, difference)
+    reason = _why_undecided(claim, usable, len(wanted), judged)
     return {
         "text": claim.text,
         "metric": claim.metric,
@@ -81,18 +82,21 @@ def _judge(
         "smallest_effect": claim.smallest_effect,
         "difference": list(map(_or_none, difference)),
         "seeds": [len(each.scores[0]) for each in usable],
-        "verdict": UNDECIDED if reason else verdict(claim, difference),
+        "verdict": UNDECIDED if reason else judged,
         "reason": reason,
     }
 
 
-def _why_undecided(claim: Claim, compared: Sequence[_Compared], wanted: int) -> str:
-    """Return why an interval says nothing about a claim; empty if it does."""
+def _why_undecided(
+    claim: Claim, compared: Sequence[_Compared], wanted: int, judged: str
+) -> str:
+    """Return why an interval does not decide a claim; empty if it does, or by its own width."""
     if len(compared) < wanted:
         return f"{len(compared)} of {wanted} pairs of cells are finished"
     lowest = min(float(each.scores[1].mean()) for each in compared)
     is_share = claim.metric.partition("/")[0] == WIN_RATE
-    if claim.rule == "superior" or not is_share or lowest >= claim.smallest_effect:
+    is_lax = claim.rule == "not_inferior" and judged != NOT_SUPPORTED
+    if not is_lax or not is_share or lowest >= claim.smallest_effect:
         return ""
     return f"the second side scores {lowest:.3f}, so a win rate of 0 would be enough"
 

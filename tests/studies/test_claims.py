@@ -111,6 +111,15 @@ def test_not_being_inferior_to_a_loser_is_undecided(tmp_path):
     assert "| undecided: the second side scores 0.020, so a win rate of 0" in table
 
 
+def test_a_lower_win_rate_elsewhere_refutes_a_claim_in_spite_of_a_loser(tmp_path):
+    """Nobody wins the hard map, but the first side is far worse on the easy one."""
+    study = study_with(rule="not_inferior")
+    rates = {"easy-mam": [0.1, 0.1, 0.1], "easy-mat": [0.9, 0.9, 0.9]}
+    write_study(study, tmp_path, lambda cell: rates.get(cell.name, [0.0, 0.0, 0.0]))
+    (claim,) = judge_claims(read_results(study, tmp_path))
+    assert claim["verdict"] == "not supported" and claim["reason"] == ""
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
