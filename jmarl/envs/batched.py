@@ -293,8 +293,8 @@ def unfused(x: Int[Array, "..."]) -> Int[Array, "..."]:
 
     XLA for CPUs fuses stacks and transpositions with the computations around them, which then
     neither vectorize nor are shared between their uses. It does not fuse beyond a sum, here of
-    ``x`` and zeros; ``lax.optimization_barrier`` has no effect. A step of foraging with 4 players
-    takes 0.23 us so, and 0.39 us without (jax 0.10, a batch of 256).
+    ``x`` and zeros. ``lax.optimization_barrier`` has no effect. A step of foraging with 4 players
+    takes 0.23 us with this function and 0.39 us without it (jax 0.10, a batch of 256).
     """
     is_first = np.array([True, False]).reshape(2, *[1] * x.ndim)
     return jnp.where(is_first, x, 0).sum(0, dtype=x.dtype)
