@@ -15,7 +15,7 @@ def matmul_flops(jaxpr: Any, scope: str = "") -> float:
     """Return the floating-point operations of all matrix products, two for each multiply-add.
 
     A scan counts as often as it runs, and a conditional as its largest branch. A loop of unknown
-    length counts once.
+    length counts once. A program that is split over devices counts on all of them.
 
     Args:
         jaxpr: A jaxpr, closed or not.
@@ -32,8 +32,14 @@ def _flops(eqn: Any, scope: str) -> float:
         return _dot(eqn) if is_inside else 0.0
     if name == "cond":
         return max(matmul_flops(x, inner_scope) for x in eqn.params["branches"])
-    times = eqn.params["length"] if name == "scan" else 1
-    return times * sum(matmul_flops(x, inner_scope) for x in _inner(eqn))
+    return _times(eqn) * sum(matmul_flops(x, inner_scope) for x in _inner(eqn))
+
+
+def _times(eqn: Any) -> int:
+    """Return how often an equation runs its jaxprs: the length of a scan, or all devices."""
+    if eqn.primitive.name == "shard_map":
+        return eqn.params["mesh"].size
+    return eqn.params["length"] if eqn.primitive.name == "scan" else 1
 
 
 def _dot(eqn: Any) -> float:

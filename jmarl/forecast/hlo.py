@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
-BITS = {"pred": 8, "s4": 4, "u4": 4, "c64": 64, "c128": 128}
-"""Bits of an element of the types whose name does not end with their number."""
+BITS = {"pred": 8, "token": 0}
+"""Bits of an element of the types without a number in their name."""
 _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,<=]*)\]")
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _NAME = re.compile(r"^\s+(ROOT )?%?([\w.-]+) = ")
@@ -42,7 +42,7 @@ class Shape(NamedTuple):
     def nbytes(self) -> int:
         """Bytes of its elements, without padding."""
         digits = re.search(r"\d+", self.dtype)
-        bits = BITS.get(self.dtype, int(digits[0]) if digits else 8)
+        bits = int(digits[0]) if digits else BITS.get(self.dtype, 0)
         return -(-self.elements * bits // 8)
 
 
@@ -88,6 +88,13 @@ class Module:
 def is_in_scope(path: str, scope: str) -> bool:
     """Return True if a path of transformations has a scope, such as ``jit(f)/vmap(scope)/add``."""
     return re.search(rf"(?:^|[/(]){re.escape(scope)}(?:$|[/)])", path) is not None
+
+
+def is_scope_of(path: str, scope: str) -> bool:
+    """Return True for the path of a loop directly in a scope, such as ``jit(f)/scope/while``."""
+    outer, _, name = path.rpartition("/")
+    is_loop = name == "while"
+    return is_loop and is_in_scope(outer.rpartition("/")[2], scope)
 
 
 def parse(text: str) -> Module:

@@ -2,8 +2,8 @@
 
 A launch is an instruction outside of fused computations that does work on the device. Loops count
 as often as XLA knows that they run, and conditionals as their largest branch. Traffic is the bytes
-that launches read and write. Slices of a fusion's operand, and updates in place, count with their
-own size. Caches and padding are ignored, so the figures are not measurements.
+that launches read and write. Slices of an operand, and updates in place, count with their own size.
+Caches and padding are ignored, so the figures are not measurements.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from jmarl.forecast.hlo import Instruction, Module, is_in_scope
+from jmarl.forecast.hlo import Instruction, Module, is_scope_of
 
 
 NO_LAUNCH = frozenset(
@@ -37,6 +37,10 @@ NO_CALL = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast")
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective")
 """Start of the names of collectives."""
 SLICES = ("dynamic-slice", "slice", "gather")
+IN_PLACE = ("dynamic-update-slice", "scatter")
+"""Instructions that change a part of their first operand."""
+BUFFERS = ("parameter", "custom-call")
+"""Values that a fusion updates in place: an operand, and for a TPU a new buffer."""
 Computation = Mapping[str, Instruction]
 
 
@@ -68,11 +72,16 @@ class Loop(NamedTuple):
     loops: tuple[Loop, ...]
 
     @property
+    def times(self) -> int:
+        """Iterations; 1 if XLA does not know them."""
+        return 1 if self.trips is None else self.trips
+
+    @property
     def iteration(self) -> Work:
         """Work of one iteration. Inner loops of unknown length count once."""
         total = self.inline
         for loop in self.loops:
-            total = total.plus(loop.iteration, loop.trips or 1)
+            total = total.plus(loop.iteration, loop.times)
         return total
 
 
@@ -125,12 +134,13 @@ def is_launch(each: Instruction) -> bool:
     """Return True if an instruction is work of the device. A pair of start and done is one."""
     if each.opcode == "custom-call":
         return not any(f'"{name}"' in each.attributes for name in NO_CALL)
-    return each.opcode not in NO_LAUNCH and not each.opcode.endswith("-done")
+    is_continued = each.opcode.endswith(("-done", "-update"))
+    return each.opcode not in NO_LAUNCH and not is_continued
 
 
 def _work(module: Module, computation: Computation, each: Instruction) -> Work:
     if each.opcode.startswith(COLLECTIVES):
-        return Work(1, 0, 1, each.nbytes)
+        return Work(1, 0, 1, _result_bytes(computation, each))
     return Work(1, traffic(module, computation, each))
 
 
@@ -142,22 +152,51 @@ def traffic(module: Module, computation: Computation, each: Instruction) -> int:
         computation: The computation of the instruction.
         each: The instruction.
     """
-    sizes = [computation[name].nbytes for name in each.operands if name in computation]
-    if each.opcode == "dynamic-update-slice":
-        return 2 * sizes[1]
-    if each.opcode in SLICES:
-        return 2 * each.nbytes
-    if each.opcode != "fusion":
-        return each.nbytes + sum(sizes)
+    sizes = [computation[name].nbytes for name in each.operands]
+    opcode, result = (
+        each.opcode.removesuffix("-start"),
+        _result_bytes(computation, each),
+    )
+    if opcode in IN_PLACE:
+        return sum(sizes[1:]) + _update_bytes(computation, each)
+    if opcode in SLICES:
+        return 2 * result
+    if opcode != "fusion":
+        return result + sum(sizes)
     (name,) = each.called["calls"]
     return _fused_traffic(module.computations[name], sizes)
 
 
+def _result_bytes(computation: Computation, each: Instruction) -> int:
+    """Return the bytes of a result.
+
+    The result of a start is that of its end, because its own tuple also has the operands. Products
+    of cuBLAS have a second result, their scratch memory, which does not count.
+    """
+    if each.opcode == "custom-call" and '"__cublas' in each.attributes:
+        return each.shapes[0].nbytes
+    if not each.opcode.endswith("-start"):
+        return each.nbytes
+    users = (x for x in computation.values() if each.name in x.operands)
+    return next((x for x in users if x.opcode.endswith("-done")), each).nbytes
+
+
+def _update_bytes(computation: Computation, each: Instruction) -> int:
+    """Return the bytes that an update in place writes.
+
+    A scatter of n arrays has their n updates at the end of its operands.
+    """
+    names = each.operands[1:2]
+    if each.opcode == "scatter":
+        names = each.operands[len(each.operands) // 2 + 1 :]
+    return sum(computation[name].nbytes for name in names)
+
+
 def _fused_traffic(fused: Computation, sizes: list[int]) -> int:
-    parameters = [x for x in fused.values() if x.opcode == "parameter"]
+    parameters = (x for x in fused.values() if x.opcode == "parameter")
     reads = sum(
-        _read_bytes(fused, parameter.name, size)
-        for parameter, size in zip(parameters, sizes, strict=False)
+        _read_bytes(fused, parameter.name, sizes[int(parameter.literal)])
+        for parameter in parameters
     )
     roots = [x for x in fused.values() if x.is_root]
     return reads + sum(_written_bytes(fused, root) for root in roots)
@@ -170,7 +209,7 @@ def _read_bytes(fused: Computation, name: str, size: int) -> int:
     for user in users:
         if user.opcode in SLICES and user.operands[0] == name:
             read += user.nbytes
-        elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
+        elif user.opcode in IN_PLACE and user.operands[0] == name:
             continue
         else:
             return size
@@ -193,21 +232,36 @@ def _written_bytes(fused: Computation, root: Instruction) -> int:
     if root.opcode == "tuple":
         parts: Iterable[Instruction] = (fused[name] for name in root.operands)
         return sum(_written_bytes(fused, part) for part in parts)
-    while root.opcode == "bitcast":
-        root = fused[root.operands[0]]
-    if root.opcode == "dynamic-update-slice":
-        return fused[root.operands[1]].nbytes
-    return root.nbytes
+    root = _source(fused, root)
+    if root.opcode not in IN_PLACE:
+        return root.nbytes
+    updated = _source(fused, fused[root.operands[0]])
+    is_in_place = updated.opcode in BUFFERS
+    return _update_bytes(fused, root) if is_in_place else root.nbytes
+
+
+def _source(fused: Computation, each: Instruction) -> Instruction:
+    """Return the instruction behind bitcasts."""
+    while each.opcode == "bitcast":
+        each = fused[each.operands[0]]
+    return each
 
 
 def find(loop: Loop, scope: str) -> Loop | None:
-    """Return the first loop in a scope, of any depth."""
+    """Return the loop directly in a scope, of any depth; of several, the one with most launches.
+
+    The loops that it runs are not directly in the scope.
+    """
+    found = list(_directly_in(loop, scope))
+    return max(found, key=lambda x: x.times * x.iteration.launches, default=None)
+
+
+def _directly_in(loop: Loop, scope: str) -> Iterator[Loop]:
     for inner in loop.loops:
-        if is_in_scope(inner.path, scope):
-            return inner
-        if found := find(inner, scope):
-            return found
-    return None
+        if is_scope_of(inner.path, scope):
+            yield inner
+        else:
+            yield from _directly_in(inner, scope)
 
 
 def unknown(loop: Loop) -> Iterator[Loop]:

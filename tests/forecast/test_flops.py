@@ -55,6 +55,14 @@ def test_a_batch_of_products_counts_each():
     assert matmul_flops(jaxpr) == 6 * ONE
 
 
+def test_a_program_of_each_device_counts_on_all_devices():
+    mesh = jax.sharding.AbstractMesh((4,), ("env",))
+    rows, whole = jax.P("env"), jax.P()
+    split = jax.shard_map(jnp.matmul, mesh=mesh, in_specs=(rows, whole), out_specs=rows)
+    jaxpr = jax.make_jaxpr(split)(jnp.ones((12, 4)), B)
+    assert matmul_flops(jaxpr) == 4 * ONE
+
+
 def test_a_product_with_its_own_gradient_counts_once():
     jaxpr = jax.make_jaxpr(product)(A, B)
     assert matmul_flops(jaxpr) == ONE

@@ -4,7 +4,7 @@ import pytest
 
 from jmarl.forecast import kernels
 from jmarl.forecast.hlo import Shape, parse, parse_shapes
-from jmarl.forecast.kernels import Work
+from jmarl.forecast.kernels import Loop, Work
 
 
 MODULE = """\
@@ -167,6 +167,80 @@ def test_a_collective_is_counted_once_for_start_and_done(module):
 def test_the_largest_array_has_its_line_of_code(module):
     first = kernels.largest_arrays(module)[0]
     assert first == (16 * 8 * 4, "f32[16,8]", "/code/loop.py:7")
+
+
+def traffic_of(text, *fused):
+    """Return the bytes of the last instruction of a program that returns it."""
+    heads = (f"%fused (p: f32[]) -> f32[] {{\n{body}\n}}\n" for body in fused)
+    module = parse(f"{''.join(heads)}ENTRY %main (p: f32[]) -> f32[] {{\n{text}\n}}")
+    return kernels.count(module).inline
+
+
+TABLE = "  %p0 = f32[16,8]{1,0} parameter(0)\n"
+PLACE = "  %p1 = s32[] parameter(1)\n"
+ROWS = "  %p2 = f32[3,8]{1,0} parameter(2)\n"
+PUT = "dynamic-update-slice(%p0, %p2, %p1, %p1)"
+FUSED = (
+    TABLE + PLACE + ROWS + "  ROOT %f = f32[16,8] fusion(%p0, %p1, %p2), calls=%fused"
+)
+
+
+def test_operands_of_a_fusion_belong_to_parameters_by_number():
+    root = f"  ROOT %put = f32[16,8]{{1,0}} {PUT}"
+    ordered, mixed = TABLE + PLACE + ROWS + root, ROWS + TABLE + PLACE + root
+    assert traffic_of(FUSED, ordered).nbytes == traffic_of(FUSED, mixed).nbytes
+    assert traffic_of(FUSED, mixed).nbytes == 2 * 3 * 8 * 4 + 4
+
+
+def test_an_update_of_a_new_array_writes_all_of_it():
+    new = "  %z = f32[] constant(0)\n  %new = f32[16,8]{1,0} broadcast(%z), dimensions={}\n"
+    root = f"  ROOT %put = f32[16,8]{{1,0}} {PUT.replace('%p0', '%new')}"
+    found = traffic_of(FUSED, TABLE + PLACE + ROWS + new + root)
+    assert found.nbytes == 4 + 3 * 8 * 4 + 16 * 8 * 4
+
+
+def test_a_scatter_reads_and_writes_its_updates():
+    place = "  %p1 = s32[3,1]{1,0} parameter(1)\n"
+    scatter = "%s = f32[16,8]{1,0} scatter(%p0, %p1, %p2), to_apply=%add"
+    expected = 3 * 4 + 2 * 3 * 8 * 4
+    alone = traffic_of(TABLE + place + ROWS + f"  ROOT {scatter}")
+    fused = traffic_of(
+        FUSED.replace(PLACE, place), TABLE + place + ROWS + f"  ROOT {scatter}"
+    )
+    assert alone.nbytes == fused.nbytes == expected
+
+
+def test_the_tuple_of_a_start_counts_once():
+    copy = "  %c = (f32[16,8]{1,0}, f32[16,8]{1,0}, u32[]) copy-start(%p0)\n"
+    done = "  ROOT %d = f32[16,8]{1,0} copy-done(%c)"
+    assert traffic_of(TABLE + copy + done)[:2] == (1, 2 * 16 * 8 * 4)
+    gather = "  %g = (f32[16,8]{1,0}, f32[32,8]{1,0}) all-gather-start(%p0)\n"
+    done = "  ROOT %d = f32[32,8]{1,0} all-gather-done(%g)"
+    assert traffic_of(TABLE + gather + done) == Work(1, 0, 1, 32 * 8 * 4)
+
+
+def test_scratch_memory_of_a_product_does_not_count():
+    product = "(f32[16,16]{1,0}, s8[4194304]{0}) custom-call(%p0, %p0)"
+    target = 'custom_call_target="__cublas$gemm"'
+    found = traffic_of(f"{TABLE}  ROOT %c = {product}, {target}")
+    assert found.nbytes == 2 * 16 * 8 * 4 + 16 * 16 * 4
+
+
+def test_a_loop_that_never_runs_costs_nothing():
+    empty = parse(
+        MODULE.replace('"known_trip_count":{"n":"3"}', '"known_trip_count":{"n":"0"}')
+    )
+    (loop,) = kernels.count(empty).loops
+    assert loop.iteration == loop.inline
+
+
+def test_the_loop_of_a_scope_is_the_one_directly_in_it():
+    keys = Loop("jit(f)/while/body/rollout/while", 2, Work(3), ())
+    inner = Loop("jit(f)/while/body/rollout/while/body/while", 8, Work(90), ())
+    steps = Loop("jit(f)/while/body/rollout/while", 32, Work(100), (inner,))
+    program = Loop("", 1, Work(), (keys, steps))
+    assert kernels.find(program, "rollout") == steps
+    assert kernels.find(program._replace(loops=(inner,)), "rollout") is None
 
 
 def test_work_adds_up():
