@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from jmarl.config import ConfigError, split_argument
 from jmarl.config.choices import check_system
-from jmarl.runs.exit_codes import ExitCode
+from jmarl.runs.exit_codes import ExitCode, ResourceError
 
 
 CHOICES = {"plan": ("one", "sweep"), "json": ("false", "true")}
@@ -22,6 +22,7 @@ def plan(arguments: Sequence[str]) -> int:
 
     Raises:
         ConfigError: If an argument is invalid, or the compiler of the target is not installed.
+        ResourceError: If XLA does not compile the run because it would not fit.
     """
     if not arguments or "=" in arguments[0]:
         raise ConfigError("plan: names no system (jmarl systems lists them)")
@@ -36,9 +37,8 @@ def plan(arguments: Sequence[str]) -> int:
         if own.get(key, values[0]) not in values:
             raise ConfigError(f"{key}={own[key]}: must be {' or '.join(values)}")
     os.environ["JAX_PLATFORMS"] = "cpu"  # the target is described, not used
-    os.environ.setdefault(
-        "TF_CPP_MIN_LOG_LEVEL", "3"
-    )  # no warnings about missing drivers
+    # no warnings about missing drivers
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if own.get("plan") == "sweep":
         return _sweep(system, overrides, own["target"])
     return _one(system, overrides, own["target"], own.get("json") == "true")
@@ -64,15 +64,19 @@ def _one(system: str, overrides: Sequence[str], name: str, as_json: bool) -> int
 
 
 def _sweep(system: str, overrides: Sequence[str], name: str) -> int:
-    from jmarl.forecast.plan import Plan, plan_run
+    """Print the table up to the first size that XLA does not compile for lack of memory."""
+    from jmarl.forecast.plan import plan_run
     from jmarl.forecast.plan_text import sweep_text
     from jmarl.forecast.targets import find_target
 
     target = find_target(name)
-
-    def plans() -> Iterator[Plan]:
+    plans, reason = [], ""
+    try:
         for size in SIZES:
-            yield plan_run(system, [*overrides, f"num_envs={size}"], target)
-
-    print(sweep_text(list(plans())))
+            plans.append(plan_run(system, [*overrides, f"num_envs={size}"], target))
+    except ResourceError as error:
+        reason = str(error)
+    print(sweep_text(plans))
+    if reason:
+        print(reason)
     return ExitCode.FINISHED

@@ -24,6 +24,9 @@ def largest_num_envs(system: str, overrides: Sequence[str], large: Plan) -> int:
 
     Returns:
         The number; 0 if even a few environments need too much.
+
+    Raises:
+        ResourceError: If XLA does not compile the smaller size because it would not fit.
     """
     config = large.config
     few = max(STEP, config.num_envs // 8 // STEP * STEP)

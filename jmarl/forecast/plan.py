@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jmarl.config import RunConfig
+from jmarl.config import ConfigError, RunConfig
 from jmarl.config.compose import load_config
 from jmarl.forecast import kernels
 from jmarl.forecast.described import described_devices
@@ -17,6 +17,7 @@ from jmarl.forecast.hlo import parse
 from jmarl.forecast.kernels import Loop, Work
 from jmarl.forecast.targets import Target
 from jmarl.platforms import tracing_for
+from jmarl.runs.exit_codes import ResourceError
 from jmarl.training.anakin import ROLLOUT
 from jmarl.training.build import build_run
 from jmarl.training.programs import (
@@ -48,7 +49,7 @@ class Plan(NamedTuple):
     devices: int
     """Devices that share the environments."""
     state_bytes: int
-    """Bytes of the runner on each device."""
+    """Bytes of the runner and the best parameters on each device."""
     temporary_bytes: int
     """Further bytes of the program that needs most, on each device."""
     step: Cost
@@ -86,7 +87,8 @@ def plan_run(system: str, overrides: Sequence[str], target: Target) -> Plan:
         target: Devices.
 
     Raises:
-        ConfigError: If the configuration is invalid, or the compiler of the target is missing.
+        ConfigError: As ``plan``, or if the configuration is invalid.
+        ResourceError: As ``plan``.
     """
     with tracing_for(target.platform):
         config = load_config(system, [*overrides, "logger=none"])
@@ -101,7 +103,9 @@ def plan(config: RunConfig, target: Target) -> Plan:
         target: Devices.
 
     Raises:
-        ConfigError: If the compiler of the target is not installed.
+        ConfigError: If the compiler of the target is not installed, or if the rollout is too
+            short to be a loop of the compiled program.
+        ResourceError: If XLA compiles no program because it would not fit into the memory.
     """
     devices = described_devices(target)
     with tracing_for(target.platform):
@@ -113,18 +117,19 @@ def plan(config: RunConfig, target: Target) -> Plan:
         with jax.set_mesh(mesh):
             chunk = trace_chunk(programs, shapes)
             evaluation = trace_evaluation(config, programs, shapes.best)
-            compiled = [compile_traced(each) for each in (chunk, evaluation)]
+            compiled = compile_all(config, target, (chunk, evaluation))
     seconds = time.perf_counter() - started
     module = parse(compiled[0].as_text())
     step, update, unknown = split(kernels.count(module), config.rollout_length)
     rollout_flops = matmul_flops(chunk.jaxpr, ROLLOUT)
     all_flops = matmul_flops(chunk.jaxpr)
     analyses = [each.memory_analysis() for each in compiled]
+    best_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes.best))
     return Plan(
         target=target,
         config=config,
         devices=mesh.size,
-        state_bytes=analyses[0].argument_size_in_bytes,
+        state_bytes=analyses[0].argument_size_in_bytes + best_bytes,
         temporary_bytes=max(each.temp_size_in_bytes for each in analyses),
         step=Cost(step, rollout_flops / config.rollout_length),
         update=Cost(update, all_flops - rollout_flops),
@@ -132,6 +137,24 @@ def plan(config: RunConfig, target: Target) -> Plan:
         arrays=tuple(kernels.largest_arrays(module)),
         compile_seconds=seconds,
     )
+
+
+def compile_all(
+    config: RunConfig, target: Target, programs: Sequence[Any]
+) -> list[Any]:
+    """Compile traced programs.
+
+    Raises:
+        ResourceError: If XLA does not compile one because it would not fit into the memory.
+    """
+    try:
+        return [compile_traced(each) for each in programs]
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = " ".join(str(error).partition("\n")[0].split())
+    text = f"does not fit {target.name}; choose fewer environments ({reason})"
+    raise ResourceError(f"num_envs={config.num_envs}: {text}")
 
 
 def compile_traced(traced: Any) -> Any:
@@ -154,12 +177,19 @@ def split(program: Loop, rollout_length: int) -> tuple[Work, Work, tuple[str, ..
 
     Returns:
         Both, and the paths of inner loops of unknown length.
+
+    Raises:
+        ConfigError: If the program has no loop for the rollout. XLA has none for a single step.
     """
     rollout = kernels.find(program, ROLLOUT)
-    assert rollout is not None
+    if rollout is None:
+        text = "has no loop in the compiled program; choose a longer rollout"
+        raise ConfigError(f"rollout_length={rollout_length}: {text}")
     updates = next(x for x in program.loops if rollout in _all_loops(x))
-    step = rollout.iteration
-    update = updates.iteration.plus(step, -rollout_length)
+    # XLA may have unrolled the loop, so that an iteration is more than one step.
+    steps = rollout_length if rollout.trips is None else rollout.trips
+    step = Work().plus(rollout.iteration, steps / rollout_length)
+    update = updates.iteration.plus(rollout.iteration, -rollout.times)
     unknown = tuple(loop.path for loop in kernels.unknown(updates))
     return step, update, unknown
 
@@ -173,8 +203,9 @@ def _all_loops(loop: Loop) -> Iterator[Loop]:
 class Forecast(NamedTuple):
     """Time of an update with its rollout, in seconds, by what it is spent on.
 
-    It is the sum of three bounds that a device partly overlaps, so an estimate. It assumes
-    ``float32`` products at the fastest rate that the device has for them, and for a TPU bfloat16.
+    It is the sum of three bounds that a device partly overlaps, so an estimate. It assumes the
+    rate of ``float32`` without tensor cores for a GPU, and that of bfloat16 for a TPU. The time of
+    collectives is that of their launches.
     """
 
     launches: float

@@ -120,9 +120,11 @@ def _cost(cost: Cost) -> str:
 
 
 def _flops_text(flops: float) -> str:
-    if flops < 1e12:
-        return f"{flops / 1e9:.3g} GFLOP"
-    return f"{flops / 1e12:,.0f} TFLOP"
+    for unit in ("FLOP", "kFLOP", "MFLOP", "GFLOP"):
+        if flops < 1000:
+            return f"{flops:.3g} {unit}"
+        flops /= 1000
+    return f"{_rounded(flops) if flops >= 100 else f'{flops:.3g}'} TFLOP"
 
 
 def _rounded(value: float) -> str:

@@ -65,7 +65,9 @@ def test_a_claim_of_a_study_has_its_verdict_and_its_difference(tmp_path):
     written = with_figures(text, tmp_path)
     assert f"It is [undecided]{link.format('verdict')}: [+0.010 [" in written
     assert wrong_figures(written, tmp_path) == []
-    path.write_text(json.dumps({"claims": [claim | {"difference": [0.02, None, None]}]}))
+    path.write_text(
+        json.dumps({"claims": [claim | {"difference": [0.02, None, None]}]})
+    )
     (stale,) = wrong_figures(written, tmp_path)
     assert "'+0.010 [-0.020, +0.040]', the record gives '+0.020 [undefined" in stale
 

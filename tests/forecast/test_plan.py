@@ -3,18 +3,24 @@
 import importlib.util
 import json
 import math
+import re
 import sys
 
+import jax
 import pytest
 
 from jmarl.__main__ import main
+from jmarl.cli.plan import plan as plan_command
+from jmarl.config import ConfigError
 from jmarl.config.compose import load_config
+from jmarl.forecast import plan as plan_module
 from jmarl.forecast.kernels import Loop, Work
 from jmarl.forecast.largest_batch import fitting
 from jmarl.forecast.plan import Cost, Plan, forecast, plan_run, split
 from jmarl.forecast.plan_text import plan_record, plan_text, sweep_text
 from jmarl.forecast.targets import find_target
 from jmarl.platforms import platform, tracing_for
+from jmarl.runs.exit_codes import ResourceError
 
 
 STEP, UPDATE = Work(200, 1e6), Work(1000, 5e6, 2, 3e5)
@@ -102,6 +108,54 @@ def test_an_update_is_what_a_rollout_leaves():
     step, update, paths = split(Loop("", 1, Work(), (updates,)), 32)
     assert step == STEP and update == UPDATE.plus(Work(7))
     assert paths == (unknown.path,)
+
+
+@pytest.mark.parametrize(("trips", "times"), [(32, 1), (16, 2), (None, 1)])
+def test_a_rollout_may_be_unrolled_or_of_unknown_length(trips, times):
+    body = Work(times * STEP.launches, times * STEP.nbytes)
+    rollout = Loop("jit(f)/while/body/rollout/while", trips, body, ())
+    updates = Loop("jit(f)/while", None, UPDATE, (rollout,))
+    step, update, _ = split(Loop("", 1, Work(), (updates,)), 32)
+    assert step == STEP and update == UPDATE
+
+
+def test_a_rollout_without_a_loop_is_an_error():
+    updates = Loop("jit(f)/while", None, UPDATE, ())
+    with pytest.raises(ConfigError, match="rollout_length=1: has no loop"):
+        split(Loop("", 1, Work(), (updates,)), 1)
+
+
+@pytest.mark.parametrize("flops", [9.4e2, 3.1e6, 1.76e10, 1.4e12, 2.5e15])
+def test_operations_have_no_exponent(config, flops):
+    text = plan_text(plan_of(config, step=Cost(STEP, flops)))
+    (line,) = (x for x in text.splitlines() if x.startswith("  step"))
+    assert re.search(r" [\d,.]+ [kMGT]?FLOP, ", line), line
+
+
+def test_a_run_that_xla_refuses_is_one_line(config, monkeypatch):
+    def refuse(_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory.\nMore")
+
+    monkeypatch.setattr(plan_module, "compile_traced", refuse)
+    with pytest.raises(ResourceError) as error:
+        plan_module.compile_all(config, find_target("v5e"), [None])
+    assert str(error.value) == (
+        "num_envs=64: does not fit v5e; choose fewer environments "
+        "(RESOURCE_EXHAUSTED: Ran out of memory.)"
+    )
+
+
+def test_a_sweep_ends_at_a_size_that_xla_refuses(config, monkeypatch, capsys):
+    def planned(system, overrides, target):
+        if "num_envs=1024" in overrides:
+            raise ResourceError("num_envs=1024: does not fit")
+        return plan_of(config)
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setattr(plan_module, "plan_run", planned)
+    assert plan_command(["mappo", "target=v5e", "plan=sweep"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + 2 + 1 and lines[-1] == "num_envs=1024: does not fit"
 
 
 def test_programs_are_traced_for_the_target_and_then_for_this_machine():
