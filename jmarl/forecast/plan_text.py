@@ -156,9 +156,8 @@ def _rate(plan: Plan) -> str:
 
 
 def _place(line: str) -> str:
-    """Return a file and line of jmarl relative to its root."""
-    root = str(Path(__file__).parents[2])
-    return line.removeprefix(root).lstrip("/")
+    """Return a file and line; that of a file of jmarl is relative to its root."""
+    return line.removeprefix(f"{Path(__file__).parents[2]}/")
 
 
 def sweep_text(plans: Sequence[Plan]) -> str:
