@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import benchmarks
-from benchmarks import ablation, entities, learning, parameters
+from benchmarks import ablation, compilation, entities, learning, parameters
 from benchmarks.support import common, growth
 from jmarl.config.compose import load_config
 from jmarl.envs import make
@@ -146,6 +146,23 @@ def test_the_same_arguments_resume_an_interrupted_run(monkeypatch, tmp_path, kee
     assert found is not None and len(found.rows) == 2
     assert folder.exists() == keep
     assert learning.run_folder("vdn", args | {"steps": 600_000}) != folder
+
+
+def test_compilation_is_timed_without_the_cache_of_the_user(monkeypatch, tmp_path):
+    code, found = [0], []
+
+    def run(command, env, **_):
+        found.append(env)
+        return subprocess.CompletedProcess(command, code[0])
+
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "full")
+    monkeypatch.setattr(subprocess, "run", run)
+    args = compilation.DEFAULTS
+    assert compilation.train("mappo", "4e-4", tmp_path / "run", args) == 0
+    assert "PATH" in found[0] and "JAX_COMPILATION_CACHE_DIR" not in found[0]
+    code[0] = 2
+    with pytest.raises(SystemExit, match="mappo ended with code 2"):
+        compilation.train("mappo", "4e-4", tmp_path / "run", args)
 
 
 def test_a_run_with_a_changed_scenario_file_is_not_resumed(tmp_path):
