@@ -36,7 +36,8 @@ def described_devices(target: Target) -> Sequence[Any]:
         found = _gpus(target) if target.platform == "gpu" else _tpus(target, compiler)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"target={target.name}: XLA has no {reason}") from None
+        text = f"XLA does not know these devices ({reason})"
+        raise ConfigError(f"target={target.name}: {text}") from None
     return found[: target.count]
 
 

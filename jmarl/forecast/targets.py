@@ -14,6 +14,7 @@ from jmarl.config import ConfigError, suggest
 
 
 _NAME = re.compile(r"([a-z]\w*)(?::(\d+(?:x\d+)*))?")
+_SIZE = {"gpu": re.compile(r"\d+"), "tpu": re.compile(r"\d+x\d+")}
 _GPU = """\
 gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32 \
 shared_memory_per_block: 49152 shared_memory_per_core: {shared} threads_per_core_limit: {threads} \
@@ -70,13 +71,15 @@ def find_target(name: str) -> Target:
         fix = suggest(device, table(), f"expected one of {', '.join(table())}")
         raise ConfigError(f"target={name}: unknown device; {fix}")
     entry = table()[device]
+    platform = "gpu" if "gpu" in entry else "tpu"
     count = math.prod(map(int, size.split("x"))) if size else 1
-    if count < 1 or ("gpu" in entry and "x" in (size or "")):
-        example = "h100:8" if "gpu" in entry else "v5e:2x4"
-        raise ConfigError(f"target={name}: invalid number of devices, as in {example}")
+    if count < 1 or (size and not _SIZE[platform].fullmatch(size)):
+        example = "h100:8" if platform == "gpu" else "v5e:2x4"
+        fix = f"write it as in {example}"
+        raise ConfigError(f"target={name}: invalid number of devices; {fix}")
     return Target(
         name=name,
-        platform="gpu" if "gpu" in entry else "tpu",
+        platform=platform,
         kind=entry["kind"],
         count=count,
         topology=_topology(entry, size, count),

@@ -33,8 +33,16 @@ def test_a_name_may_have_a_number_of_devices(name, count, topology):
     ("name", "message"),
     [
         ("h10", "target=h10: unknown device; did you mean h100"),
-        ("h100:2x4", "target=h100:2x4: invalid number of devices, as in h100:8"),
-        ("v5e:0", "target=v5e:0: invalid number of devices, as in v5e:2x4"),
+        (
+            "h100:2x4",
+            "target=h100:2x4: invalid number of devices; write it as in h100:8",
+        ),
+        (
+            "v5e:0x2",
+            "target=v5e:0x2: invalid number of devices; write it as in v5e:2x4",
+        ),
+        ("v5e:8", "target=v5e:8: invalid number of devices; write it as in v5e:2x4"),
+        ("v5e:2x2x2", "target=v5e:2x2x2: invalid number of devices"),
         ("", "target=: unknown device; expected one of h100"),
     ],
 )
