@@ -53,8 +53,14 @@ def _gpus(target: Target) -> Sequence[Any]:
 
 
 def _tpus(target: Target, compiler: Any) -> Sequence[Any]:
+    # Nothing runs on a TPU, so several processes may load the compiler at once, and it needs no
+    # answers of a TPU host, which it would otherwise miss with long messages.
     with _variables(
-        TPU_SKIP_MDS_QUERY="1", TPU_LIBRARY_PATH=compiler.get_library_path()
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+        TPU_SKIP_MDS_QUERY="1",
+        TPU_ACCELERATOR_TYPE="none",
+        TPU_WORKER_HOSTNAMES="localhost",
+        TPU_LIBRARY_PATH=compiler.get_library_path(),
     ):
         described = topologies.get_topology_desc(
             platform="tpu", topology_name=target.topology
