@@ -23,7 +23,7 @@ from benchmarks.learning import absolute_cells
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(
     r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]"
-    r"\((?:results/|(?:\.\./)*benchmarks/data/)([\w./-]+\.json(?:#[\w.-]+)?)\)"
+    r"\((?:results/|(?:\.\./)*benchmarks/data/)([\w./-]+\.json(?:#[\w.:/-]+)?)\)"
 )
 """A figure, which may have an interval in brackets, and its record with the figure's name."""
 Figure = Callable[[Mapping[str, Any]], str]
@@ -130,11 +130,21 @@ CLAIM = re.compile(r"studies/[\w.-]+/report\.json#(verdict|difference)-([1-9]\d*
 """A claim of a study, counted from 1: its verdict, or its difference with the interval."""
 
 
+CELL = re.compile(r"studies/[\w.-]+/report\.json#([\w.+-]+):([\w./-]+)")
+"""A metric of a cell of a study: the mean over its seeds with the interval."""
+
+
 def _claim(record: Mapping[str, Any], quantity: str, number: int) -> str:
     claim = record["claims"][number - 1]
     if quantity == "verdict":
         return claim["verdict"]
     return "{} [{}, {}]".format(*map(_signed, claim["difference"]))
+
+
+def _metric(record: Mapping[str, Any], cell: str, metric: str) -> str:
+    (found,) = (each for each in record["cells"] if each["name"] == cell)
+    estimate = found["metrics"][metric]
+    return "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**estimate)
 
 
 def _signed(value: float | None) -> str:
@@ -183,6 +193,8 @@ def _computed(name: str, root: Path) -> str:
 def _figure(name: str) -> Figure:
     if claim := CLAIM.fullmatch(name):
         return functools.partial(_claim, quantity=claim[1], number=int(claim[2]))
+    if metric := CELL.fullmatch(name):
+        return functools.partial(_metric, cell=metric[1], metric=metric[2])
     if name not in FIGURES:
         raise KeyError(f"{name}: add the function of this record to FIGURES")
     return FIGURES[name]
