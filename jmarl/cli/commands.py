@@ -187,7 +187,7 @@ def _study(arguments: Sequence[str]) -> int:
 
 
 def _plan(arguments: Sequence[str]) -> int:
-    from jmarl.cli.plan import plan
+    from jmarl.forecast.plan_command import plan
 
     return plan(arguments)
 

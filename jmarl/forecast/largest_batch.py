@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jmarl.forecast.plan import Plan, plan_run
+from jmarl.forecast.compile_plan import Plan, plan_run
 
 
 STEP = 8

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jmarl.forecast.compile_plan import Cost, Plan, forecast
 from jmarl.forecast.kernels import Work
-from jmarl.forecast.plan import Cost, Plan, forecast
 from jmarl.results.tables import markdown
 from jmarl.runs.progress import size_text
 

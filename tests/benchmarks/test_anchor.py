@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks import anchor
+from benchmarks.anchor import __main__ as anchor
 from benchmarks.support.peers import MAPPO
 from jmarl.config.compose import load_config
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import benchmarks
-from benchmarks import ablation, compilation, entities, learning, parameters
+from benchmarks import ablation, entities, learning, parameters
+from benchmarks.compilation import __main__ as compilation
 from benchmarks.support import common, growth
 from jmarl.config.compose import load_config
 from jmarl.envs import make

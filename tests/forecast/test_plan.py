@@ -10,13 +10,13 @@ import jax
 import pytest
 
 from jmarl.__main__ import main
-from jmarl.cli.plan import plan as plan_command
 from jmarl.config import ConfigError
 from jmarl.config.compose import load_config
-from jmarl.forecast import plan as plan_module
+from jmarl.forecast import compile_plan as plan_module
+from jmarl.forecast.compile_plan import Cost, Plan, forecast, plan_run, split
 from jmarl.forecast.kernels import Loop, Work
 from jmarl.forecast.largest_batch import fitting
-from jmarl.forecast.plan import Cost, Plan, forecast, plan_run, split
+from jmarl.forecast.plan_command import plan as plan_command
 from jmarl.forecast.plan_text import plan_record, plan_text, sweep_text
 from jmarl.forecast.targets import find_target
 from jmarl.platforms import platform, tracing_for

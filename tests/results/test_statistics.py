@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.coverage import coverage, normal, skewed
+from benchmarks.coverage.__main__ import coverage, normal, skewed
 from jmarl.results.intervals import seed_interval
 from jmarl.results.statistics.aggregates import (
     interquartile_mean,

@@ -45,8 +45,8 @@ def plan(arguments: Sequence[str]) -> int:
 
 
 def _one(system: str, overrides: Sequence[str], name: str, as_json: bool) -> int:
+    from jmarl.forecast.compile_plan import plan_run
     from jmarl.forecast.largest_batch import largest_num_envs
-    from jmarl.forecast.plan import plan_run
     from jmarl.forecast.plan_text import plan_record, plan_text
     from jmarl.forecast.targets import find_target
 
@@ -65,7 +65,7 @@ def _one(system: str, overrides: Sequence[str], name: str, as_json: bool) -> int
 
 def _sweep(system: str, overrides: Sequence[str], name: str) -> int:
     """Print the table up to the first size that XLA does not compile for lack of memory."""
-    from jmarl.forecast.plan import plan_run
+    from jmarl.forecast.compile_plan import plan_run
     from jmarl.forecast.plan_text import sweep_text
     from jmarl.forecast.targets import find_target
 

@@ -1,0 +1,1 @@
+"""Programs of all systems for accelerators that are not there."""

@@ -1,0 +1,1 @@
+"""Learning beside JaxMARL's script."""

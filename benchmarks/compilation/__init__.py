@@ -1,0 +1,1 @@
+"""Compilation of trials that differ in a number."""
