@@ -208,7 +208,20 @@ def scatter_add(
     values: Float[Array, "U B"], index: Int[Array, "U B"], added: Float[Array, "U B"]
 ) -> Float[Array, "U B"]:
     """Add to the values of the units at some indices, in each environment."""
+    return lax.platform_dependent(
+        values, index, added, cpu=_add_in_sequence, default=_add_at_once
+    )
+
+
+def _add_in_sequence(values: Array, index: Array, added: Array) -> Array:
+    """Add one number after another, which suits a CPU."""
     return lax.scatter_add(values, index[..., None], added, SCATTER_OVER_UNITS)
+
+
+def _add_at_once(values: Array, index: Array, added: Array) -> Array:
+    """Add in one fused reduction. XLA makes a loop over all numbers of a scatter on a TPU."""
+    units = jnp.arange(len(values))[:, None, None]
+    return values + jnp.where(index == units, added, 0.0).sum(axis=1)  # [U, U, B]
 
 
 def _apply_damage(

@@ -283,6 +283,20 @@ def assert_trees_close(tree, other):
     assert all(np.allclose(x, y, atol=1e-4) for x, y in pairs)
 
 
+def test_both_ways_to_add_damage_agree():
+    keys = jax.random.split(jax.random.key(4), 3)
+    values = jax.random.uniform(keys[0], (7, 16))
+    index = jax.random.randint(keys[1], (7, 16), 0, 7)
+    added = jax.random.normal(keys[2], (7, 16))
+    in_sequence = physics._add_in_sequence(values, index, added)
+    at_once = physics._add_at_once(values, index, added)
+    np.testing.assert_allclose(at_once, in_sequence, rtol=1e-5, atol=1e-6)
+    expected = np.array(values)
+    for unit, env in np.ndindex(7, 16):
+        expected[index[unit, env], env] += added[unit, env]
+    np.testing.assert_allclose(at_once, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_both_implementations_of_pushes_agree():
     """A CPU adds the pushes one by one, an accelerator all at once."""
     x, y = jax.random.uniform(jax.random.key(0), (2, 7, 3), maxval=2.0)
