@@ -1,17 +1,21 @@
-"""Platform that programs are traced for: the one that JAX found, or the target of a plan.
+"""Platform and devices that programs are traced for.
 
-Some layers choose a form by platform. They ask this module, because a plan traces programs for a
-device that this machine does not have.
+The platform is the one that JAX found, or the target of a plan. Some layers choose a form by
+platform. They ask this module, because a plan traces programs for a device that this machine does
+not have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 
 
+ENV_AXIS = "env"
+"""Mesh axis along which the environment axis B of every array is split."""
 _target: list[str] = []
 
 
@@ -27,6 +31,32 @@ def short_loop() -> bool:
     launches further kernels for its index and its slices. On a CPU a loop compiles faster.
     """
     return platform() != "cpu"
+
+
+def env_devices() -> int:
+    """Return the number of devices that share the environments in the program being traced.
+
+    Returns:
+        Size of ``ENV_AXIS`` in the current mesh, or 1 without a mesh.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.shape.get(ENV_AXIS, 1)
+
+
+def on_each_device(
+    function: Callable[..., Any], in_specs: Any, out_specs: Any
+) -> Callable[..., Any]:
+    """Return a function that each device applies to its part of the arguments.
+
+    Args:
+        function: Function of arrays.
+        in_specs: Partition of each argument along ``ENV_AXIS``.
+        out_specs: Partition of the results.
+    """
+    # check_vma=True needs constants of a network (a zero state) to be marked as varying
+    return jax.shard_map(
+        function, in_specs=in_specs, out_specs=out_specs, check_vma=False
+    )
 
 
 @contextmanager

@@ -21,21 +21,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
+from jmarl.platforms import ENV_AXIS, env_devices, on_each_device
 from jmarl.types import Metrics
-
-
-ENV_AXIS = "env"
-"""Mesh axis along which the environment axis B of every array is split."""
-
-
-def env_devices() -> int:
-    """Return the number of devices that share the environments in the program being traced.
-
-    Returns:
-        Size of ``ENV_AXIS`` in the current mesh, or 1 without a mesh.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    return mesh.shape.get(ENV_AXIS, 1)
 
 
 def split_envs(tree: Any) -> Any:
@@ -170,10 +157,6 @@ def _on_each_device(function: Callable[..., Any], out_specs: Any) -> Callable[..
     def sharded(params: Any, carry: Any, *rows: Any) -> Any:
         steps = PartitionSpec(None, ENV_AXIS)
         in_specs = PartitionSpec(), PartitionSpec(ENV_AXIS), *[steps] * len(rows)
-        # check_vma=True needs constants of a network (a zero state) to be marked as varying
-        split = jax.shard_map(
-            function, in_specs=in_specs, out_specs=out_specs, check_vma=False
-        )
-        return split(params, carry, *rows)
+        return on_each_device(function, in_specs, out_specs)(params, carry, *rows)
 
     return sharded

@@ -59,7 +59,8 @@ class MaskedCategorical(struct.PyTreeNode):
 
     def sample(self, key: Key) -> Int[Array, "..."]:
         """Draw one action index per row."""
-        return _distrax().Categorical(logits=self.logits).sample(seed=key)
+        # distrax also checks the probabilities, which takes six kernels
+        return jax.random.categorical(key, jax.nn.log_softmax(self.logits))
 
     def mode(self) -> Int[Array, "..."]:
         """Return the most likely action, the first one in case of a tie."""

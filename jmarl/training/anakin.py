@@ -26,6 +26,7 @@ from jmarl.learning.optimizers import keep_schedules
 from jmarl.learning.parallel import ENV_AXIS
 from jmarl.learning.trees import leaf_paths
 from jmarl.system import Learner, System
+from jmarl.training.packing import pack, unpack
 from jmarl.types import (
     Carry,
     Env,
@@ -213,7 +214,7 @@ def rollout(
     params, codec = runner.learner.params, env.spec.obs_codec
 
     def step(state: tuple[Actor, Episode], inputs: tuple[Key, Array]) -> Any:
-        before, episode = state
+        before, episode = unpack(state)
         keys, explore = inputs
         encoded = codec.encode(before.env_state) if codec else None
         actor, action, extras = act_and_step(env, system, params, before, keys, explore)
@@ -229,14 +230,14 @@ def rollout(
             truncated=after.truncated,
             extras=extras,
         )
-        return (actor, episode), (row, ended, encoded)
+        return pack((actor, episode)), pack((row, ended, encoded))
 
     env_state = env.refresh(k_refresh, runner.env_state)
     actor = Actor(env_state, runner.timestep, runner.carry)
     keys = jax.random.split(k_steps, (length, 2))
-    (actor, episode), (rows, ended, encoded) = jax.lax.scan(
-        step, (actor, runner.episode), (keys, explore)
-    )
+    last, packed = jax.lax.scan(step, pack((actor, runner.episode)), (keys, explore))
+    actor, episode = unpack(last)
+    rows, ended, encoded = unpack(packed)
     if codec:
         encoded = _append(encoded, codec.encode(actor.env_state))
     experience = Rollout(

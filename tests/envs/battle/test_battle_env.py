@@ -15,7 +15,7 @@ from benchmarks.support.smax_reference import advance as advance_batch
 from benchmarks.support.smax_reference import initial_state
 from jmarl.config import ConfigError
 from jmarl.envs import make, next_step
-from jmarl.envs.battle import physics
+from jmarl.envs.battle import unit_pairs
 from jmarl.envs.battle.rules import SMAX
 from jmarl.envs.battle.scenario import BattleConfig, Scenario, get_scenario
 from jmarl.envs.battle.smax import smax_battle, smax_starts
@@ -288,8 +288,8 @@ def test_both_ways_to_add_damage_agree():
     values = jax.random.uniform(keys[0], (7, 16))
     index = jax.random.randint(keys[1], (7, 16), 0, 7)
     added = jax.random.normal(keys[2], (7, 16))
-    in_sequence = physics._add_in_sequence(values, index, added)
-    at_once = physics._add_at_once(values, index, added)
+    in_sequence = unit_pairs.IN_SEQUENCE.add(values, index, added)
+    at_once = unit_pairs.AT_ONCE.add(values, index, added)
     np.testing.assert_allclose(at_once, in_sequence, rtol=1e-5, atol=1e-6)
     expected = np.array(values)
     for unit, env in np.ndindex(7, 16):
@@ -301,8 +301,8 @@ def test_both_implementations_of_pushes_agree():
     """A CPU adds the pushes one by one, an accelerator all at once."""
     x, y = jax.random.uniform(jax.random.key(0), (2, 7, 3), maxval=2.0)
     radius = jnp.where(jnp.arange(7)[:, None] == 2, -64.0, 0.5) * jnp.ones((1, 3))
-    in_sequence = physics._pushes_in_sequence(x, y, radius)
-    at_once = physics._pushes_at_once(x, y, radius)
+    in_sequence = unit_pairs.IN_SEQUENCE.push(x, y, radius)
+    at_once = unit_pairs.AT_ONCE.push(x, y, radius)
     assert np.allclose(in_sequence, at_once, atol=1e-5)
     assert not in_sequence[0][2].any()
     assert in_sequence[0].any()

@@ -23,7 +23,7 @@ from jmarl.envs.battle.combat.damage import (
 )
 from jmarl.envs.battle.combat.support import Healers, Healing, HealRule, heal
 from jmarl.envs.battle.combat.zones import Zones
-from jmarl.envs.battle.physics import push_apart, scatter_add
+from jmarl.envs.battle.unit_pairs import push_apart, scatter_add
 from jmarl.platforms import short_loop
 
 

@@ -15,13 +15,13 @@ from jaxtyping import Key as Keys
 
 from jmarl import config as settings
 from jmarl.envs import next_step
-from jmarl.envs.battle import physics
 from jmarl.envs.battle.drawing import scene
 from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.scenario import BattleConfig, Scenario, get_scenario
-from jmarl.envs.battle.smax import smax_opponent
+from jmarl.envs.battle.smax import smax_opponent, smax_physics
 from jmarl.envs.battle.smax.smax_observe import episode_limit, observe, spec
 from jmarl.envs.battle.smax.smax_starts import draw_spawns
+from jmarl.envs.battle.smax.smax_ticks import Orders
 from jmarl.envs.battle.state import (
     Bodies,
     Spawn,
@@ -134,7 +134,7 @@ def transition(
     )
     actions = jnp.concatenate([action.T, reply])  # [U, B]
     orders = _orders(scenario, actions)
-    after = physics.simulate(rules, keys[0], before, kind, orders)
+    after = smax_physics.simulate(rules, keys[0], before, kind, orders)
     state = _advanced(rules, state, after, orders, actions, memory)
     outcome = _outcome(scenario, config, state, (before, after), kind)
     return state.replace(ended=outcome.terminated | outcome.truncated), outcome
@@ -152,7 +152,7 @@ def _advanced(
     rules: Rules,
     state: State,
     after: Bodies,
-    orders: physics.Orders,
+    orders: Orders,
     actions: Int[Array, "U B"],
     memory: smax_opponent.Memory,
 ) -> State:
@@ -222,7 +222,7 @@ def allies_won(scenario: Scenario, state: State) -> Bool[Array, "B"]:
     return allies_left & ~enemies_left
 
 
-def _orders(scenario: Scenario, actions: Int[Array, "U B"]) -> physics.Orders:
+def _orders(scenario: Scenario, actions: Int[Array, "U B"]) -> Orders:
     """Convert actions to headings and targets."""
     n = scenario.n_allies
     rules = scenario.rules
@@ -230,5 +230,6 @@ def _orders(scenario: Scenario, actions: Int[Array, "U B"]) -> physics.Orders:
     # Enemies number the allies from the last one backwards.
     index = jnp.concatenate([rank[:n] + n, n - 1 - rank[n:]])
     n_actions = rules.n_own_actions + max(n, scenario.n_enemies)
-    heading = jnp.asarray(rules.headings(n_actions))[:, actions]  # [2, U, B]
-    return physics.Orders(heading[0], heading[1], jnp.where(rank >= 0, index, -1))
+    x, y = rules.headings(n_actions)
+    target = jnp.where(rank >= 0, index, -1)
+    return Orders(jnp.asarray(x)[actions], jnp.asarray(y)[actions], target)

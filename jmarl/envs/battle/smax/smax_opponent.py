@@ -10,11 +10,14 @@ the sight range, so that rounding resolves ties as in SMAX.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jmarl.envs.battle.fused import fused
 from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.state import Bodies, distance, trait
 from jmarl.envs.keys import Path, bits_to_uniform, derive_keys, random_bits
@@ -49,51 +52,71 @@ def choose_actions(
 
     Actions 0 to 3 move; action 5 + j attacks the j-th ally from the end.
     """
+    # Enemies count the allies from the last one backwards.
+    seen_allies = Bodies(*(x[::-1] for x in allies))
+    ranges = Ranges(*(trait(rules, name, kind) for name in Ranges._fields))
+    draws = _uniform_draws(keys, len(kind))
+    choose = functools.partial(_choose, rules.center, rules.n_own_actions)
+    return fused(choose, seen_allies, enemies, ranges, memory, draws)
+
+
+class Ranges(NamedTuple):
+    """Ranges of the types of the enemies."""
+
+    sight_range: Float[Array, "M B"]
+    attack_range: Float[Array, "M B"]
+
+
+def _choose(
+    center: float,
+    n_own_actions: int,
+    allies: Bodies,
+    enemies: Bodies,
+    ranges: Ranges,
+    memory: Memory,
+    draws: Float[Array, "M B"],
+) -> tuple[Int[Array, "M B"], Memory]:
+    """Return actions and memory, for allies from the last one backwards."""
     alive = enemies.health > 0
-    view = _view(rules, allies, enemies, kind)
+    view = _view(allies, enemies, ranges)
     target, can_attack, last_target = _choose_target(view, memory.last_target)
     x = jnp.where(alive, enemies.x, 0.0)
     y = jnp.where(alive, enemies.y, 0.0)
     no_destination = (memory.destination_x == 0) & (memory.destination_y == 0)
     is_new = no_destination & (memory.last_target == -1)
-    center = rules.center
     destination_x = jnp.where(is_new, -(x - center) + center, memory.destination_x)
     destination_y = jnp.where(is_new, -(y - center) + center, memory.destination_y)
-    move = _choose_move(keys, view, (x, y), (destination_x, destination_y))
-    action = jnp.where(can_attack, target + rules.n_own_actions, move)
+    move = _choose_move(draws, view, (x, y), (destination_x, destination_y))
+    action = jnp.where(can_attack, target + n_own_actions, move)
     return action, Memory(destination_x, destination_y, last_target)
 
 
-def _view(
-    rules: Rules, allies: Bodies, enemies: Bodies, kind: Int[Array, "M B"]
-) -> View:
-    sight_range = trait(rules, "sight_range", kind)[:, None]  # [M, 1, B]
-    attack_range = trait(rules, "attack_range", kind)[:, None]
-    dx = allies.x[::-1][None] - enemies.x[:, None]  # [M, N, B]
-    dy = allies.y[::-1][None] - enemies.y[:, None]
-    ally_alive = allies.health[::-1][None] > 0
-    both_alive = ally_alive & (enemies.health[:, None] > 0)
+def _view(allies: Bodies, enemies: Bodies, ranges: Ranges) -> View:
+    sight_range = ranges.sight_range[:, None]  # [M, 1, B]
+    dx = allies.x[None] - enemies.x[:, None]  # [M, N, B]
+    dy = allies.y[None] - enemies.y[:, None]
+    both_alive = (allies.health[None] > 0) & (enemies.health[:, None] > 0)
     seen = both_alive & (distance(dx, dy) < sight_range)
     dx = jnp.where(seen, dx / sight_range * sight_range, 0.0)
     dy = jnp.where(seen, dy / sight_range * sight_range, 0.0)
-    return View(dx, dy, seen, seen & (distance(dx, dy) < attack_range))
+    in_range = seen & (distance(dx, dy) < ranges.attack_range[:, None])
+    return View(dx, dy, seen, in_range)
 
 
 def _choose_target(
     view: View, last_target: Int[Array, "M B"]
 ) -> tuple[Int[Array, "M B"], Bool[Array, "M B"], Int[Array, "M B"]]:
     """Return the target, whether any ally is in range, and the new last target."""
-    rank = jnp.arange(view.seen.shape[1])[:, None]  # [N, 1]
-    is_last_target = rank == last_target[:, None]  # [M, N, B]
-    keep = jnp.any(view.in_range & is_last_target, axis=1)
+    is_last_target = _rank(view) == last_target[:, None]  # [M, N, B]
+    keep = _any(view.in_range & is_last_target)
     apart = jnp.where(view.in_range, distance(view.dx, view.dy), jnp.inf)
     target = jnp.where(keep, last_target, jnp.argmin(apart, axis=1))
-    can_attack = jnp.any(view.in_range, axis=1)
+    can_attack = _any(view.in_range)
     return target, can_attack, jnp.where(can_attack, target, -1)
 
 
 def _choose_move(
-    keys: Key[Array, "B"],
+    draws: Float[Array, "M B"],
     view: View,
     position: tuple[Array, Array],
     destination: tuple[Array, Array],
@@ -105,11 +128,11 @@ def _choose_move(
     # Draw an ally in sight by inverting the cumulative distribution.
     count = jnp.maximum(jnp.sum(view.seen, axis=1, keepdims=True), 1)
     cumulative = jnp.cumsum(view.seen / count, axis=1)  # [M, N, B]
-    total = cumulative[:, -1]
-    threshold = total * (1 - _uniform_draws(keys, view.seen.shape[0]))
+    total = jnp.max(cumulative, axis=1)
+    threshold = total * (1 - draws)
     drawn = jnp.sum(cumulative < threshold[:, None], axis=1)
-    can_see = jnp.any(view.seen, axis=1)
-    is_drawn = jnp.arange(view.seen.shape[1])[:, None] == drawn[:, None]
+    can_see = _any(view.seen)
+    is_drawn = _rank(view) == drawn[:, None]
 
     def direction(offset: Array, here: Array, there: Array) -> Float[Array, "M B"]:
         # SMAX adds the own position and subtracts it again.
@@ -118,7 +141,21 @@ def _choose_move(
 
     dx = direction(view.dx, position[0], destination[0])
     dy = direction(view.dy, position[1], destination[1])
-    return jnp.argmax(jnp.stack([dy, dx, -dy, -dx]), axis=0)
+    move, most = jnp.zeros_like(drawn), dy
+    for index, other in enumerate((dx, -dy, -dx), start=1):
+        move = jnp.where(other > most, index, move)
+        most = jnp.maximum(most, other)
+    return move
+
+
+def _any(mask: Bool[Array, "M N B"]) -> Bool[Array, "M B"]:
+    # Pallas has no reduction of booleans
+    return jnp.max(mask.astype(jnp.int32), axis=1) > 0
+
+
+def _rank(view: View) -> Int[Array, "M N B"]:
+    """Return the rank of each ally, counted from the last one."""
+    return lax.broadcasted_iota(jnp.int32, view.seen.shape, 1)
 
 
 def _uniform_draws(keys: Key[Array, "B"], count: int) -> Float[Array, "M B"]:
