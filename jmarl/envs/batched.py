@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jmarl.envs.options import parse_count
 from jmarl.envs.scene import Scene
+from jmarl.platforms import platform
 from jmarl.types import CentralState, EntityObs, Env, Key, Spec, TimeStep
 
 
@@ -156,15 +157,12 @@ def with_resets(env: BatchedEnv) -> Env:
     ) -> tuple[BatchState, TimeStep]:
         stepped = step_all(jax.random.split(key)[0], state, action)
 
-        def reset_ended() -> tuple[BatchState, TimeStep]:
+        def fresh() -> tuple[BatchState, TimeStep]:
             reset_key = jax.random.split(key)[1]
             fresh_state, obs = start(reset_key, state.last.shape[0])
-            fresh = fresh_state, _first_time_step(obs, stepped[1])
-            return select(state.last, fresh, stepped)
+            return fresh_state, _first_time_step(obs, stepped[1])
 
-        return complete(
-            *jax.lax.cond(jnp.any(state.last), reset_ended, lambda: stepped)
-        )
+        return complete(*replace_ended(state.last, fresh, stepped))
 
     def complete(state: BatchState, timestep: TimeStep) -> tuple[BatchState, TimeStep]:
         if env.observe is not None:
@@ -273,6 +271,29 @@ def select(condition: Bool[Array, "B"], a: Tree, b: Tree) -> Tree:
         return jnp.where(mask, x, y)
 
     return jax.tree.map(pick, a, b)
+
+
+def replace_ended(
+    ended: Bool[Array, "B"], fresh: Callable[[], Tree], other: Tree
+) -> Tree:
+    """Choose fresh values for the environments that have ended.
+
+    If none has, a CPU does not compute the fresh values. On an accelerator, a branch would cost
+    more: its operands are copied, and the host or all devices wait for the condition. Nearly every
+    step of a large batch ends an episode.
+
+    Args:
+        ended: Environments that take the fresh values, ``[B]``.
+        fresh: Function that computes them.
+        other: Values of all other environments, with the structure and shapes of the fresh ones.
+    """
+
+    def chosen() -> Tree:
+        return select(ended, fresh(), other)
+
+    if platform() != "cpu":
+        return chosen()
+    return jax.lax.cond(jnp.any(ended), chosen, lambda: other)
 
 
 def batch_first(tree: Tree) -> Tree:

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 from jaxtyping import Key as Keys
 
-from jmarl.envs.batched import select
+from jmarl.envs.batched import replace_ended, select
 from jmarl.envs.keys import Path, derive_keys
 from jmarl.envs.scene import Scene
 from jmarl.types import EntityObs, Env, Key, Spec, TimeStep
@@ -108,15 +107,15 @@ def step(
     state = state.replace(pool=None)
     moved, outcome = engine.transition(keys, state, action)
     if pool is None:
-        fresh = lax.cond(
-            jnp.any(ended),
-            lambda: engine.first_state(engine.draw_starts(keys[-1])),
-            lambda: state,
-        )
+
+        def fresh() -> State:
+            return engine.first_state(engine.draw_starts(keys[-1]))
+
+        state = replace_ended(ended, fresh, moved)
     else:
-        fresh = engine.first_state(_next_starts(pool))
+        fresh_state = engine.first_state(_next_starts(pool))
         pool = pool.replace(used=pool.used + ended)
-    state = select(ended, fresh, moved).replace(pool=pool)
+        state = select(ended, fresh_state, moved).replace(pool=pool)
     no_outcome = jax.tree.map(jnp.zeros_like, outcome)
     outcome = select(ended, no_outcome, outcome)
     return state, _timestep(engine, state, outcome, first=ended)
