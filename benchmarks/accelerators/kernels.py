@@ -151,7 +151,7 @@ def acting(system: str, env: str, num_envs: int) -> tuple[Callable[..., Any], An
 
     def arguments(key: jax.Array) -> Any:
         _, timestep = run.env.reset(key, num_envs)
-        params = run.system.init(key, run.env.spec, num_envs).params
+        params = run.system.init(key).params
         return params, run.system.carry(num_envs), timestep, key
 
     def act(params: Any, carry: Any, timestep: Any, key: jax.Array) -> Any:
