@@ -16,12 +16,26 @@ import jax
 
 ENV_AXIS = "env"
 """Mesh axis along which the environment axis B of every array is split."""
-_target: list[str] = []
+TRITON = 8.0
+"""Least compute capability of a GPU for which XLA compiles Triton's kernels."""
+_target: list[tuple[str, bool]] = []
 
 
 def platform() -> str:
     """Return ``cpu``, ``gpu`` or ``tpu``."""
-    return _target[-1] if _target else jax.default_backend()
+    return _target[-1][0] if _target else jax.default_backend()
+
+
+def has_gpu_kernels() -> bool:
+    """Return whether to use jmarl's kernels for GPUs.
+
+    XLA compiles Triton's kernels for NVIDIA GPUs of compute capability 8 or more.
+    """
+    if _target:
+        return _target[-1][1]
+    capability = getattr(jax.devices()[0], "compute_capability", "")
+    is_known = jax.default_backend() == "gpu" and capability[:1].isdigit()
+    return is_known and float(capability) >= TRITON
 
 
 def short_loop() -> bool:
@@ -60,15 +74,16 @@ def on_each_device(
 
 
 @contextmanager
-def tracing_for(name: str) -> Iterator[None]:
+def tracing_for(name: str, capability: float = TRITON) -> Iterator[None]:
     """Trace programs for another platform.
 
     JAX's caches of traces are cleared on both sides, because they do not know the platform.
 
     Args:
         name: ``cpu``, ``gpu`` or ``tpu``.
+        capability: Compute capability of a GPU.
     """
-    _target.append(name)
+    _target.append((name, name == "gpu" and capability >= TRITON))
     jax.clear_caches()
     try:
         yield

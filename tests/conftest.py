@@ -6,6 +6,7 @@ and XLA's slow compiler of fusions are therefore off: without them the same test
 processor time.
 """
 
+import functools
 import os
 import pathlib
 import signal
@@ -39,3 +40,14 @@ def pytest_collection_modifyitems(items):
     for item in items:
         for mark in item.iter_markers("fault"):
             item.user_properties += [("fault", number) for number in mark.args]
+
+
+@pytest.fixture
+def interpreted_kernels(monkeypatch):
+    """Compute kernels for GPUs one operation after another on the CPU."""
+    from jax.experimental import pallas as pl
+    from jax.experimental.pallas import triton
+
+    call = functools.partial(pl.pallas_call, interpret=True)
+    monkeypatch.setattr(pl, "pallas_call", call)
+    monkeypatch.setattr(triton, "debug_barrier", lambda: None)

@@ -1,25 +1,29 @@
 """Kernels of parts of a program, compiled for an accelerator that is not there.
 
-    python -m benchmarks.accelerators.kernels [target=h100] [parts=env,acting] [num_envs=512]
-        [env=smax_10v10] [systems=mappo,mam_ppo,mat_ppo,sable] [agents=10,40]
-        [out=results/kernels.json]
+    python -m benchmarks.accelerators.kernels [target=h100] [parts=env,acting,training]
+        [num_envs=512] [env=smax_10v10] [systems=mappo,mam_ppo,mat_ppo,sable] [agents=10,40]
+        [peer=<checkout of JaxMARL>] [units=10] [out=results/kernels.json]
 
 Options:
 
 * ``target``: device, see ``jmarl plan``.
-* ``parts``: ``env`` is the environment's step with observations, masks, opponents and resets, beside
-  the step of JaxMARL's own code. ``acting`` is a policy's choice of a joint action, with all that
-  is stored of it.
+* ``parts``: ``env`` is the environment's step with observations, masks, opponents and resets,
+  beside the step of JaxMARL's own code. ``acting`` is a policy's choice of a joint action, with all
+  that is stored of it. ``training`` is an update of MAPPO with its rollout, beside JaxMARL's script
+  at the same sizes (``benchmarks/support/peers.py``), without its logs.
 * ``num_envs``: environments of a call.
 * ``env``: SMAX environment of ``env``.
 * ``systems``, ``agents``: systems and sizes of the teams of ``acting``, on ``smax_NvN``.
+* ``peer``: checkout of JaxMARL, for ``training``.
+* ``units``: allied units of ``training``, on ``smacv2_<units>_units`` of SMAX.
 * ``out``: JSON file of the record; none by default.
 
 Method: a step of the environment is the body of a loop of 16 steps with the actions as its
 input. Acting is a program of its own. Counts are those of ``jmarl plan``: launches in the optimized
-program, and the bytes that they read and write.
+program, the bytes that they read and write, and operations of matrix products.
 
-Output: kernels, bytes and seconds to compile of each part.
+Output: kernels, bytes, operations and seconds to compile of each part, and the time that ``jmarl
+plan`` would forecast, which no measurement has calibrated.
 
 Exit codes: 0 at the end, 2 if an argument is unknown or invalid.
 """
@@ -29,23 +33,34 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks.support import smax_reference
-from benchmarks.support.common import Row, parse_arguments, show_and_record
+from benchmarks.support.common import (
+    Row,
+    parse_arguments,
+    require,
+    show_and_record,
+)
+from benchmarks.support.peers import MAPPO, Peer, load_script
 from jmarl.cli.process import exit_code
 from jmarl.config.compose import load_config
 from jmarl.envs.battle.scenario import get_scenario
 from jmarl.envs.registry import make
 from jmarl.forecast import kernels
-from jmarl.forecast.compile_plan import compile_traced
+from jmarl.forecast.compile_plan import compile_traced, plan_run
 from jmarl.forecast.described import described_devices
+from jmarl.forecast.flops import matmul_flops
 from jmarl.forecast.hlo import parse
+from jmarl.forecast.kernels import Loop, Work
 from jmarl.forecast.targets import Target, find_target
-from jmarl.platforms import tracing_for
 from jmarl.training.anakin import device_mesh
 from jmarl.training.build import build_run
 from jmarl.training.packing import pack, unpack
@@ -53,20 +68,26 @@ from jmarl.training.packing import pack, unpack
 
 DEFAULTS: dict[str, Any] = {
     "target": "h100",
-    "parts": ("env", "acting"),
+    "parts": ("env", "acting", "training"),
     "num_envs": 512,
     "env": "smax_10v10",
     "systems": ("mappo", "mam_ppo", "mat_ppo", "sable"),
     "agents": (10, 40),
+    "peer": "",
+    "units": 10,
     "out": "",
 }
 LENGTH = 16
 SCOPE = "steps"
+UPDATES = 3
+"""Updates of a run of JaxMARL's script."""
 
 
 def main() -> int:
     """Count, print, and write the record if ``out`` is given."""
     args = parse_arguments(DEFAULTS)
+    missing = "training" in args["parts"] and not args["peer"]
+    require(not missing, "peer=: must be a checkout of JaxMARL for parts=training")
     jax.config.update("jax_platforms", "cpu")  # the target is described, not used
     show_and_record(args, count_all(args))
     return 0
@@ -75,22 +96,77 @@ def main() -> int:
 def count_all(args: dict[str, Any]) -> Iterator[Row]:
     """Yield the counts of each part."""
     target = find_target(args["target"])
-    if "env" in args["parts"]:
-        for side in (own_step, jaxmarl_step):
-            with tracing_for(target.platform):
-                step, carry, action = side(args["env"], args["num_envs"])
-                name = side.__name__
-                yield {"part": name, "of": args["env"]} | count(
-                    target, loop(step), carry, action
-                )
-    if "acting" in args["parts"]:
-        for system in args["systems"]:
-            for agents in args["agents"]:
-                env = f"smax_{agents}v{agents}"
-                with tracing_for(target.platform):
-                    act, arguments = acting(system, env, args["num_envs"])
-                    row = {"part": f"{system} acts", "of": env}
-                    yield row | count(target, act, *arguments)
+    makers = {"env": env_parts, "acting": acting_parts, "training": training_parts}
+    for part in args["parts"]:
+        for name, env, count in makers[part](args):
+            started = time.perf_counter()
+            work, flops = count(target)
+            seconds = time.perf_counter() - started
+            row = {"part": name, "env": env, "kernels": work.launches}
+            row |= {"mb": work.nbytes / 1e6, "gflop": flops / 1e9}
+            row["forecast_us"] = 1e6 * time_of(target, work, flops)
+            yield row | {"compile_s": seconds}
+
+
+def time_of(target: Target, work: Work, flops: float) -> float:
+    """Return the seconds of some work, as ``jmarl plan`` forecasts them for float32."""
+    arithmetic = flops / target.flops["float32"]
+    return work.launches * target.launch_s + work.nbytes / target.bandwidth + arithmetic
+
+
+Program = tuple[Callable[..., Any], tuple[Any, ...]]
+"""A function and its arguments as shapes."""
+Count = Callable[[Target], tuple[Work, float]]
+"""Function of a target that returns launches and bytes, and operations of matrix products."""
+Part = tuple[str, str, Count]
+"""Name, environment, and what counts the work."""
+
+
+def env_parts(args: dict[str, Any]) -> Iterator[Part]:
+    """Yield the step of jmarl's environment and that of JaxMARL's."""
+    env, num_envs = args["env"], args["num_envs"]
+    for name, make_step in (("jmarl", own_step), ("JaxMARL", jaxmarl_step)):
+        program = partial(make_step, env, num_envs)
+        yield f"step of {name}", env, partial(count_program, program)
+
+
+def acting_parts(args: dict[str, Any]) -> Iterator[Part]:
+    """Yield the acting of each system with each number of agents."""
+    for system, agents in product(args["systems"], args["agents"]):
+        env = f"smax_{agents}v{agents}"
+        program = partial(acting, system, env, args["num_envs"])
+        yield f"acting of {system}", env, partial(count_program, program)
+
+
+def training_parts(args: dict[str, Any]) -> Iterator[Part]:
+    """Yield an update of jmarl's MAPPO and one of JaxMARL's."""
+    env = f"smax_smacv2_{args['units']}_units"
+    yield "update of jmarl", env, partial(count_own_update, env)
+    script = load_script(args["peer"], MAPPO.script)
+    peer = Peer(script, MAPPO, args["units"])
+    yield "update of JaxMARL", env, partial(count_jaxmarl_update, peer)
+
+
+def count_own_update(env: str, target: Target) -> tuple[Work, float]:
+    """Count an update of jmarl's MAPPO with its rollout, at the sizes of JaxMARL's script."""
+    sizes = [f"num_envs={MAPPO.envs}", f"rollout_length={MAPPO.steps}"]
+    found = plan_run("mappo", [f"env={env}", *sizes, *MAPPO.overrides], target)
+    work = found.update.work.plus(found.step.work, MAPPO.steps)
+    return work, found.update.flops + MAPPO.steps * found.step.flops
+
+
+def count_jaxmarl_update(peer: Peer, target: Target) -> tuple[Work, float]:
+    """Count the same of JaxMARL's script, whose run is a loop of updates."""
+
+    def program() -> Program:
+        train = peer.train_function(UPDATES, logging=False)
+        return train, (jax.eval_shape(partial(jax.random.PRNGKey, 0)),)
+
+    # nothing calls the host, which a described device does not have
+    with target.tracing(), mock.patch("jax.experimental.io_callback"):
+        run, flops = compiled(target, *program())
+    updates = next(loop for loop in run.loops if loop.trips == UPDATES)
+    return updates.iteration, flops / UPDATES
 
 
 def loop(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,8 +179,8 @@ def loop(step: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def own_step(name: str, num_envs: int) -> tuple[Callable[..., Any], Any, Any]:
-    """Return a step of jmarl's environment, its state and its inputs as shapes."""
+def own_step(name: str, num_envs: int) -> Program:
+    """Return a loop of steps of jmarl's environment."""
     env = make(name)
 
     def step(carry: Any, inputs: Any) -> tuple[Any, Any]:
@@ -118,10 +194,11 @@ def own_step(name: str, num_envs: int) -> tuple[Callable[..., Any], Any, Any]:
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), LENGTH))
     sizes = (LENGTH, num_envs, env.spec.n_agents)
     actions = jax.ShapeDtypeStruct(sizes, jnp.int32)
-    return step, jax.eval_shape(start, jax.random.key(0)), (keys, actions)
+    carry = jax.eval_shape(start, jax.random.key(0))
+    return loop(step), (carry, (keys, actions))
 
 
-def jaxmarl_step(name: str, num_envs: int) -> tuple[Callable[..., Any], Any, Any]:
+def jaxmarl_step(name: str, num_envs: int) -> Program:
     """Return the same of JaxMARL's environment, whose step resets by itself."""
     env = smax_reference.reference(get_scenario(name))
 
@@ -141,11 +218,12 @@ def jaxmarl_step(name: str, num_envs: int) -> tuple[Callable[..., Any], Any, Any
 
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), LENGTH))
     actions = jax.ShapeDtypeStruct((LENGTH, num_envs, len(env.agents)), jnp.int32)
-    return step, jax.eval_shape(start, jax.random.key(0)), (keys, actions)
+    carry = jax.eval_shape(start, jax.random.key(0))
+    return loop(step), (carry, (keys, actions))
 
 
-def acting(system: str, env: str, num_envs: int) -> tuple[Callable[..., Any], Any]:
-    """Return the choice of a joint action, and its arguments as shapes."""
+def acting(system: str, env: str, num_envs: int) -> Program:
+    """Return the choice of a joint action."""
     overrides = [f"env={env}", f"num_envs={num_envs}", "logger=none"]
     run = build_run(load_config(system, overrides))
 
@@ -160,22 +238,32 @@ def acting(system: str, env: str, num_envs: int) -> tuple[Callable[..., Any], An
     return act, jax.eval_shape(arguments, jax.random.key(0))
 
 
-def count(target: Target, function: Callable[..., Any], *arguments: Any) -> Row:
-    """Compile a function for one device of a target, and count its work or that of its loop."""
+def count_program(
+    make_program: Callable[[], Program], target: Target
+) -> tuple[Work, float]:
+    """Count the work of a program, or of one iteration of its loop ``SCOPE``."""
+    with target.tracing():
+        program, flops = compiled(target, *make_program())
+    steps = kernels.find(program, SCOPE)
+    if steps is None:
+        return program.iteration, flops
+    return steps.iteration, flops / LENGTH
+
+
+def compiled(
+    target: Target, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> tuple[Loop, float]:
+    """Compile a function for one device; return its loops and its operations."""
     mesh = device_mesh(described_devices(target)[:1])
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    sharding = NamedSharding(mesh, PartitionSpec())
 
     def place(x: Any) -> Any:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-    started = time.perf_counter()
     with jax.set_mesh(mesh):
         traced = jax.jit(function).trace(*jax.tree.map(place, arguments))
-        program = kernels.count(parse(compile_traced(traced).as_text()))
-    found = kernels.find(program, SCOPE) or program
-    work = found.iteration
-    seconds = time.perf_counter() - started
-    return {"kernels": work.launches, "mb": work.nbytes / 1e6, "compile_s": seconds}
+        text = compile_traced(traced).as_text()
+    return kernels.count(parse(text)), matmul_flops(traced.jaxpr)
 
 
 if __name__ == "__main__":

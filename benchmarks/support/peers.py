@@ -304,16 +304,20 @@ class Peer:
             logging: False avoids the host calls of the scripts of Q-learning.
             seed: Seed of the run.
         """
+        train = self.train_function(updates, logging=logging)
+        key = jax.random.PRNGKey(seed)
+        run = jax.jit(train).lower(key).compile()
+        return lambda: run(key)
+
+    def train_function(self, updates: int, *, logging: bool) -> Callable[[Any], Any]:
+        """Return the script's function of a random key, see ``program``."""
         timesteps = updates * self.match.envs * self.match.steps
         config = {
             **self.config,
             "TOTAL_TIMESTEPS": timesteps,
             "WANDB_MODE": "online" if logging else "disabled",
         }
-        train = self._make_train(config)
-        key = jax.random.PRNGKey(seed)
-        run = jax.jit(train).lower(key).compile()
-        return lambda: run(key)
+        return self._make_train(config)
 
     def _make_train(self, config: dict[str, Any]) -> Callable[[Any], Any]:
         make_env = getattr(self.module, "env_from_config", None)

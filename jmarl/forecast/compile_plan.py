@@ -16,7 +16,6 @@ from jmarl.forecast.flops import matmul_flops
 from jmarl.forecast.hlo import parse
 from jmarl.forecast.kernels import Loop, Work
 from jmarl.forecast.targets import Target
-from jmarl.platforms import tracing_for
 from jmarl.runs.exit_codes import ResourceError
 from jmarl.training.anakin import ROLLOUT
 from jmarl.training.build import build_run
@@ -90,7 +89,7 @@ def plan_run(system: str, overrides: Sequence[str], target: Target) -> Plan:
         ConfigError: As ``plan``, or if the configuration is invalid.
         ResourceError: As ``plan``.
     """
-    with tracing_for(target.platform):
+    with target.tracing():
         config = load_config(system, [*overrides, "logger=none"])
     return plan(config, target)
 
@@ -108,7 +107,7 @@ def plan(config: RunConfig, target: Target) -> Plan:
         ResourceError: If XLA compiles no program because it would not fit into the memory.
     """
     devices = described_devices(target)
-    with tracing_for(target.platform):
+    with target.tracing():
         run = build_run(config)
         programs = stage_programs(run)
         shapes = state_shapes(config, programs, devices)

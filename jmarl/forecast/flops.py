@@ -15,7 +15,8 @@ def matmul_flops(jaxpr: Any, scope: str = "") -> float:
     """Return the floating-point operations of all matrix products, two for each multiply-add.
 
     A scan counts as often as it runs, and a conditional as its largest branch. A loop of unknown
-    length counts once. A program that is split over devices counts on all of them.
+    length counts once. A program that is split over devices counts on all of them,
+    and a kernel of Pallas as often as its grid has programs.
 
     Args:
         jaxpr: A jaxpr, closed or not.
@@ -36,7 +37,9 @@ def _flops(eqn: Any, scope: str) -> float:
 
 
 def _times(eqn: Any) -> int:
-    """Return how often an equation runs its jaxprs: the length of a scan, or all devices."""
+    """Return how often an equation runs its jaxprs: steps of a scan, devices, or programs."""
+    if eqn.primitive.name == "pallas_call":
+        return math.prod(eqn.params["grid_mapping"].grid)
     if eqn.primitive.name == "shard_map":
         return eqn.params["mesh"].size
     return eqn.params["length"] if eqn.primitive.name == "scan" else 1

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import math
 import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from jmarl.config import ConfigError, suggest
+from jmarl.platforms import tracing_for
 
 
 _NAME = re.compile(r"([a-z]\w*)(?::(\d+(?:x\d+)*))?")
@@ -41,6 +43,8 @@ class Target(NamedTuple):
     """TPU: name of the topology that has the devices. GPU: slices, hosts and devices."""
     description: str
     """GPU: XLA's description; empty for a TPU."""
+    capability: float
+    """GPU: compute capability; 0 for a TPU."""
     memory: int
     """Bytes of a device."""
     bandwidth: float
@@ -50,6 +54,10 @@ class Target(NamedTuple):
     launch_s: float
     """Least time of a kernel in seconds, an estimate."""
     source: str
+
+    def tracing(self) -> AbstractContextManager[None]:
+        """Return the context in which programs are traced for these devices."""
+        return tracing_for(self.platform, self.capability)
 
 
 @functools.cache
@@ -84,6 +92,7 @@ def find_target(name: str) -> Target:
         count=count,
         topology=_topology(entry, size, count),
         description=_describe_gpu(entry) if "gpu" in entry else "",
+        capability=_capability(entry) if "gpu" in entry else 0.0,
         memory=entry["memory"],
         bandwidth=entry["bandwidth"],
         flops=entry["flops"],
@@ -96,6 +105,11 @@ def _topology(entry: dict[str, Any], size: str | None, count: int) -> str:
     if "gpu" in entry:
         return f"1x1x{count}"
     return f"{entry['tpu']['name']}:{size if count > 1 else entry['tpu']['chips']}"
+
+
+def _capability(entry: dict[str, Any]) -> float:
+    major, minor = entry["gpu"]["capability"]
+    return major + minor / 10
 
 
 def _describe_gpu(entry: dict[str, Any]) -> str:

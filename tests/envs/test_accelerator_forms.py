@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import pallas as pl
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jmarl import envs
@@ -17,11 +16,7 @@ from jmarl.platforms import ENV_AXIS, tracing_for
 from jmarl.training.anakin import device_mesh
 
 
-@pytest.fixture(autouse=True)
-def interpreted_kernels(monkeypatch):
-    """Compute kernels for GPUs one operation after another on the CPU."""
-    call = functools.partial(pl.pallas_call, interpret=True)
-    monkeypatch.setattr(pl, "pallas_call", call)
+pytestmark = pytest.mark.usefixtures("interpreted_kernels")
 
 
 def play(name):

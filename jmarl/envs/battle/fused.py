@@ -19,7 +19,7 @@ from jax.experimental.pallas import triton
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool
 
-from jmarl.platforms import ENV_AXIS, env_devices, on_each_device, platform
+from jmarl.platforms import ENV_AXIS, env_devices, has_gpu_kernels, on_each_device
 
 
 PAIRS = 4096
@@ -39,7 +39,7 @@ def fused(function: Callable[..., Any], *inputs: Any) -> Any:
             of units may differ. Environments do not interact.
         *inputs: Its arguments.
     """
-    if platform() != "gpu":
+    if not has_gpu_kernels():
         return function(*inputs)
     leaves, tree = jax.tree.flatten(inputs)
     results, structure = jax.tree.flatten(jax.eval_shape(function, *inputs))

@@ -29,7 +29,7 @@ from jmarl.envs.keys import (
     random_bits,
     split_words,
 )
-from jmarl.platforms import platform
+from jmarl.platforms import has_gpu_kernels, platform, short_loop
 
 
 def simulate(
@@ -41,9 +41,8 @@ def simulate(
 ) -> Bodies:
     """Advance every environment by one environment step."""
     units = Traits(*(trait(rules, name, kind) for name in Traits._fields))
-    ticks = functools.partial(
-        run_ticks, rules, form=pairs(), unroll=platform() == "tpu"
-    )
+    unroll = short_loop() and not has_gpu_kernels()  # a kernel can have a loop
+    ticks = functools.partial(run_ticks, rules, form=pairs(), unroll=unroll)
     after, shots = fused(ticks, bodies, units, orders)
     words = _random_words(rules, keys, shots)
     return after._replace(
