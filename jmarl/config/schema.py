@@ -221,6 +221,8 @@ class RunConfig:
     curriculum: CurriculumConfig = CurriculumConfig()
     on_nonfinite: Literal["skip", "stop", "rollback"] = "skip"
     """Reaction to a reward, metric or parameter that is not finite."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Precision of the inputs of matrix products. All else is float32."""
 
     def __post_init__(self) -> None:
         check_range("seed", self.seed, 0, 2**32 - 1)

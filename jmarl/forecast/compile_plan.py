@@ -19,6 +19,7 @@ from jmarl.forecast.targets import Target
 from jmarl.runs.exit_codes import ResourceError
 from jmarl.training.anakin import ROLLOUT
 from jmarl.training.build import build_run
+from jmarl.training.precision import check_devices
 from jmarl.training.programs import (
     stage_programs,
     state_shapes,
@@ -102,11 +103,13 @@ def plan(config: RunConfig, target: Target) -> Plan:
         target: Devices.
 
     Raises:
-        ConfigError: If the compiler of the target is not installed, or if the rollout is too
-            short to be a loop of the compiled program.
+        ConfigError: If the compiler of the target is not installed, if the target lacks the
+            precision of the run, or if the rollout is too short to be a loop of the compiled
+            program.
         ResourceError: If XLA compiles no program because it would not fit into the memory.
     """
     devices = described_devices(target)
+    check_devices(config.precision, devices)
     with target.tracing():
         run = build_run(config)
         programs = stage_programs(run)
@@ -202,9 +205,9 @@ def _all_loops(loop: Loop) -> Iterator[Loop]:
 class Forecast(NamedTuple):
     """Time of an update with its rollout, in seconds, by what it is spent on.
 
-    It is the sum of three bounds that a device partly overlaps, so an estimate. It assumes the
-    rate of ``float32`` without tensor cores for a GPU, and that of bfloat16 for a TPU. The time of
-    collectives is that of their launches.
+    It is the sum of three bounds that a device partly overlaps, so an estimate. All matrix
+    products count with the rate of the run's precision. The time of collectives is that of their
+    launches.
     """
 
     launches: float
@@ -234,8 +237,8 @@ def forecast(plan: Plan) -> Forecast:
     length, target = plan.config.rollout_length, plan.target
     work = plan.update.work.plus(plan.step.work, length)
     flops = plan.update.flops + length * plan.step.flops
-    rate = target.flops.get("float32", max(target.flops.values()))
     config = plan.config
+    rate = target.rate(config.precision)
     return Forecast(
         launches=work.launches * target.launch_s,
         memory=work.nbytes / target.bandwidth,

@@ -15,7 +15,7 @@ from jmarl.runs.progress import size_text
 NOTE = """\
 Kernels and bytes are counted in the compiled program, operations in the traced one. The speed is an
 estimate that no measurement has calibrated: {launch:g} us a kernel, {bandwidth:g} GB/s, and
-{flops:g} TFLOP/s of {dtype} ({source})."""
+{flops:.3g} TFLOP/s of products in {precision} ({source})."""
 SWEEP = (
     "num_envs",
     "memory",
@@ -80,12 +80,11 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield _field("arrays", "the largest:")
     for nbytes, text, line in plan.arrays:
         yield _field("", f"{size_text(nbytes):>9}  {text}  {_place(line)}")
-    rate = _rate(plan)
     yield NOTE.format(
         launch=1e6 * target.launch_s,
         bandwidth=target.bandwidth / 1e9,
-        flops=target.flops[rate] / 1e12,
-        dtype=rate,
+        flops=target.rate(config.precision) / 1e12,
+        precision=config.precision,
         source=target.source,
     )
 
@@ -148,11 +147,6 @@ def speed_text(plan: Plan) -> str:
         for name in ("launches", "memory", "arithmetic")
     )
     return f"about {_rounded(found.rows_per_second)} rows/s, an estimate ({shares})"
-
-
-def _rate(plan: Plan) -> str:
-    flops = plan.target.flops
-    return "float32" if "float32" in flops else max(flops, key=lambda name: flops[name])
 
 
 def _place(line: str) -> str:

@@ -17,6 +17,8 @@ from jmarl.platforms import tracing_for
 
 _NAME = re.compile(r"([a-z]\w*)(?::(\d+(?:x\d+)*))?")
 _SIZE = {"gpu": re.compile(r"\d+"), "tpu": re.compile(r"\d+x\d+")}
+PASSES = {"float32": 6, "tf32": 3, "bfloat16": 1}
+"""Products of bfloat16 that XLA adds up for one matrix product on a TPU, by its precision."""
 _GPU = """\
 gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32 \
 shared_memory_per_block: 49152 shared_memory_per_core: {shared} threads_per_core_limit: {threads} \
@@ -50,7 +52,7 @@ class Target(NamedTuple):
     bandwidth: float
     """Bytes per second."""
     flops: dict[str, float]
-    """Floating-point operations per second of matrix products, by type."""
+    """Floating-point operations per second of matrix products, by their precision."""
     launch_s: float
     """Least time of a kernel in seconds, an estimate."""
     source: str
@@ -58,6 +60,16 @@ class Target(NamedTuple):
     def tracing(self) -> AbstractContextManager[None]:
         """Return the context in which programs are traced for these devices."""
         return tracing_for(self.platform, self.capability)
+
+    def rate(self, precision: str) -> float:
+        """Return the floating-point operations per second of matrix products.
+
+        Args:
+            precision: Precision of a run. XLA takes float32 for TF32 on a GPU without it.
+        """
+        if self.platform == "tpu":
+            return self.flops["bfloat16"] / PASSES[precision]
+        return self.flops.get(precision, self.flops["float32"])
 
 
 @functools.cache

@@ -12,6 +12,7 @@ cost is linear in the number of agents.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -20,6 +21,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jmarl.types import EntityObs, Spec
+
+
+_einsum = partial(jnp.einsum, precision="highest")
+"""Sums of the loss, written as products: float32 in every precision of a run."""
 
 
 def group_members(obs: EntityObs, spec: Spec) -> Bool[Array, "*batch N K"]:
@@ -72,7 +77,7 @@ def pair_errors(
     """
     living = members & alive[..., None]  # [..., N, K]
     count = living.sum(-2)  # [..., K]
-    total = jnp.einsum("...nk,...na->...ka", living.astype(outputs.dtype), outputs)
+    total = _einsum("...nk,...na->...ka", living.astype(outputs.dtype), outputs)
     mean = total / jnp.maximum(count, 1)[..., None]  # [..., K, A]
     error = (predicted - mean[..., None, :, :]) ** 2  # [..., N, K, A]
     error = (error * weights).sum(-1)
@@ -103,6 +108,6 @@ def group_errors(
     counts = pairs.counts & rows[..., None, None]
     own = members.astype(jnp.float32)
     sums = jnp.where(counts, pairs.error, 0.0)
-    total = jnp.einsum("...ng,...nk->gk", own, sums)
-    number = jnp.einsum("...ng,...nk->gk", own, counts.astype(jnp.float32))
+    total = _einsum("...ng,...nk->gk", own, sums)
+    number = _einsum("...ng,...nk->gk", own, counts.astype(jnp.float32))
     return jnp.where(number > 0, total / jnp.maximum(number, 1), jnp.nan)

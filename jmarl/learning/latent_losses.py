@@ -84,7 +84,8 @@ def _cosine_distance(
 ) -> Float[Array, "*batch N N"]:
     squares = jnp.sum(latent**2, axis=-1, keepdims=True)
     direction = latent * jax.lax.rsqrt(squares + NORM_EPS)
-    cosine = jnp.einsum("...ik,...jk->...ij", direction, direction)
+    pairs = "...ik,...jk->...ij"
+    cosine = jnp.einsum(pairs, direction, direction, precision="highest")
     return 1.0 - cosine
 
 

@@ -23,12 +23,13 @@ def row_mean(x: Float[Array, "*b F"]) -> Float[Array, "*b 1"]:
     """Return the mean over the last axis, which is kept with size 1.
 
     On a CPU it is a product with a column of 1/F. XLA compiles a sum along the minor axis to scalar
-    code there, because it must not reorder the terms.
+    code there, because it must not reorder the terms. The product has the precision of that sum.
     """
     if platform() != "cpu":
         return x.mean(-1, keepdims=True)
     width = x.shape[-1]
-    return x @ jnp.full((width, 1), 1.0 / width, x.dtype)
+    column = jnp.full((width, 1), 1.0 / width, x.dtype)
+    return jnp.matmul(x, column, precision="highest")
 
 
 @jax.custom_vjp

@@ -260,7 +260,8 @@ def resume_config(run: str, overrides: Iterable[str] = ()) -> RunConfig:
 def _defaults_of_newer_keys() -> dict[str, Any]:
     """Return the defaults of keys that runs of older versions lack."""
     curriculum = dataclasses.asdict(CurriculumConfig())
-    return {"init_from": "", "curriculum": _tuples_to_lists(curriculum)}
+    keys = {"init_from": "", "precision": "float32"}
+    return {**keys, "curriculum": _tuples_to_lists(curriculum)}
 
 
 def _apply_override(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -55,6 +55,7 @@ from jmarl.runs.warm_start import apply_warm_start, load_warm_start
 from jmarl.training.anakin import has_env_state
 from jmarl.training.build import BuiltRun
 from jmarl.training.nonfinite import NonFiniteError, NonFiniteWatch, advice
+from jmarl.training.precision import check_devices
 from jmarl.training.programs import (
     Programs,
     State,
@@ -113,6 +114,7 @@ def prepare(config: RunConfig) -> Prepared:
         ConfigError: If the configuration or the run named by ``init_from`` cannot be used.
         ResourceError: If the estimated memory exceeds that of the devices.
     """
+    check_devices(config.precision, jax.local_devices())
     stages = build_stages(config)
     warm_start = {} if config.resume else _load_warm_start(config, stages[-1])
     programs = tuple(stage_programs(stage) for stage in stages)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jmarl.config import ConfigError, RunConfig, check
 from jmarl.envs import registry
 from jmarl.system import System
+from jmarl.training.precision import env_in_float32, with_precision
 from jmarl.types import Env
 
 
@@ -21,7 +22,7 @@ class BuiltRun(NamedTuple):
 
 
 def build_run(config: RunConfig, key: str = "env") -> BuiltRun:
-    """Build the environment and the system of a configuration.
+    """Build the environment and the system of a configuration, in its precision.
 
     A curriculum is ignored. The result has the environment ``config.env``.
 
@@ -33,9 +34,10 @@ def build_run(config: RunConfig, key: str = "env") -> BuiltRun:
         ConfigError: If the environment cannot be built with its options, or the system
             cannot train in it.
     """
-    env = build_env(config, key)
+    env = env_in_float32(build_env(config, key))
     module = importlib.import_module(f"jmarl.systems.{config.system_name}")
-    return BuiltRun(config, env, module.make(env.spec, config))
+    system = with_precision(module.make(env.spec, config), config.precision)
+    return BuiltRun(config, env, system)
 
 
 def build_env(config: RunConfig, key: str = "env") -> Env:

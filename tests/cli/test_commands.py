@@ -158,6 +158,11 @@ def _environment() -> dict[str, str]:
         (["train", "ippo", "++resume=nowhere"], "error: resume=nowhere: no run folder"),
         (["train", "ippo", "=3"], "error: ='3': names no key"),
         (
+            ["train", "ippo", "precision=bf16"],
+            "error: precision='bf16': must be one of float32, tf32, bfloat16; "
+            "did you mean bfloat16?",
+        ),
+        (
             ["train", "ippo", "~total_timesteps"],
             "error: total_timesteps: missing; give it a value",
         ),
@@ -356,6 +361,8 @@ def test_a_resumed_run_keeps_its_own_configuration(in_tmp: Path) -> None:
         launch("ippo", ["resume=kept", "-m"], Recorder())
     with pytest.raises(ConfigError, match=r"^system.gamma=1.0: cannot change when a"):
         launch("ippo", ["resume=kept", "system.gamma=1.0"], run)
+    with pytest.raises(ConfigError, match=r"^precision=bfloat16: cannot change when"):
+        launch("ippo", ["resume=kept", "precision=bfloat16"], run)
     message = (
         "is a run of ippo, not of mappo; resume it with: jmarl train ippo resume=kept"
     )

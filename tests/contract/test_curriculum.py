@@ -194,7 +194,7 @@ def test_a_run_from_a_version_without_stages_resumes(tmp_path, monkeypatch):
     text = path.read_text()
     path.write_text(text[: text.index("init_from:")])
     assert read_config(folder) == dataclasses.replace(config, run_dir="")
-    for override in ("init_from=x", "curriculum=5v5_20v20"):
+    for override in ("init_from=x", "curriculum=5v5_20v20", "precision=tf32"):
         message = f"^{override}: cannot change when a run is resumed"
         with pytest.raises(ConfigError, match=message):
             resume_config(str(folder), [override])

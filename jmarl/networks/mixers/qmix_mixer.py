@@ -66,7 +66,9 @@ class QMIX(nn.Module):
         w1 = Hypernet(cfg.hypernet, n_agents * cfg.embed, name="w1")(state)
         w1 = jnp.abs(w1).reshape(*taken.shape, cfg.embed)  # [..., N, K]
         b1 = dense(cfg.embed, "b1")(state)
-        hidden = nn.elu(jnp.einsum("...n,...nk->...k", taken, w1) + b1)
+        # values are not rounded, in any precision of a run
+        mixed = jnp.einsum("...n,...nk->...k", taken, w1, precision="highest")
+        hidden = nn.elu(mixed + b1)
         w2 = Hypernet(cfg.hypernet, cfg.embed, name="w2")(state)  # [..., K]
         b2 = Hypernet(cfg.embed, 1, name="b2")(state)  # [..., 1]
         value = (hidden * jnp.abs(w2)).sum(-1)

@@ -30,6 +30,7 @@ Differs from the published code:
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -92,8 +93,10 @@ class STHyperNet(nn.Module):
         w2, beta2 = EntityHypernet(self.config, name="second")(groups, mask)
         taken = jnp.where(mask, q_of_actions(q, action), 0.0)
         # [..., N]; a masked unit is elu(0) = 0
-        hidden = nn.elu(jnp.einsum("...i,...ij->...j", taken, w1) + beta1)
-        return (jnp.einsum("...i,...ij->...j", hidden, w2) + beta2).sum(-1)
+        # values are not rounded, in any precision of a run
+        mix = partial(jnp.einsum, "...i,...ij->...j", precision="highest")
+        hidden = nn.elu(mix(taken, w1) + beta1)
+        return (mix(hidden, w2) + beta2).sum(-1)
 
 
 class EntityHypernet(nn.Module):

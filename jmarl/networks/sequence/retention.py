@@ -38,6 +38,12 @@ from jmarl.nn.norm import unit_rms
 CHUNK_TOKENS = 64
 """Most tokens (rows x agents) that are compared pairwise. Larger teams are cut into chunks of this
 many agents."""
+_einsum = partial(jnp.einsum, precision="highest")
+"""Product with float32 in every precision of a run.
+
+Acting adds and reads states, learning compares pairs. Both are equal only if neither rounds its
+inputs.
+"""
 
 
 class RetentionState(NamedTuple):
@@ -146,14 +152,14 @@ def _run_chunk(
     if causal:
         within = jnp.where(_later_agents(rows, n_agents), 0.0, within)
     # [B, H, T, N, T, N]
-    scores = jnp.einsum("tbihd,sbjhd->bhtisj", q, k) * within
+    scores = _einsum("tbihd,sbjhd->bhtisj", q, k) * within
     # [T, B, N, H, D]
-    inside = jnp.einsum("bhtisj,sbjhd->tbihd", scores, v)
-    outside = jnp.einsum("tbihd,bhde->tbihe", q, matrix)
+    inside = _einsum("bhtisj,sbjhd->tbihd", scores, v)
+    outside = _einsum("tbihd,bhde->tbihe", q, matrix)
     outside = outside * decay.before[:, :, None, :, None]
     # [B, H, D, D]
     kept = decay.kept[..., None, None] * matrix
-    matrix = kept + jnp.einsum("sbjhd,sbjhe,sbh->bhde", k, v, decay.after)
+    matrix = kept + _einsum("sbjhd,sbjhe,sbh->bhde", k, v, decay.after)
     return matrix, inside + outside
 
 
@@ -181,8 +187,8 @@ def _by_rows(
 
 def _run_row(matrix: Array, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
     """Run one row ``[B, N, H, D]``, with all agents reading the matrix after it."""
-    matrix = matrix + jnp.einsum("bihd,bihe->bhde", k, v)
-    return matrix, jnp.einsum("bihd,bhde->bihe", q, matrix)
+    matrix = matrix + _einsum("bihd,bihe->bhde", k, v)
+    return matrix, _einsum("bihd,bhde->bihe", q, matrix)
 
 
 def _run_causal_row(matrix: Array, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
@@ -202,11 +208,11 @@ def _run_causal_row(matrix: Array, q: Array, k: Array, v: Array) -> tuple[Array,
 
     def chunk(matrix: Array, tokens: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         q, k, v = tokens
-        scores = jnp.einsum("bihd,bjhd->bhij", q, k)
+        scores = _einsum("bihd,bjhd->bhij", q, k)
         scores = jnp.where(mask, scores, 0.0)  # [B, H, C, C]
-        inside = jnp.einsum("bhij,bjhd->bihd", scores, v)
-        y = inside + jnp.einsum("bihd,bhde->bihe", q, matrix)  # [B, C, H, D]
-        return matrix + jnp.einsum("bjhd,bjhe->bhde", k, v), y
+        inside = _einsum("bhij,bjhd->bihd", scores, v)
+        y = inside + _einsum("bihd,bhde->bihe", q, matrix)  # [B, C, H, D]
+        return matrix + _einsum("bjhd,bjhe->bhde", k, v), y
 
     matrix, y = jax.lax.scan(chunk, matrix, (split(q), split(k), split(v)))
     y = y.swapaxes(0, 1).reshape(batch, -1, *head)
@@ -350,7 +356,7 @@ class Retention(nn.Module):
         k = self._split_heads(self.key(x))
         v = self._split_heads(self.value(x))
         matrix = matrix + k[..., :, None] * v[..., None, :]
-        y = jnp.einsum("bhd,bhde->bhe", q, matrix)
+        y = _einsum("bhd,bhde->bhe", q, matrix)
         return matrix, self._gate_and_project(y, x)
 
     def end(self, matrix: Any) -> Any:
