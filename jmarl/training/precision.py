@@ -36,7 +36,7 @@ class _Rounding(NamedTuple):
     mantissa_bits: int
     """Bits after the leading one. The exponent has 8 bits, as in float32."""
     tpu: str
-    """Value of ``jax.default_matmul_precision``."""
+    """Value of ``jax.default_matmul_precision``, for a TPU and for programs to rewrite."""
     gpu: str
     """The same for a GPU, where JAX takes ``bfloat16`` for TF32."""
 
@@ -97,7 +97,7 @@ def in_precision(function: Function, precision: str) -> Function:
                 return function(*args)
         if precision == "float32":
             return function(*args)
-        return _call_rounded(function, rounding.mantissa_bits, *args)
+        return _call_rounded(function, rounding, *args)
 
     return in_this_precision  # pyright: ignore[reportReturnType]
 
@@ -116,10 +116,12 @@ def check_devices(precision: str, devices: Sequence[Any]) -> None:
     check(generation not in _WITHOUT_BFLOAT16, "precision", precision, rule)
 
 
-def _call_rounded(function: Callable[..., Any], bits: int, *args: Any) -> Any:
+def _call_rounded(function: Callable[..., Any], rounding: _Rounding, *args: Any) -> Any:
     """Call a function with the inputs of its products rounded."""
-    program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-    rounded = core.jaxpr_as_fun(_Rounder(bits).close(program))
+    with jax.default_matmul_precision(rounding.tpu):
+        program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+    rounder = _Rounder(rounding.mantissa_bits)
+    rounded = core.jaxpr_as_fun(rounder.close(program))
     leaves = rounded(*jax.tree.leaves(args))
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
@@ -162,9 +164,8 @@ class _Rounder:
     def product(self, eqn: core.JaxprEqn) -> core.JaxprEqn:
         """Return a call that rounds both inputs of a product, unless it must be exact."""
         types = [x.aval for x in eqn.invars]
-        if eqn.params["precision"] == _EXACT or any(
-            x.dtype != "float32" for x in types
-        ):
+        is_float32 = all(x.dtype == "float32" for x in types)
+        if eqn.params["precision"] == _EXACT or not is_float32:
             return eqn
         rounded = jax.jit(partial(_rounded_product, bits=self.bits, params=eqn.params))
         (call,) = jax.make_jaxpr(rounded)(*types).eqns
@@ -172,7 +173,5 @@ class _Rounder:
 
 
 def _rounded_product(*inputs: Any, bits: int, params: dict[str, Any]) -> Any:
-    rounded = [
-        lax.reduce_precision(x, exponent_bits=8, mantissa_bits=bits) for x in inputs
-    ]
-    return lax.dot_general_p.bind(*rounded, **params)
+    reduce = partial(lax.reduce_precision, exponent_bits=8, mantissa_bits=bits)
+    return lax.dot_general_p.bind(*map(reduce, inputs), **params)

@@ -57,7 +57,8 @@ def test_a_product_and_its_gradients_have_rounded_inputs(precision):
         y, pullback = jax.vjp(jnp.matmul, x, w)
         return y, *pullback(g)
 
-    y, dx, dw = jax.jit(in_precision(products, precision))(X, W, G)
+    with jax.default_matmul_precision("highest"):  # has no effect
+        y, dx, dw = jax.jit(in_precision(products, precision))(X, W, G)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     close(y, product_of_rounded(X, W, precision))
     close(dx, product_of_rounded(G, W.T, precision))

@@ -1,5 +1,6 @@
 """Plans: forecasts from counts, their text, and compilations for devices that are not there."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -54,6 +55,25 @@ def test_a_forecast_adds_launches_memory_and_arithmetic(config):
     assert found.arithmetic == pytest.approx((1e10 + 32e9) / 67e12)
     assert found.bound == "launches"
     assert found.rows_per_second == pytest.approx(64 * 32 / found.seconds)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "rate"),
+    [
+        ("h100", "float32", 67e12),
+        ("h100", "tf32", 494.7e12),
+        ("h100", "bfloat16", 989.4e12),
+        ("v5e", "float32", 197e12 / 6),
+        ("v5e", "tf32", 197e12 / 3),
+        ("v5e", "bfloat16", 197e12),
+        ("t4", "tf32", 8.1e12),
+    ],
+)
+def test_a_forecast_has_the_rate_of_the_precision(config, name, precision, rate):
+    changed = dataclasses.replace(config, precision=precision)
+    plan = plan_of(changed, target=find_target(name))
+    assert forecast(plan).arithmetic == pytest.approx((1e10 + 32e9) / rate)
+    assert f"{rate / 1e12:.3g} TFLOP/s of products in {precision} (" in plan_text(plan)
 
 
 def test_devices_share_the_arithmetic(config):
@@ -215,3 +235,42 @@ def test_the_devices_of_a_target_share_the_environments():
     step = plan.step.work  # devices tell each other whether an episode has ended
     assert step.collectives == 1 and step.collective_bytes < 1024
     assert 0 < plan.update.work.collective_bytes
+
+
+PRODUCTS = {
+    ("v5e", "float32"): r"convolution\(.*operand_precision={highest,highest}",
+    ("v5e", "tf32"): r"convolution\(.*operand_precision={high,high}",
+    ("v5e", "bfloat16"): r"convolution\((?!.*operand_precision)",
+    ("h100", "float32"): r"\bdot\(.*operand_precision={highest,highest}",
+    ("h100", "tf32"): r"\bdot\(.*operand_precision={high,high}",
+    ("h100", "bfloat16"): r"\bdot\(.*algorithm=dot_bf16_bf16_f32",
+}
+"""Matrix products of a precision in compiled programs."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "precision"), PRODUCTS)
+def test_a_plan_compiles_the_products_of_a_precision(target, precision, monkeypatch):
+    """Products of other precisions are exact ones."""
+    module = {"v5e": "libtpu", "h100": "jax_plugins"}[target]
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed: make plan-tools")
+    texts = []
+    parse = plan_module.parse
+    monkeypatch.setattr(plan_module, "parse", lambda x: texts.append(x) or parse(x))
+    plan_run("ippo", [*SMALL, f"precision={precision}"], find_target(target))
+    lines = re.findall(r".*\b(?:dot|convolution)\(.*", texts[0])
+    exact = re.compile(PRODUCTS[target, "float32"])
+    wanted = re.compile(PRODUCTS[target, precision])
+    assert len(lines) > 5
+    assert all(wanted.search(line) or exact.search(line) for line in lines)
+    assert sum(bool(wanted.search(line)) for line in lines) > 5
+
+
+def test_a_plan_for_a_gpu_without_bfloat16_is_an_error(capsys):
+    if importlib.util.find_spec("jax_plugins") is None:
+        pytest.skip("jax_plugins is not installed: make plan-tools")
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "ippo", *SMALL, "target=t4", "precision=bfloat16"])
+    line = "error: precision='bfloat16': Tesla T4 has no such products; use precision="
+    assert ended.value.code == 2 and capsys.readouterr().err.startswith(line)
