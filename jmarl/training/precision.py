@@ -163,7 +163,7 @@ class _Rounder:
 
     def product(self, eqn: core.JaxprEqn) -> core.JaxprEqn:
         """Return a call that rounds both inputs of a product, unless it must be exact."""
-        types = [x.aval for x in eqn.invars]
+        types: Any = [x.aval for x in eqn.invars]
         is_float32 = all(x.dtype == "float32" for x in types)
         if eqn.params["precision"] == _EXACT or not is_float32:
             return eqn

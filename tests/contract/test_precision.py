@@ -42,6 +42,7 @@ def normal(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
+KEY = jax.random.key(0)
 X, W, G = normal(5, 16), normal(16, 3, seed=1), normal(5, 3, seed=2)
 
 
@@ -152,10 +153,13 @@ def test_products_of_accelerators_state_their_precision(platform, precision, exp
     def products(x, w):
         return x @ w, jnp.matmul(x, w, precision="highest")
 
+    def step(key, x, w):
+        return x @ w
+
     with tracing_for(platform), jax.default_matmul_precision("tensorfloat32"):
         first, second = dots(in_precision(products, precision), X, W)
-        env = make_probe("probe_bandit")._replace(step=lambda key, x, w: x @ w)
-        (of_env,) = dots(lambda x: env_in_float32(env).step(None, x, W), X)
+        env = make_probe("probe_bandit")._replace(step=step)
+        (of_env,) = dots(lambda x: env_in_float32(env).step(KEY, x, W), X)
     assert expected in first and ("HIGHEST" in first) == (expected == "HIGHEST")
     assert "HIGHEST" in second and "HIGHEST" in of_env
 
