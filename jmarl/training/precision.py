@@ -14,7 +14,7 @@ bits. It gives results close to those of an accelerator, but it is slower than f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -140,14 +140,16 @@ class _Rounder:
 
     def open(self, jaxpr: core.Jaxpr) -> core.Jaxpr:
         """Return an open program with rounded products."""
-        return jaxpr.replace(eqns=[self.equation(eqn) for eqn in jaxpr.eqns])
+        return jaxpr.replace(
+            eqns=[new for eqn in jaxpr.eqns for new in self.equations(eqn)]
+        )
 
-    def equation(self, eqn: core.JaxprEqn) -> core.JaxprEqn:
-        """Return an equation with rounded products."""
-        if eqn.primitive is lax.dot_general_p:
+    def equations(self, eqn: core.JaxprEqn) -> list[core.JaxprEqn]:
+        """Return an equation, with those that round its inputs before it."""
+        if _must_round(eqn):
             return self.product(eqn)
         params = {key: self.inner(value) for key, value in eqn.params.items()}
-        return eqn.replace(params=params)
+        return [eqn.replace(params=params)]
 
     def inner(self, value: Any) -> Any:
         """Rewrite a parameter of an equation if it is a program, or several."""
@@ -161,17 +163,22 @@ class _Rounder:
             self.done[id(value)] = value, result
         return self.done[id(value)][1]
 
-    def product(self, eqn: core.JaxprEqn) -> core.JaxprEqn:
-        """Return a call that rounds both inputs of a product, unless it must be exact."""
-        types: Any = [x.aval for x in eqn.invars]
-        is_float32 = all(x.dtype == "float32" for x in types)
-        if eqn.params["precision"] == _EXACT or not is_float32:
-            return eqn
-        rounded = jax.jit(partial(_rounded_product, bits=self.bits, params=eqn.params))
-        (call,) = jax.make_jaxpr(rounded)(*types).eqns
-        return eqn.replace(primitive=call.primitive, params=call.params)
+    def product(self, eqn: core.JaxprEqn) -> list[core.JaxprEqn]:
+        """Return the equations that round both inputs of a product, and the product."""
+        params = {"exponent_bits": 8, "mantissa_bits": self.bits}
+        rounded = [core.Var(x.aval) for x in eqn.invars]
+        inputs = zip(eqn.invars, rounded, strict=True)
+        primitive = lax.reduce_precision_p
+        rounding = [
+            eqn.replace(invars=[x], outvars=[y], primitive=primitive, params=params)
+            for x, y in inputs
+        ]
+        return [*rounding, eqn.replace(invars=rounded)]
 
 
-def _rounded_product(*inputs: Any, bits: int, params: dict[str, Any]) -> Any:
-    reduce = partial(lax.reduce_precision, exponent_bits=8, mantissa_bits=bits)
-    return lax.dot_general_p.bind(*map(reduce, inputs), **params)
+def _must_round(eqn: core.JaxprEqn) -> bool:
+    """Return whether an equation is a product of float32 that must not be exact."""
+    if eqn.primitive is not lax.dot_general_p or eqn.params["precision"] == _EXACT:
+        return False
+    types: Any = [x.aval for x in eqn.invars]
+    return all(x.dtype == "float32" for x in types)
