@@ -110,7 +110,7 @@ def count_all(args: dict[str, Any]) -> Iterator[Row]:
 
 def time_of(target: Target, work: Work, flops: float) -> float:
     """Return the seconds of some work, as ``jmarl plan`` forecasts them for float32."""
-    arithmetic = flops / target.flops["float32"]
+    arithmetic = flops / target.rate("float32")
     return work.launches * target.launch_s + work.nbytes / target.bandwidth + arithmetic
 
 
