@@ -20,6 +20,7 @@ from jmarl.cli.sweep import Job
 from jmarl.config import ConfigError, RunConfig, check, compose, suggest
 from jmarl.config.choices import configs_dir
 from jmarl.config.overrides import to_hydra_overrides
+from jmarl.hosts.start import start
 
 
 FLAGS = ("-m", "--multirun", "-c", "--cfg", "-h", "--help")
@@ -46,6 +47,10 @@ def compose_jobs(system: str, arguments: Sequence[str]) -> list[Job]:
     words.sort(key=lambda word: not word.startswith("-"))  # argparse needs flags first
     trees, overrides = _compose_jobs(words)
     use_cores()
+    distributed = [tree.get("distributed") is True for tree in trees]
+    rule = "a sweep cannot span processes; start each of its runs by itself"
+    check(len(trees) < 2 or not any(distributed), "distributed", "true", rule)
+    start(any(distributed))
     titles = _changes(overrides)
     return [_to_job(system, *job) for job in zip(trees, titles, strict=True)]
 
@@ -74,6 +79,7 @@ def _resume(system: str, folder: str, changes: Sequence[str]) -> RunConfig:
     from jmarl.runs.folder import resume_config
 
     use_cores()
+    start("distributed=true" in changes)
     flags = " ".join(change for change in changes if change.startswith("-"))
     check(not flags, "resume", folder, f"cannot be combined with {flags}")
     config = resume_config(folder, changes)

@@ -6,11 +6,13 @@ import contextlib
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from jmarl.config import ArchConfig, ConfigError
+from jmarl.hosts import processes, watch
 from jmarl.results.machine import cores
 from jmarl.runs.exit_codes import COMPILE_THREAD, ExitCode, ResourceError
 
@@ -41,6 +43,11 @@ def exit_code(command: Callable[[], int]) -> int:
         return ExitCode.RESOURCE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except Exception:
+        if processes.count() == 1:
+            raise
+        traceback.print_exc()
+        return ExitCode.CRASHED
 
 
 def open_missing_streams() -> None:
@@ -57,14 +64,24 @@ def open_missing_streams() -> None:
 def exit_process(code: int) -> NoReturn:
     """Exit, without waiting for a compilation in the background.
 
-    Such a compilation cannot be interrupted, and Python would wait for its thread.
+    Such a compilation cannot be interrupted, and Python would wait for its thread. A process that
+    fails does not wait for the other processes of its run either, but ends them.
     """
+    if code in (ExitCode.FINISHED, ExitCode.PREEMPTED):
+        watch.finish()
+    elif processes.count() > 1:
+        watch.fail(f"exit code {code}")
+        _exit_at_once(code)
     threads = threading.enumerate()
     if any(thread.name.startswith(COMPILE_THREAD) for thread in threads):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        _exit_at_once(code)
     sys.exit(code)
+
+
+def _exit_at_once(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def use_cores() -> None:

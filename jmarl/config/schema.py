@@ -219,6 +219,8 @@ class RunConfig:
     init_from: str = ""
     """Run folder for a warm start from its best parameters; empty for none."""
     curriculum: CurriculumConfig = CurriculumConfig()
+    distributed: bool = False
+    """True: the run has several processes, which ``jmarl.hosts`` has connected."""
     on_nonfinite: Literal["skip", "stop", "rollback"] = "skip"
     """Reaction to a reward, metric or parameter that is not finite."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
+from jmarl.learning.parallel import sum_rows
+
 
 MIN_VARIANCE = 1e-4
 
@@ -79,7 +81,7 @@ def _moments(
     count = jnp.maximum(mask.sum(), 1)
 
     def mean(y: Float[Array, "..."]) -> Float[Array, ""]:
-        return jnp.where(mask, y, 0.0).sum() / count
+        return sum_rows(jnp.where(mask, y, 0.0)) / count
 
     estimate = mean(x)
     error = mean(x - estimate)

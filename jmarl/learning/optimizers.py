@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jmarl.config import SystemConfig, check_positive, check_range
+from jmarl.learning.parallel import sum_shares
 from jmarl.types import Metrics, Params
 
 
@@ -102,7 +103,7 @@ def apply_gradients(
         over devices, ``loss``, and ``grad_norm`` before clipping.
     """
     loss, (sums, maxima), grads = loss_aux_grads
-    metrics = jax.tree.map(jnp.sum, sums) | jax.tree.map(jnp.max, maxima)
+    metrics = jax.tree.map(sum_shares, sums) | jax.tree.map(jnp.max, maxima)
     metrics |= {"loss": loss, "grad_norm": optax.global_norm(grads)}
     updates, opt_state = tx.update(grads, opt_state, params)
     return optax.apply_updates(params, updates), opt_state, metrics

@@ -9,6 +9,9 @@ Acting is left to XLA's partitioner. Environments are independent, except for on
 Gradients are computed per device and summed once. The partitioner would instead reduce the
 gradient of a recurrent kernel over the devices in every time step. It would also gather rows
 where networks merge axes.
+
+Sums over the CPU devices of several processes are explicit too, because their order decides the
+last bit (``adds_in_order``).
 """
 
 from __future__ import annotations
@@ -18,10 +21,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from jmarl.platforms import ENV_AXIS, env_devices, on_each_device
+from jmarl.hosts import processes
+from jmarl.platforms import ENV_AXIS, env_devices, on_each_device, platform
 from jmarl.types import Metrics
 
 
@@ -38,6 +43,77 @@ def split_envs(tree: Any) -> Any:
         return tree
     spec = PartitionSpec(ENV_AXIS)
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), tree)
+
+
+def adds_in_order() -> bool:
+    """Return True if sums over devices must be added in the order of the devices.
+
+    XLA adds the CPU devices of one process in their order. Gloo, which connects processes, uses
+    an order that depends on sizes. With the order of one process, a run has the same bits on any
+    number of CPU processes with equally many devices in total.
+    """
+    return processes.count() > 1 and platform() == "cpu"
+
+
+def sum_devices(tree: Any) -> Any:
+    """Add arrays over devices; for functions that ``shard_map`` calls on each device.
+
+    Args:
+        tree: Pytree of arrays of one type.
+
+    Returns:
+        The sums, equal on all devices.
+    """
+    if not adds_in_order():
+        return jax.lax.psum(tree, ENV_AXIS)
+    flat, unravel = ravel_pytree(tree)
+    parts = jax.lax.all_gather(flat, ENV_AXIS)
+
+    def add(i: Any, total: Any) -> Any:
+        return jax.tree.map(jnp.add, total, unravel(parts[i]))
+
+    # A loop, because XLA would fuse single additions with their neighbors, and round otherwise
+    return jax.lax.fori_loop(1, env_devices(), add, unravel(parts[0]))
+
+
+def sum_rows(x: Float[Array, "..."]) -> Float[Array, ""]:
+    """Return the sum over all rows and environments.
+
+    Args:
+        x: Numbers ``[T, B, ...]``, with environments split over the devices. Without several
+            devices, numbers of any shape.
+
+    Returns:
+        Scalar.
+    """
+    if env_devices() == 1 or not adds_in_order():
+        return x.sum()
+    return _summed_in_order(x, PartitionSpec(None, ENV_AXIS))
+
+
+def sum_shares(x: Float[Array, " devices"]) -> Float[Array, ""]:
+    """Return the sum of one number of each device, as in the result of ``gradient``.
+
+    Args:
+        x: Numbers ``[devices]``.
+
+    Returns:
+        Scalar.
+    """
+    if env_devices() == 1 or not adds_in_order():
+        return x.sum()
+    return _summed_in_order(x, PartitionSpec(ENV_AXIS))
+
+
+def _summed_in_order(x: Array, spec: PartitionSpec) -> Float[Array, ""]:
+    """Sum an array on each device, then over the devices."""
+
+    def local_sum(part: Array) -> Array:
+        return sum_devices(part.sum())
+
+    whole = PartitionSpec()
+    split = jax.shard_map(local_sum, in_specs=spec, out_specs=whole, check_vma=False)
+    return split(x)
 
 
 def mean_weights(mask: Bool[Array, "..."]) -> Float[Array, "..."]:
@@ -67,7 +143,14 @@ def weighted_sum(
     Returns:
         Scalar.
     """
-    return jnp.sum(jnp.where(weight > 0, x, 0.0) * weight)
+    return jnp.sum(weighted(x, weight))
+
+
+def weighted(
+    x: Float[Array, "..."], weight: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """Return ``x * weight``, and 0 for entries of zero weight, which may be anything."""
+    return jnp.where(weight > 0, x, 0.0) * weight
 
 
 def add_terms(
@@ -118,7 +201,7 @@ def gradient(
 
     def summed_gradient(*args: Any) -> tuple[Any, Any, Any]:
         total, aux, grads = local_gradient(*args)
-        total, grads = jax.lax.psum((total, grads), ENV_AXIS)
+        total, grads = sum_devices((total, grads))
         return total, aux, grads
 
     def sharded_gradient(params: Any, carry: Any, *rows: Any) -> tuple[Any, Any, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 
+from jmarl.hosts.processes import writer_only
 from jmarl.results import tables
 from jmarl.results.files import write_json
 from jmarl.runs.loop import Progress, RunContext, log_absolute
@@ -35,7 +38,12 @@ def absolute_metric(ctx: RunContext, state: State, progress: Progress) -> str:
     if ctx.checkpoints:
         ctx.checkpoints.wait()  # the remains of a failed write take space
     try:
-        write_json(ctx.folder / "evaluation.json", record)
+        _write(ctx, record)
     except OSError as error:
         ctx.reporter.warn(f"evaluation.json not written: {error.strerror}")
     return tables.record_table("best", record)
+
+
+@writer_only
+def _write(ctx: RunContext, record: dict[str, Any]) -> None:
+    write_json(ctx.folder / "evaluation.json", record)

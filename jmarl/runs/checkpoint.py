@@ -1,5 +1,7 @@
 """Checkpoints of a whole run, written by Orbax and verified by a digest of each leaf.
 
+Process 0 writes the checkpoints of a run on several processes. All processes read them.
+
 Orbax commits a step atomically. However, it restores flipped bits silently and casts a
 leaf to the requested dtype. Each step therefore also contains the shape, dtype and
 SHA-256 of every leaf, in the same atomic commit. Restoring always compares shapes, dtypes
@@ -25,6 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jmarl.config import ConfigError
+from jmarl.hosts import processes
+from jmarl.hosts.arrays import whole
 from jmarl.learning.trees import is_key, leaf_paths, raw_shapes, shape_text
 from jmarl.runs.exit_codes import full_disk_reason
 
@@ -57,14 +61,26 @@ class _CorruptError(Exception):
 def to_host(tree: Any) -> dict[str, np.ndarray]:
     """Copy the leaves to the host, by path. A typed key becomes its key data.
 
-    The arrays own their memory, so that later donation of the leaves cannot change them.
+    The arrays own their memory, so that later donation of the leaves cannot change them. Of several
+    processes, only process 0 keeps them.
     """
+    if processes.count() > 1:
+        return _gather_to_writer(tree)
 
     def raw(x: Any) -> Any:
         return jax.random.key_data(x) if is_key(x) else x
 
     leaves = jax.device_get([raw(x) for x in jax.tree.leaves(tree)])
     return {path: np.array(x) for path, x in zip(leaf_paths(tree), leaves, strict=True)}
+
+
+def _gather_to_writer(tree: Any) -> dict[str, np.ndarray]:
+    host = {}
+    for path, x in zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True):
+        gathered = whole(jax.random.key_data(x) if is_key(x) else x)
+        if processes.is_writer():
+            host[path] = gathered
+    return host
 
 
 def digest(tree: Any) -> str:
@@ -101,8 +117,11 @@ class Checkpoints:
         self._writing = 0
         self._failure = ""
         self._warned: set[str] = set()
+        read_only = read_only or not processes.is_writer()
         if not read_only:
             self._clear_aside()
+        if processes.count() > 1:  # Orbax would wait for processes that do not write
+            processes.by_writer(self._make_folder, read_only)
         self._manager, self._args = _open_manager(self._folder, keep, read_only)
 
     def save(self, step: int, state: Any, meta: Meta) -> None:
@@ -114,6 +133,8 @@ class Checkpoints:
         """
         self._finish_writing()
         host = to_host(state)
+        if not processes.is_writer():
+            return
         leaves = _describe_leaves(host)
         record = {
             "meta": meta,
@@ -141,7 +162,7 @@ class Checkpoints:
             The reason if it failed, else an empty string.
         """
         self._finish_writing()
-        return self._failure
+        return processes.share(self._failure)
 
     def restore(self, template: Any) -> Restored | None:
         """Restore the newest valid step.
@@ -158,10 +179,22 @@ class Checkpoints:
         Raises:
             ConfigError: If a step does not fit ``template``, or if no step is valid.
         """
+        restored: list[Restored] = []
+        step = processes.by_writer(self._restore_newest, template, restored)
+        if step is None:
+            return None
+        if not restored:  # other processes read the step that process 0 has chosen
+            self._manager.reload()
+            restored.append(self._load(step, template))
+        return restored[0]
+
+    def _restore_newest(self, template: Any, restored: list[Restored]) -> int | None:
+        """Restore the newest valid step into a list, and return its number."""
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                return self._load(step, template)
+                restored.append(self._load(step, template))
+                return step
             except _CorruptError as error:
                 self._warn(
                     f"checkpoint {step} is damaged ({error}); trying the previous one"
@@ -173,6 +206,7 @@ class Checkpoints:
             )
         return None
 
+    @processes.writer_only
     def discard_after(self, step: int) -> None:
         """Remove the damaged steps that are newer than the restored one."""
         for later in [s for s in self._manager.all_steps() if s > step]:
@@ -182,6 +216,10 @@ class Checkpoints:
         """Wait for the last write and release the folder."""
         self._finish_writing()
         self._manager.close()
+
+    def _make_folder(self, read_only: bool) -> None:
+        if not read_only:
+            self._folder.mkdir(exist_ok=True)
 
     def _remove(self, step: int) -> None:
         try:
@@ -198,7 +236,7 @@ class Checkpoints:
             self._fail(step, error)
         else:
             self._succeed(step)
-        if self._clear_aside():
+        if processes.is_writer() and self._clear_aside():
             self._manager.reload()
 
     def _succeed(self, step: int) -> None:
@@ -303,10 +341,23 @@ def _open_manager(folder: pathlib.Path, keep: int, read_only: bool) -> tuple[Any
     sys.unraisablehook = _hide_closed_loop
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
-        create=not read_only,
+        create=not read_only and processes.count() == 1,
         cleanup_tmp_directories=not read_only,
+        multiprocessing_options=_only_this_process(ocp.options),
     )
     return ocp.CheckpointManager(folder, options=options), ocp.args
+
+
+def _only_this_process(options: Any) -> Any:
+    """Return Orbax's options for a process that does not wait for the others."""
+    index = processes.current().index
+    if processes.count() == 1:
+        return options.MultiprocessingOptions()
+    return options.MultiprocessingOptions(
+        primary_host=index,
+        active_processes={index},
+        barrier_sync_key_prefix=f"process_{index}",
+    )
 
 
 def _shorten_record(record: logging.LogRecord) -> bool:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jmarl.config import RunConfig
+from jmarl.hosts.arrays import place
 from jmarl.platforms import platform
 from jmarl.runs.exit_codes import COMPILE_THREAD
 from jmarl.runs.progress import size_text
@@ -83,7 +84,7 @@ class _PendingStage(NamedTuple):
         working = working_bytes(analysis, self.replicated.num_devices)
 
         def chunk(runner: Runner, updates: int) -> tuple[Runner, ChunkReport]:
-            placed = jax.device_put(np.int32(updates), self.replicated)
+            placed = place(np.int32(updates), self.replicated)
             return compiled(runner, placed)
 
         start = self.start and self.start.result()
@@ -212,10 +213,10 @@ def _shared_programs(
     def init(keys: Key) -> State:
         if compiled_init is None:
             return programs[0].init(keys)
-        return compiled_init(jax.device_put(keys, replicated))
+        return compiled_init(place(keys, replicated))
 
     def evaluate(best: Best, params: Params, keys: Key, update: Any) -> Any:
-        keys, update = jax.device_put((keys, np.int32(update)), replicated)
+        keys, update = place((keys, np.int32(update)), replicated)
         return compiled_evaluate(best, params, keys, update)
 
     return init, evaluate

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jmarl.config import RunConfig
+from jmarl.hosts import processes
 from jmarl.learning.minibatch import num_env_shards
 from jmarl.runs.exit_codes import ResourceError
 from jmarl.runs.progress import size_text
@@ -258,13 +259,20 @@ def bytes_on_devices(shapes: Any) -> int:
 def device_bytes(config: RunConfig) -> int | None:
     """Return the memory of the devices of a run in bytes, or None if it is not known.
 
-    CPU devices share the memory of the machine.
+    CPU devices share the memory of the machine. All hosts count as equal to that of process 0.
     """
+    return processes.by_writer(_device_bytes, config)
+
+
+def _device_bytes(config: RunConfig) -> int | None:
     devices = run_mesh(config).devices.ravel()
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
     if limit:
         return limit * devices.size
-    return host_bytes() if devices[0].platform == "cpu" else None
+    if devices[0].platform != "cpu":
+        return None
+    on_host = host_bytes()
+    return on_host and on_host * processes.count()
 
 
 def host_bytes(root: pathlib.Path = pathlib.Path("/")) -> int | None:

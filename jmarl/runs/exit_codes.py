@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from jmarl.hosts.processes import count
+
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 """Signals that stop a run."""
@@ -67,10 +69,14 @@ class StopRequests:
 
     @contextmanager
     def raised(self) -> Iterator[None]:
-        """Raise ``StopRequested`` for each request before and within the context."""
-        self.raises = True
+        """Raise ``StopRequested`` for each request before and within the context.
+
+        With several processes, a request waits for the first chunk instead, at which all agree.
+        """
+        self.raises = count() == 1
         try:
-            self._raise_if_received()
+            if self.raises:
+                self._raise_if_received()
             yield
         finally:
             self.raises = False

@@ -36,6 +36,7 @@ from jmarl.config import (
 )
 from jmarl.config.choices import check_choice, configs_dir
 from jmarl.config.compose import from_tree
+from jmarl.hosts.processes import by_writer, is_writer, writer_only
 from jmarl.results.files import read_json, replace_file, write_json
 from jmarl.results.machine import versions
 from jmarl.runs.exit_codes import ResourceError, full_disk_reason
@@ -63,6 +64,7 @@ CHANGEABLE_KEYS = (
     "logger",
     "arch.compile_cache",
     "arch.check_memory",
+    "distributed",
     "run_dir",
     "resume",
 )
@@ -79,7 +81,7 @@ class FolderError(ResourceError):
 
 
 def open_folder(config: RunConfig) -> pathlib.Path:
-    """Return the folder of a run, created if the run is new.
+    """Return the folder of a run, created by process 0 if the run is new.
 
     It is ``config.resume``, else ``config.run_dir``, else a new folder named after the
     system, the environment, the time and the seed.
@@ -88,6 +90,10 @@ def open_folder(config: RunConfig) -> pathlib.Path:
         ConfigError: If ``resume`` is not a run folder, or ``run_dir`` already is one.
         ResourceError: If the disk is full.
     """
+    return pathlib.Path(by_writer(lambda: str(_open_folder(config))))
+
+
+def _open_folder(config: RunConfig) -> pathlib.Path:
     if config.resume:
         return find_folder("resume", config.resume)
     if config.run_dir:
@@ -188,12 +194,15 @@ def _make_unique_folder(parent: pathlib.Path, name: str) -> pathlib.Path:
 
 @contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Lock the folder, so that only this process writes to it.
+    """Lock the folder, so that only this process writes to it. Process 0 locks it for a run.
 
     Raises:
         ConfigError: If another process holds the lock, or the folder is read-only.
         ResourceError: If the disk is full.
     """
+    if not is_writer():
+        yield
+        return
     try:
         file = (folder / LOCK).open("a")
     except OSError as error:
@@ -213,6 +222,7 @@ def _take_lock(file: IO[str]) -> bool:
     return False
 
 
+@writer_only
 def discard(folder: pathlib.Path) -> None:
     """Remove the folder of a run that could not start; other files stay."""
     written = ("config.yaml", "versions.json", "metrics.jsonl", "status.json", LOCK)
@@ -226,7 +236,7 @@ def discard(folder: pathlib.Path) -> None:
 def write_config(folder: pathlib.Path, config: RunConfig) -> None:
     """Write ``config.yaml``, without the path of the folder."""
     tree = _tuples_to_lists(dataclasses.asdict(config))
-    tree |= {"run_dir": "", "resume": ""}
+    tree |= {"run_dir": "", "resume": "", "distributed": False}
     replace_file(folder / "config.yaml", yaml.safe_dump(tree, sort_keys=False))
 
 

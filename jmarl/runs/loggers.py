@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jmarl.config import LoggerConfig
+from jmarl.hosts.processes import is_writer
 from jmarl.results.metrics_file import (
     Row,
     iter_rows,
@@ -43,6 +44,8 @@ def open_loggers(
 ) -> Logger:
     """Open the loggers of a run, as one logger that raises no exceptions.
 
+    In other processes than 0 it writes nothing.
+
     Args:
         config: The loggers to open; JSON lines are always written.
         folder: The run folder.
@@ -50,6 +53,8 @@ def open_loggers(
         warn: Receives one line for each failure.
         interval: Updates from one training row to the next; 1 logs every row.
     """
+    if not is_writer():
+        return combined_logger([])
     path = folder / "metrics.jsonl"
     factories: dict[str, Callable[[], Logger]] = {
         "metrics.jsonl": lambda: jsonl_logger(path, warn)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jmarl.config import RunConfig
+from jmarl.hosts.processes import agreed
 from jmarl.results.machine import versions
 from jmarl.runs import progress as report
 from jmarl.runs.checkpoint import Checkpoints, Meta
@@ -108,7 +109,7 @@ def _train_once(
     due = due_stage(ctx.config, progress)
     if due != progress.stage:  # nothing is lost if the new stage fails
         saved = _save_unless_saved(ctx, state, progress, saved)
-    if ctx.programs.is_ready(due):
+    if agreed(ctx.programs.is_ready(due)):
         state, progress = start_stage(ctx, state, progress)
         state, progress = train_chunk(ctx, state, progress)
     return state, progress, saved

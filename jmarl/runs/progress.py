@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
 from jmarl.config import RunConfig
+from jmarl.hosts import processes
 from jmarl.results.metrics_file import mean_steps
 
 
@@ -64,7 +65,9 @@ def _print_line(line: str) -> None:
 
 
 def _print_warning(line: str) -> None:
-    print(f"warning: {line}", file=sys.stderr, flush=True)
+    process = processes.current()
+    which = "" if process.index == 0 else f"process {process.index}: "
+    print(f"warning: {which}{line}", file=sys.stderr, flush=True)
 
 
 def _live_reporter(console: Console) -> Reporter:

@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 import shlex
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -18,6 +18,9 @@ import jax
 
 from jmarl.config import ConfigError, RunConfig
 from jmarl.config.experience import learning_text, learning_warnings
+from jmarl.hosts import watch
+from jmarl.hosts.arrays import place
+from jmarl.hosts.processes import AgreedStop, by_writer, count, writer_only
 from jmarl.results.curves import draw
 from jmarl.results.metrics_file import (
     mean_steps,
@@ -33,6 +36,7 @@ from jmarl.runs.checkpoint import Checkpoints, Meta, Restored
 from jmarl.runs.compilation import CompiledRun, compile_run
 from jmarl.runs.device_memory import Memory
 from jmarl.runs.exit_codes import (
+    STOP_SIGNALS,
     ExitCode,
     ResourceError,
     StopRequested,
@@ -154,7 +158,8 @@ def run(config: RunConfig) -> ExitCode:
     """
     prepared = prepare(config)
     folder = run_folder.open_folder(config)
-    with report.optional_output(), run_folder.locked(folder), heartbeat(folder):
+    lost = watch.recorded_loss(partial(_record_loss, folder))
+    with report.optional_output(), run_folder.locked(folder), heartbeat(folder), lost:
         reporter = report.open_reporter()
         with stop_requests(reporter.info, partial(_record_exit, folder)) as stop:
             setup = _Setup(config, folder, *prepared[:-1], reporter, stop)
@@ -188,6 +193,7 @@ def _outcome(setup: _Setup, warm_start: dict[str, Any]) -> tuple[ExitCode, str]:
     except BaseException as error:
         code, message = _failure(setup, error)
         if code == ExitCode.CRASHED:
+            watch.settle()
             _write_end(setup, code, message)
             raise
         return code, message
@@ -200,6 +206,11 @@ def _record_exit(folder: pathlib.Path, number: int) -> None:
     name = signal.Signals(number).name
     message = f"{name} while stopping; exited without saving"
     write_end(folder, "killed", exit_code=128 + number, message=message)
+
+
+def _record_loss(folder: pathlib.Path, message: str) -> None:
+    """Record that the process ends because another is lost."""
+    write_end(folder, "failed", exit_code=watch.LOST, message=message)
 
 
 def _failure(setup: _Setup, error: BaseException) -> tuple[ExitCode, str]:
@@ -253,8 +264,6 @@ def _restore_and_train(
             warm_start = _load_warm_start(config, setup.stages[-1])
         reporter.info(_plan_text(setup))
         reporter.info(_start_text(setup, progress, restored))
-        for warning in learning_warnings(config):
-            reporter.warn(warning)
         _prepare_folder(setup, progress, restored, checkpoints)
         return _train_and_roll_back(setup, checkpoints, restored, warm_start)
     finally:
@@ -309,7 +318,7 @@ def _first_state(
         state = apply_warm_start(state, warm_start)
     else:
         shardings = shardings_of(_saved_shapes(setup, restored.meta))
-        state = jax.device_put(restored.state, shardings)
+        state = place(restored.state, shardings)
         if restored.meta["seed"] != config.seed:
             state = _diverge(state, config.seeds)
     if start.rollbacks:
@@ -321,7 +330,7 @@ def _diverge(state: State, *numbers: Any) -> State:
     """Fold numbers into the random keys of training."""
     runner = state.runner
     key = reduce(fold_in, numbers, runner.key)
-    key = jax.device_put(key, runner.key.sharding)
+    key = place(key, runner.key.sharding)
     return state.replace(runner=runner.replace(key=key))
 
 
@@ -392,12 +401,16 @@ def _saved_shapes(setup: _Setup, meta: Meta) -> State:
 
 def _is_finished(setup: _Setup, progress: Progress) -> bool:
     config = setup.config
-    evaluated = (setup.folder / "evaluation.json").exists()
+    evaluated = _is_evaluated(setup.folder)
     if config.eval.absolute_factor and not evaluated:
         return False
     if loop.evaluation_is_due(config, progress):
         return False
     return progress.update >= config.num_updates
+
+
+def _is_evaluated(folder: pathlib.Path) -> bool:
+    return by_writer((folder / "evaluation.json").exists)
 
 
 def _compile(setup: _Setup, restored: Restored | None) -> CompiledRun:
@@ -445,8 +458,15 @@ def _context(
         ),
         reporter=setup.reporter,
         nonfinite=NonFiniteWatch(config, warn),
-        stop=setup.stop,
+        stop=_agreed(setup.stop),
     )
+
+
+def _agreed(stop: StopRequests) -> Callable[[], str]:
+    """Return the stop requests of all processes."""
+    if count() == 1:
+        return stop
+    return AgreedStop(stop, tuple(number.name for number in STOP_SIGNALS))
 
 
 def _train(
@@ -478,7 +498,7 @@ def _end(
     if ctx.checkpoints and (reason := ctx.checkpoints.wait()):
         lost.append(f"the state after update {progress.update:,} ({reason})")
     evaluated = code == ExitCode.FINISHED and ctx.config.eval.absolute_factor
-    if evaluated and not (ctx.folder / "evaluation.json").exists():
+    if evaluated and not _is_evaluated(ctx.folder):
         lost.append("evaluation.json")
     if not lost:
         return code, message
@@ -495,6 +515,7 @@ def _length_text(config: RunConfig, progress: Progress) -> str:
     )
 
 
+@writer_only
 def _draw_curve(ctx: RunContext) -> None:
     """Draw ``curve.png``. A failure must not fail a finished run."""
     try:
@@ -505,6 +526,7 @@ def _draw_curve(ctx: RunContext) -> None:
             (ctx.folder / "curve.png").unlink(missing_ok=True)
 
 
+@writer_only
 def _prepare_folder(
     setup: _Setup,
     progress: Progress,
@@ -513,6 +535,8 @@ def _prepare_folder(
 ) -> None:
     """Write the files that describe the run; remove results that a resumed run repeats."""
     config, folder, reporter = setup.config, setup.folder, setup.reporter
+    for warning in learning_warnings(config):
+        reporter.warn(warning)
     if restored:
         for change in run_folder.version_changes(restored.meta["versions"]):
             reporter.warn(f"the resumed run may diverge from the original: {change}")
@@ -549,6 +573,7 @@ def _write_progress(folder: pathlib.Path, progress: Progress) -> None:
     write_status(folder, "running", **done)
 
 
+@writer_only
 def _truncate_metrics(
     config: RunConfig, folder: pathlib.Path, progress: Progress
 ) -> None:
@@ -616,9 +641,10 @@ def _plan_text(setup: _Setup) -> str:
 def _devices_text(config: RunConfig) -> str:
     devices = run_mesh(config).devices.ravel()
     kind = f"{devices[0].device_kind} ({devices[0].platform})"
-    idle = jax.local_device_count() - devices.size
+    idle = jax.device_count() - devices.size
     reason = f", {idle} idle: minibatches divide among {devices.size}" if idle else ""
-    return f"{devices.size} x {kind}{reason}"
+    several = f" of {count()} processes" if count() > 1 else ""
+    return f"{devices.size} x {kind}{several}{reason}"
 
 
 def _length_lines(config: RunConfig) -> list[str]:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from jmarl.hosts.processes import count, is_writer, writer_only
 from jmarl.results.files import json_text, read_json, replace_file
 
 
@@ -39,6 +40,7 @@ PROGRESS = ("update", "env_steps")
 _WRITING = threading.Lock()
 
 
+@writer_only
 def write_status(folder: pathlib.Path, state: str, **details: Any) -> None:
     """Write ``status.json``: the state, the current time, and this process.
 
@@ -157,7 +159,8 @@ def heartbeat(folder: pathlib.Path, every_s: float = HEARTBEAT_S) -> Iterator[No
         while not end.wait(every_s):
             _renew(folder)
 
-    threading.Thread(target=beat, name="heartbeat", daemon=True).start()
+    if is_writer():
+        threading.Thread(target=beat, name="heartbeat", daemon=True).start()
     try:
         yield
     finally:
@@ -240,5 +243,6 @@ def fill_in_folder(message: str, folder: pathlib.Path) -> str:
 
 
 def resume_command(system: str, folder: pathlib.Path) -> str:
-    """Return the shell command that resumes a run."""
-    return f"python -m jmarl.systems.{system} resume={shlex.quote(str(folder))}"
+    """Return the shell command that resumes a run; on each process if it has several."""
+    command = f"python -m jmarl.systems.{system} resume={shlex.quote(str(folder))}"
+    return f"{command} distributed=true" if count() > 1 else command

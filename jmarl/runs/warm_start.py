@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jmarl.config import ConfigError, RunConfig, check
+from jmarl.hosts.arrays import place as place_array
 from jmarl.runs import folder as run_folder
 from jmarl.runs import progress as report
 from jmarl.runs.checkpoint import Checkpoints, Meta
@@ -122,7 +123,7 @@ def apply_warm_start(state: State, fields: dict[str, Any]) -> State:
 
     def place(new: Any, old: jax.Array) -> jax.Array:
         copy = np.array(np.broadcast_to(new, old.shape))
-        return jax.device_put(copy, old.sharding)
+        return place_array(copy, old.sharding)
 
     placed = {
         name: jax.tree.map(place, value, used[name])

@@ -68,7 +68,6 @@ from jmarl.systems.kits.ppo import (
     critic_loss,
     gradient_steps,
     make_raw_batch,
-    masked_mean,
     normalize_advantage,
     policy_loss,
 )
@@ -303,7 +302,7 @@ def phase_metrics(turns: Turns, critic_trace: Metrics) -> Metrics:
     """
 
     def mean(x: Float[Array, "N epochs minibatches"]) -> Float[Array, ""]:
-        return masked_mean(x.mean((1, 2)), turns.active)
+        return weighted_sum(x.mean((1, 2)), mean_weights(turns.active))
 
     trace = turns.trace
     metrics = {name: mean(x) for name, x in trace.items()}

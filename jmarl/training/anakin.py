@@ -23,7 +23,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Shaped
 
 from jmarl.learning.optimizers import keep_schedules
-from jmarl.learning.parallel import ENV_AXIS
+from jmarl.learning.parallel import ENV_AXIS, sum_rows
 from jmarl.learning.trees import leaf_paths
 from jmarl.system import Learner, System
 from jmarl.training.packing import pack, unpack
@@ -252,7 +252,7 @@ def rollout(
         episode=episode,
         env_steps=runner.env_steps + rows.valid.sum(dtype=jnp.uint32),
     )
-    return runner, experience, jax.tree.map(jnp.sum, ended)
+    return runner, experience, jax.tree.map(sum_rows, ended)
 
 
 def _append(rows: Any, last: Any) -> Any:

@@ -15,7 +15,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Traced
 from jaxtyping import Array, Float, Int
 
-from jmarl.config import RunConfig
+from jmarl.config import RunConfig, check
+from jmarl.hosts import processes
 from jmarl.learning.minibatch import num_env_shards
 from jmarl.training import anakin
 from jmarl.training.anakin import Runner
@@ -173,14 +174,23 @@ def run_mesh(config: RunConfig, devices: Sequence[Any] = ()) -> Mesh:
 
     Args:
         config: Configuration of the run.
-        devices: Devices to choose from; by default all local ones.
+        devices: Devices to choose from; by default those of all processes.
+
+    Raises:
+        ConfigError: If a process would have no device in the mesh.
     """
     system = config.system
     minibatch = config.num_envs // (system.num_minibatches or 1)
     shards = num_env_shards(minibatch, system.replay_batch)
-    devices = devices or jax.local_devices()
+    devices = devices or jax.devices()
     counts = range(1, len(devices) + 1)
     most = max(count for count in counts if shards % count == 0)
+    several = processes.count()
+    rule = (
+        f"minibatches divide among {most} of {len(devices)} devices, and each of "
+        f"{several} processes needs all of its own; choose a multiple of {len(devices)}"
+    )
+    check(several == 1 or most == len(devices), "num_envs", config.num_envs, rule)
     return anakin.device_mesh(devices[:most])
 
 
@@ -192,7 +202,7 @@ def state_shapes(
     Args:
         config: Configuration of the run.
         programs: Programs of a stage.
-        devices: Devices to choose from; by default all local ones.
+        devices: Devices to choose from; by default those of all processes.
     """
     mesh = run_mesh(config, devices)
     keys = jax.eval_shape(lambda: seed_keys(config).init)

@@ -238,7 +238,7 @@ class Device:
 )
 def test_the_limits_of_accelerators_add_up(monkeypatch, stats, limit):
     devices = [Device(stats), Device(stats)]
-    monkeypatch.setattr(jax, "local_devices", lambda: devices)
+    monkeypatch.setattr(jax, "devices", lambda: devices)
     assert device_memory.device_bytes(toy.config()) == limit
 
 

@@ -51,7 +51,14 @@ from jmarl.learning.optimizers import (
     optimizer,
     skipped_steps,
 )
-from jmarl.learning.parallel import add_terms, gradient, mean_weights, weighted_sum
+from jmarl.learning.parallel import (
+    add_terms,
+    gradient,
+    mean_weights,
+    sum_rows,
+    weighted,
+    weighted_sum,
+)
 from jmarl.learning.returns import lambda_return
 from jmarl.networks.flatten import empty_obs
 from jmarl.networks.heads import choose, rescale_values
@@ -224,26 +231,26 @@ def loss_weights(batch: Batch, cfg: PPOConfig) -> Weights:
 
 
 def masked_mean(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, ""]:
-    """Return the mean over a mask.
+    """Return the mean over a mask of rows.
 
     Args:
-        x: Numbers ``[...]``. Masked entries may be anything, including NaN.
-        mask: Entries that count ``[...]``.
+        x: Numbers ``[T, B, ...]``. Masked entries may be anything, including NaN.
+        mask: Entries that count ``[T, B, ...]``.
 
     Returns:
         Scalar; 0 if the mask is empty.
     """
-    return weighted_sum(x, mean_weights(mask))
+    return sum_rows(weighted(x, mean_weights(mask)))
 
 
 def masked_variance(
     x: Float[Array, "..."], mask: Bool[Array, "..."]
 ) -> Float[Array, ""]:
-    """Return the variance over a mask.
+    """Return the variance over a mask of rows.
 
     Args:
-        x: Numbers ``[...]``. Masked entries may be anything, including NaN.
-        mask: Entries that count ``[...]``.
+        x: Numbers ``[T, B, ...]``. Masked entries may be anything, including NaN.
+        mask: Entries that count ``[T, B, ...]``.
 
     Returns:
         Scalar; 0 if the mask is empty.
