@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -35,7 +36,7 @@ def place(tree: Any, shardings: Any) -> Any:
 
 
 def _place(x: Any, sharding: Any) -> jax.Array:
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_place(jax.random.key_data(x), sharding))
     host = whole(x)
     return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
@@ -55,9 +56,11 @@ def whole(x: Any) -> np.ndarray:
 
 def _gathered(x: jax.Array) -> Iterator[tuple[Any, np.ndarray]]:
     """Yield parts of a split array, and their places. Only one part is on every device."""
-    axes = _axes_before_split(x)
-    lead = x.shape[:axes]
-    replicated = NamedSharding(x.sharding.mesh, PartitionSpec())
+    sharding = x.sharding
+    assert isinstance(sharding, NamedSharding)
+    axes = next(i for i, axis in enumerate(sharding.spec) if axis is not None)
+    lead = x.shape[:axes]  # axes that are not split over devices
+    replicated = NamedSharding(sharding.mesh, PartitionSpec())
     if x.nbytes <= GATHERED_BYTES or not axes:
         gather = jax.jit(lambda y: y, out_shardings=replicated)
         yield ..., np.asarray(gather(x).addressable_data(0))
@@ -66,9 +69,3 @@ def _gathered(x: jax.Array) -> Iterator[tuple[Any, np.ndarray]]:
     for place in range(math.prod(lead)):
         index = tuple(map(int, np.unravel_index(place, lead)))
         yield index, np.asarray(take(x, index).addressable_data(0))
-
-
-def _axes_before_split(x: jax.Array) -> int:
-    """Return the number of leading axes that are not split over devices."""
-    spec = x.sharding.spec
-    return next(i for i, axis in enumerate(spec) if axis is not None)

@@ -3,8 +3,8 @@
 A program is traced under ``jax.set_mesh`` with a mesh of one axis, ``ENV_AXIS``, along which the
 environments are split. Without a mesh, or with one device, nothing is split.
 
-Acting is left to XLA's partitioner. Environments are independent, except for one flag per step
-(whether any of them ends).
+Acting is left to XLA's partitioner. Environments are independent, except on CPUs for one flag per
+step (whether any of them ends).
 
 Gradients are computed per device and summed once. The partitioner would instead reduce the
 gradient of a recurrent kernel over the devices in every time step. It would also gather rows

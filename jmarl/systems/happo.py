@@ -48,7 +48,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jmarl.config import RunConfig
 from jmarl.learning.normalizer import ValueStats
 from jmarl.learning.optimizers import optimizer, skipped_steps
-from jmarl.learning.parallel import map_devices
+from jmarl.learning.parallel import map_devices, mean_weights, weighted_sum
 from jmarl.networks.actor_critic import Policy
 from jmarl.networks.agents import AgentConfig as Network
 from jmarl.networks.agents import make_agent

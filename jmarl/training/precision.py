@@ -173,7 +173,7 @@ class _Rounder:
             eqn.replace(invars=[x], outvars=[y], primitive=primitive, params=params)
             for x, y in inputs
         ]
-        return [*rounding, eqn.replace(invars=rounded)]
+        return [*rounding, eqn.replace(invars=[*rounded])]
 
 
 def _must_round(eqn: core.JaxprEqn) -> bool:

@@ -38,14 +38,22 @@ ROWS = 80
 
 
 def arguments(system, folder, updates=20):
-    return (*TINY, *SYSTEMS[system], f"total_timesteps={updates * ROWS}", f"run_dir={folder}")
+    return (
+        *TINY,
+        *SYSTEMS[system],
+        f"total_timesteps={updates * ROWS}",
+        f"run_dir={folder}",
+    )
 
 
 def start(words, *, devices, **variables):
     """Start ``jmarl train`` in another process."""
     flags = os.environ["XLA_FLAGS"].split()
     kept = [flag for flag in flags if "device_count" not in flag]
-    env = os.environ | {"XLA_FLAGS": " ".join(kept), "JAX_NUM_CPU_DEVICES": str(devices)}
+    env = os.environ | {
+        "XLA_FLAGS": " ".join(kept),
+        "JAX_NUM_CPU_DEVICES": str(devices),
+    }
     return subprocess.Popen(
         [sys.executable, "-u", "-m", "jmarl", "train", *words],
         env=env | {"PYTHONPATH": str(ROOT)} | variables,
