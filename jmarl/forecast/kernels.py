@@ -39,6 +39,8 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "coll
 SLICES = ("dynamic-slice", "slice", "gather")
 IN_PLACE = ("dynamic-update-slice", "scatter")
 """Instructions that change a part of their first operand."""
+BRANCHES = ("call", "conditional", "async-start")
+"""Instructions that run one of the computations that they call."""
 BUFFERS = ("parameter", "custom-call")
 """Values that a fusion updates in place: an operand, and for a TPU a new buffer."""
 Computation = Mapping[str, Instruction]
@@ -97,7 +99,7 @@ def _loop(module: Module, name: str, path: str, trips: int | None) -> Loop:
         if each.opcode == "while":
             (body,) = each.called["body"]
             loops.append(_loop(module, body, each.op_name, _trips(module, each)))
-        elif each.opcode in ("call", "conditional", "async-start"):
+        elif each.opcode in BRANCHES:
             inner = _largest(module, each)
             inline = inline.plus(inner.inline)
             loops.extend(inner.loops)
@@ -270,6 +272,31 @@ def unknown(loop: Loop) -> Iterator[Loop]:
         if inner.trips is None:
             yield inner
         yield from unknown(inner)
+
+
+def launches_by_file(module: Module) -> dict[str, float]:
+    """Return the launches of a module by the file of code that they come from."""
+    return _launches_by_file(module, module.entry)
+
+
+def _launches_by_file(module: Module, name: str) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for each in module.computations[name].values():
+        inner: dict[str, float] = {}
+        if is_launch(each):
+            inner[module.lines.get(each.frame, "").partition(":")[0]] = 1
+        elif each.opcode == "while":
+            (body,) = each.called["body"]
+            times = _trips(module, each) or 1
+            once = _launches_by_file(module, body)
+            inner = {file: times * count for file, count in once.items()}
+        elif each.opcode in BRANCHES:
+            names = (called for group in each.called.values() for called in group)
+            branches = [_launches_by_file(module, called) for called in names]
+            inner = max(branches, key=lambda branch: sum(branch.values()))
+        for file, count in inner.items():
+            total[file] = total.get(file, 0) + count
+    return total
 
 
 def largest_arrays(module: Module, count: int = 5) -> list[tuple[int, str, str]]:

@@ -24,11 +24,18 @@ from jmarl.platforms import ENV_AXIS, env_devices, has_gpu_kernels, on_each_devi
 
 PAIRS = 4096
 """Most pairs of units of all environments of a program, if it has more than one environment."""
+MOST_UNITS = 64
+"""Most units of a kernel. Beyond, the pairs of one environment need more than the registers."""
 WARPS = 4
 
 
+def is_fused(units: int) -> bool:
+    """Return whether ``fused`` makes a kernel of a function of so many units."""
+    return has_gpu_kernels() and units <= MOST_UNITS
+
+
 def fused(function: Callable[..., Any], *inputs: Any) -> Any:
-    """Return ``function(*inputs)``, on a GPU computed by one kernel.
+    """Return ``function(*inputs)``, on a GPU computed by one kernel if ``is_fused``.
 
     The kernel pads the units of each input with zeros to a power of two, so zeros must be units
     that have no effect on others. Pallas compiles element-wise operations, reductions and loops,
@@ -39,9 +46,9 @@ def fused(function: Callable[..., Any], *inputs: Any) -> Any:
             of units may differ. Environments do not interact.
         *inputs: Its arguments.
     """
-    if not has_gpu_kernels():
-        return function(*inputs)
     leaves, tree = jax.tree.flatten(inputs)
+    if not is_fused(max(map(len, leaves))):
+        return function(*inputs)
     results, structure = jax.tree.flatten(jax.eval_shape(function, *inputs))
 
     def flat(*leaves: Array) -> list[Array]:

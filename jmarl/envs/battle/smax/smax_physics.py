@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, UInt32
 
-from jmarl.envs.battle.fused import fused
+from jmarl.envs.battle.fused import fused, is_fused
 from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.smax.smax_ticks import Orders, Shots, Traits, run_ticks
 from jmarl.envs.battle.state import Bodies, trait
@@ -29,7 +29,7 @@ from jmarl.envs.keys import (
     random_bits,
     split_words,
 )
-from jmarl.platforms import has_gpu_kernels, platform, short_loop
+from jmarl.platforms import platform, short_loop
 
 
 def simulate(
@@ -41,7 +41,7 @@ def simulate(
 ) -> Bodies:
     """Advance every environment by one environment step."""
     units = Traits(*(trait(rules, name, kind) for name in Traits._fields))
-    unroll = short_loop() and not has_gpu_kernels()  # a kernel can have a loop
+    unroll = short_loop() and not is_fused(len(kind))  # a kernel can have a loop
     ticks = functools.partial(run_ticks, rules, form=pairs(), unroll=unroll)
     after, shots = fused(ticks, bodies, units, orders)
     words = _random_words(rules, keys, shots)

@@ -1,0 +1,75 @@
+"""Kernels and memory of two programs on two targets, recorded so that their growth is noticed.
+
+python -m tests.forecast.growth    # writes growth.json again
+"""
+
+import json
+import pathlib
+
+import jax
+
+from jmarl.config.compose import load_config
+from jmarl.forecast import kernels
+from jmarl.forecast.compile_plan import compile_traced
+from jmarl.forecast.described import described_devices
+from jmarl.forecast.hlo import parse
+from jmarl.forecast.targets import find_target
+from jmarl.training.build import build_run
+from jmarl.training.programs import stage_programs, state_shapes, trace_chunk
+
+
+RECORD = pathlib.Path(__file__).with_name("growth.json")
+TARGETS = {"h100": "jax_plugins.xla_cuda12", "v5e": "libtpu"}
+SYSTEMS = ("mappo", "mam_ppo")
+SIZES = ("env=smax_3m", "num_envs=32", "rollout_length=8", "logger=none")
+LIMIT = 1.05
+
+
+def counts(system, name):
+    """Compile the program that trains; return its launches by file, and its megabytes."""
+    target = find_target(name)
+    devices = described_devices(target)
+    with target.tracing():
+        config = load_config(system, SIZES)
+        programs = stage_programs(build_run(config))
+        shapes = state_shapes(config, programs, devices)
+        with jax.set_mesh(jax.tree.leaves(shapes.best)[0].sharding.mesh):
+            compiled = compile_traced(trace_chunk(programs, shapes))
+    root = f"{pathlib.Path(__file__).parents[2]}/"
+    files = {}
+    for file, count in kernels.launches_by_file(parse(compiled.as_text())).items():
+        short = file.removeprefix(root) if file.startswith(root) else "libraries"
+        short = "libraries" if ".venv" in short else short
+        files[short] = files.get(short, 0) + round(count)
+    temporary = compiled.memory_analysis().temp_size_in_bytes / 1e6
+    return {"kernels": dict(sorted(files.items())), "temporary_mb": round(temporary, 3)}
+
+
+def growth(before, after):
+    """Return a line for each figure that has grown by more than the limit."""
+    lines = []
+    old, new = (sum(x["kernels"].values()) for x in (before, after))
+    if new > LIMIT * old:
+        more = {
+            file: count - before["kernels"].get(file, 0)
+            for file, count in after["kernels"].items()
+        }
+        culprit = max(more, key=more.get)
+        lines.append(f"{old} -> {new} kernels, most of them new in {culprit}")
+    old, new = before["temporary_mb"], after["temporary_mb"]
+    if new > LIMIT * old:
+        lines.append(f"{old} -> {new} MB of temporary memory")
+    return lines
+
+
+def main():
+    """Compile all programs and write the record."""
+    jax.config.update("jax_platforms", "cpu")  # the targets are described, not used
+    record = {
+        name: {system: counts(system, name) for system in SYSTEMS} for name in TARGETS
+    }
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
