@@ -121,6 +121,13 @@ PAGES = (
         row_tables,
     ),
     Page(
+        "kernels",
+        "Kernels of parts",
+        "accelerators/kernels",
+        ("kernels.json",),
+        row_tables,
+    ),
+    Page(
         "compilation",
         "Compilation of trials",
         "compilation",
