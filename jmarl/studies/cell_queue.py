@@ -12,7 +12,7 @@ from typing import IO, Generic, NamedTuple, Protocol, TypeVar
 
 from jmarl.runs.exit_codes import STOP_SIGNALS, ExitCode
 from jmarl.runs.progress import duration_text, open_reporter
-from jmarl.studies.children import Execute, never
+from jmarl.studies.processes import Execute, never
 
 
 STOPPED = {

@@ -24,7 +24,7 @@ from jmarl.studies.cells import (
     state_of,
     write_overrides,
 )
-from jmarl.studies.children import Execute, Processes, memory_on_demand
+from jmarl.studies.processes import Execute, Processes, memory_on_demand
 from jmarl.studies.reports import check_report, report_study
 from jmarl.studies.results import (
     LARGEST_KB,

@@ -96,7 +96,7 @@ def test_the_run_of_a_killed_study_keeps_its_cell(tmp_path):
         import pathlib, sys
         from tests.studies.test_cell_queue import planned
         from jmarl.studies.cell_queue import Job, Queue
-        from jmarl.studies.children import Processes
+        from jmarl.studies.processes import Processes
         folder = pathlib.Path({str(tmp_path)!r})
         work = "import pathlib, time; "
         work += f"pathlib.Path({str(tmp_path / "begun")!r}).touch(); time.sleep(2); "

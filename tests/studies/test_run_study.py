@@ -18,8 +18,8 @@ from jmarl.config.choices import yaml_names
 from jmarl.runs.exit_codes import ExitCode
 from jmarl.runs.status import read_status, write_status
 from jmarl.studies.cells import plan
-from jmarl.studies.children import PREALLOCATE, Processes, memory_on_demand
 from jmarl.studies.measures import check_measure
+from jmarl.studies.processes import PREALLOCATE, Processes, memory_on_demand
 from jmarl.studies.reports import check_report
 from jmarl.studies.run_study import run_study
 from jmarl.studies.study_file import find_cell, read_study

@@ -13,7 +13,7 @@ from jmarl.results.machine import environment_record, versions
 from jmarl.runs.exit_codes import ExitCode
 from jmarl.runs.progress import open_reporter
 from jmarl.studies.cell_queue import STOPPED, Queue
-from jmarl.studies.children import Execute, memory_on_demand
+from jmarl.studies.processes import Execute, memory_on_demand
 from jmarl.studies.run_study import Limits, time_limit
 from jmarl.studies.tuning.tune_plan import Plan, check_plan, read_plan, write_plan
 from jmarl.studies.tuning.tune_record import draw, make_record, preset_text, table
