@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jmarl.config import ArchConfig, ConfigError
-from jmarl.hosts import processes, watch
+from jmarl.hosts import process_group, watch
 from jmarl.results.machine import cores
 from jmarl.runs.exit_codes import COMPILE_THREAD, ExitCode, ResourceError
 
@@ -44,7 +44,7 @@ def exit_code(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception:
-        if processes.count() == 1:
+        if process_group.count() == 1:
             raise
         traceback.print_exc()
         return ExitCode.CRASHED
@@ -69,7 +69,7 @@ def exit_process(code: int) -> NoReturn:
     """
     if code in (ExitCode.FINISHED, ExitCode.PREEMPTED):
         watch.finish()
-    elif processes.count() > 1:
+    elif process_group.count() > 1:
         watch.fail(f"exit code {code}")
         _exit_at_once(code)
     threads = threading.enumerate()

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jmarl.hosts import processes
+from jmarl.hosts import process_group
 
 
 GATHERED_BYTES = 2**26
@@ -28,7 +28,7 @@ def place(tree: Any, shardings: Any) -> Any:
         tree: Arrays that this process can read.
         shardings: Sharding of all leaves, or a tree of them.
     """
-    if processes.count() == 1:
+    if process_group.count() == 1:
         return jax.device_put(tree, shardings)
     if isinstance(shardings, jax.sharding.Sharding):
         return jax.tree.map(lambda x: _place(x, shardings), tree)
@@ -58,8 +58,9 @@ def _gathered(x: jax.Array) -> Iterator[tuple[Any, np.ndarray]]:
     """Yield parts of a split array, and their places. Only one part is on every device."""
     sharding = x.sharding
     assert isinstance(sharding, NamedSharding)
+    # leading axes that are not split over devices
     axes = next(i for i, axis in enumerate(sharding.spec) if axis is not None)
-    lead = x.shape[:axes]  # axes that are not split over devices
+    lead = x.shape[:axes]
     replicated = NamedSharding(sharding.mesh, PartitionSpec())
     if x.nbytes <= GATHERED_BYTES or not axes:
         gather = jax.jit(lambda y: y, out_shardings=replicated)

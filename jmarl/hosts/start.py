@@ -13,8 +13,8 @@ import sys
 from typing import Any
 
 from jmarl.config.errors import ConfigError
-from jmarl.hosts import processes, watch
-from jmarl.hosts.processes import Process
+from jmarl.hosts import process_group, watch
+from jmarl.hosts.process_group import Process
 
 
 ADDRESS, COUNT, INDEX = (
@@ -57,9 +57,9 @@ def start(enabled: bool) -> None:
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         raise _no_connection(error) from None
     process = Process(jax.process_index(), jax.process_count())
-    processes.register(process)
+    process_group.register(process)
     watch.start()
-    if not processes.is_writer():
+    if not process_group.is_writer():
         sys.stdout = open(os.devnull, "w")
 
 

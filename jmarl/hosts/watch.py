@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jmarl.hosts import processes
+from jmarl.hosts import process_group
 
 
 CONNECT_S = 10.0
@@ -63,7 +63,7 @@ class _Watch:
         if self.is_over:
             return
         message = f"{name} {reason}; resume the run from its last checkpoint"
-        text = f"error: {processes.current()} stops: {message}\n"
+        text = f"error: {process_group.current()} stops: {message}\n"
         os.write(2, text.encode())
         with contextlib.suppress(Exception):
             self.record(message)
@@ -82,7 +82,7 @@ class _Watch:
     def wait(self, seconds: float) -> None:
         """Wait in process 0 for the others to end, as they need it for their shutdown."""
         deadline = time.monotonic() + seconds
-        while processes.is_writer() and self.peers and time.monotonic() < deadline:
+        while process_group.is_writer() and self.peers and time.monotonic() < deadline:
             time.sleep(0.05)
 
 
@@ -91,20 +91,20 @@ _watch = _Watch()
 
 def start() -> None:
     """Connect all processes to process 0. Every process must call it."""
-    if processes.count() == 1:
+    if process_group.count() == 1:
         return
-    if processes.is_writer():
+    if process_group.is_writer():
         server = socket.create_server(("", 0))
         token = secrets.token_hex(16)
         names = [os.environ.get("JAX_COORDINATOR_ADDRESS", "").rpartition(":")[0]]
         names += [socket.gethostname(), socket.getfqdn()]
-        processes.share([token, server.getsockname()[1], names])
+        process_group.share([token, server.getsockname()[1], names])
         _thread(_accept, server, token)
         ready = True
     else:
-        token, port, names = processes.share(None)
+        token, port, names = process_group.share(None)
         ready = _connect(token, port, [name for name in names if name])
-    if not processes.agreed(ready) and processes.is_writer():
+    if not process_group.agreed(ready) and process_group.is_writer():
         text = "a lost process is noticed only by JAX, after its heartbeats end"
         print(f"warning: no connection between the processes; {text}", file=sys.stderr)
 
@@ -115,7 +115,7 @@ def _thread(function: Callable[..., None], *args: Any) -> None:
 
 def _accept(server: socket.socket, token: str) -> None:
     """Accept the connections of all other processes."""
-    for _ in range(processes.count() - 1):
+    for _ in range(process_group.count() - 1):
         connection, _ = server.accept()
         with contextlib.suppress(OSError, ValueError):
             given, name = json.loads(_read_line(connection))
@@ -136,9 +136,9 @@ def _connect(token: str, port: int, names: list[str]) -> bool:
         with contextlib.suppress(OSError):
             connection = socket.create_connection((name, port), CONNECT_S)
             connection.settimeout(None)
-            hello = json.dumps([token, str(processes.current())])
+            hello = json.dumps([token, str(process_group.current())])
             connection.sendall(f"{hello}\n".encode())
-            first = f"process 0 of {processes.count()} ({name})"
+            first = f"process 0 of {process_group.count()} ({name})"
             _thread(_watch.follow, first, connection)
             return True
     return False
@@ -159,23 +159,23 @@ def settle() -> None:
 
     In that case the process ends here.
     """
-    if processes.count() > 1:
+    if process_group.count() > 1:
         time.sleep(GRACE_S / 2)
 
 
 def fail(reason: str) -> None:
     """Tell the other processes that this one ends with an error. They end soon afterwards."""
-    if processes.count() > 1:
+    if process_group.count() > 1:
         _watch.is_over = True
         _watch.tell(
-            failed=" ".join(reason.split())[:500], name=str(processes.current())
+            failed=" ".join(reason.split())[:500], name=str(process_group.current())
         )
         _watch.wait(2 * GRACE_S)
 
 
 def finish() -> None:
     """Wait for all processes before this one ends without an error."""
-    if processes.count() > 1:
-        processes.agreed(True)
+    if process_group.count() > 1:
+        process_group.agreed(True)
         _watch.is_over = True
         _watch.tell(done=True)

@@ -25,7 +25,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from jmarl.hosts import processes
+from jmarl.hosts import process_group
 from jmarl.platforms import ENV_AXIS, env_devices, on_each_device, platform
 from jmarl.types import Metrics
 
@@ -52,7 +52,7 @@ def adds_in_order() -> bool:
     an order that depends on sizes. With the order of one process, a run has the same bits on any
     number of CPU processes with equally many devices in total.
     """
-    return processes.count() > 1 and platform() == "cpu"
+    return process_group.count() > 1 and platform() == "cpu"
 
 
 def sum_devices(tree: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jmarl.hosts.processes import writer_only
+from jmarl.hosts.process_group import writer_only
 from jmarl.results import tables
 from jmarl.results.files import write_json
 from jmarl.runs.loop import Progress, RunContext, log_absolute

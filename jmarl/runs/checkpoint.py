@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jmarl.config import ConfigError
-from jmarl.hosts import processes
+from jmarl.hosts import process_group
 from jmarl.hosts.arrays import whole
 from jmarl.learning.trees import is_key, leaf_paths, raw_shapes, shape_text
 from jmarl.runs.exit_codes import full_disk_reason
@@ -64,7 +64,7 @@ def to_host(tree: Any) -> dict[str, np.ndarray]:
     The arrays own their memory, so that later donation of the leaves cannot change them. Of several
     processes, only process 0 keeps them.
     """
-    if processes.count() > 1:
+    if process_group.count() > 1:
         return _gather_to_writer(tree)
 
     def raw(x: Any) -> Any:
@@ -78,7 +78,7 @@ def _gather_to_writer(tree: Any) -> dict[str, np.ndarray]:
     host = {}
     for path, x in zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True):
         gathered = whole(jax.random.key_data(x) if is_key(x) else x)
-        if processes.is_writer():
+        if process_group.is_writer():
             host[path] = gathered
     return host
 
@@ -117,11 +117,13 @@ class Checkpoints:
         self._writing = 0
         self._failure = ""
         self._warned: set[str] = set()
-        read_only = read_only or not processes.is_writer()
+        read_only = read_only or not process_group.is_writer()
         if not read_only:
             self._clear_aside()
-        if processes.count() > 1:  # Orbax would wait for processes that do not write
-            processes.by_writer(self._make_folder, read_only)
+        if (
+            process_group.count() > 1
+        ):  # Orbax would wait for processes that do not write
+            process_group.by_writer(self._make_folder, read_only)
         self._manager, self._args = _open_manager(self._folder, keep, read_only)
 
     def save(self, step: int, state: Any, meta: Meta) -> None:
@@ -133,7 +135,7 @@ class Checkpoints:
         """
         self._finish_writing()
         host = to_host(state)
-        if not processes.is_writer():
+        if not process_group.is_writer():
             return
         leaves = _describe_leaves(host)
         record = {
@@ -162,7 +164,7 @@ class Checkpoints:
             The reason if it failed, else an empty string.
         """
         self._finish_writing()
-        return processes.share(self._failure)
+        return process_group.share(self._failure)
 
     def restore(self, template: Any) -> Restored | None:
         """Restore the newest valid step.
@@ -180,7 +182,7 @@ class Checkpoints:
             ConfigError: If a step does not fit ``template``, or if no step is valid.
         """
         restored: list[Restored] = []
-        step = processes.by_writer(self._restore_newest, template, restored)
+        step = process_group.by_writer(self._restore_newest, template, restored)
         if step is None:
             return None
         if not restored:  # other processes read the step that process 0 has chosen
@@ -206,7 +208,7 @@ class Checkpoints:
             )
         return None
 
-    @processes.writer_only
+    @process_group.writer_only
     def discard_after(self, step: int) -> None:
         """Remove the damaged steps that are newer than the restored one."""
         for later in [s for s in self._manager.all_steps() if s > step]:
@@ -236,7 +238,7 @@ class Checkpoints:
             self._fail(step, error)
         else:
             self._succeed(step)
-        if processes.is_writer() and self._clear_aside():
+        if process_group.is_writer() and self._clear_aside():
             self._manager.reload()
 
     def _succeed(self, step: int) -> None:
@@ -341,7 +343,7 @@ def _open_manager(folder: pathlib.Path, keep: int, read_only: bool) -> tuple[Any
     sys.unraisablehook = _hide_closed_loop
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
-        create=not read_only and processes.count() == 1,
+        create=not read_only and process_group.count() == 1,
         cleanup_tmp_directories=not read_only,
         multiprocessing_options=_only_this_process(ocp.options),
     )
@@ -350,8 +352,8 @@ def _open_manager(folder: pathlib.Path, keep: int, read_only: bool) -> tuple[Any
 
 def _only_this_process(options: Any) -> Any:
     """Return Orbax's options for a process that does not wait for the others."""
-    index = processes.current().index
-    if processes.count() == 1:
+    index = process_group.current().index
+    if process_group.count() == 1:
         return options.MultiprocessingOptions()
     return options.MultiprocessingOptions(
         primary_host=index,

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jmarl.config import RunConfig
-from jmarl.hosts import processes
+from jmarl.hosts import process_group
 from jmarl.learning.minibatch import num_env_shards
 from jmarl.runs.exit_codes import ResourceError
 from jmarl.runs.progress import size_text
@@ -261,7 +261,7 @@ def device_bytes(config: RunConfig) -> int | None:
 
     CPU devices share the memory of the machine. All hosts count as equal to that of process 0.
     """
-    return processes.by_writer(_device_bytes, config)
+    return process_group.by_writer(_device_bytes, config)
 
 
 def _device_bytes(config: RunConfig) -> int | None:
@@ -272,7 +272,7 @@ def _device_bytes(config: RunConfig) -> int | None:
     if devices[0].platform != "cpu":
         return None
     on_host = host_bytes()
-    return on_host and on_host * processes.count()
+    return on_host and on_host * process_group.count()
 
 
 def host_bytes(root: pathlib.Path = pathlib.Path("/")) -> int | None:

@@ -36,7 +36,7 @@ from jmarl.config import (
 )
 from jmarl.config.choices import check_choice, configs_dir
 from jmarl.config.compose import from_tree
-from jmarl.hosts.processes import by_writer, is_writer, writer_only
+from jmarl.hosts.process_group import by_writer, is_writer, writer_only
 from jmarl.results.files import read_json, replace_file, write_json
 from jmarl.results.machine import versions
 from jmarl.runs.exit_codes import ResourceError, full_disk_reason

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jmarl.config import LoggerConfig
-from jmarl.hosts.processes import is_writer
+from jmarl.hosts.process_group import is_writer
 from jmarl.results.metrics_file import (
     Row,
     iter_rows,

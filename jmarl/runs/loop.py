@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jmarl.config import RunConfig
-from jmarl.hosts.processes import agreed
+from jmarl.hosts.process_group import agreed
 from jmarl.results.machine import versions
 from jmarl.runs import progress as report
 from jmarl.runs.checkpoint import Checkpoints, Meta

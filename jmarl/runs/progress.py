@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
 from jmarl.config import RunConfig
-from jmarl.hosts import processes
+from jmarl.hosts import process_group
 from jmarl.results.metrics_file import mean_steps
 
 
@@ -65,7 +65,7 @@ def _print_line(line: str) -> None:
 
 
 def _print_warning(line: str) -> None:
-    process = processes.current()
+    process = process_group.current()
     which = "" if process.index == 0 else f"process {process.index}: "
     print(f"warning: {which}{line}", file=sys.stderr, flush=True)
 

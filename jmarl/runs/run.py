@@ -20,7 +20,7 @@ from jmarl.config import ConfigError, RunConfig
 from jmarl.config.experience import learning_text, learning_warnings
 from jmarl.hosts import watch
 from jmarl.hosts.arrays import place
-from jmarl.hosts.processes import AgreedStop, by_writer, count, writer_only
+from jmarl.hosts.process_group import AgreedStop, by_writer, count, writer_only
 from jmarl.results.curves import draw
 from jmarl.results.metrics_file import (
     mean_steps,

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from jmarl.hosts.processes import count, is_writer, writer_only
+from jmarl.hosts.process_group import count, is_writer, writer_only
 from jmarl.results.files import json_text, read_json, replace_file
 
 

@@ -16,7 +16,7 @@ from jax.stages import Traced
 from jaxtyping import Array, Float, Int
 
 from jmarl.config import RunConfig, check
-from jmarl.hosts import processes
+from jmarl.hosts import process_group
 from jmarl.learning.minibatch import num_env_shards
 from jmarl.training import anakin
 from jmarl.training.anakin import Runner
@@ -185,7 +185,7 @@ def run_mesh(config: RunConfig, devices: Sequence[Any] = ()) -> Mesh:
     devices = devices or jax.devices()
     counts = range(1, len(devices) + 1)
     most = max(count for count in counts if shards % count == 0)
-    several = processes.count()
+    several = process_group.count()
     rule = (
         f"minibatches divide among {most} of {len(devices)} devices, and each of "
         f"{several} processes needs all of its own; choose a multiple of {len(devices)}"

@@ -59,6 +59,7 @@ def interrupt(folder, index, number):
     Returns the results of both, and the seconds until both have ended.
     """
     pair = start_pair(("qmix", *arguments("qmix", folder, LONG)))
+    assert pair[0].stdout is not None
     for line in pair[0].stdout:
         if line.startswith("evaluation at") and " at 0 env" not in line:
             break
