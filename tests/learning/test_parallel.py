@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jmarl.learning import parallel
 from jmarl.learning.parallel import (
     ENV_AXIS,
     env_devices,
@@ -15,6 +16,8 @@ from jmarl.learning.parallel import (
     map_devices,
     mean_weights,
     split_envs,
+    sum_rows,
+    sum_shares,
 )
 from jmarl.networks.memory import make_memory
 from jmarl.training.anakin import device_mesh
@@ -131,6 +134,25 @@ def test_without_a_mesh_it_is_the_plain_gradient():
     np.testing.assert_allclose(total, expected)
     jax.tree.map(np.testing.assert_array_equal, grads, expected_grads)
     assert aux["worst"].shape == (1,)
+
+
+def sums(params, x):
+    """Return sums over the devices of rows, of shares, and of a gradient."""
+    shares = gradient(lambda p, c, x: ((p * x).sum(), c.sum()))(params, x[0], x)
+    return sum_rows(x**2), sum_shares(shares[1]), shares[2]
+
+
+def test_sums_in_the_order_of_the_devices_have_the_same_bits(monkeypatch):
+    """Gloo adds in another order, but several processes give the bits of one."""
+    x = jax.random.normal(jax.random.key(0), (T, B, N))
+    params = jax.random.normal(jax.random.key(1), (N,))
+    specs = WHOLE, STEPS
+    usual, args = compiled(sums, (params, x), specs, device_mesh())
+    expected = usual(*args)
+    monkeypatch.setattr(parallel, "adds_in_order", lambda: True)
+    ordered, args = compiled(sums, (params, x), specs, device_mesh())
+    assert "all-gather" in ordered.as_text() and "all-gather" not in usual.as_text()
+    jax.tree.map(np.testing.assert_array_equal, ordered(*args), expected)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""Variables that name the processes of a run, and values that one process shares with itself."""
+
+import pytest
+
+from jmarl.config import ConfigError
+from jmarl.hosts import process_group
+from jmarl.hosts.process_group import AgreedStop
+from jmarl.hosts.start import ADDRESS, COUNT, INDEX, _read_variables, start
+
+
+GIVEN = {ADDRESS: "host0:1234", COUNT: "2", INDEX: "1"}
+
+
+def read(monkeypatch, **changes):
+    for name, value in (GIVEN | changes).items():
+        monkeypatch.setenv(name, value)
+    return _read_variables()
+
+
+def test_the_variables_of_a_process_are_read(monkeypatch):
+    found = read(monkeypatch)
+    assert found["coordinator_address"] == "host0:1234"
+    assert (found["num_processes"], found["process_id"]) == (2, 1)
+
+
+def test_without_variables_jax_finds_the_processes(monkeypatch):
+    assert read(monkeypatch, **{COUNT: "", INDEX: ""}) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (ADDRESS, "", "distributed=true: JAX_COORDINATOR_ADDRESS is not set; set"),
+        (INDEX, "", "distributed=true: JAX_PROCESS_ID is not set; set"),
+        (ADDRESS, "host0", "=host0: must be <host>:<port> of process 0"),
+        (COUNT, "two", "JAX_NUM_PROCESSES=two: must be an integer from 1 to"),
+        (INDEX, "2", "JAX_PROCESS_ID=2: must be an integer from 0 to 1"),
+    ],
+)
+def test_an_invalid_variable_is_one_line(monkeypatch, name, value, message):
+    with pytest.raises(ConfigError) as error:
+        read(monkeypatch, **{name: value})
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_run_that_is_not_distributed_connects_nothing():
+    start(False)
+    assert process_group.count() == 1 and process_group.is_writer()
+    assert process_group.share([1, "a"]) == [1, "a"]
+    assert process_group.agreed(True) and not process_group.agreed(False)
+
+
+def test_all_processes_stop_for_the_signal_of_one(monkeypatch):
+    asked = []
+
+    def largest(value):
+        asked.append(value)
+        return 2 if len(asked) == 3 else value
+
+    monkeypatch.setattr(process_group, "largest", largest)
+    stop = AgreedStop(lambda: "", ("SIGTERM", "SIGINT"))
+    assert [stop() for _ in range(5)] == ["", "", "SIGINT", "SIGINT", "SIGINT"]
+    assert asked == [0, 0, 0]  # agreed once, then known
