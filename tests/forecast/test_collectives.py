@@ -11,7 +11,6 @@ from jmarl.forecast.compile_plan import compile_traced
 from jmarl.forecast.described import described_devices
 from jmarl.forecast.hlo import parse
 from jmarl.forecast.targets import find_target
-from jmarl.platforms import tracing_for
 from jmarl.training.build import build_run
 from jmarl.training.programs import (
     count_parameters,
@@ -47,7 +46,7 @@ def collectives(system, name):
     """Return the collectives of a program that trains, and its number of parameters."""
     target = find_target(name)
     devices = described_devices(target)
-    with tracing_for(target.platform):
+    with target.tracing():
         config = load_config(system, [*SIZES, *SYSTEMS[system], "logger=none"])
         programs = stage_programs(build_run(config))
         shapes = state_shapes(config, programs, devices)
