@@ -1,8 +1,7 @@
 """Platform and devices that programs are traced for.
 
 The platform is the one that JAX found, or the target of a plan. Some layers choose a form by
-platform. They ask this module, because a plan traces programs for a device that this machine does
-not have.
+platform. They call this module instead of JAX, because ``jmarl plan`` traces for absent devices.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def on_each_device(
 def tracing_for(name: str, capability: float = TRITON) -> Iterator[None]:
     """Trace programs for another platform.
 
-    JAX's caches of traces are cleared on both sides, because they do not know the platform.
+    JAX's caches of traces are cleared on both sides, because their keys lack the platform.
 
     Args:
         name: ``cpu``, ``gpu`` or ``tpu``.

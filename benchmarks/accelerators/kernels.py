@@ -79,7 +79,7 @@ DEFAULTS: dict[str, Any] = {
 }
 LENGTH = 16
 SCOPE = "steps"
-UPDATES = 3
+UPDATES = 7
 """Updates of a run of JaxMARL's script."""
 
 
@@ -119,7 +119,7 @@ Program = tuple[Callable[..., Any], tuple[Any, ...]]
 Count = Callable[[Target], tuple[Work, float]]
 """Function of a target that returns launches and bytes, and operations of matrix products."""
 Part = tuple[str, str, Count]
-"""Name, environment, and what counts the work."""
+"""Name, environment, and the function that counts the work."""
 
 
 def env_parts(args: dict[str, Any]) -> Iterator[Part]:
@@ -165,7 +165,7 @@ def count_jaxmarl_update(peer: Peer, target: Target) -> tuple[Work, float]:
     # nothing calls the host, which a described device does not have
     with target.tracing(), mock.patch("jax.experimental.io_callback"):
         run, flops = compiled(target, *program())
-    updates = next(loop for loop in run.loops if loop.trips == UPDATES)
+    (updates,) = (loop for loop in run.loops if loop.trips == UPDATES)
     return updates.iteration, flops / UPDATES
 
 

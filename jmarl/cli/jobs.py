@@ -20,6 +20,7 @@ from jmarl.cli.sweep import Job
 from jmarl.config import ConfigError, RunConfig, check, compose, suggest
 from jmarl.config.choices import configs_dir
 from jmarl.config.overrides import to_hydra_overrides
+from jmarl.config.parsing import read_value, split_argument
 from jmarl.hosts.start import start
 
 
@@ -79,7 +80,9 @@ def _resume(system: str, folder: str, changes: Sequence[str]) -> RunConfig:
     from jmarl.runs.folder import resume_config
 
     use_cores()
-    start("distributed=true" in changes)
+    words = (change for change in changes if not change.startswith("-"))
+    given = dict(map(split_argument, words))
+    start(read_value("distributed", given.get("distributed", "false")) is True)
     flags = " ".join(change for change in changes if change.startswith("-"))
     check(not flags, "resume", folder, f"cannot be combined with {flags}")
     config = resume_config(folder, changes)

@@ -91,7 +91,7 @@ def batched(env: SingleEnv) -> Env:
     """Run B copies of an environment side by side, with next-step reset.
 
     An episode that does not end earlier is truncated after ``spec.episode_limit`` actions.
-    Resets are computed only at steps at which at least one environment needs one.
+    On a CPU, resets are computed only if an environment needs one.
 
     Args:
         env: Functions of a single environment.

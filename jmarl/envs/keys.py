@@ -7,7 +7,7 @@ Draws of unequal length can also share one call. On a CPU each call of the gener
 is a separate loop, in compile time and in launches, so there should be few calls.
 
 On accelerators the generator is written out on the two words of a key, as element-wise operations
-that XLA fuses. JAX's form joins the words after each split, which takes two kernels.
+that XLA fuses. ``jax.random.split`` joins the words again, which costs two kernels.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Runs on several processes, usually on several hosts: who writes, and what all agree on.
+"""One run on several processes, usually on several hosts: connection, shared values, failures.
 
-``start`` connects the processes, and ``watch`` ends all if one is lost. The rest of jmarl asks
-``process_group`` and ``arrays``, which do nothing special in a run of one process.
+``start`` connects the processes, and ``watch`` ends all if one is lost. Other modules use
+``process_group`` and ``arrays``, which are no-ops in a run of one process.
 """

@@ -1,4 +1,4 @@
-"""Watch of the other processes: if one is lost, all others end, and name it.
+"""End all processes of a run if one is lost, with its name in the error.
 
 Each process has a connection to process 0. The operating system closes it when a process ends, also
 by SIGKILL. If a host loses its power or its network, nothing is closed. Then JAX ends the other
@@ -28,6 +28,8 @@ GRACE_S = 10.0
 
 Most failures occur in all processes at once, such as a loss that is not finite.
 """
+WELCOME = b"jmarl\n"
+"""Answer of process 0 to a process of the same run."""
 LOST = 1
 """Exit code of a process that ends because another is lost."""
 
@@ -59,7 +61,7 @@ class _Watch:
 
     def end(self, name: str, reason: str) -> None:
         """End this process, because another is lost."""
-        self._ending.acquire()  # for good: only one thread ends the process
+        self._ending.acquire()  # never released: only one thread may end the process
         if self.is_over:
             return
         message = f"{name} {reason}; resume the run from its last checkpoint"
@@ -115,11 +117,16 @@ def _thread(function: Callable[..., None], *args: Any) -> None:
 
 def _accept(server: socket.socket, token: str) -> None:
     """Accept the connections of all other processes."""
-    for _ in range(process_group.count() - 1):
+    missing = process_group.count() - 1
+    while missing:
         connection, _ = server.accept()
-        with contextlib.suppress(OSError, ValueError):
+        connection.settimeout(CONNECT_S)
+        with contextlib.suppress(OSError, ValueError, TypeError):
             given, name = json.loads(_read_line(connection))
             if secrets.compare_digest(given, token):
+                connection.sendall(WELCOME)
+                connection.settimeout(None)
+                missing -= 1
                 _thread(_watch.follow, name, connection)
 
 
@@ -135,9 +142,11 @@ def _connect(token: str, port: int, names: list[str]) -> bool:
     for name in names:
         with contextlib.suppress(OSError):
             connection = socket.create_connection((name, port), CONNECT_S)
-            connection.settimeout(None)
             hello = json.dumps([token, str(process_group.current())])
             connection.sendall(f"{hello}\n".encode())
+            if _read_line(connection) != WELCOME:
+                continue  # another machine of that name
+            connection.settimeout(None)
             first = f"process 0 of {process_group.count()} ({name})"
             _thread(_watch.follow, first, connection)
             return True

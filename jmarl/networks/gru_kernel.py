@@ -21,9 +21,9 @@ from jmarl.platforms import env_devices, has_gpu_kernels
 
 
 ROWS = 16
-"""Rows of a program: the least that a matrix product of a kernel can have."""
-WIDTHS = (16, 32, 64, 128, 256)
-"""Widths of a state for which a program has enough registers."""
+"""Rows of a program. Triton's matrix products need at least 16."""
+WIDTHS = (16, 32, 64, 128)
+"""Widths of a state. XLA takes a minute to compile wider ones."""
 DEPTH = 32
 """Most columns of a factor in a product, so that the weights fit into shared memory."""
 WARPS = 8
@@ -44,8 +44,8 @@ class Saved(NamedTuple):
 def has_kernel(length: int, width: int) -> bool:
     """Return whether the kernels run a recurrence: on a GPU, over several steps, of these widths.
 
-    Programs that XLA's partitioner splits over devices have no kernels, because it would gather
-    their rows. Gradients are split before (``learning.parallel``).
+    XLA's partitioner would gather the rows of a kernel. Within ``shard_map``, as in
+    ``learning.parallel``, kernels are used.
     """
     mesh = jax.sharding.get_abstract_mesh()
     is_local = env_devices() == 1 or bool(mesh.manual_axes)
@@ -59,7 +59,7 @@ def forward(
     gates: Float[Array, "T R 3H"],
     first: Bool[Array, "T R"],
 ) -> tuple[Float[Array, "T R H"], Saved]:
-    """Return the states after each time step, and what the gradient needs."""
+    """Return the states after each time step, and the arrays saved for the gradient."""
     shape = (*gates.shape[:2], len(recurrent))
     like = jax.ShapeDtypeStruct(shape, gates.dtype)
     out, *saved = _call(_forward_kernel, [like] * 6, shape)(

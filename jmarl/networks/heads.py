@@ -59,7 +59,7 @@ class MaskedCategorical(struct.PyTreeNode):
 
     def sample(self, key: Key) -> Int[Array, "..."]:
         """Draw one action index per row."""
-        # distrax also checks the probabilities, which takes six kernels
+        # distrax also returns -1 for probabilities that are not finite, which takes six kernels
         return jax.random.categorical(key, jax.nn.log_softmax(self.logits))
 
     def mode(self) -> Int[Array, "..."]:

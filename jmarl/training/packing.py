@@ -28,7 +28,7 @@ class Packed(struct.PyTreeNode):
 
 
 def pack(row: Any) -> Any:
-    """Return arrays ``[B, ...]`` in the form in which a loop keeps them.
+    """Concatenate arrays ``[B, ...]`` of equal dtype, for the state or the output of a loop.
 
     On a CPU, where a write is no more than a copy, these are the arrays themselves.
     """

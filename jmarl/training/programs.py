@@ -188,7 +188,8 @@ def run_mesh(config: RunConfig, devices: Sequence[Any] = ()) -> Mesh:
     several = process_group.count()
     rule = (
         f"minibatches divide among {most} of {len(devices)} devices, and each of "
-        f"{several} processes needs all of its own; choose a multiple of {len(devices)}"
+        f"{several} processes needs all of its own; num_envs must be a multiple of "
+        f"minibatches x {len(devices)}, and system.batch_size of {len(devices)}"
     )
     check(several == 1 or most == len(devices), "num_envs", config.num_envs, rule)
     return anakin.device_mesh(devices[:most])

@@ -220,10 +220,22 @@ def test_a_run_compiles_for_a_device_that_is_not_there(system, target, module):
         pytest.skip(f"{module} is not installed: make plan-tools")
     plan = plan_run(system, SMALL, find_target(target))
     assert plan.fits and plan.devices == 1 and not plan.unknown
-    assert plan.step.work.launches > 50
+    assert 20 < plan.step.work.launches
     assert plan.update.work.launches > 100
     assert plan.step.flops > 1e6 and plan.update.flops > plan.step.flops
     assert math.isfinite(forecast(plan).rows_per_second)
+
+
+@pytest.mark.slow
+def test_kernels_of_jmarl_compile_where_triton_does():
+    if importlib.util.find_spec("jax_plugins") is None:
+        pytest.skip("jax_plugins is not installed: make plan-tools")
+    gru = ["network=gru", "network.torso=[32]", "network.memory_width=32"]
+    few, many = (
+        plan_run("mappo", [*SMALL, *gru], find_target(name)) for name in ("h100", "t4")
+    )
+    assert few.update.work.launches < many.update.work.launches / 2
+    assert few.step.work.launches < many.step.work.launches
 
 
 @pytest.mark.slow
@@ -232,8 +244,7 @@ def test_the_devices_of_a_target_share_the_environments():
         pytest.skip("libtpu is not installed: make plan-tools")
     plan = plan_run("ippo", SMALL, find_target("v5e:2x2"))
     assert plan.devices == 4
-    step = plan.step.work  # devices tell each other whether an episode has ended
-    assert step.collectives == 1 and step.collective_bytes < 1024
+    assert plan.step.work.collectives == 0
     assert 0 < plan.update.work.collective_bytes
 
 

@@ -37,8 +37,8 @@ def is_fused(units: int) -> bool:
 def fused(function: Callable[..., Any], *inputs: Any) -> Any:
     """Return ``function(*inputs)``, on a GPU computed by one kernel if ``is_fused``.
 
-    The kernel pads the units of each input with zeros to a power of two, so zeros must be units
-    that have no effect on others. Pallas compiles element-wise operations, reductions and loops,
+    The kernel pads the units of each input with zeros to a power of two, so a unit of zeros must
+    not affect other units. Pallas compiles element-wise operations, reductions and loops,
     but no gather, scatter, slice or concatenation.
 
     Args:
@@ -54,8 +54,8 @@ def fused(function: Callable[..., Any], *inputs: Any) -> Any:
     def flat(*leaves: Array) -> list[Array]:
         return jax.tree.leaves(function(*jax.tree.unflatten(tree, leaves)))
 
-    heights = [(len(x), x.dtype) for x in results]
-    call = functools.partial(_call, flat, heights)
+    kinds = [(len(x), x.dtype) for x in results]
+    call = functools.partial(_call, flat, kinds)
     if env_devices() > 1:
         split = PartitionSpec(None, ENV_AXIS)
         call = on_each_device(call, split, split)

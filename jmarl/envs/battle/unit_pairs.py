@@ -1,7 +1,7 @@
 """Operations on pairs of units, each in a form for CPUs and in one for accelerators.
 
 Arrays are batch-last. On a CPU, one unit after another is an element-wise pass over environments.
-On an accelerator, all pairs at once are one reduction, which fuses with what is around it.
+On an accelerator, all pairs at once are one reduction, which XLA fuses with neighbors.
 """
 
 from __future__ import annotations

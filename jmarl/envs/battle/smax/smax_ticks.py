@@ -36,7 +36,7 @@ class Traits(NamedTuple):
 
 
 class Shots(NamedTuple):
-    """Shots of the units in this environment step, of which each fires one at most."""
+    """Shots of this environment step, at most one per unit."""
 
     fired: Bool[Array, "U B"]
     remaining: Float[Array, "U B"]
@@ -60,7 +60,7 @@ def run_ticks(
         rules: length and number of the ticks, size of the map.
         bodies: state of all units.
         units: their types.
-        orders: what they are told to do.
+        orders: their headings and targets.
         form: form of the operations on pairs.
         unroll: make no loop.
     """
