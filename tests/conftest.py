@@ -35,13 +35,6 @@ def hangups():
     signal.signal(signal.SIGHUP, before)
 
 
-def pytest_collection_modifyitems(items):
-    """Record the faults of each test in the report, for ``tools/faults.py``."""
-    for item in items:
-        for mark in item.iter_markers("fault"):
-            item.user_properties += [("fault", number) for number in mark.args]
-
-
 @pytest.fixture
 def interpreted_kernels(monkeypatch):
     """Compute kernels for GPUs one operation after another on the CPU."""
@@ -51,3 +44,10 @@ def interpreted_kernels(monkeypatch):
     call = functools.partial(pl.pallas_call, interpret=True)
     monkeypatch.setattr(pl, "pallas_call", call)
     monkeypatch.setattr(triton, "debug_barrier", lambda: None)
+
+
+def pytest_collection_modifyitems(items):
+    """Record the faults of each test in the report, for ``tools/faults.py``."""
+    for item in items:
+        for mark in item.iter_markers("fault"):
+            item.user_properties += [("fault", number) for number in mark.args]

@@ -116,18 +116,21 @@ def _thread(function: Callable[..., None], *args: Any) -> None:
 
 
 def _accept(server: socket.socket, token: str) -> None:
-    """Accept the connections of all other processes."""
-    missing = process_group.count() - 1
-    while missing:
+    """Answer all connections, as long as this process runs."""
+    while True:
         connection, _ = server.accept()
-        connection.settimeout(CONNECT_S)
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            given, name = json.loads(_read_line(connection))
-            if secrets.compare_digest(given, token):
-                connection.sendall(WELCOME)
-                connection.settimeout(None)
-                missing -= 1
-                _thread(_watch.follow, name, connection)
+        _thread(_greet, connection, token)
+
+
+def _greet(connection: socket.socket, token: str) -> None:
+    """Follow the process at the other end if it has the token of this run."""
+    connection.settimeout(CONNECT_S)
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        given, name = json.loads(_read_line(connection))
+        if secrets.compare_digest(given, token):
+            connection.sendall(WELCOME)
+            connection.settimeout(None)
+            _watch.follow(name, connection)
 
 
 def _read_line(connection: socket.socket) -> bytes:

@@ -1,9 +1,15 @@
 """Variables that name the processes of a run, and values that one process shares with itself."""
 
+import functools
+import socket
+import threading
+import time
+
 import pytest
 
+from jmarl.cli import jobs
 from jmarl.config import ConfigError
-from jmarl.hosts import process_group
+from jmarl.hosts import process_group, watch
 from jmarl.hosts.process_group import AgreedStop
 from jmarl.hosts.start import ADDRESS, COUNT, INDEX, _read_variables, start
 
@@ -61,3 +67,55 @@ def test_all_processes_stop_for_the_signal_of_one(monkeypatch):
     stop = AgreedStop(lambda: "", ("SIGTERM", "SIGINT"))
     assert [stop() for _ in range(5)] == ["", "", "SIGINT", "SIGINT", "SIGINT"]
     assert asked == [0, 0, 0]  # agreed once, then known
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["distributed=true"], True),
+        (["distributed=True"], True),
+        (["++distributed=true"], True),
+        (["distributed=false"], False),
+        (["-m"], False),
+        ([], False),
+    ],
+)
+def test_a_resumed_run_reads_the_key_as_a_new_one_does(words, expected, monkeypatch):
+    given = []
+    monkeypatch.setattr(jobs, "start", given.append)
+    with pytest.raises(ConfigError):  # there is no such run
+        jobs._resume("mappo", "no_such_run", words)
+    assert given == [expected]
+
+
+def test_strangers_at_the_port_are_not_processes_of_the_run(monkeypatch):
+    """Neither a silent connection nor one without the token keeps a process waiting."""
+    followed = []
+    monkeypatch.setattr(process_group, "count", lambda: 2)
+    monkeypatch.setattr(watch._watch, "follow", lambda name, _: followed.append(name))
+    server = socket.create_server(("localhost", 0))
+    port = server.getsockname()[1]
+    silent = socket.create_connection(("localhost", port))
+    wrong = socket.create_connection(("localhost", port))
+    wrong.sendall(b'["guess", "stranger"]\n')
+    accept = functools.partial(watch._accept, server, "token")
+    threading.Thread(target=accept, daemon=True).start()
+    assert watch._connect("token", port, ["localhost"])
+    deadline = time.monotonic() + 5
+    while len(followed) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    own = str(process_group.current())
+    assert sorted(followed) == sorted([own, "process 0 of 2 (localhost)"])
+    silent.close()
+    wrong.close()
+
+
+def test_another_service_is_not_process_0():
+    server = socket.create_server(("localhost", 0))
+
+    def answer():
+        connection, _ = server.accept()
+        connection.sendall(b"220 mail\n")
+
+    threading.Thread(target=answer, daemon=True).start()
+    assert not watch._connect("token", server.getsockname()[1], ["localhost"])
