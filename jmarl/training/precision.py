@@ -90,14 +90,14 @@ def in_precision(function: Function, precision: str) -> Function:
     rounding = ROUNDINGS[precision]
 
     @wraps(function)
-    def in_this_precision(*args: Any) -> Any:
+    def in_this_precision(*args: Any, **keywords: Any) -> Any:
         target = platform()
         if target != "cpu":
             with jax.default_matmul_precision(getattr(rounding, target)):
-                return function(*args)
+                return function(*args, **keywords)
         if precision == "float32":
-            return function(*args)
-        return _call_rounded(function, rounding, *args)
+            return function(*args, **keywords)
+        return _call_rounded(function, rounding, *args, **keywords)
 
     return in_this_precision  # pyright: ignore[reportReturnType]
 
@@ -116,13 +116,16 @@ def check_devices(precision: str, devices: Sequence[Any]) -> None:
     check(generation not in _WITHOUT_BFLOAT16, "precision", precision, rule)
 
 
-def _call_rounded(function: Callable[..., Any], rounding: _Rounding, *args: Any) -> Any:
+def _call_rounded(
+    function: Callable[..., Any], rounding: _Rounding, *args: Any, **keywords: Any
+) -> Any:
     """Call a function with the inputs of its products rounded."""
     with jax.default_matmul_precision(rounding.tpu):
-        program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+        make_program = jax.make_jaxpr(function, return_shape=True)
+        program, shapes = make_program(*args, **keywords)
     rounder = _Rounder(rounding.mantissa_bits)
     rounded = core.jaxpr_as_fun(rounder.close(program))
-    leaves = rounded(*jax.tree.leaves(args))
+    leaves = rounded(*jax.tree.leaves((args, keywords)))
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 

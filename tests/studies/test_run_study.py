@@ -210,6 +210,7 @@ SIZES = {
     "mam_vs_mat": 8,
     "hpn_vs_qmix": 6,
     "size_transfer": 3,
+    "precision": 2,
 }
 
 
