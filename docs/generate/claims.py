@@ -108,6 +108,21 @@ def _shares() -> Iterator[tuple[str, Figure]]:
         yield f"coverage.json#{name}", figure
 
 
+PARTS = (
+    "step of jmarl",
+    "step of JaxMARL",
+    "acting of mappo",
+    "update of jmarl",
+    "update of JaxMARL",
+)
+"""Parts of programs whose kernels texts refer to."""
+
+
+def _kernels(record: Mapping[str, Any], part: str) -> str:
+    row = next(row for row in record["rows"] if row["part"] == part)
+    return f"{row['kernels']:,.0f}"
+
+
 FIGURES: dict[str, Figure] = {
     "env.json": _of_exact_resets,
     "smac.json": _peer,
@@ -124,6 +139,10 @@ FIGURES: dict[str, Figure] = {
         for run in ("empty", "another_rate", "equal", "saved")
     },
     **dict(_shares()),
+    **{
+        f"kernels.json#{part.replace(' ', '_')}": functools.partial(_kernels, part=part)
+        for part in PARTS
+    },
 }
 """Function of each record, or of each name in a record, that a text refers to."""
 CLAIM = re.compile(r"studies/[\w.-]+/report\.json#(verdict|difference)-([1-9]\d*)")
