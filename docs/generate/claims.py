@@ -111,7 +111,6 @@ def _shares() -> Iterator[tuple[str, Figure]]:
 PARTS = (
     "step of jmarl",
     "step of JaxMARL",
-    "acting of mappo",
     "update of jmarl",
     "update of JaxMARL",
 )
