@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Generic, NamedTuple, Protocol, TypeVar
 
+from jmarl.launchers.processes import Execute, never
 from jmarl.runs.exit_codes import STOP_SIGNALS, ExitCode
 from jmarl.runs.progress import duration_text, open_reporter
-from jmarl.studies.processes import Execute, never
 
 
 STOPPED = {

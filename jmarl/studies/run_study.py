@@ -12,6 +12,12 @@ from functools import partial
 from pathlib import Path
 
 from jmarl.config import ConfigError, check
+from jmarl.launchers.processes import (
+    Launcher,
+    Processes,
+    memory_on_demand,
+    received_signals,
+)
 from jmarl.runs.exit_codes import ExitCode
 from jmarl.runs.progress import open_reporter
 from jmarl.studies.cell_queue import STOPPED, Job, Queue
@@ -24,7 +30,6 @@ from jmarl.studies.cells import (
     state_of,
     write_overrides,
 )
-from jmarl.studies.processes import Execute, Processes, memory_on_demand
 from jmarl.studies.reports import check_report, report_study
 from jmarl.studies.results import (
     LARGEST_KB,
@@ -57,7 +62,7 @@ def run_study(
     out: str = "",
     overrides: Sequence[str] = (),
     limits: Limits | None = None,
-    run: Execute | None = None,
+    launcher: Launcher | None = None,
 ) -> int:
     """Train the cells of a study that are not finished, measure them, and report.
 
@@ -70,7 +75,7 @@ def run_study(
         out: Folder of the study; by default ``runs/studies/<name>``.
         overrides: Overrides of every cell, as ``key=value``.
         limits: Number of jobs at a time, and hours.
-        run: Function that runs the command of a job; by default, in a process.
+        launcher: Place where jobs run; by default, processes on this machine.
 
     Returns:
         0, or the first exit code of a job that is not 0. Jobs that were stopped by a signal end
@@ -86,14 +91,14 @@ def run_study(
         planned = check_study(study, folder, overrides)
     write_overrides(folder, overrides)
     usable = [each for each in planned if not each.damage]
-    with time_limit(limits) as processes:
-        execute = run or processes.run
+    launcher = launcher or Processes()
+    with time_limit(limits, launcher):
         waiting = [each for each in usable if _train_job(each)]
-        code = Queue(folder, waiting, _train_job, execute).work_off(limits.jobs)
+        code = Queue(folder, waiting, _train_job, launcher.run).work_off(limits.jobs)
         if code not in STOPPED:
             find = partial(_measure_job, name, study)
             waiting = [each for each in usable if find(each)]
-            measured = Queue(folder, waiting, find, execute).work_off(limits.jobs)
+            measured = Queue(folder, waiting, find, launcher.run).work_off(limits.jobs)
             code = measured if measured in STOPPED else code or measured
     if code in STOPPED or not any(map(_is_finished, usable)):
         return code
@@ -102,21 +107,20 @@ def run_study(
 
 
 @contextmanager
-def time_limit(limits: Limits) -> Iterator[Processes]:
-    """Stop the processes of a study with this one, or when the time is up."""
-    processes = Processes()
+def time_limit(limits: Limits, launcher: Launcher) -> Iterator[None]:
+    """Stop the jobs of a study when the time is up, and send stop signals to the launcher."""
 
     def time_is_up() -> None:
         open_reporter().warn(f"max_hours={limits.max_hours:g}: the time is up")
-        processes.stop()
+        launcher.stop()
 
     seconds = min(3600 * limits.max_hours, threading.TIMEOUT_MAX)
     timer = threading.Timer(seconds, time_is_up)
     timer.daemon = True
     timer.start()
     try:
-        with processes.signals():
-            yield processes
+        with received_signals(launcher):
+            yield
     finally:
         timer.cancel()
 

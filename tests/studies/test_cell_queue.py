@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from jmarl.config import ConfigError, build
+from jmarl.launchers.processes import Processes
 from jmarl.runs.exit_codes import ExitCode
 from jmarl.studies.cell_queue import LOCKS, Job, Queue
 from jmarl.studies.cells import PlannedCell
@@ -96,7 +97,7 @@ def test_the_run_of_a_killed_study_keeps_its_cell(tmp_path):
         import pathlib, sys
         from tests.studies.test_cell_queue import planned
         from jmarl.studies.cell_queue import Job, Queue
-        from jmarl.studies.processes import Processes
+        from jmarl.launchers.processes import Processes
         folder = pathlib.Path({str(tmp_path)!r})
         work = "import pathlib, time; "
         work += f"pathlib.Path({str(tmp_path / "begun")!r}).touch(); time.sleep(2); "
@@ -118,7 +119,8 @@ def test_the_run_of_a_killed_study_keeps_its_cell(tmp_path):
 
 
 def test_the_time_limit_stops_the_jobs():
-    with time_limit(Limits(max_hours=0.5 / 3600)) as processes:
+    processes = Processes()
+    with time_limit(Limits(max_hours=0.5 / 3600), processes):
         sleeps = [sys.executable, "-c", "import time; time.sleep(60)"]
         assert processes.run(sleeps) == 128 + signal.SIGTERM
 

@@ -15,11 +15,16 @@ from jmarl.cli.commands import dispatch, train
 from jmarl.cli.launch import launch
 from jmarl.config import ConfigError
 from jmarl.config.choices import yaml_names
+from jmarl.launchers.processes import (
+    PREALLOCATE,
+    Processes,
+    memory_on_demand,
+    received_signals,
+)
 from jmarl.runs.exit_codes import ExitCode
 from jmarl.runs.status import read_status, write_status
 from jmarl.studies.cells import plan
 from jmarl.studies.measures import check_measure
-from jmarl.studies.processes import PREALLOCATE, Processes, memory_on_demand
 from jmarl.studies.reports import check_report
 from jmarl.studies.run_study import run_study
 from jmarl.studies.study_file import find_cell, read_study
@@ -65,7 +70,7 @@ class InProcess:
         self.codes = codes
         self.done: list[str] = []
 
-    def __call__(self, command, keep=(), stop_when=None):
+    def run(self, command, keep=(), stop_when=None):
         assert command[:2] == [sys.executable, "-m"]
         module, *words = command[2:]
         place = next(w for w in words if w.startswith(("run_dir=", "resume=", "cell=")))
@@ -79,8 +84,11 @@ class InProcess:
         return launch(module.rpartition(".")[2], words, train)
 
 
-def never(command, keep=(), stop_when=None):
-    raise AssertionError(command)
+class Never:
+    """Launcher that must not be used."""
+
+    def run(self, command, keep=(), stop_when=None):
+        raise AssertionError(command)
 
 
 def test_a_study_stops_with_a_run_and_continues_where_it_stopped(
@@ -88,24 +96,24 @@ def test_a_study_stops_with_a_run_and_continues_where_it_stopped(
 ):
     out = tmp_path / "out"
     stopped = InProcess(run_dir_2=ExitCode.PREEMPTED)
-    assert run_study(study, str(out), run=stopped) == ExitCode.PREEMPTED
+    assert run_study(study, str(out), launcher=stopped) == ExitCode.PREEMPTED
     assert stopped.done == ["run_dir 1", "run_dir 2"]
     assert re.search(r"\[2/2\] train 2, ETA \d+:\d\d\n", capsys.readouterr().out)
     assert not (out / "report.json").exists()
 
     failed = InProcess(measure_1=1)
-    assert run_study(study, str(out), run=failed) == 1
+    assert run_study(study, str(out), launcher=failed) == 1
     assert failed.done == ["run_dir 2", "measure 1", "measure 2"]
     assert json.loads((out / "report.json").read_text())["unmeasured"] == ["1"]
 
     write_status(out / "2", "interrupted")
     resumed = InProcess()
-    assert run_study(study, str(out), run=resumed) == 0
+    assert run_study(study, str(out), launcher=resumed) == 0
     assert resumed.done == ["resume 2", "measure 1"]
     assert read_status(out / "2")["state"] == "finished"
 
     capsys.readouterr()
-    assert run_study(study, str(out), run=never) == 0
+    assert run_study(study, str(out), launcher=Never()) == 0
     printed = capsys.readouterr().out
     assert dispatch(["study", "report", study, f"out={out}"]) == 0
     assert f"checking 2 cells\n{capsys.readouterr().out}" == printed
@@ -116,7 +124,7 @@ def test_a_study_stops_with_a_run_and_continues_where_it_stopped(
 
     message = "cell 1: total_timesteps=256, but .* has 128; give the same overrides"
     with pytest.raises(ConfigError, match=message):
-        run_study(study, str(out), ["total_timesteps=256"], run=never)
+        run_study(study, str(out), ["total_timesteps=256"], launcher=Never())
 
 
 @pytest.mark.parametrize(
@@ -135,7 +143,7 @@ def test_an_invalid_override_is_an_error_before_anything_is_trained(
 ):
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match=message):
-        run_study(study, str(out), [override], run=never)
+        run_study(study, str(out), [override], launcher=Never())
     assert not out.exists()
 
 
@@ -173,7 +181,7 @@ def test_an_invalid_override_is_an_error_before_anything_is_trained(
 def test_a_wrong_study_is_an_error(study, tmp_path, old, new, message):
     Path(study).write_text(STUDY.replace(old, new))
     with pytest.raises(ConfigError, match=message):
-        run_study(study, str(tmp_path / "out"), run=never)
+        run_study(study, str(tmp_path / "out"), launcher=Never())
 
 
 def test_names_of_studies_actions_and_cells_get_the_nearest():
@@ -238,7 +246,7 @@ def test_a_stop_signal_is_sent_on_once():
     """)
     before = signal.getsignal(signal.SIGTERM)
     processes = Processes()
-    with processes.signals():
+    with received_signals(processes):
         assert processes.run([sys.executable, "-c", code]) == 71
         assert processes.run(["not started"]) == ExitCode.PREEMPTED
     assert signal.getsignal(signal.SIGTERM) is before

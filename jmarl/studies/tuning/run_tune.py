@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from jmarl.config import ConfigError, check
 from jmarl.config.yaml_files import PRESETS
+from jmarl.launchers.processes import Launcher, Processes, memory_on_demand
 from jmarl.results.files import replace_file, write_json
 from jmarl.results.machine import environment_record, versions
 from jmarl.runs.exit_codes import ExitCode
 from jmarl.runs.progress import open_reporter
 from jmarl.studies.cell_queue import STOPPED, Queue
-from jmarl.studies.processes import Execute, memory_on_demand
 from jmarl.studies.run_study import Limits, time_limit
 from jmarl.studies.tuning.tune_plan import Plan, check_plan, read_plan, write_plan
 from jmarl.studies.tuning.tune_record import draw, make_record, preset_text, table
@@ -43,7 +43,7 @@ def tune(
     out: str = "",
     limits: Limits | None = None,
     preset: str = "",
-    run: Execute | None = None,
+    launcher: Launcher | None = None,
 ) -> int:
     """Train the trials of a tuning that have not ended, and report.
 
@@ -55,7 +55,7 @@ def tune(
         out: Folder of the tuning; by default ``runs/tune/<system>/<env>``.
         limits: Number of trials at a time, and hours.
         preset: Second file for the preset of the winner.
-        run: Function that runs the command of a trial; by default, in a process.
+        launcher: Place where trials run; by default, processes on this machine.
 
     Returns:
         0, or the exit code of a trial that was stopped by a signal or lacked resources.
@@ -76,7 +76,7 @@ def tune(
         else default_folder(plan.system, config.env["name"])
     )
     write_plan(folder, plan)
-    code = work_off(plan, folder, config.schedule.num_evaluations, limits, run)
+    code = work_off(plan, folder, config.schedule.num_evaluations, limits, launcher)
     if code in STOPPED:
         return code
     return report(folder, preset) or code
@@ -93,7 +93,7 @@ def work_off(
     folder: Path,
     evaluations: int,
     limits: Limits,
-    run: Execute | None = None,
+    launcher: Launcher | None = None,
 ) -> int:
     """Train the trials of a plan.
 
@@ -102,7 +102,7 @@ def work_off(
         folder: Folder of the tuning.
         evaluations: Evaluations of a trial after that of untrained parameters.
         limits: Number of trials at a time, and hours.
-        run: Function that runs the command of a trial; by default, in a process.
+        launcher: Place where trials run; by default, processes on this machine.
 
     Returns:
         The exit code of ``Queue.work_off``.
@@ -116,8 +116,9 @@ def work_off(
     objective = Objective(options.metric, options.mode)
     tuner = Tuner(store, plan.system, plan.common(), objective)
     cells = slots(folder, options.trials)
-    with time_limit(limits) as processes:
-        queue = Queue(folder, cells, tuner.find_job, run or processes.run)
+    launcher = launcher or Processes()
+    with time_limit(limits, launcher):
+        queue = Queue(folder, cells, tuner.find_job, launcher.run)
         return queue.work_off(limits.jobs)
 
 

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from jmarl.config import build
+from jmarl.launchers.processes import Processes
 from jmarl.studies.run_study import Limits
 from jmarl.studies.tuning.run_tune import work_off
 from jmarl.studies.tuning.search_space import Space
@@ -107,7 +108,9 @@ class ToyProcess:
 def work(plan, folder, run, jobs=1):
     """Work on a toy tuning until it ends."""
     write_plan(folder, plan)
-    return work_off(plan, folder, EVALUATIONS, Limits(jobs=jobs), run)
+    launcher = Processes()
+    launcher.run = run
+    return work_off(plan, folder, EVALUATIONS, Limits(jobs=jobs), launcher)
 
 
 def main(*arguments):

@@ -1,4 +1,4 @@
-"""Child processes that end before their parent."""
+"""Launchers, and the one that runs jobs in child processes, which end before their parent."""
 
 from __future__ import annotations
 
@@ -40,6 +40,42 @@ class Execute(Protocol):
         ...
 
 
+class Launcher(Protocol):
+    """Place where the commands of jobs run. The methods can be called from several threads."""
+
+    @property
+    def run(self) -> Execute:
+        """Function that runs the command of a job to its end."""
+        ...
+
+    def stop(self) -> None:
+        """Let all jobs save their states and end, and start no more."""
+        ...
+
+    def interrupt(self, number: int) -> None:
+        """React to a stop signal of this process, and start no more jobs."""
+        ...
+
+
+@contextmanager
+def received_signals(launcher: Launcher) -> Iterator[None]:
+    """Interrupt a launcher with stop signals. Only the main thread can enter the context.
+
+    Signals that are ignored, such as SIGHUP under ``nohup``, stay ignored.
+    """
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        launcher.interrupt(number)
+
+    caught = [n for n in STOP_SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, receive) for number in caught}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @contextmanager
 def memory_on_demand() -> Iterator[None]:
     """Let JAX allocate memory of an accelerator as needed if it starts within the context.
@@ -58,9 +94,8 @@ def memory_on_demand() -> Iterator[None]:
 class Processes:
     """Child processes that get the stop signals of this process.
 
-    Signals are sent on once each, except those that are ignored, such as SIGHUP under ``nohup``. A
-    run can therefore save its state: it takes a second signal as a request to exit immediately.
-    The methods can be called from several threads.
+    Each signal is sent on once. A run can therefore save its state: it takes a second signal as a
+    request to exit immediately. The methods can be called from several threads.
     """
 
     def __init__(self) -> None:
@@ -101,27 +136,16 @@ class Processes:
             self._children.discard(child)
         return code if code >= 0 else 128 - code
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
+    def stop(self) -> None:
+        """Send SIGTERM to all processes, and start no more."""
+        self.interrupt(signal.SIGTERM)
+
+    def interrupt(self, number: int) -> None:
         """Send a signal to all processes, and start no more."""
         with self._lock:
             self.stopped = True
             for child in self._children:
                 child.send_signal(number)
-
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Send stop signals on within the context. Only the main thread can enter it."""
-
-        def send_on(number: int, frame: FrameType | None) -> None:
-            self.stop(number)
-
-        caught = [n for n in STOP_SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
-        before = {number: signal.signal(number, send_on) for number in caught}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _wait(child: subprocess.Popen, stop_when: Callable[[], bool]) -> int:

@@ -1,0 +1,1 @@
+"""Launchers: run the command of a job in a process here, or on a cluster."""
