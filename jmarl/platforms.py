@@ -25,6 +25,11 @@ def platform() -> str:
     return _target[-1][0] if _target else jax.default_backend()
 
 
+def has_target() -> bool:
+    """Return True if programs are traced for devices that may be absent here."""
+    return bool(_target)
+
+
 def has_gpu_kernels() -> bool:
     """Return whether to use jmarl's kernels for GPUs.
 

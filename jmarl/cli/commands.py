@@ -266,7 +266,7 @@ usage: jmarl train <system> [options] [group=choice ...] [key=value ...]
 
 train a system; same as python -m jmarl.systems.<system>
 
-`jmarl systems` lists the systems.
+`jmarl systems` lists the systems. launcher=slurm sends the runs to Slurm, see docs/how-to/slurm.md.
 `jmarl train <system> --help` lists the options, groups and keys of a system.""",
     ),
     "evaluate": Command(
@@ -435,6 +435,7 @@ train the runs of a study, measure them, and write its report
   record <study>          write the records of finished runs, for example to publish them
   out=<folder>            folder of the study; default: runs/studies/<study>
   jobs=1                  run: number of runs that are trained at a time
+  launcher=local          run: slurm sends the jobs to Slurm, see docs/how-to/slurm.md
   max_hours=<hours>       run: save and stop after this time
   cell=<name>             measure: only this run
   to=results/studies      record: folder of the records of all studies
@@ -477,6 +478,7 @@ search hyper-parameters with Optuna: trials are runs, and the best one becomes a
   protocol=mam          options and overrides of a published tuning, or the path of a YAML file
   seed=0                first seed of each trial, and seed of the sampler
   jobs=1                trials at a time; the command can also be started several times
+  launcher=local        slurm: send the trials to Slurm, see docs/how-to/slurm.md
   max_hours=<hours>     save and stop after this time
   out=<folder>          folder of the tuning; default: runs/tune/<system>/<env>
   preset=<file>         also write the winner's preset to this file

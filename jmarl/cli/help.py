@@ -7,6 +7,7 @@ import textwrap
 from jmarl.config.accepted import accepted_networks
 from jmarl.config.choices import summary, yaml_names
 from jmarl.config.reference import read_reference
+from jmarl.launchers.cluster import KEY, LOCAL
 
 
 HELP = """\
@@ -26,6 +27,9 @@ groups and their choices:
 keys, defaults and meanings:
 {keys}"""
 COLUMNS = 120
+LAUNCHERS = (
+    "local: this machine; slurm, or the path of a YAML file: jobs in Slurm's queue"
+)
 ENVIRONMENTS = "a name that `jmarl envs` lists, or a generated one such as smax_40v40"
 
 
@@ -37,6 +41,7 @@ def system_help(system: str) -> str:
         is_network = group == "network"
         names = accepted_networks(system) if is_network else yaml_names(group)
         groups[f"{group}={choice}"] = ", ".join(names)
+    groups[f"{KEY}={LOCAL}"] = LAUNCHERS
     keys = {f"{key}={doc.default}": doc.meaning for key, doc in docs.items()}
     texts = {"groups": table(groups, COLUMNS), "keys": table(keys, COLUMNS)}
     return HELP.format(system=system, summary=summary(system), **texts)

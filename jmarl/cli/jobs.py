@@ -27,6 +27,8 @@ from jmarl.hosts.start import start
 FLAGS = ("-m", "--multirun", "-c", "--cfg", "-h", "--help")
 SHOWS, SHOWN = "--cfg=", ("job", "hydra", "all")
 """Option that prints the configuration, and its values."""
+OF_SWEEP = ("system=", "sweep=", "hydra.", "hydra/")
+"""Prefixes of overrides that the command of a single job does not have."""
 
 
 def compose_jobs(system: str, arguments: Sequence[str]) -> list[Job]:
@@ -43,7 +45,8 @@ def compose_jobs(system: str, arguments: Sequence[str]) -> list[Job]:
     folder = resume[-1].partition("=")[2] if resume else ""
     if folder:
         changes = [argument for argument in arguments if argument not in resume]
-        return [Job(_resume(system, folder, changes), "", "")]
+        config = _resume(system, folder, changes)
+        return [Job(config, "", "", tuple(arguments))]
     words = to_hydra_overrides(system, _check_flags(arguments))
     words.sort(key=lambda word: not word.startswith("-"))  # argparse needs flags first
     trees, overrides = _compose_jobs(words)
@@ -53,7 +56,8 @@ def compose_jobs(system: str, arguments: Sequence[str]) -> list[Job]:
     check(len(trees) < 2 or not any(distributed), "distributed", "true", rule)
     start(any(distributed))
     titles = _changes(overrides)
-    return [_to_job(system, *job) for job in zip(trees, titles, strict=True)]
+    parts = zip(trees, titles, overrides, strict=True)
+    return [_to_job(system, *part) for part in parts]
 
 
 def _changes(overrides: Sequence[Sequence[str]]) -> list[str]:
@@ -65,14 +69,15 @@ def _changes(overrides: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _to_job(system: str, tree: Any, changes: str) -> Job:
+def _to_job(system: str, tree: Any, changes: str, words: Sequence[str]) -> Job:
     from jmarl.runs.folder import check_folders
 
     config, chosen = compose.to_run_config(system, tree)
     check_folders(config)
     values = ", ".join(f"{key}={value}" for key, value in chosen.items())
     sizes = f"chosen: {values}\n" if values else ""
-    return Job(config, changes, sizes)
+    own = tuple(word for word in words if not word.startswith(OF_SWEEP))
+    return Job(config, changes, sizes, own)
 
 
 def _resume(system: str, folder: str, changes: Sequence[str]) -> RunConfig:

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from jmarl.cli.process import use_compile_cache
-from jmarl.config import RunConfig
+from jmarl.config import RunConfig, check
+
+
+if TYPE_CHECKING:
+    from jmarl.cli.sweep import Job
+    from jmarl.launchers.processes import Launcher
 
 
 def main(system: str) -> NoReturn:
@@ -25,25 +30,66 @@ def launch(
 ) -> int:
     """Run one job, or with ``-m`` several jobs in sequence, and return the exit code.
 
-    All jobs are checked before the first starts.
+    All jobs are checked before the first starts. With ``launcher=slurm`` they run on a cluster.
 
     Raises:
         ConfigError: If a job is invalid.
         ResourceError: If a job of a sweep needs more memory than the devices have.
     """
-    from jmarl.cli.jobs import compose_jobs
+    from jmarl.launchers.cluster import composed_for, open_launcher, take_cluster
 
-    jobs = compose_jobs(system, arguments)  # errors need none of the imports below
+    cluster, words = take_cluster(arguments)
+    rule = "a job of a launcher has one process; write a job script instead"
+    check(not (cluster and "distributed=true" in words), "distributed", "true", rule)
+    launcher = open_launcher(cluster)
+    with composed_for(cluster):
+        from jmarl.cli.jobs import compose_jobs
 
-    from jmarl.cli.sweep import check_jobs, run_jobs
-    from jmarl.runs.progress import optional_output
+        jobs = compose_jobs(system, words)  # errors need none of the imports below
 
+        from jmarl.cli.sweep import check_jobs
+        from jmarl.runs.progress import optional_output
+
+        if cluster or len(jobs) > 1:
+            with optional_output():
+                check_jobs(jobs)
     with optional_output():
-        if len(jobs) > 1:
-            check_jobs(jobs)
-            return run_jobs(jobs, run)
         if not jobs:  # --cfg has printed the configuration
             return 0
-        print(jobs[0].sizes, end="", flush=True)
-        use_compile_cache(jobs[0].config.arch)
-        return run(jobs[0].config)
+        if cluster:
+            return _run_with(launcher, system, jobs, cluster.jobs)
+        return _run_here(jobs, run)
+
+
+def _run_here(jobs: Sequence[Job], run: Callable[[RunConfig], int]) -> int:
+    """Run jobs in this process."""
+    from jmarl.cli.sweep import run_jobs
+
+    def run_job(job: Job) -> int:
+        use_compile_cache(job.config.arch)
+        return run(job.config)
+
+    if len(jobs) > 1:
+        return run_jobs(jobs, run_job)
+    print(jobs[0].sizes, end="", flush=True)
+    return run_job(jobs[0])
+
+
+def _run_with(
+    launcher: Launcher, system: str, jobs: Sequence[Job], at_once: int
+) -> int:
+    """Run jobs with a launcher, several at a time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from jmarl.cli.sweep import run_jobs
+    from jmarl.launchers.processes import received_signals
+
+    start = [sys.executable, "-m", f"jmarl.systems.{system}"]
+
+    def run_job(job: Job) -> int:
+        words = [w for w in job.words if not w.startswith("run_dir=")]
+        place = [] if job.config.resume else [f"run_dir={job.config.run_dir}"]
+        return launcher.run([*start, *words, *place])
+
+    with received_signals(launcher), ThreadPoolExecutor(at_once) as pool:
+        return run_jobs(jobs, run_job, pool.map)

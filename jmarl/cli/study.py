@@ -36,17 +36,22 @@ def _list(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    from jmarl.launchers.cluster import composed_for, open_launcher, take_cluster
     from jmarl.runs.progress import optional_output
     from jmarl.studies.run_study import Limits, run_study
 
     name, words = _split(arguments)
+    cluster, words = take_cluster(words)
     given, overrides = _take(words, ("out", "jobs", "max_hours"))
     out = given.pop("out", "")
     values = {key: read_value(key, text) for key, text in given.items()}
+    if cluster:
+        values.setdefault("jobs", cluster.jobs)
     limits = build(Limits, values)
     use_cores()
-    with optional_output():
-        return run_study(name, out, overrides, limits)
+    launcher = open_launcher(cluster)
+    with optional_output(), composed_for(cluster):
+        return run_study(name, out, overrides, limits, launcher)
 
 
 def _status(arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""Sweeps: several runs in sequence, checked before the first one starts."""
+"""Sweeps: several runs, checked before the first one starts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import gc
 import pathlib
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from jmarl.cli.process import use_compile_cache
 from jmarl.config import ConfigError, RunConfig, check
 from jmarl.runs.exit_codes import ExitCode, ResourceError
 
@@ -28,6 +27,16 @@ class Job(NamedTuple):
     """Overrides of a sweep that apply to this job."""
     sizes: str
     """Line with the values of sizes that were null; empty for none."""
+    words: tuple[str, ...] = ()
+    """Arguments of ``jmarl train <system>`` for this job alone."""
+
+
+RunJob = Callable[[Job], int]
+"""Function that trains a job in its ``config.run_dir``, and returns an exit code."""
+Outcome = tuple[int, str]
+"""Exit code of a job, and the reason for a failure as one line."""
+Map = Callable[[Callable[[int], Outcome], Iterable[int]], Iterable[Outcome]]
+"""Function such as ``map`` that applies a function to the indices of jobs."""
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:
@@ -53,38 +62,50 @@ def _check_distinct(folders: Sequence[str]) -> None:
         found.add(path)
 
 
-def run_jobs(jobs: Sequence[Job], run: Callable[[RunConfig], int]) -> int:
-    """Run jobs in sequence, print those that failed, and return the exit code.
+def until_preempted(
+    function: Callable[[int], Outcome], indices: Iterable[int]
+) -> Iterator[Outcome]:
+    """Run jobs in sequence. A preempted job is the last."""
+    for index in indices:
+        outcome = function(index)
+        yield outcome
+        if outcome[0] == ExitCode.PREEMPTED:
+            return
 
-    A failure does not affect the other jobs. A preempted job ends the sweep.
+
+def run_jobs(jobs: Sequence[Job], run: RunJob, each: Map = until_preempted) -> int:
+    """Run jobs, print those that failed, and return the exit code.
+
+    A failure does not affect the other jobs.
 
     Args:
         jobs: Jobs that ``check_jobs`` accepts.
-        run: Function that trains a configuration and returns an exit code.
+        run: Function that trains a job.
+        each: Function that applies another one to all jobs, in sequence or at once.
 
     Returns:
-        ``PREEMPTED``, or the first exit code that is not 0.
+        ``PREEMPTED`` if a job is preempted, or the first exit code that is not 0.
     """
+
+    def run_one(index: int) -> Outcome:
+        job = jobs[index]
+        title = f"job {index + 1} of {len(jobs)}: {job.changes}"
+        print(f"\n{title}\n{job.sizes}", end="", flush=True)
+        return _run_job(job, run)
+
     failed: dict[int, str] = {}
     codes = []
-    for number, job in enumerate(jobs, 1):
-        print(
-            f"\njob {number} of {len(jobs)}: {job.changes}\n{job.sizes}",
-            end="",
-            flush=True,
-        )
-        code, reason = _run_job(job, run)
+    for number, (code, reason) in enumerate(each(run_one, range(len(jobs))), 1):
         codes.append(code)
-        if code == ExitCode.PREEMPTED:
-            break
-        if code:
+        if code and code != ExitCode.PREEMPTED:
             failed[number] = f"exit code {code}: {reason}"
     _print_failures(jobs, failed)
-    return code if code == ExitCode.PREEMPTED else next(filter(None, codes), 0)
+    if ExitCode.PREEMPTED in codes:
+        return ExitCode.PREEMPTED
+    return next(filter(None, codes), ExitCode.FINISHED)
 
 
-def _run_job(job: Job, run: Callable[[RunConfig], int]) -> tuple[int, str]:
-    """Run a job. Return its exit code, and the reason for a failure as one line."""
+def _run_job(job: Job, run: RunJob) -> Outcome:
     from jmarl.runs.folder import open_folder
     from jmarl.runs.status import read_status
 
@@ -93,10 +114,9 @@ def _run_job(job: Job, run: Callable[[RunConfig], int]) -> tuple[int, str]:
     except (ConfigError, ResourceError) as error:
         return _known_failure(error)
     config = dataclasses.replace(job.config, run_dir=str(folder))
-    use_compile_cache(config.arch)
     with _removed_if_empty(folder):
         try:
-            code = run(config)
+            code = run(job._replace(config=config))
             reason = read_status(folder).get("message", "no message")
             return code, f"{reason}; run folder: {folder}"
         except (ConfigError, ResourceError) as error:

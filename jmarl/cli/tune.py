@@ -41,6 +41,7 @@ def _status(words: Sequence[str]) -> int:
 
 
 def _tune(system: str, words: Sequence[str]) -> int:
+    from jmarl.launchers.cluster import composed_for, open_launcher, take_cluster
     from jmarl.runs.progress import optional_output
     from jmarl.studies.run_study import Limits
     from jmarl.studies.tuning.run_tune import check_optuna
@@ -49,6 +50,7 @@ def _tune(system: str, words: Sequence[str]) -> int:
     from jmarl.studies.tuning.tune_plan import TuneOptions, make_plan, read_protocol
 
     check_optuna()
+    cluster, words = take_cluster(words)
     options = [field.name for field in dataclasses.fields(TuneOptions)]
     given, overrides = _split(words, (*options, *TEXTS, *LIMITS))
     out = given.pop("out", "")
@@ -62,8 +64,9 @@ def _tune(system: str, words: Sequence[str]) -> int:
     space = chosen.space or default_space(system)
     plan = make_plan(system, chosen, overrides, space)
     use_cores()
-    with optional_output():
-        return run_tuning(plan, out, build(Limits, limits), preset)
+    launcher = open_launcher(cluster)
+    with optional_output(), composed_for(cluster):
+        return run_tuning(plan, out, build(Limits, limits), preset, launcher)
 
 
 def _split(

@@ -21,6 +21,7 @@ import jax
 from jmarl.config import RunConfig
 from jmarl.hosts import process_group
 from jmarl.learning.minibatch import num_env_shards
+from jmarl.platforms import has_target
 from jmarl.runs.exit_codes import ResourceError
 from jmarl.runs.progress import size_text
 from jmarl.training.build import BuiltRun
@@ -259,12 +260,15 @@ def bytes_on_devices(shapes: Any) -> int:
 def device_bytes(config: RunConfig) -> int | None:
     """Return the memory of the devices of a run in bytes, or None if it is not known.
 
-    CPU devices share the memory of the machine. All hosts count as equal to that of process 0.
+    It is not known if programs are traced for absent devices. CPU devices share the memory of the
+    machine. All hosts count as equal to that of process 0.
     """
     return process_group.by_writer(_device_bytes, config)
 
 
 def _device_bytes(config: RunConfig) -> int | None:
+    if has_target():
+        return None
     devices = run_mesh(config).devices.ravel()
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
     if limit:

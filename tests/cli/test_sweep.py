@@ -35,18 +35,20 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Outcomes:
-    """Substitute for ``run`` that returns or raises given outcomes in turn."""
+    """Substitute for training that returns or raises given outcomes in turn."""
 
     def __init__(self, *outcomes: int | Exception) -> None:
         self.outcomes = list(outcomes)
         self.folders: list[str] = []
 
-    def __call__(self, config: RunConfig) -> int:
-        self.folders.append(config.run_dir)
+    def __call__(self, job: Job) -> int:
+        self.folders.append(job.config.run_dir)
         outcome = self.outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
-        write_status(Path(config.run_dir), "failed", message=f"ended with {outcome}")
+        write_status(
+            Path(job.config.run_dir), "failed", message=f"ended with {outcome}"
+        )
         return outcome
 
 
@@ -113,15 +115,15 @@ def test_a_preempted_job_ends_the_sweep(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_sweep_without_failures_prints_none(
     in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_jobs(jobs({}, {}), lambda config: 0) == 0
+    assert run_jobs(jobs({}, {}), lambda job: 0) == 0
     assert not capsys.readouterr().err
     assert not list(in_tmp.rglob("*-s0*"))  # folders without files are removed
 
 
 def test_a_folder_that_is_taken_meanwhile_fails_one_job_only() -> None:
-    def train(config: RunConfig) -> int:
-        write_config(Path(config.run_dir), config)
-        write_config(Path("b"), config)
+    def train(job: Job) -> int:
+        write_config(Path(job.config.run_dir), job.config)
+        write_config(Path("b"), job.config)
         return 0
 
     Path("b").mkdir()
@@ -133,7 +135,8 @@ def test_the_reason_of_a_failed_run_is_its_last_message(
 ) -> None:
     diverging = {"system": toy.Config(nan_at=2), "run_dir": "a"}
     code = run_jobs(
-        jobs(diverging, {}), lambda config: run(config) if config.run_dir == "a" else 0
+        jobs(diverging, {}),
+        lambda job: run(job.config) if job.config.run_dir == "a" else 0,
     )
     assert code == ExitCode.NON_FINITE
     summary = capsys.readouterr().err.partition("1 of 2 jobs failed:\n")[2]

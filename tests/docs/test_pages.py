@@ -12,6 +12,7 @@ import pytest
 import jmarl
 from docs.generate import transcripts
 from docs.generate.site import fill
+from jmarl.launchers.cluster import take_cluster
 
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
@@ -46,7 +47,7 @@ def commands():
 def test_a_command_of_a_page_composes(folder, system, arguments, monkeypatch):
     """Scenario files of a page are in ``docs/examples``; README has paths from the root."""
     monkeypatch.chdir(folder)
-    words = shlex.split(arguments)
+    _, words = take_cluster(shlex.split(arguments))
     if "-m" in words:
         words = [re.sub(r"^([\w.]+=[^\[,]+),.*", r"\1", w) for w in words if w != "-m"]
         words = [re.sub(r"(\[[^\]]*\]),.*", r"\1", word) for word in words]
