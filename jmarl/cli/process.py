@@ -24,8 +24,8 @@ MAX_CPU_DEVICES = 4
 def exit_code(command: Callable[[], int]) -> int:
     """Run a command and return its exit code.
 
-    ``ConfigError`` and ``ResourceError`` are printed on one line. Ctrl-C and a closed
-    pipe print nothing.
+    ``ConfigError``, ``ResourceError`` and errors of process 0 in other processes are printed on
+    one line. Ctrl-C and a closed pipe print nothing.
     """
     try:
         code = command()
@@ -41,6 +41,9 @@ def exit_code(command: Callable[[], int]) -> int:
     except ResourceError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.RESOURCE
+    except process_group.WriterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.CRASHED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception:

@@ -29,6 +29,10 @@ class Process(NamedTuple):
         return f"process {self.index} of {self.count} ({place})"
 
 
+class WriterError(RuntimeError):
+    """Error of process 0, in the other processes, as one line."""
+
+
 _started: list[Process] = []
 
 
@@ -98,7 +102,7 @@ def by_writer(function: Callable[..., Any], *args: Any) -> Any:
     Raises:
         ConfigError: In all processes, if the function raises it.
         Exception: In process 0, if the function raises another error. The other processes raise
-            ``RuntimeError``.
+            ``WriterError``.
     """
     result, problem, error = None, ["", ""], None
     if is_writer():
@@ -112,7 +116,8 @@ def by_writer(function: Callable[..., Any], *args: Any) -> Any:
     if kind == ConfigError.__name__:
         raise ConfigError(text)
     if kind:
-        raise RuntimeError(f"process 0 failed: {kind}: {text}")
+        reason = " ".join(f"{kind}: {text}".split())
+        raise WriterError(f"process 0 of {count()} failed: {reason}")
     return result
 
 

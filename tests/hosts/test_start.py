@@ -8,10 +8,12 @@ import time
 import pytest
 
 from jmarl.cli import jobs
+from jmarl.cli.process import exit_code
 from jmarl.config import ConfigError
 from jmarl.hosts import process_group, watch
 from jmarl.hosts.process_group import AgreedStop
 from jmarl.hosts.start import ADDRESS, COUNT, INDEX, _read_variables, start
+from jmarl.runs.exit_codes import ExitCode, ResourceError
 
 
 GIVEN = {ADDRESS: "host0:1234", COUNT: "2", INDEX: "1"}
@@ -54,6 +56,25 @@ def test_a_run_that_is_not_distributed_connects_nothing():
     assert process_group.count() == 1 and process_group.is_writer()
     assert process_group.share([1, "a"]) == [1, "a"]
     assert process_group.agreed(True) and not process_group.agreed(False)
+
+
+def test_an_error_of_process_0_is_one_line_in_the_others(monkeypatch, capsys):
+    def fail():
+        raise ResourceError("run_dir=a: no space left;\nfree space")
+
+    sent = []
+    monkeypatch.setattr(process_group, "count", lambda: 2)
+    monkeypatch.setattr(process_group, "is_writer", lambda: True)
+    monkeypatch.setattr(
+        process_group, "share", lambda value: sent.append(value) or value
+    )
+    assert exit_code(lambda: process_group.by_writer(fail)) == ExitCode.RESOURCE
+    capsys.readouterr()
+    monkeypatch.setattr(process_group, "is_writer", lambda: False)
+    monkeypatch.setattr(process_group, "share", lambda value: sent[0])
+    assert exit_code(lambda: process_group.by_writer(fail)) == ExitCode.CRASHED
+    reason = "ResourceError: run_dir=a: no space left; free space"
+    assert capsys.readouterr().err == f"error: process 0 of 2 failed: {reason}\n"
 
 
 def test_all_processes_stop_for_the_signal_of_one(monkeypatch):
