@@ -108,9 +108,11 @@ def cached_act(policy: SequencePolicy, codec: ActionCodec) -> Act:
         obs, first = as_row(inputs.obs)
         carry = policy.carry(len(inputs.obs.own))
         _, rep, _ = policy.encode(params, carry.enc, obs, first)
-        state = policy.decode_start(params, carry.dec, first[0])
+        before = carry.dec, first[0]
         avail = inputs.obs.avail
-        action, _, _ = decode(policy, codec, params, state, rep[0], avail, inputs.noise)
+        action, _, _ = decode(
+            policy, codec, params, before, rep[0], avail, inputs.noise
+        )
         return action
 
     return act

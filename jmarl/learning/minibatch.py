@@ -133,7 +133,8 @@ def take_envs(tree: Any, index: Int[Array, "S m"], axis: int) -> Any:
 
     def leaf(x: Array) -> Array:
         before, after = x.shape[:axis], x.shape[axis + 1 :]
-        x = x.reshape(*before, shards, x.shape[axis] // shards, *after)
+        # One axis after B: of several, a TPU pads the small ones to many times their size.
+        x = x.reshape(*before, shards, x.shape[axis] // shards, math.prod(after))
         taken = jax.vmap(take, (axis, 0), axis)(x, index)
         return taken.reshape(*before, shards * size, *after)
 

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from jmarl.kernels.row_scan import row_scan
 from jmarl.networks.heads import ActionDist, TanhNormal, masked_categorical
 from jmarl.types import Key, Params, Spec
 
@@ -130,7 +131,7 @@ def decode(
     policy: SequencePolicy,
     codec: ActionCodec,
     params: Params,
-    state: Any,
+    before: tuple[Any, Bool[Array, " B"]],
     rep: Float[Array, "B N E"],
     avail: Bool[Array, "B N A"],
     noise: Float[Array, "B N A"],
@@ -141,14 +142,19 @@ def decode(
         policy: The sequence policy.
         codec: Codec of the environment's actions.
         params: Parameters of the policy.
-        state: State from ``policy.decode_start``.
+        before: Memory of the decoder, and True where an episode starts.
         rep: Representations from the encoder.
         avail: Available actions.
         noise: Noise from ``codec.noise``; zero for greedy actions.
 
     Returns:
-        The samples, the decoder's outputs and the state after the last agent.
+        The samples, the decoder's outputs and the new memory of the decoder.
     """
+
+    def start(inputs: tuple[Any, Array]) -> tuple[Any, Array]:
+        dec, first = inputs
+        token = _start_token(first.shape, codec.width, rep.dtype)
+        return policy.decode_start(params, dec, first), token
 
     def agent(
         carry: tuple[Any, Array], x: tuple[Any, Array, Array]
@@ -159,11 +165,9 @@ def decode(
         sample = codec.choose(codec.distribution(out, avail), noise)
         return (state, codec.token(sample)), (sample, out)
 
-    context = policy.decode_context(params, rep)
-    by_agent = jax.tree.map(_swap_axes, (context, avail, noise))  # [N, B, ...]
-    start = _start_token(rep.shape[:1], codec.width, rep.dtype)
-    (state, _), (sample, out) = jax.lax.scan(agent, (state, start), by_agent)
-    return _swap_axes(sample), _swap_axes(out), state
+    by_agent = (policy.decode_context(params, rep), avail, noise)
+    (state, _), (sample, out) = row_scan(start, agent, before, by_agent)
+    return sample, out, policy.decode_end(params, state)
 
 
 def teacher_forced(
@@ -237,8 +241,4 @@ def restore(
 
 
 def _start_token(batch: tuple[int, ...], width: int, dtype: Any) -> Array:
-    return jnp.zeros((*batch, width), dtype).at[..., 0].set(1.0)
-
-
-def _swap_axes(x: Array) -> Array:
-    return jnp.swapaxes(x, 0, 1)
+    return jax.nn.one_hot(jnp.zeros(batch, jnp.int32), width, dtype=dtype)

@@ -85,7 +85,7 @@ def decays(n_head: int, scale: float) -> Float[np.ndarray, " H"]:
 
 
 def retain(
-    matrix: Float[Array, "B H D D"],
+    matrix: Float[Array, "B H D D"] | None,
     q: Float[Array, "T B N H D"],
     k: Float[Array, "T B N H D"],
     v: Float[Array, "T B N H D"],
@@ -93,14 +93,14 @@ def retain(
     kappa: Float[np.ndarray, " H"],
     *,
     causal: bool,
-) -> tuple[Float[Array, "B H D D"], Float[Array, "T B N H D"]]:
+) -> tuple[Float[Array, "B H D D"] | None, Float[Array, "T B N H D"]]:
     """Run retention over all rows.
 
     Teams of up to ``CHUNK_TOKENS`` agents are processed in chunks of rows, with all tokens of a
     chunk compared pairwise. Larger teams are processed row by row, at a cost linear in N.
 
     Args:
-        matrix: S before row 0.
+        matrix: S before row 0; None for a single row without memory.
         q: Queries.
         k: Keys.
         v: Values.
@@ -110,7 +110,7 @@ def retain(
             all agents of that row. Of earlier rows it reads all agents.
 
     Returns:
-        S after the last row, and the outputs.
+        S after the last row, of no meaning without memory, and the outputs.
     """
     n_agents = q.shape[2]
     run = _by_rows if n_agents > CHUNK_TOKENS else _by_chunks
@@ -118,8 +118,8 @@ def retain(
 
 
 def _by_chunks(
-    matrix: Array, tokens: tuple, kappa: Float[np.ndarray, " H"], causal: bool
-) -> tuple[Array, Array]:
+    matrix: Array | None, tokens: tuple, kappa: Float[np.ndarray, " H"], causal: bool
+) -> tuple[Array | None, Array]:
     q, *_ = tokens
     length, _, n_agents = q.shape[:3]
     rows = _chunk_rows(length, n_agents)
@@ -137,12 +137,12 @@ def _chunk_rows(length: int, n_agents: int) -> int:
 
 
 def _run_chunk(
-    matrix: Array,
+    matrix: Array | None,
     chunk: tuple[Array, Array, Array, Array],
     *,
     kappa: Float[np.ndarray, " H"],
     causal: bool,
-) -> tuple[Array, Array]:
+) -> tuple[Array | None, Array]:
     """Run one chunk ``[T, B, N, H, D]`` (Sun et al. 2023, chunkwise form, eq. 7)."""
     q, k, v, first = chunk
     rows, _, n_agents = q.shape[:3]
@@ -155,6 +155,8 @@ def _run_chunk(
     scores = _einsum("tbihd,sbjhd->bhtisj", q, k) * within
     # [T, B, N, H, D]
     inside = _einsum("bhtisj,sbjhd->tbihd", scores, v)
+    if matrix is None:
+        return None, inside
     outside = _einsum("tbihd,bhde->tbihe", q, matrix)
     outside = outside * decay.before[:, :, None, :, None]
     # [B, H, D, D]
@@ -171,9 +173,13 @@ def _later_agents(rows: int, n_agents: int) -> Bool[np.ndarray, "T N T N"]:
 
 
 def _by_rows(
-    matrix: Array, tokens: tuple, kappa: Float[np.ndarray, " H"], causal: bool
-) -> tuple[Array, Array]:
+    matrix: Array | None, tokens: tuple, kappa: Float[np.ndarray, " H"], causal: bool
+) -> tuple[Array | None, Array]:
     run = _run_causal_row if causal else _run_row
+    if matrix is None:
+        q, *_ = tokens
+        _, batch, _, heads, width = q.shape
+        matrix = jnp.zeros((batch, heads, width, width))
 
     def row(
         matrix: Array, row: tuple[Array, Array, Array, Array]
@@ -330,7 +336,7 @@ class Retention(nn.Module):
         # Rows are independent without memory: one row of T B environments.
         tokens = (q, k, v, first)
         tokens = jax.tree.map(lambda y: y.reshape(1, -1, *y.shape[2:]), tokens)
-        _, y = run(self.zero_matrix(first.size), *tokens)
+        _, y = run(None, *tokens)
         return matrix, self._gate_and_project(y.reshape(q.shape), x)
 
     def context(

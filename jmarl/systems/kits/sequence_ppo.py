@@ -160,14 +160,13 @@ def sequence_functions(
         rep = arrange(rep, order)
         avail = arrange(timestep.obs.avail, order)
         noise = codec.noise(noise_key, value.shape) * (explore > 0)
-        state = policy.decode_start(params, carry.dec, timestep.first)
-        sample, out, state = decode(policy, codec, params, state, rep, avail, noise)
+        before = carry.dec, timestep.first
+        sample, out, dec = decode(policy, codec, params, before, rep, avail, noise)
         dist = codec.distribution(out, avail)
         logp = restore(dist.log_prob(sample), order)
         sample = restore(sample, order)
         extras = SequenceExtras(logp=logp, value=value, sample=sample, order=order)
-        carry = SequenceCarry(enc, policy.decode_end(params, state))
-        return dist.action(sample), carry, extras
+        return dist.action(sample), SequenceCarry(enc, dec), extras
 
     def evaluate(params, carry, steps):
         order = steps.extras.order
