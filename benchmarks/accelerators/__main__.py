@@ -1,7 +1,7 @@
 """Programs of all systems, compiled for accelerators that are not there.
 
     python -m benchmarks.accelerators [systems=...] [targets=h100,v5e] [envs=smax_10v10,mpe_spread]
-        [out=results/accelerators.json]
+        [out=results/accelerators.json] [again=...]
 
 Options:
 
@@ -9,7 +9,8 @@ Options:
 * ``targets``: devices, see ``jmarl plan``.
 * ``envs``: environments. Only systems for continuous actions are compiled on ``mpe_spread``.
 * ``out``: JSON file of the record, written after each program; none by default. Programs that it
-  has at the same commit are not compiled again.
+  has are not compiled again. Each names the commit at which it was compiled.
+* ``again``: systems that are compiled again, because a commit changed their programs.
 
 Method: ``jmarl plan`` at the default sizes of the target's platform. Kernels, bytes and operations
 are counted, not measured. The speed is a forecast without calibration. Each program is compiled in
@@ -26,7 +27,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ DEFAULTS: dict[str, Any] = {
     "targets": ("h100", "v5e"),
     "envs": ("smax_10v10", "mpe_spread"),
     "out": "",
+    "again": (),
 }
 SPREAD = "mpe_spread"
 CONTINUOUS = (
@@ -79,7 +81,7 @@ SHOWN = (
 def main() -> int:
     """Compile, print, and write the record if ``out`` is given."""
     args = parse_arguments(DEFAULTS)
-    rows = known_rows(args["out"])
+    rows = known_rows(args["out"], args["again"])
     done = {tuple(row[key] for key in NAMES) for row in rows}
     for names in programs(args):
         if names not in done:
@@ -97,11 +99,10 @@ def programs(args: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield system, target, env
 
 
-def known_rows(out: str) -> list[Row]:
-    """Return the rows of an earlier record of the same commit."""
+def known_rows(out: str, again: Sequence[str]) -> list[Row]:
+    """Return the rows of an earlier record that are kept."""
     record = read_json(Path(out)) if out else {}
-    is_same = record.get("environment", {}).get("commit") == COMMIT
-    return record["rows"] if is_same else []
+    return [row for row in record.get("rows", ()) if row["system"] not in again]
 
 
 def compile_one(system: str, target: str, env: str) -> Row:
@@ -109,7 +110,7 @@ def compile_one(system: str, target: str, env: str) -> Row:
     command = [sys.executable, "-m", "jmarl", "plan", system, f"target={target}"]
     command += [f"env={env}", "json=true"]
     done = subprocess.run(command, capture_output=True, text=True)
-    names = dict(zip(NAMES, (system, target, env), strict=True))
+    names = dict(zip(NAMES, (system, target, env), strict=True)) | {"commit": COMMIT}
     # XLA refuses some programs that do not fit, so there is nothing to count.
     planned = done.returncode in (ExitCode.FINISHED, ExitCode.RESOURCE)
     if not (planned and done.stdout):

@@ -33,7 +33,8 @@ def test_a_row_has_the_plan_or_the_error(monkeypatch, code, out, error, expected
 
     monkeypatch.setattr(subprocess, "run", run)
     row = accelerators.compile_one("vdn", "h100", "smax_3m")
-    assert row == {"system": "vdn", "target": "h100", "env": "smax_3m"} | expected
+    names = {"system": "vdn", "target": "h100", "env": "smax_3m"}
+    assert row == names | {"commit": common.COMMIT} | expected
 
 
 def test_continuous_actions_are_for_systems_that_have_them():
@@ -46,10 +47,10 @@ def test_continuous_actions_are_for_systems_that_have_them():
     ]
 
 
-def test_rows_of_another_commit_are_compiled_again(tmp_path):
-    rows = [{"system": "vdn", "target": "h100", "env": "smax_3m", "fits": True}]
+def test_known_rows_are_kept_with_their_commit_unless_named_again(tmp_path):
     path = tmp_path / "record.json"
-    for commit, known in ((common.COMMIT, rows), ("other", [])):
-        path.write_text(json.dumps({"environment": {"commit": commit}, "rows": rows}))
-        assert accelerators.known_rows(str(path)) == known
-    assert accelerators.known_rows("") == []
+    rows = [{"system": name, "commit": "other"} for name in ("vdn", "qmix")]
+    path.write_text(json.dumps({"environment": {"commit": "other"}, "rows": rows}))
+    assert accelerators.known_rows(str(path), ()) == rows
+    assert accelerators.known_rows(str(path), ["qmix"]) == rows[:1]
+    assert accelerators.known_rows("", ()) == []
