@@ -61,6 +61,15 @@ def env_devices() -> int:
     return mesh.shape.get(ENV_AXIS, 1)
 
 
+def arrays_are_local() -> bool:
+    """Return whether the arrays being traced are on one device: without a mesh or in ``shard_map``.
+
+    XLA's partitioner would gather the arguments of a kernel that are split over devices.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return env_devices() == 1 or bool(mesh.manual_axes)
+
+
 def on_each_device(
     function: Callable[..., Any], in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:

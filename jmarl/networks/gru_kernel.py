@@ -17,7 +17,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Bool, Float
 
-from jmarl.platforms import env_devices, has_gpu_kernels
+from jmarl.platforms import arrays_are_local, has_gpu_kernels
 
 
 ROWS = 16
@@ -44,12 +44,10 @@ class Saved(NamedTuple):
 def has_kernel(length: int, width: int) -> bool:
     """Return whether the kernels run a recurrence: on a GPU, over several steps, of these widths.
 
-    XLA's partitioner would gather the rows of a kernel. Within ``shard_map``, as in
-    ``learning.parallel``, kernels are used.
+    With several devices, they run within ``shard_map``, as in ``learning.parallel``.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    is_local = env_devices() == 1 or bool(mesh.manual_axes)
-    return has_gpu_kernels() and length > 1 and width in WIDTHS and is_local
+    is_supported = length > 1 and width in WIDTHS
+    return has_gpu_kernels() and is_supported and arrays_are_local()
 
 
 def forward(

@@ -130,7 +130,6 @@ class S6(nn.Module):
         first: Bool[Array, "*b L"] | None = None,
     ) -> tuple[Float[Array, "*b L d"], MambaState]:
         """Run a whole sequence; return the outputs and the state after it."""
-        state = self.init_state(x.shape[:-2]) if state is None else state
         v, z = jnp.split(self.in_proj(x), 2, axis=-1)  # [*b, L, E]
         y, state = self._convolve_and_scan(v, C, state, first)
         return self.out_proj(y * nn.silu(z)), state
@@ -142,8 +141,7 @@ class S6(nn.Module):
         """
         v, z = jnp.split(self.in_proj(x), 2, axis=-1)  # [*b, L, E]
         both = jnp.stack([v, flip(v)])  # [2, *b, L, E]
-        state = self.init_state((2, *x.shape[:-2]))
-        (forward, backward), _ = self._convolve_and_scan(both, None, state, None)
+        (forward, backward), _ = self._convolve_and_scan(both, None, None, None)
         return self.out_proj((forward + flip(backward)) * nn.silu(z))
 
     def step(
@@ -164,10 +162,12 @@ class S6(nn.Module):
         return self.out_proj(y * nn.silu(z)), MambaState(window[..., 1:, :], h)
 
     def _convolve_and_scan(self, v, C, state, first) -> tuple[Array, MambaState]:
+        h0 = None if state is None else state.h  # a zero state is not read from memory
+        state = self.init_state(v.shape[:-2]) if state is None else state
         v, window = self._convolve(v, state.conv, first)
         dt, B, C = self._select(v, C)
         A = -jnp.exp(self.A_log)
-        options = {"h0": state.h, "reset": first, "impl": self.config.impl}
+        options = {"h0": h0, "reset": first, "impl": self.config.impl}
         y, h = selective_scan(v, dt, A, B, C, self.D, **options)
         return y, MambaState(window, h)
 

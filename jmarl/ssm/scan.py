@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float
 
 from jmarl.platforms import platform
 from jmarl.ssm.recompute import Tokens, make_plan, recompute_scan
+from jmarl.ssm.scan_kernel import has_kernel, kernel_scan
 
 
 class PlatformDefaults(NamedTuple):
@@ -42,7 +43,7 @@ PLATFORM_DEFAULTS = {
 }
 """Defaults by platform. On a CPU, the state of a tile fits into the second-level cache, and each
 operation is too small for XLA to spread over threads. On accelerators one tile is the whole
-batch."""
+batch. Supported shapes have kernels on a GPU instead."""
 
 
 def selective_scan(  # noqa: PLR0913 - the recurrence has six inputs
@@ -72,8 +73,9 @@ def selective_scan(  # noqa: PLR0913 - the recurrence has six inputs
         h0: State before position 0; zero if None.
         reset: True where a new sequence starts. The state is zeroed *before* this position.
         impl: ``ref`` (plain scan), ``assoc`` (associative scan over materialized states, as in the
-            published MAM code), ``xla`` (tiled, recomputes states in the backward pass) or
-            ``auto`` (chosen by platform).
+            published MAM code), ``xla`` (tiled, recomputes states in the backward pass), ``kernel``
+            (one GPU kernel in each direction) or ``auto`` (``kernel`` where it is supported, else
+            the platform's default).
 
     Returns:
         Outputs in the type of ``u``, and the last state in float32 or wider.
@@ -81,17 +83,20 @@ def selective_scan(  # noqa: PLR0913 - the recurrence has six inputs
     Raises:
         ValueError: If ``impl`` is unknown.
     """
-    implementation = _implementation(impl)
+    name = _choose(impl, A.shape)
     dtype = jnp.promote_types(u.dtype, jnp.float32)
     batch = u.shape[:-2]
-    rows = (_merge_batch(jnp.asarray(x, dtype), batch) for x in (u, dt, B, C))
+    order = _batch_order(name, len(batch))
+    rows = (_merge_batch(jnp.asarray(x, dtype), order) for x in (u, dt, B, C))
     tokens = Tokens(*rows, reset=None)
     if reset is not None:
-        starts = _merge_batch(jnp.asarray(reset), batch)
+        starts = _merge_batch(jnp.asarray(reset), order)
         tokens = tokens._replace(reset=starts[..., None])
-    state = None if h0 is None else _merge_batch(jnp.asarray(h0, dtype), batch)
+    state = None if h0 is None else _merge_batch(jnp.asarray(h0, dtype), order)
+    implementation = _IMPLEMENTATIONS[name]
     y, h = implementation(tokens, jnp.asarray(A, dtype), jnp.asarray(D, dtype), state)
-    return _split_batch(y, batch).astype(u.dtype), _split_batch(h, batch)
+    y = _split_batch(y, batch, order).astype(u.dtype)
+    return y, _split_batch(h, batch, order)
 
 
 def selective_step(
@@ -181,18 +186,25 @@ def _zero_state(tokens: Tokens, A):
     return jnp.zeros((batch, *A.shape), tokens.u.dtype)
 
 
-def _merge_batch(x, batch: tuple[int, ...]):
-    """Merge leading axes ``batch`` into one, the last of them major: [T, B, X] to [B T, X]."""
-    n = len(batch)
-    x = x.transpose(*reversed(range(n)), *range(n, x.ndim))
+def _batch_order(name: str, count: int) -> tuple[int, ...]:
+    """Return the leading axes from the major to the minor axis of the batch."""
+    axes = range(count)
+    # The rows of a kernel are on one device, so there is nothing to gain by moving them.
+    return tuple(axes if name == "kernel" else reversed(axes))
+
+
+def _merge_batch(x, order: tuple[int, ...]):
+    """Merge leading axes into one: [T, B, X] to [B T, X] if ``order`` is (1, 0)."""
+    n = len(order)
+    x = x.transpose(*order, *range(n, x.ndim))
     return x.reshape(-1, *x.shape[n:])
 
 
-def _split_batch(x, batch: tuple[int, ...]):
-    """Undo ``_merge_batch``."""
-    n = len(batch)
-    x = x.reshape(*reversed(batch), *x.shape[1:])
-    return x.transpose(*reversed(range(n)), *range(n, x.ndim))
+def _split_batch(x, batch: tuple[int, ...], order: tuple[int, ...]):
+    """Undo ``_merge_batch``; ``order`` is its own inverse."""
+    x = x.reshape(*(batch[axis] for axis in order), *x.shape[1:])
+    n = len(order)
+    return x.transpose(*order, *range(n, x.ndim))
 
 
 def _platform_defaults() -> PlatformDefaults:
@@ -203,15 +215,17 @@ _IMPLEMENTATIONS: dict[str, Callable] = {
     "ref": _reference,
     "assoc": _associative,
     "xla": _recomputing,
+    "kernel": kernel_scan,
 }
 
 
-def _implementation(name: str) -> Callable:
+def _choose(name: str, shape: tuple[int, ...]) -> str:
+    """Return the name of an implementation for A of a shape."""
     if name == "auto":
-        name = _platform_defaults().impl
+        return "kernel" if has_kernel(*shape) else _platform_defaults().impl
     if name not in _IMPLEMENTATIONS:
         known = ", ".join(_IMPLEMENTATIONS)
         raise ValueError(
             f"impl={name}: unknown scan implementation; expected auto, {known}"
         )
-    return _IMPLEMENTATIONS[name]
+    return name

@@ -7,73 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from scan_values import (
+    NAMES,
+    E,
+    N,
+    error,
+    exact,
+    inputs,
+    resets,
+    run_scan,
+    value_and_gradients,
+    weights,
+)
 
-from jmarl.ssm import scan, selective_scan, selective_step
+from jmarl.ssm import scan, selective_step
 from jmarl.ssm.recompute import make_plan
 
 
-E, N = 8, 4
-NAMES = ("u", "dt", "A", "B", "C", "D", "h0")
 PER_POSITION = ("u", "dt", "B", "C")
-
-
-def run_scan(values, **options):
-    return selective_scan(**{**values, **options})
-
-
-def inputs(batch=(5,), length=7, seed=0, dtype=np.float32):
-    rng = np.random.default_rng(seed)
-
-    def normal(*shape):
-        return rng.standard_normal(shape).astype(dtype)
-
-    log_dt = rng.uniform(np.log(1e-3), np.log(0.5), (*batch, length, E))
-    dt = np.exp(log_dt).astype(dtype)
-    A = -np.exp(normal(N, E))
-    B = normal(*batch, length, N)
-    C = normal(*batch, length, N)
-    return {
-        "u": normal(*batch, length, E),
-        "dt": dt,
-        "A": A,
-        "B": B,
-        "C": C,
-        "D": normal(E),
-        "h0": normal(*batch, N, E),
-    }
-
-
-def resets(batch=(5,), length=7, seed=1):
-    return np.random.default_rng(seed).random((*batch, length)) < 0.3
-
-
-def weights(values, seed=2):
-    rng = np.random.default_rng(seed)
-    like = (values["u"], values["h0"])
-    return tuple(rng.standard_normal(x.shape).astype(x.dtype) for x in like)
-
-
-def value_and_gradients(values, weight, reset=None, impl="ref"):
-    """Return (y, h_last) and the gradients of a weighted sum of both, by name."""
-
-    @jax.jit
-    def call(values, weight):
-        run = functools.partial(run_scan, reset=reset, impl=impl)
-        out, vjp = jax.vjp(run, values)
-        (gradients,) = vjp(weight)
-        return out, gradients
-
-    return jax.tree.map(np.asarray, call(values, weight))
-
-
-def exact(values, weight, reset=None, impl="ref"):
-    with jax.enable_x64(True):
-        wide = jax.tree.map(lambda x: np.asarray(x, np.float64), (values, weight))
-        return value_and_gradients(*wide, reset=reset, impl=impl)
-
-
-def error(x, reference):
-    return np.abs(x - reference).max() / np.abs(reference).max()
 
 
 def small_tiles(monkeypatch, tile=4, chunk=3):
@@ -85,7 +36,8 @@ def small_tiles(monkeypatch, tile=4, chunk=3):
 @pytest.mark.parametrize(
     "batch, length, with_reset", [(5, 1, False), (11, 10, False), (11, 10, True)]
 )
-@pytest.mark.parametrize("impl", ["ref", "assoc", "xla"])
+@pytest.mark.parametrize("impl", ["ref", "assoc", "xla", "kernel"])
+@pytest.mark.usefixtures("interpreted_kernels")
 def test_implementations_equal_float64_reference(
     impl, batch, length, with_reset, monkeypatch
 ):
@@ -99,7 +51,7 @@ def test_implementations_equal_float64_reference(
     assert error(y, y64) < 2e-6
     assert error(h, h64) < 2e-6
     errors = {name: error(gradients[name], gradients64[name]) for name in NAMES}
-    assert max(errors.values()) < 5e-6, errors
+    assert np.max([*errors.values()]) < 5e-6, errors
 
 
 def test_custom_gradient_equals_autodiff_in_float64(monkeypatch):
@@ -122,7 +74,8 @@ def test_result_does_not_depend_on_tiles_and_chunks(tile, chunk, monkeypatch):
     jax.tree.map(assert_close, whole, cut)
 
 
-@pytest.mark.parametrize("impl", ["ref", "assoc", "xla"])
+@pytest.mark.parametrize("impl", ["ref", "assoc", "xla", "kernel"])
+@pytest.mark.usefixtures("interpreted_kernels")
 def test_split_sequence_with_carried_state_equals_whole(impl):
     values, reset = inputs(length=9), resets(length=9)
 
@@ -150,7 +103,8 @@ def test_steps_equal_scan():
     np.testing.assert_allclose(h, last, atol=1e-6)
 
 
-@pytest.mark.parametrize("impl", ["ref", "assoc", "xla"])
+@pytest.mark.parametrize("impl", ["ref", "assoc", "xla", "kernel"])
+@pytest.mark.usefixtures("interpreted_kernels")
 def test_causal_and_blocked_at_reset(impl):
     values = {name: jnp.asarray(x) for name, x in inputs((1,), 6).items()}
     reset = jnp.zeros((1, 6), bool).at[0, 3].set(True)
@@ -178,12 +132,14 @@ def loss_gradients(values, impl):
     return jax.grad(loss)(values)
 
 
-def test_vmap_over_seeds_equals_loop(monkeypatch):
+@pytest.mark.parametrize("impl", ["xla", "kernel"])
+@pytest.mark.usefixtures("interpreted_kernels")
+def test_vmap_over_seeds_equals_loop(impl, monkeypatch):
     small_tiles(monkeypatch)
     seeds = [inputs((6,), 5, seed) for seed in range(3)]
     together = jax.tree.map(lambda *x: jnp.stack(x), *seeds)
 
-    gradients = jax.jit(functools.partial(loss_gradients, impl="xla"))
+    gradients = jax.jit(functools.partial(loss_gradients, impl=impl))
     assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     vmapped = jax.vmap(gradients)(together)
     for i, values in enumerate(seeds):
@@ -191,9 +147,11 @@ def test_vmap_over_seeds_equals_loop(monkeypatch):
         jax.tree.map(assert_close, of_seed, gradients(values))
 
 
-def test_leading_axes_are_one_batch():
+@pytest.mark.parametrize("impl", ["xla", "kernel"])
+@pytest.mark.usefixtures("interpreted_kernels")
+def test_leading_axes_are_one_batch(impl):
     values, reset = inputs((2, 3), 4), resets((2, 3), 4)
-    y, h = run_scan(values, reset=reset, impl="xla")
+    y, h = run_scan(values, reset=reset, impl=impl)
     for i in range(2):
         row = {n: x if n in ("A", "D") else x[i] for n, x in values.items()}
         y_i, h_i = run_scan(row, reset=reset[i], impl="ref")
@@ -209,11 +167,13 @@ def test_bfloat16_inputs_keep_a_float32_state():
     assert h.dtype == jnp.float32
 
 
-def test_extreme_steps_stay_finite():
+@pytest.mark.parametrize("impl", ["xla", "kernel"])
+@pytest.mark.usefixtures("interpreted_kernels")
+def test_extreme_steps_stay_finite(impl):
     values = inputs()
     values["dt"][:, ::2] = 1e6
     values["dt"][:, 1::2] = 0.0
-    out, gradients = value_and_gradients(values, weights(values), resets(), "xla")
+    out, gradients = value_and_gradients(values, weights(values), resets(), impl)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((out, gradients)))
 
 
@@ -231,7 +191,10 @@ def is_jaxpr(x):
     return hasattr(x, "eqns") or hasattr(x, "jaxpr")
 
 
-@pytest.mark.parametrize("impl, expected", [("xla", False), ("assoc", True)])
+@pytest.mark.parametrize(
+    "impl, expected", [("xla", False), ("assoc", True), ("kernel", False)]
+)
+@pytest.mark.usefixtures("interpreted_kernels")
 def test_no_array_over_batch_length_channels_and_states(impl, expected, monkeypatch):
     small_tiles(monkeypatch, tile=4, chunk=4)
     values = inputs((8,), 12)
