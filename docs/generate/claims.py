@@ -111,6 +111,7 @@ def _shares() -> Iterator[tuple[str, Figure]]:
 PARTS = (
     "step of jmarl",
     "step of JaxMARL",
+    "acting of mam_ppo",
     "update of jmarl",
     "update of JaxMARL",
 )
