@@ -9,7 +9,7 @@ from typing import Any
 from docs.generate.benchmarks import DATA, RESULTS, STUDIES, read, relative
 from docs.generate.markdown import code, details, join, table
 from docs.generate.tables.records import circumstances
-from jmarl.studies.reports import study_parts
+from jmarl.studies.reports import cells_without_result, study_parts
 from jmarl.studies.reports.cell_curves import FIGURES, figure_folder
 
 
@@ -20,7 +20,8 @@ INDEX = """\
 A study is a question, the runs that answer it, and a report. Its claims and the rules of their
 verdicts are in `configs/study/<study>.yaml`, which is committed before the runs. The report is made
 from the records of the runs in `results/studies/<study>`, by [`jmarl study`](../how-to/study.md). A
-claim is supported, not supported, or undecided."""
+claim is supported, not supported, or undecided. It is unfinished as long as cells that it compares
+have no result."""
 
 
 def pages() -> Iterator[tuple[str, str]]:
@@ -41,10 +42,16 @@ def index_page(records: Mapping[str, dict[str, Any]]) -> str:
     """Return the overview: one row for each study."""
     header = ("study", "question", "verdicts", "CPU hours", "runs")
     rows = [
-        (f"[{record['title']}]({name}.md)", record["question"], *_outcome(record))
+        (_link(record, name), record["question"], *_outcome(record))
         for name, record in records.items()
     ]
     return join(INDEX, table(header, rows))
+
+
+def _link(record: dict[str, Any], name: str) -> str:
+    """Return the link to a study's page, marked if cells have no result."""
+    note = " (unfinished)" if cells_without_result(record) else ""
+    return f"[{record['title']}]({name}.md){note}"
 
 
 def _outcome(record: Mapping[str, Any]) -> tuple[str, Any, str]:

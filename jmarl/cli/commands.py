@@ -430,10 +430,13 @@ train the runs of a study, measure them, and write its report
   list                    list the studies and their questions; the default
   run <study>             train and measure what is missing, then report; continues if repeated
   status <study>          print the state and the progress of each run
-  report <study>          print the tables again, from the run folders alone
+  report <study>          print the tables again, from the run folders and records
   measure <study>         measure finished runs again
-  record <study>          write the records of finished runs, for example to publish them
+  record <study>          write the records of finished runs, to publish them or to go on elsewhere
   out=<folder>            folder of the study; default: runs/studies/<study>
+  records=results/studies
+                          run, status, report: folder of the records of all studies, or none; a
+                          cell with a complete record that is not stale counts as finished
   jobs=1                  run: number of runs that are trained at a time
   launcher=local          run: slurm sends the jobs to Slurm, see docs/how-to/slurm.md
   max_hours=<hours>       run: save and stop after this time

@@ -38,12 +38,13 @@ def _list(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str]) -> int:
     from jmarl.launchers.cluster import composed_for, open_launcher, take_cluster
     from jmarl.runs.progress import optional_output
+    from jmarl.studies.cells import RECORDS
     from jmarl.studies.run_study import Limits, run_study
 
     name, words = _split(arguments)
     cluster, words = take_cluster(words)
-    given, overrides = _take(words, ("out", "jobs", "max_hours"))
-    out = given.pop("out", "")
+    given, overrides = _take(words, ("out", "records", "jobs", "max_hours"))
+    out, records = given.pop("out", ""), given.pop("records", RECORDS)
     values = {key: read_value(key, text) for key, text in given.items()}
     if cluster:
         values.setdefault("jobs", cluster.jobs)
@@ -51,21 +52,21 @@ def _run(arguments: Sequence[str]) -> int:
     use_cores()
     launcher = open_launcher(cluster)
     with optional_output(), composed_for(cluster):
-        return run_study(name, out, overrides, limits, launcher)
+        return run_study(name, out, overrides, limits, launcher, records=records)
 
 
 def _status(arguments: Sequence[str]) -> int:
     from jmarl.studies.study_status import status
 
     name, words = _split(arguments)
-    return status(name, **_only(words, ("out",)))
+    return status(name, **_only(words, ("out", "records")))
 
 
 def _report(arguments: Sequence[str]) -> int:
     from jmarl.studies.run_study import report
 
     name, words = _split(arguments)
-    return report(name, **_only(words, ("out",)))
+    return report(name, **_only(words, ("out", "records")))
 
 
 def _measure(arguments: Sequence[str]) -> int:

@@ -1,20 +1,19 @@
-"""Cells of a study on disk: their configurations, and the states of their runs."""
+"""Cells of a study: their configurations, and where their runs or records lie."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jmarl.config import ConfigError, RunConfig, check, split_argument
-from jmarl.config.compose import from_tree, load_config
-from jmarl.config.parsing import flatten
+from jmarl.config.compose import load_config
 from jmarl.results.files import read_json, write_json
-from jmarl.runs.folder import check_folders, read_config
-from jmarl.runs.status import read_status
-from jmarl.studies.results import record_file
+from jmarl.runs.folder import check_folders
+from jmarl.studies.cell_runs import difference, record_file, stale_reason, state_of
+from jmarl.studies.results import is_measured
 from jmarl.studies.study_file import Cell, Study
 
 
@@ -22,6 +21,8 @@ OWN_KEYS = ("run_dir", "resume")
 """Keys that a study sets in each cell."""
 STUDY_FILE = "study.json"
 """File of a study's folder with the overrides of its last call."""
+RECORDS = "results/studies"
+"""Default folder of the records of all studies."""
 
 
 class PlannedCell(NamedTuple):
@@ -34,11 +35,25 @@ class PlannedCell(NamedTuple):
     """Overrides of the command line, which take precedence over those of the cell."""
     damage: str = ""
     """Why the run in the folder cannot be read; empty if it can."""
+    record: Path | None = None
+    """Record that counts as the run of the cell; None if its folder does."""
+    rejection: str = ""
+    """Why the record of the cell does not count; empty if it does, or if there is none."""
 
     @property
     def name(self) -> str:
         """Name of the cell."""
         return self.cell.name
+
+    @property
+    def path(self) -> Path:
+        """Run folder of the cell, or the record of its run."""
+        return self.record or self.folder
+
+    @property
+    def is_finished(self) -> bool:
+        """True if the cell has a record that counts, or its run is finished now."""
+        return self.record is not None or state_of(self.folder) == "finished"
 
 
 def out_folder(study: Study, out: str) -> Path:
@@ -46,10 +61,16 @@ def out_folder(study: Study, out: str) -> Path:
     return Path(out).expanduser() if out else Path("runs", "studies", study.name)
 
 
+def records_folder(study: Study, records: str) -> Path | None:
+    """Return the folder of a study's records; None for ``none``."""
+    return None if records == "none" else Path(records).expanduser() / study.name
+
+
 def plan(
     study: Study,
     folder: Path,
     overrides: Sequence[str],
+    records: Path | None = None,
 ) -> list[PlannedCell]:
     """Compose the configurations of all cells.
 
@@ -57,12 +78,13 @@ def plan(
         study: The study.
         folder: Folder of the study.
         overrides: Overrides of every cell, as ``key=value``.
+        records: Folder of the study's records; None for none.
 
     Raises:
         ConfigError: If an override is invalid, two cells have equal configurations, or the run
             in a cell's folder has another configuration. A folder that cannot be read is no error.
     """
-    planned = compose_cells(study, folder, overrides)
+    planned = compose_cells(study, folder, overrides, records)
     _check_distinct(study, planned)
     return [_compare(study, each) for each in planned]
 
@@ -71,8 +93,18 @@ def compose_cells(
     study: Study,
     folder: Path,
     overrides: Sequence[str],
+    records: Path | None = None,
 ) -> list[PlannedCell]:
-    """Compose the configurations of all cells, without a look at runs in their folders.
+    """Compose the configurations of all cells, and find the records of their runs.
+
+    A finished run in a cell's folder comes first. Then comes a record: one beside that folder
+    as it is, one in ``records`` if it is complete and not stale.
+
+    Args:
+        study: The study.
+        folder: Folder of the study, or one with records of its cells.
+        overrides: Overrides of every cell, as ``key=value``.
+        records: Folder of the study's records; None for none.
 
     Raises:
         ConfigError: If an override is invalid.
@@ -81,7 +113,8 @@ def compose_cells(
         key, value = split_argument(override)
         rule = "is set by the study; choose its folder with out=<folder>"
         check(key not in OWN_KEYS, key, value, rule)
-    return [_compose(study, folder, cell, overrides) for cell in study.cells()]
+    composed = [_compose(study, folder, cell, overrides) for cell in study.cells()]
+    return [_find_record(study, each, records) for each in composed]
 
 
 def write_overrides(folder: Path, overrides: Sequence[str]) -> None:
@@ -90,9 +123,27 @@ def write_overrides(folder: Path, overrides: Sequence[str]) -> None:
     write_json(folder / STUDY_FILE, {"overrides": list(overrides)})
 
 
-def read_overrides(folder: Path) -> list[str]:
-    """Return the overrides of the last call in a study's folder."""
-    return read_json(folder / STUDY_FILE).get("overrides", [])
+def read_overrides(folder: Path, records: Path | None = None) -> list[str]:
+    """Return the overrides of the last call in a study's folder, or of its records if none."""
+    called = read_json(folder / STUDY_FILE)
+    if not called and records:
+        called = read_json(records / STUDY_FILE)
+    return called.get("overrides", [])
+
+
+def run_paths(planned: Iterable[PlannedCell]) -> dict[str, Path]:
+    """Return the run folder of each cell, or the record of its run, by the cell's name."""
+    return {each.name: each.path for each in planned}
+
+
+def stale_cells(planned: Iterable[PlannedCell]) -> list[str]:
+    """Return a line for each cell with a stale run."""
+    lines = []
+    for each in planned:
+        is_trained = each.record or state_of(each.folder) != "missing"
+        if is_trained and (reason := stale_reason(each.config, each.path)):
+            lines.append(f"{each.name} ({reason})")
+    return lines
 
 
 @contextmanager
@@ -126,12 +177,30 @@ def _check_distinct(study: Study, planned: Iterable[PlannedCell]) -> None:
         seen.append(each)
 
 
+def _find_record(
+    study: Study, planned: PlannedCell, records: Path | None
+) -> PlannedCell:
+    beside = record_file(planned.folder.parent, planned.cell)
+    if planned.is_finished:
+        return planned
+    if beside.exists():
+        return planned._replace(record=beside)
+    path = record_file(records, planned.cell) if records else None
+    if path is None or not path.exists():
+        return planned
+    reason = stale_reason(planned.config, path)
+    if not reason and not is_measured(path, study.measure):
+        reason = f"{path} has no results of the measure"
+    kept = None if reason else path
+    return planned._replace(record=kept, rejection=reason)
+
+
 def _compare(study: Study, planned: PlannedCell) -> PlannedCell:
     """Check that the run in a cell's folder has the configuration of the cell."""
-    if state_of(planned.folder) == "missing":
+    if planned.record or state_of(planned.folder) == "missing":
         return planned
     try:
-        text = difference(planned)
+        text = difference(planned.config, planned.folder)
     except ConfigError as error:
         return planned._replace(damage=str(error))
     if text:
@@ -139,55 +208,3 @@ def _compare(study: Study, planned: PlannedCell) -> PlannedCell:
         with errors_name(study, planned.cell):
             raise ConfigError(f"{text}; {fix}")
     return planned
-
-
-def difference(planned: PlannedCell) -> str:
-    """Return the first key in which a cell differs from the run in its folder, with both values.
-
-    The text is empty if there is none.
-
-    Raises:
-        ConfigError: If the configuration of the run is damaged.
-    """
-    old, new = _flat(_trained_config(planned)), _flat(planned.config)
-    for key in {**new, **old}:
-        if old.get(key) != new.get(key):
-            return f"{key}={new.get(key)!r}, but {planned.folder} has {old.get(key)!r}"
-    return ""
-
-
-def _trained_config(planned: PlannedCell) -> RunConfig:
-    """Return the configuration of a cell's run, from its folder or from its record."""
-    if record := _read_record(planned):
-        return from_tree(record["config"] | {"run_dir": "", "resume": ""})
-    return read_config(planned.folder)
-
-
-def trained_versions(planned: PlannedCell) -> dict[str, Any]:
-    """Return the versions that a cell was trained with; empty if it has no run."""
-    record = _read_record(planned)
-    return record.get("versions") or read_json(planned.folder / "versions.json")
-
-
-def is_trained(planned: PlannedCell) -> bool:
-    """Return True if a cell has a run, or the record of one."""
-    return bool(_read_record(planned)) or state_of(planned.folder) != "missing"
-
-
-def _read_record(planned: PlannedCell) -> dict[str, Any]:
-    """Return the record of a cell's run; an empty dictionary if there is none to read."""
-    with suppress(ValueError):
-        return read_json(record_file(planned.folder.parent, planned.cell))
-    return {}
-
-
-def _flat(config: RunConfig) -> dict[str, Any]:
-    """Return the values of a configuration by key, without its folders."""
-    tree = dataclasses.asdict(dataclasses.replace(config, run_dir="", resume=""))
-    return flatten(tree)
-
-
-def state_of(folder: Path) -> str:
-    """Return the state of the run in a cell's folder (see ``read_status``), or ``missing``."""
-    has_run = (folder / "config.yaml").exists()
-    return read_status(folder)["state"] if has_run else "missing"

@@ -19,6 +19,10 @@ from jmarl.studies.study_file import Cell, Claim, Study
 
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
+UNFINISHED = "unfinished"
+"""Verdict on a claim that compares cells without a result."""
+UNKNOWN = Interval(math.nan, -math.inf, math.inf)
+"""Difference without data."""
 WIN_RATE = "win_rate"
 
 
@@ -64,17 +68,17 @@ def _judge(
     results: Results,
     claim: Claim,
 ) -> dict[str, Any]:
-    found = {result.cell.name: result for result in results.finished}
-    wanted = list(_pairs(results.study.cells(), claim))
-    sides = [(found.get(a.name), found.get(b.name)) for a, b in wanted if b]
-    compared = [_compare(results.study, a, b, claim) for a, b in sides if a and b]
+    pairs = list(_pairs(results.study.cells(), claim))
+    compared = list(_finished_pairs(results, claim))
     usable = [each for each in compared if len(each.scores[0]) > 0]
-    difference = Interval(math.nan, -math.inf, math.inf)
-    if usable:
-        variance = max(each.least_variance for each in usable)
-        difference = paired_difference([each.scores for each in usable], variance)
-    judged = verdict(claim, difference)
-    reason = _why_undecided(claim, usable, len(wanted), judged)
+    if len(compared) < len(pairs):
+        difference, judged = UNKNOWN, UNFINISHED
+        reason = f"{len(compared)} of {len(pairs)} pairs of cells are finished"
+    else:
+        difference = _difference(usable)
+        judged = verdict(claim, difference)
+        if reason := _why_undecided(claim, usable, len(pairs), judged):
+            judged = UNDECIDED
     return {
         "text": claim.text,
         "metric": claim.metric,
@@ -82,9 +86,28 @@ def _judge(
         "smallest_effect": claim.smallest_effect,
         "difference": list(map(_or_none, difference)),
         "seeds": [len(each.scores[0]) for each in usable],
-        "verdict": UNDECIDED if reason else judged,
+        "verdict": judged,
         "reason": reason,
     }
+
+
+def _difference(compared: Sequence[_Compared]) -> Interval:
+    if not compared:
+        return UNKNOWN
+    variance = max(each.least_variance for each in compared)
+    return paired_difference([each.scores for each in compared], variance)
+
+
+def _finished_pairs(results: Results, claim: Claim) -> Iterator[_Compared]:
+    """Yield the scores of each pair of cells that both have results."""
+    found = {result.cell.name: result for result in results.finished}
+    for cell in results.unmeasured:
+        if claim.metric not in found[cell.name].metrics:
+            del found[cell.name]
+    for first, second in _pairs(results.study.cells(), claim):
+        if second and first.name in found and second.name in found:
+            sides = found[first.name], found[second.name]
+            yield _compare(results.study, *sides, claim)
 
 
 def _why_undecided(
@@ -92,7 +115,7 @@ def _why_undecided(
 ) -> str:
     """Return why an interval does not decide a claim; empty if it does, or by its own width."""
     if len(compared) < wanted:
-        return f"{len(compared)} of {wanted} pairs of cells are finished"
+        return f"{len(compared)} of {wanted} pairs of cells have defined scores"
     lowest = min(float(each.scores[1].mean()) for each in compared)
     is_share = claim.metric.partition("/")[0] == WIN_RATE
     is_lax = claim.rule == "not_inferior" and judged != NOT_SUPPORTED

@@ -6,6 +6,7 @@ This module does not import JAX.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from jmarl.saved.comparison.run_files import (
     read_run_record,
     run_record,
 )
+from jmarl.studies.cell_runs import record_file
 from jmarl.studies.study_file import Cell, Part, Study
 
 
@@ -62,50 +64,40 @@ class Results(NamedTuple):
     """Cells with a finished run whose files are damaged."""
 
 
-def read_results(study: Study, folder: Path) -> Results:
+def read_results(study: Study, paths: Mapping[str, Path]) -> Results:
     """Read the results of all cells.
 
     Args:
         study: The study.
-        folder: Folder of the study, or one that ``write_records`` wrote.
+        paths: Run folder of each cell, or the record of its run, by the name of the cell.
     """
     cells, measure = study.cells(), study.measure
-    done = [cell for cell in cells if _is_finished(folder, cell)]
+    done = [cell for cell in cells if _is_finished(paths[cell.name])]
     missing = [cell for cell in cells if cell not in done]
     found, unreadable = [], []
     for cell in done:
         try:
-            found.append(_read_cell(folder, cell, measure))
+            found.append(_read_cell(paths[cell.name], cell, measure))
         except Exception:  # a damaged file can lead to almost any exception
             unreadable.append(cell)
     read = [result.cell for result in found]
-    unmeasured = [c for c in read if measure and not _measured(folder, c, measure)]
+    unmeasured = [c for c in read if not is_measured(paths[c.name], measure)]
     return Results(study, found, missing, unmeasured, unreadable)
 
 
-def _is_finished(folder: Path, cell: Cell) -> bool:
-    is_recorded = record_file(folder, cell).exists()
-    return is_recorded or read_status(folder / cell.name)["state"] == "finished"
+def _is_finished(path: Path) -> bool:
+    return path.is_file() or read_status(path)["state"] == "finished"
 
 
-def record_file(folder: Path, cell: Cell) -> Path:
-    """Return the file with the record of a cell's run."""
-    return folder / f"{cell.name}.json"
-
-
-def write_records(results: Results, folder: Path) -> list[str]:
-    """Write the records of all finished cells, and remove those of other cells.
+def write_records(finished: Iterable[CellResult], folder: Path) -> list[str]:
+    """Write the records of finished run folders.
 
     Returns:
         The names of cells whose records are larger than ``LARGEST_KB``. They are written too.
     """
     folder.mkdir(parents=True, exist_ok=True)
     large = []
-    finished = [each.cell for each in results.finished]
-    for cell in results.study.cells():
-        if cell not in finished:
-            record_file(folder, cell).unlink(missing_ok=True)
-    for each in results.finished:
+    for each in finished:
         path = record_file(folder, each.cell)
         measures = read_json(each.run.path / MEASURES)
         write_json(path, run_record(each.run) | {MEASURES_KEY: measures})
@@ -114,15 +106,14 @@ def write_records(results: Results, folder: Path) -> list[str]:
     return large
 
 
-def is_measured(folder: Path, measure: Part | None) -> bool:
-    """Return True if a run folder has the results of a measure, with the same options."""
-    found = read_json(folder / MEASURES)
-    return measure is None or _fits(found, measure)
+def is_measured(path: Path, measure: Part | None) -> bool:
+    """Return True if a run has the results of a measure, with the same options.
 
-
-def _fits(found: dict[str, Any], measure: Part) -> bool:
-    asked = {"name": measure.name, "options": measure.options}
-    return all(found.get(key) == asked[key] for key in asked)
+    Args:
+        path: Run folder, or the record of a run.
+        measure: The measure; None if the study has none.
+    """
+    return measure is None or bool(_measured(path, measure))
 
 
 def write_measures(
@@ -140,38 +131,34 @@ def _or_none(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _measured(folder: Path, cell: Cell, measure: Part) -> dict[str, Any]:
+def _measured(path: Path, measure: Part) -> dict[str, Any]:
     """Return the results of a measure; an empty dictionary if it was not taken."""
-    record = read_json(record_file(folder, cell)).get(MEASURES_KEY)
-    found = record or read_json(folder / cell.name / MEASURES)
-    return found if _fits(found, measure) else {}
+    if path.is_dir():
+        found = read_json(path / MEASURES)
+    else:
+        found = read_json(path).get(MEASURES_KEY, {})
+    asked = {"name": measure.name, "options": measure.options}
+    fits = all(found.get(key) == asked[key] for key in asked)
+    return found if fits else {}
 
 
-def _read_cell(folder: Path, cell: Cell, measure: Part | None) -> CellResult:
-    run = _read_run(folder, cell)
+def _read_cell(path: Path, cell: Cell, measure: Part | None) -> CellResult:
+    run = read_folder(path) if path.is_dir() else read_run_record(path)
+    if run is None or run.state == "damaged":
+        raise ValueError(f"{path}: the run of {cell.name} cannot be read")
     evaluations = [row for row in run.rows if row["kind"] == "eval"]
     final = next((row for row in run.rows if row["kind"] == "absolute"), None)
     factor = run.config["eval"]["absolute_factor"] if final else 1
     metrics = _scores(final or evaluations[-1])
     metrics["stability"] = stability(evaluations)
     if measure:
-        metrics |= _measured(folder, cell, measure).get("metrics", {})
+        metrics |= _measured(path, measure).get("metrics", {})
     seeds = [run.config["seed"] + i for i in range(run.config["num_seeds"])]
     episodes = factor * run.config["eval"]["episodes"]
     about = read_json(run.path / "status.json" if run.path.is_dir() else run.path)
     seconds = about.get(CPU_SECONDS)
     cost = math.nan if seconds is None else float(seconds)
     return CellResult(cell, seeds, metrics, episodes, run, cost)
-
-
-def _read_run(folder: Path, cell: Cell) -> RunFiles:
-    record = record_file(folder, cell)
-    found = (
-        read_run_record(record) if record.exists() else read_folder(folder / cell.name)
-    )
-    if found is None or found.state == "damaged":
-        raise ValueError(f"{folder}: the run of {cell.name} cannot be read")
-    return found
 
 
 def _scores(row: Row) -> dict[str, PerSeed]:

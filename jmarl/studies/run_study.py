@@ -21,13 +21,17 @@ from jmarl.launchers.processes import (
 from jmarl.runs.exit_codes import ExitCode
 from jmarl.runs.progress import open_reporter
 from jmarl.studies.cell_queue import STOPPED, Job, Queue
+from jmarl.studies.cell_runs import record_file, state_of
 from jmarl.studies.cells import (
+    RECORDS,
     PlannedCell,
+    compose_cells,
     errors_name,
     out_folder,
     plan,
     read_overrides,
-    state_of,
+    records_folder,
+    run_paths,
     write_overrides,
 )
 from jmarl.studies.reports import check_report, report_study
@@ -63,6 +67,7 @@ def run_study(
     overrides: Sequence[str] = (),
     limits: Limits | None = None,
     launcher: Launcher | None = None,
+    records: str = RECORDS,
 ) -> int:
     """Train the cells of a study that are not finished, measure them, and report.
 
@@ -76,6 +81,8 @@ def run_study(
         overrides: Overrides of every cell, as ``key=value``.
         limits: Number of jobs at a time, and hours.
         launcher: Place where jobs run; by default, processes on this machine.
+        records: Folder of the records of all studies. A cell with a record there that is complete
+            and not stale counts as finished. ``none`` for no records.
 
     Returns:
         0, or the first exit code of a job that is not 0. Jobs that were stopped by a signal end
@@ -86,9 +93,9 @@ def run_study(
         ResourceError: If a cell needs more memory than the devices have.
     """
     study, limits = read_study(name), limits or Limits()
-    folder = out_folder(study, out)
+    folder, recorded = out_folder(study, out), records_folder(study, records)
     with memory_on_demand():
-        planned = check_study(study, folder, overrides)
+        planned = check_study(study, folder, overrides, recorded)
     write_overrides(folder, overrides)
     usable = [each for each in planned if not each.damage]
     launcher = launcher or Processes()
@@ -100,10 +107,10 @@ def run_study(
             waiting = [each for each in usable if find(each)]
             measured = Queue(folder, waiting, find, launcher.run).work_off(limits.jobs)
             code = measured if measured in STOPPED else code or measured
-    if code in STOPPED or not any(map(_is_finished, usable)):
+    if code in STOPPED or not any(each.is_finished for each in usable):
         return code
     damaged = ExitCode.FINISHED if usable == planned else ExitCode.USER_ERROR
-    return report(name, out) or code or damaged
+    return report(name, out, records) or code or damaged
 
 
 @contextmanager
@@ -126,9 +133,18 @@ def time_limit(limits: Limits, launcher: Launcher) -> Iterator[None]:
 
 
 def check_study(
-    study: Study, folder: Path, overrides: Sequence[str]
+    study: Study,
+    folder: Path,
+    overrides: Sequence[str],
+    records: Path | None = None,
 ) -> list[PlannedCell]:
     """Check a study with all of its cells, and return these. Nothing is compiled.
+
+    Args:
+        study: The study.
+        folder: Folder of the study.
+        overrides: Overrides of every cell, as ``key=value``.
+        records: Folder of the study's records; None for none.
 
     Raises:
         ConfigError: If the study, an override or a cell is invalid.
@@ -140,26 +156,33 @@ def check_study(
     check_report(study)
     check_measure(study)
     open_reporter().info(f"checking {len(study.cells())} cells")
-    planned = plan(study, folder, overrides)
+    planned = plan(study, folder, overrides, records)
+    _announce_records(planned)
     for each in planned:
         if each.damage:
             text = f"{each.cell.name}: left out, because its run cannot be read"
             open_reporter().warn(f"{text}: {each.damage}")
-        elif not _is_finished(each):
+        elif not each.is_finished:
             with errors_name(study, each.cell):
                 check_runs([each.config])
     return planned
 
 
-def _is_finished(planned: PlannedCell) -> bool:
-    return state_of(planned.folder) == "finished"
+def _announce_records(planned: Sequence[PlannedCell]) -> None:
+    counted = sum(each.record is not None for each in planned)
+    if counted:
+        open_reporter().info(f"{counted} cells are finished by their records")
+    rejected = [each for each in planned if each.rejection]
+    if rejected:
+        text = f"{len(rejected)} records do not count (see jmarl study status)"
+        open_reporter().warn(f"{text}; {rejected[0].name}: {rejected[0].rejection}")
 
 
 def _train_job(planned: PlannedCell) -> Job | None:
     """Return the job that trains a cell; None if its run is finished."""
-    cell, state = planned.cell, state_of(planned.folder)
-    if state == "finished":
+    if planned.is_finished:
         return None
+    cell, state = planned.cell, state_of(planned.folder)
     command = [sys.executable, "-m", f"jmarl.systems.{cell.system}"]
     if state != "missing":
         return Job("resume", [*command, f"resume={planned.folder}"])
@@ -174,7 +197,8 @@ def _measure_job(
 ) -> Job | None:
     """Return the job that measures a cell; None if it is measured, or not yet finished."""
     folder = planned.folder
-    if not _is_finished(planned) or is_measured(folder, study.measure):
+    is_trained = state_of(folder) == "finished"
+    if not is_trained or is_measured(folder, study.measure):
         return None
     command = [sys.executable, "-m", "jmarl", "study", "measure", name]
     words = f"out={folder.parent}", f"cell={planned.cell.name}"
@@ -215,22 +239,23 @@ def measure(
     return ExitCode.FINISHED
 
 
-def report(name: str, out: str = "") -> int:
+def report(name: str, out: str = "", records: str = RECORDS) -> int:
     """Print the report of a study, and write ``report.json`` and ``report.png``.
 
     Args:
         name: Name of a study, or the path of its file.
         out: Folder of the study.
+        records: Folder of the records of all studies, or ``none``.
 
     Returns:
         The exit code, 0.
 
     Raises:
-        ConfigError: If the study has no finished run.
+        ConfigError: If the study has no finished cell.
     """
     study = read_study(name)
     folder = out_folder(study, out)
-    print(report_study(study, folder))
+    print(report_study(study, folder, records_folder(study, records)))
     print(f"\nwrote {folder / 'report.json'} and .png", flush=True)
     return ExitCode.FINISHED
 
@@ -238,12 +263,14 @@ def report(name: str, out: str = "") -> int:
 def record(
     name: str,
     out: str = "",
-    to: str = "results/studies",
+    to: str = RECORDS,
 ) -> int:
     """Write the records of finished runs to ``<to>/<study>``, with the report made from them.
 
     The record of a run holds its configuration, all evaluations, versions and costs, without
-    checkpoints. It can be published, and ``report`` and ``jmarl compare`` read it.
+    checkpoints. It can be published, ``report`` and ``jmarl compare`` read it, and ``run`` counts
+    its cell as finished. Records of cells without a finished run stay if they count, and are
+    removed otherwise.
 
     Args:
         name: Name of a study, or the path of its file.
@@ -260,20 +287,32 @@ def record(
     source, target = out_folder(study, out), Path(to).expanduser() / study.name
     rule = "is the folder of the runs; choose another one for the records"
     check(target.resolve() != source.resolve(), "to", to, rule)
-    results = read_results(study, source)
+    holds_records = any(record_file(source, cell).exists() for cell in study.cells())
+    rule = "holds records already; name the run folders"
+    check(not holds_records, "out", str(source), rule)
+    planned = compose_cells(study, source, read_overrides(source), target)
+    results = read_results(study, run_paths(planned))
+    trained = [each for each in results.finished if each.run.path.is_dir()]
     rule = "no finished run there; use jmarl study run"
-    check(len(results.finished) > 0, "out", str(source), rule)
-    from_runs = all(each.run.path.is_dir() for each in results.finished)
-    check(from_runs, "out", str(source), "holds records already; name the run folders")
+    check(len(trained) > 0, "out", str(source), rule)
     for cell in results.unreadable:
         open_reporter().warn(f"{cell.name}: left out, because its run cannot be read")
     try:
         write_overrides(target, read_overrides(source))
-        for each in write_records(results, target):
+        for each in write_records(trained, target):
             text = f"{each}: its record is larger than {LARGEST_KB} kB"
             open_reporter().warn(f"{text}; evaluate less often")
+        _remove_rejected(planned, target)
         print(report_study(study, target))
     except OSError as error:
         raise ConfigError(f"to={to}: cannot be written ({error.strerror})") from None
-    print(f"\nwrote {len(results.finished)} records to {target}", flush=True)
+    print(f"\nwrote {len(trained)} records to {target}", flush=True)
     return ExitCode.FINISHED
+
+
+def _remove_rejected(planned: Sequence[PlannedCell], folder: Path) -> None:
+    """Remove the records that do not count, because a report reads all in a folder."""
+    for each in planned:
+        if each.rejection:
+            record_file(folder, each.cell).unlink()
+            open_reporter().warn(f"{each.name}: record removed; {each.rejection}")

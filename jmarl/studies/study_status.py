@@ -5,36 +5,36 @@ from __future__ import annotations
 import datetime
 from pathlib import Path
 
-from jmarl.config import ConfigError
 from jmarl.runs.exit_codes import ExitCode
-from jmarl.runs.folder import version_changes
-from jmarl.saved.list_runs import RunLine, describe, format_lines
+from jmarl.saved.comparison.run_files import read_run_record
+from jmarl.saved.list_runs import RunLine, describe, format_lines, score_text
+from jmarl.studies.cell_runs import stale_reason, state_of
 from jmarl.studies.cells import (
+    RECORDS,
     PlannedCell,
     compose_cells,
-    difference,
-    is_trained,
     out_folder,
     read_overrides,
-    state_of,
-    trained_versions,
+    records_folder,
 )
-from jmarl.studies.study_file import Study, read_study
+from jmarl.studies.study_file import read_study
 
 
-def status(name: str, out: str = "") -> int:
+def status(name: str, out: str = "", records: str = RECORDS) -> int:
     """Print the state, the progress and the last evaluation of each cell.
 
     Args:
         name: Name of a study, or the path of its file.
         out: Folder of the study.
+        records: Folder of the records of all studies, or ``none``.
 
     Returns:
         The exit code, 0.
     """
     study = read_study(name)
-    folder = out_folder(study, out)
-    cells = compose_cells(study, folder, read_overrides(folder))
+    folder, recorded = out_folder(study, out), records_folder(study, records)
+    overrides = read_overrides(folder, recorded)
+    cells = compose_cells(study, folder, overrides, recorded)
     lines = list(map(_line, cells))
     states = [line.state for line in lines]
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
@@ -43,31 +43,27 @@ def status(name: str, out: str = "") -> int:
 
 
 def _line(planned: PlannedCell) -> RunLine:
-    if state_of(planned.folder) == "missing":
-        now = datetime.datetime.now().astimezone()
-        return RunLine(planned.folder, now, "missing", "", "")
-    line = describe(planned.folder)
-    reason = stale_reason(planned)
+    line = _describe(planned)
+    if planned.rejection:
+        advice = f"its record does not count: {planned.rejection}"
+        return line._replace(advice="\n".join(filter(None, (line.advice, advice))))
+    if line.state == "missing":
+        return line
+    reason = stale_reason(planned.config, planned.path)
     return line._replace(state="stale", advice=reason) if reason else line
 
 
-def stale_reason(planned: PlannedCell) -> str:
-    """Return why the run of a cell does not answer the study of today; empty if it does.
-
-    Either the cell's configuration in the study has changed, or the version of jmarl or of a
-    package that results depend on.
-    """
-    try:
-        if text := difference(planned):
-            return f"trained with another configuration: {text}"
-    except ConfigError as error:
-        return str(error)
-    return ", ".join(version_changes(trained_versions(planned)))
+def _describe(planned: PlannedCell) -> RunLine:
+    if planned.record:
+        return _describe_record(planned.record)
+    if state_of(planned.folder) == "missing":
+        now = datetime.datetime.now().astimezone()
+        return RunLine(planned.folder, now, "missing", "", "")
+    return describe(planned.folder)
 
 
-def stale_cells(study: Study, folder: Path) -> list[str]:
-    """Return a line for each cell with a stale run."""
-    cells = compose_cells(study, folder, read_overrides(folder))
-    trained = filter(is_trained, cells)
-    reasons = [(each.cell.name, stale_reason(each)) for each in trained]
-    return [f"{name} ({reason})" for name, reason in reasons if reason]
+def _describe_record(path: Path) -> RunLine:
+    run = read_run_record(path)
+    changed = datetime.datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+    found = [row for row in run.rows if row["kind"] == "eval"] if run else [{}]
+    return RunLine(path, changed, "recorded", "", score_text(found[-1]))

@@ -80,6 +80,18 @@ def test_a_study_has_the_tables_of_its_report(tmp_path):
     assert "| [T](arms.md) | Q? | no claims | not recorded | not recorded |" in index
 
 
+@pytest.mark.parametrize("state", ["missing", "unmeasured", "unreadable"])
+def test_a_study_with_a_cell_without_result_is_shown_as_unfinished(state):
+    name, file = next(iter(REPORTS.items()))
+    record = json.loads(file.read_text()) | {state: []}
+    assert "nfinished" not in studies.study_page(record, file)
+    assert "(unfinished)" not in studies.index_page({name: record})
+    record[state] = ["some-cell"]
+    text = studies.study_page(record, file)
+    assert "**Unfinished.**" in text and f"1 cells are {state}: some-cell" in text
+    assert f"({name}.md) (unfinished) |" in studies.index_page({name: record})
+
+
 def test_a_study_shows_the_curves_of_each_environment():
     text = studies.curve_figures({"env": "battle a=1"}, "data/studies/arms")
     place = "data/studies/arms/figures/battle_a_1"

@@ -9,15 +9,17 @@ from typing import Any
 
 import yaml
 
+from jmarl.config import RunConfig
 from jmarl.results.machine import versions
 from jmarl.results.metrics_file import to_json
-from jmarl.runs.folder import write_versions
+from jmarl.runs.folder import write_config, write_versions
 from jmarl.runs.status import write_status
-from jmarl.studies.results import write_measures
+from jmarl.studies.results import Results, read_results, write_measures
 from jmarl.studies.study_file import Cell, Study
 
 
 EPISODES, FACTOR = 100, 2
+KINDS = ("eval", "absolute")
 CONFIG = {
     "seed": 3,
     "system_name": "mappo",
@@ -64,6 +66,23 @@ def write_cell(
     write_status(folder, "finished")
 
 
+def write_run(folder: Path, config: RunConfig, scores: list[float]) -> None:
+    """Write a finished run that took an hour.
+
+    Args:
+        folder: Its folder.
+        config: Its configuration.
+        scores: Final greedy return of each seed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(folder, config)
+    write_versions(folder, versions())
+    about = {"update": 1, "env_steps": [1000] * len(scores), "time": 60.0}
+    rows = [{"kind": kind, **about, "greedy/return": scores} for kind in KINDS]
+    (folder / "metrics.jsonl").write_text("\n".join(map(to_json, rows)) + "\n")
+    write_status(folder, "finished", cpu_seconds=3600.0)
+
+
 def write_study(
     study: Study,
     folder: Path,
@@ -76,6 +95,11 @@ def write_study(
         write_cell(folder / cell.name, won(cell), curve(cell))
         if study.measure:
             write_measures(folder / cell.name, study.measure, measured(cell))
+
+
+def read_folders(study: Study, folder: Path) -> Results:
+    """Read the results of a study from the folders of its cells."""
+    return read_results(study, {c.name: folder / c.name for c in study.cells()})
 
 
 def read_record(folder: Path) -> dict[str, Any]:

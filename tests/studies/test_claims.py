@@ -10,9 +10,8 @@ import pytest
 from jmarl.config import ConfigError, build
 from jmarl.results.statistics.bootstrap import Interval
 from jmarl.studies.claims import check_claims, claims_table, judge_claims, verdict
-from jmarl.studies.results import read_results
 from jmarl.studies.study_file import Claim, Part, Study
-from tests.studies.study_folders import write_study
+from tests.studies.study_folders import read_folders, write_study
 
 
 FACTORS = {
@@ -68,7 +67,7 @@ def test_a_verdict_follows_from_the_interval(rule, low, high, expected):
 def judged(folder, **changes):
     study = study_with(**changes)
     write_study(study, folder, lambda cell: RATES[cell.name])
-    (claim,) = judge_claims(read_results(study, folder))
+    (claim,) = judge_claims(read_folders(study, folder))
     return claim
 
 
@@ -90,21 +89,32 @@ def test_the_other_side_has_the_opposite_difference(tmp_path):
     assert theirs["verdict"] == "not supported"
 
 
-def test_a_missing_cell_leaves_a_claim_undecided(tmp_path):
+def test_a_missing_cell_leaves_a_claim_unfinished(tmp_path):
     study = study_with()
     write_study(study, tmp_path, lambda cell: RATES[cell.name])
     (tmp_path / "hard-mat" / "status.json").unlink()
-    (claim,) = judge_claims(read_results(study, tmp_path))
-    assert claim["verdict"] == "undecided"
+    (claim,) = judge_claims(read_folders(study, tmp_path))
+    assert claim["verdict"] == "unfinished"
     assert claim["reason"] == "1 of 2 pairs of cells are finished"
-    assert claim["seeds"] == [3]
+    assert claim["difference"] == [None] * 3 and claim["seeds"] == [3]
+
+
+def test_a_cell_without_its_measure_leaves_a_claim_unfinished(tmp_path):
+    study = study_with(metric="win_rate/smax_5v5")
+    study = dataclasses.replace(study, measure=Part("zero_shot", {"envs": ["x"]}))
+    rates = {"win_rate/smax_5v5": [0.5, 0.5, 0.5]}
+    write_study(study, tmp_path, lambda cell: RATES[cell.name], lambda cell: rates)
+    assert judge_claims(read_folders(study, tmp_path))[0]["verdict"] == "undecided"
+    (tmp_path / "hard-mat" / "measures.json").unlink()
+    (claim,) = judge_claims(read_folders(study, tmp_path))
+    assert claim["verdict"] == "unfinished"
 
 
 def test_not_being_inferior_to_a_loser_is_undecided(tmp_path):
     """Both sides win 2 %, so a side that never wins would not be worse by 5 % either."""
     study = study_with(rule="not_inferior")
     write_study(study, tmp_path, lambda cell: [0.02, 0.02, 0.02])
-    (claim,) = judge_claims(read_results(study, tmp_path))
+    (claim,) = judge_claims(read_folders(study, tmp_path))
     assert claim["difference"][1] > -claim["smallest_effect"]
     assert claim["verdict"] == "undecided"
     table = claims_table({"claims": [claim]})
@@ -116,7 +126,7 @@ def test_a_lower_win_rate_elsewhere_refutes_a_claim_in_spite_of_a_loser(tmp_path
     study = study_with(rule="not_inferior")
     rates = {"easy-mam": [0.1, 0.1, 0.1], "easy-mat": [0.9, 0.9, 0.9]}
     write_study(study, tmp_path, lambda cell: rates.get(cell.name, [0.0, 0.0, 0.0]))
-    (claim,) = judge_claims(read_results(study, tmp_path))
+    (claim,) = judge_claims(read_folders(study, tmp_path))
     assert claim["verdict"] == "not supported" and claim["reason"] == ""
 
 
@@ -145,7 +155,7 @@ def test_a_measured_win_rate_varies_with_its_number_of_episodes(tmp_path):
     study = dataclasses.replace(study, measure=measure)
     rates = {"win_rate/smax_5v5": [0.5, 0.5, 0.5]}
     write_study(study, tmp_path, lambda cell: RATES[cell.name], lambda cell: rates)
-    (claim,) = judge_claims(read_results(study, tmp_path))
+    (claim,) = judge_claims(read_folders(study, tmp_path))
     mean, low, high = claim["difference"]
     assert mean == 0 and high == -low > 0.05
     assert claim["verdict"] == "undecided"

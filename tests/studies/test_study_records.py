@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from study_folders import read_record, write_study
+from study_folders import read_folders, read_record, write_study
 
 from jmarl.cli.commands import dispatch
 from jmarl.config import ConfigError
 from jmarl.results.files import read_json, write_json
 from jmarl.runs.status import write_status
 from jmarl.studies.reports import report_study, study_record
-from jmarl.studies.results import read_results, write_records
+from jmarl.studies.results import write_records
 from jmarl.studies.study_file import read_study
 
 
@@ -58,7 +58,7 @@ def runs(study, tmp_path):
 
 def test_records_give_the_report_of_the_runs(study, runs, tmp_path):
     target = tmp_path / "records"
-    assert write_records(read_results(study, runs), target) == []
+    assert write_records(read_folders(study, runs).finished, target) == []
     report_study(study, runs)
     report_study(study, target)
     first, second = read_record(runs), read_record(target)
@@ -78,24 +78,13 @@ def test_the_report_counts_the_steps_to_the_threshold(study, runs):
 
 def test_a_changed_result_changes_the_verdict(study, runs, tmp_path):
     target = tmp_path / "records"
-    write_records(read_results(study, runs), target)
+    write_records(read_folders(study, runs).finished, target)
     path = target / "mam.json"
     record = read_json(path)
     record["absolute"][0]["greedy/won"] = [0.1, 0.1, 0.1]
     write_json(path, record)
     (claim,) = study_record(study, target)["claims"]
     assert claim["verdict"] == "not supported"
-
-
-def test_the_record_of_a_run_that_is_no_longer_finished_is_removed(
-    study, runs, tmp_path
-):
-    target = tmp_path / "records"
-    write_records(read_results(study, runs), target)
-    (runs / "mam" / "status.json").unlink()
-    write_records(read_results(study, runs), target)
-    record = study_record(study, target)
-    assert record["missing"] == ["mam"] and record["cost"]["runs"] == [1, 2]
 
 
 def test_records_of_records_are_an_error(runs, tmp_path):
@@ -108,16 +97,16 @@ def test_records_of_records_are_an_error(runs, tmp_path):
 
 def test_a_damaged_record_is_unreadable(study, runs, tmp_path):
     target = tmp_path / "records"
-    write_records(read_results(study, runs), target)
+    write_records(read_folders(study, runs).finished, target)
     (target / "mam.json").write_text("{")
     record = study_record(study, target)
     assert record["unreadable"] == ["mam"]
-    assert record["claims"][0]["verdict"] == "undecided"
+    assert record["claims"][0]["verdict"] == "unfinished"
 
 
 def test_records_have_no_path_of_the_machine(study, runs, tmp_path):
     target = tmp_path / "records"
-    write_records(read_results(study, runs), target)
+    write_records(read_folders(study, runs).finished, target)
     for cell in study.cells():
         text = (target / f"{cell.name}.json").read_text()
         assert str(tmp_path) not in text

@@ -9,13 +9,10 @@ import pytest
 from jmarl.cli.commands import dispatch
 from jmarl.config import ConfigError
 from jmarl.results.files import read_json, write_json
-from jmarl.results.machine import versions
-from jmarl.results.metrics_file import to_json
-from jmarl.runs.folder import write_config, write_versions
-from jmarl.runs.status import write_status
 from jmarl.studies.cells import plan, write_overrides
 from jmarl.studies.run_study import check_study
 from jmarl.studies.study_file import read_study
+from tests.studies.study_folders import write_run
 
 
 STUDY = """\
@@ -42,14 +39,7 @@ def study(tmp_path):
     cells = plan(read_study(str(path)), out, OVERRIDES)
     write_overrides(out, OVERRIDES)
     for each in cells[:2]:
-        each.folder.mkdir()
-        write_config(each.folder, each.config)
-        write_versions(each.folder, versions())
-        row = {"kind": "eval", "greedy/return": [0.5, 0.7], "update": 1}
-        absolute = row | {"kind": "absolute"}
-        text = f"{to_json(row)}\n{to_json(absolute)}\n"
-        (each.folder / "metrics.jsonl").write_text(text)
-        write_status(each.folder, "finished")
+        write_run(each.folder, each.config, [0.5, 0.7])
     return path, cells
 
 

@@ -19,9 +19,7 @@ from jmarl.runs.status import CPU_SECONDS
 from jmarl.saved.list_runs import describe, run_folders
 
 
-NO_EFFECT = (
-    "seed",
-    "num_seeds",
+OUTPUT_KEYS = (
     "run_dir",
     "resume",
     "logger",
@@ -29,8 +27,10 @@ NO_EFFECT = (
     "arch.compile_cache",
     "arch.check_memory",
 )
+"""Keys that change the output of a run, but not its results."""
+NO_EFFECT = ("seed", "num_seeds", *OUTPUT_KEYS)
 """Keys in which runs of equal configuration may differ."""
-OWN_COLUMNS = ("env", "seed", "num_seeds", *NO_EFFECT[2:])
+OWN_COLUMNS = ("env", *NO_EFFECT)
 """Keys that are not listed among the overrides, because the table has columns for them."""
 PATHS = ("run_dir", "resume")
 """Keys with paths of the machine of a run, which its record leaves out."""
@@ -211,10 +211,15 @@ def overrides(run: RunFiles) -> str:
     words = []
     for word in run.words:
         key, separator, text = word.lstrip("+").partition("=")
-        is_own = any(key == own or key.startswith(f"{own}.") for own in OWN_COLUMNS)
+        is_own = is_among(key, OWN_COLUMNS)
         if separator and not is_own and not key.startswith("-"):
             words.append(f"{key}={_value(run.config, key, text)}")
     return " ".join(words)
+
+
+def is_among(key: str, keys: Iterable[str]) -> bool:
+    """Return True if a dotted key is one of some keys, or below one of them."""
+    return any(key == each or key.startswith(f"{each}.") for each in keys)
 
 
 def _value(config: dict[str, Any], key: str, text: str) -> str:

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 from jmarl.config import build, check, suggest
 from jmarl.results.files import write_json
 from jmarl.results.machine import environment_record
+from jmarl.studies.cells import compose_cells, read_overrides, run_paths, stale_cells
 from jmarl.studies.claims import check_claims, claims_table, judge_claims
 from jmarl.studies.reports import compare_report, difficulty_report
 from jmarl.studies.reports.cell_curves import compare_cells, curves_text, draw_curves
 from jmarl.studies.results import Results, read_results
 from jmarl.studies.study_file import Part, Study
-from jmarl.studies.study_status import stale_cells
 
 
 class Report(NamedTuple):
@@ -61,12 +61,13 @@ def check_report(study: Study) -> None:
     check_claims(study)
 
 
-def report_study(study: Study, folder: Path) -> str:
+def report_study(study: Study, folder: Path, records: Path | None = None) -> str:
     """Analyze the finished cells of a study; write ``report.json`` and figures.
 
     Args:
         study: The study.
         folder: Its folder, or one with records of its cells.
+        records: Folder with records of cells that have no finished run in ``folder``.
 
     Returns:
         The report as Markdown.
@@ -74,7 +75,8 @@ def report_study(study: Study, folder: Path) -> str:
     Raises:
         ConfigError: If the study has no finished cell there, or its report is wrong.
     """
-    record = study_record(study, folder)
+    record = study_record(study, folder, records)
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "report.json", record)
     REPORTS[study.report.name].draw(record, folder / "report.png")
     for curves in record["curves"]:
@@ -82,19 +84,24 @@ def report_study(study: Study, folder: Path) -> str:
     return study_text(record)
 
 
-def study_record(study: Study, folder: Path) -> dict[str, Any]:
+def study_record(
+    study: Study, folder: Path, records: Path | None = None
+) -> dict[str, Any]:
     """Return the record of a study: its verdicts, tables and costs.
 
     Args:
         study: The study.
         folder: Its folder, or one with records of its cells.
+        records: Folder with records of cells that have no finished run in ``folder``.
 
     Raises:
         ConfigError: If the study has no finished cell there, or its report is wrong.
     """
     report, options = _find(study.report)
     report.check(study, options)
-    results = read_results(study, folder)
+    overrides = read_overrides(folder, records)
+    cells = compose_cells(study, folder, overrides, records)
+    results = read_results(study, run_paths(cells))
     rule = f"holds no finished cell of the study {study.name}; use jmarl study run"
     check(len(results.finished) > 0, "out", str(folder), rule)
     trained = [cell.run.about for cell in results.finished]
@@ -108,7 +115,7 @@ def study_record(study: Study, folder: Path) -> dict[str, Any]:
         "missing": [cell.name for cell in results.missing],
         "unmeasured": [cell.name for cell in results.unmeasured],
         "unreadable": [cell.name for cell in results.unreadable],
-        "stale": stale_cells(study, folder),
+        "stale": stale_cells(cells),
         "cost": _cost(results),
         "claims": judge_claims(results),
         **report.analyze(results, options),
@@ -137,8 +144,16 @@ def study_parts(record: dict[str, Any]) -> list[str]:
     return [*_heading(record), report.tables(record), *curves]
 
 
+def cells_without_result(record: dict[str, Any]) -> list[str]:
+    """Return the names of the cells that a study lacks; it is finished if there are none."""
+    states = ("missing", "unmeasured", "unreadable")
+    return [name for state in states for name in record.get(state, [])]
+
+
 def _heading(record: dict[str, Any]) -> list[str]:
     lines = [f"# {record['title']}", record["question"]]
+    if cells_without_result(record):
+        lines.append("**Unfinished.** Claims about cells without a result are open.")
     for state in ("missing", "unmeasured", "unreadable", "stale"):
         if names := record.get(state):
             lines.append(f"{len(names)} cells are {state}: {', '.join(names)}")

@@ -207,5 +207,6 @@ def draw(record: dict[str, Any], path: Path) -> None:
     )
     axes.set_title(record["title"], fontsize=10)
     axes.grid(alpha=0.3)
-    axes.legend(title="arm: D50", fontsize=8)
+    if record["arms"]:
+        axes.legend(title="arm: D50", fontsize=8)
     figure.savefig(path, dpi=120)

@@ -18,7 +18,7 @@ from jmarl.runs.progress import open_reporter
 from jmarl.runs.status import read_status
 from jmarl.saved.list_runs import last_rows
 from jmarl.studies.cell_queue import STOPPED, Job
-from jmarl.studies.cells import state_of
+from jmarl.studies.cell_runs import state_of
 from jmarl.studies.tuning.trial_store import TrialStore
 
 
