@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jmarl.envs.battle.state import distance
 from jmarl.platforms import platform
@@ -48,6 +48,18 @@ def pairs() -> Pairs:
     return IN_SEQUENCE if platform() == "cpu" else AT_ONCE
 
 
+def take(values: Float[Array, "U B"], index: Int[Array, "L B"]) -> Float[Array, "L B"]:
+    """Return the values of the units at some indices, in each environment."""
+    return pairs().take(values, index)
+
+
+def gather(
+    values: Shaped[Array, "U B"], index: Int[Array, "L B"]
+) -> Shaped[Array, "L B"]:
+    """Return the result of ``take``, as one gather on all platforms."""
+    return jnp.take_along_axis(values, index, axis=0, mode="clip")
+
+
 def scatter_add(
     values: Float[Array, "U B"], index: Int[Array, "U B"], added: Float[Array, "U B"]
 ) -> Float[Array, "U B"]:
@@ -61,8 +73,6 @@ def push_apart(
     solid: Bool[Array, "U B"],
     radius: Float[Array, "U B"],
     plane: Int[Array, "U B"] | None = None,
-    *,
-    form: Pairs | None = None,
 ) -> tuple[Float[Array, "U B"], Float[Array, "U B"]]:
     """Move overlapping units apart, each by half the overlap, all pairs at once.
 
@@ -72,11 +82,10 @@ def push_apart(
         solid: units that push and are pushed.
         radius: radii.
         plane: units push only units of their plane; None for a single plane.
-        form: form of the operation; None for that of the platform.
     """
     radius = jnp.where(solid, radius, DEAD_RADIUS)
     units = (x, y, radius) if plane is None else (x, y, radius, plane)
-    push_x, push_y = (form or pairs()).push(*units)
+    push_x, push_y = pairs().push(*units)
     return x + push_x / 2, y + push_y / 2
 
 
@@ -91,10 +100,6 @@ def _push(units: tuple[Array, ...], others: tuple[Array, ...]) -> tuple[Array, A
     for own, other in zip(plane, other_plane, strict=True):
         overlap = jnp.where(own == other, overlap, 0.0)
     return dx * overlap, dy * overlap
-
-
-def _take_in_sequence(values: Array, index: Array) -> Array:
-    return jnp.take_along_axis(values, index, axis=0, mode="clip")
 
 
 def _add_in_sequence(values: Array, index: Array, added: Array) -> Array:
@@ -138,5 +143,5 @@ def _numbers(values: Array) -> Int[Array, "U 1"]:
     return lax.broadcasted_iota(jnp.int32, (values.shape[0], 1), 0)
 
 
-IN_SEQUENCE = Pairs(_take_in_sequence, _add_in_sequence, _push_in_sequence)
+IN_SEQUENCE = Pairs(gather, _add_in_sequence, _push_in_sequence)
 AT_ONCE = Pairs(_take_at_once, _add_at_once, _push_at_once)

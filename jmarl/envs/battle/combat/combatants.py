@@ -22,6 +22,7 @@ from jmarl.envs.battle.combat.tick import (
     Ward,
 )
 from jmarl.envs.battle.combat.unit_table import Ability, UnitRow
+from jmarl.envs.battle.unit_pairs import gather
 
 
 Rows = np.ndarray | Int[Array, "..."]
@@ -93,7 +94,7 @@ def aim(
 
     def of_target(values: Rows) -> Array:
         values = jnp.broadcast_to(jnp.asarray(values), index.shape)
-        return jnp.take_along_axis(values, index, axis=0, mode="clip")
+        return gather(values, index)
 
     pair = row * len(table) + of_target(row)
     has = orders.target >= 0

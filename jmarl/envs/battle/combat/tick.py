@@ -23,7 +23,7 @@ from jmarl.envs.battle.combat.damage import (
 )
 from jmarl.envs.battle.combat.support import Healers, Healing, HealRule, heal
 from jmarl.envs.battle.combat.zones import Zones
-from jmarl.envs.battle.unit_pairs import push_apart, scatter_add
+from jmarl.envs.battle.unit_pairs import gather, push_apart, scatter_add
 from jmarl.platforms import short_loop
 
 
@@ -296,17 +296,13 @@ def _shelter(bodies: Bodies) -> Any:
     return jnp.where(bodies.ward > 0, bodies.ward_armor, 0.0)
 
 
-def _at(values: Float[Array, "U B"], index: Int[Array, "L B"]) -> Float[Array, "L B"]:
-    return jnp.take_along_axis(values, index, axis=0, mode="clip")
-
-
 def _aim(b: Conditions, bodies: Bodies) -> _Shot:
     """Measure the distance to the targets, and fire the weapons that can."""
     index = b.aim.index
-    dx = _at(bodies.x, index) - bodies.x
-    dy = _at(bodies.y, index) - bodies.y
+    dx = gather(bodies.x, index) - bodies.x
+    dy = gather(bodies.y, index) - bodies.y
     distance = jnp.sqrt(dx * dx + dy * dy)
-    target_alive = _at(bodies.health, index) > 0
+    target_alive = gather(bodies.health, index) > 0
     in_reach = distance <= b.aim.reach + REACH_SLACK
     ready = (bodies.health > 0) & (bodies.cooldown <= 0)
     fires = b.aim.attacks & ready & target_alive & in_reach
@@ -325,7 +321,7 @@ def _hits(b: Conditions, bodies: Bodies, shot: _Shot) -> Vital:
         return land(vital, armor, volley, b.slots.most_hits)
     armor = b.aim.armor
     if bodies.ward is not None:
-        armor = armor + _at(_shelter(bodies), b.aim.index)
+        armor = armor + gather(_shelter(bodies), b.aim.index)
     each = jnp.maximum(b.aim.raw - armor, LEAST_DAMAGE)
     dealt = jnp.where(fires, each * b.units.hits, 0.0)
     health = scatter_add(vital.health, b.aim.index, -dealt)
@@ -396,7 +392,7 @@ def _support(
     target = b.aim.index[slots]
     alive = vital.health > 0
     willing = (b.aim.heals & shot.in_reach & alive)[slots]
-    willing &= _at(vital.health, target) > 0
+    willing &= gather(vital.health, target) > 0
     healers = Healers(
         willing=willing,
         target=target,

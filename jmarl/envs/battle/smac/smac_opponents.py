@@ -28,6 +28,7 @@ from jmarl.envs.battle.situation import (
 from jmarl.envs.battle.smac.smac_facts import MAP_SIZE, Facts
 from jmarl.envs.battle.smac.smac_state import State, orders_of, rows_of
 from jmarl.envs.battle.tactics import Tactic
+from jmarl.envs.battle.unit_pairs import gather
 
 
 SCAN = 5.0
@@ -150,4 +151,4 @@ def _walk(bodies: Bodies, s: Situation, choice: Choice) -> Reply:
 
 
 def _at(values: Float[Array, "U B"], index: Int[Array, "M B"]) -> Float[Array, "M B"]:
-    return jnp.take_along_axis(values, jnp.maximum(index, 0), axis=0, mode="clip")
+    return gather(values, jnp.maximum(index, 0))

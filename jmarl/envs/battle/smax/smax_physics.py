@@ -19,7 +19,6 @@ from jmarl.envs.battle.fused import fused, is_fused
 from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.smax.smax_ticks import Orders, Shots, Traits, run_ticks
 from jmarl.envs.battle.state import Bodies, trait
-from jmarl.envs.battle.unit_pairs import pairs
 from jmarl.envs.keys import (
     Words,
     bits_to_uniform,
@@ -42,7 +41,7 @@ def simulate(
     """Advance every environment by one environment step."""
     units = Traits(*(trait(rules, name, kind) for name in Traits._fields))
     unroll = short_loop() and not is_fused(len(kind))  # a kernel can have a loop
-    ticks = functools.partial(run_ticks, rules, form=pairs(), unroll=unroll)
+    ticks = functools.partial(run_ticks, rules, unroll=unroll)
     after, shots = fused(ticks, bodies, units, orders)
     words = _random_words(rules, keys, shots)
     return after._replace(

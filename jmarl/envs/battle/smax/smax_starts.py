@@ -19,7 +19,7 @@ from jmarl.envs.battle.fused import fused
 from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.scenario import BattleConfig, Scenario
 from jmarl.envs.battle.state import ABSENT, Spawn, trait
-from jmarl.envs.battle.unit_pairs import pairs, push_apart
+from jmarl.envs.battle.unit_pairs import push_apart
 from jmarl.envs.keys import Path, bits_to_uniform, derive_keys, random_bits
 
 
@@ -66,8 +66,9 @@ def draw_spawns(
     rules = scenario.rules
     radius = trait(rules, "radius", spawn.kind)
     everyone = jnp.ones(spawn.kind.shape, bool)
-    push = partial(push_apart, form=pairs())
-    x, y = fused(push, position[..., 0].T, position[..., 1].T, everyone.T, radius.T)
+    x, y = fused(
+        push_apart, position[..., 0].T, position[..., 1].T, everyone.T, radius.T
+    )
     position = jnp.stack([x.T, y.T], axis=-1)
     if config.clip_spawns:
         margin = radius[..., None]

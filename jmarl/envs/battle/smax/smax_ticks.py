@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jmarl.envs.battle.rules import Rules
 from jmarl.envs.battle.state import Bodies, distance
-from jmarl.envs.battle.unit_pairs import Pairs, push_apart
+from jmarl.envs.battle.unit_pairs import push_apart, scatter_add, take
 
 
 class Orders(NamedTuple):
@@ -49,7 +49,6 @@ def run_ticks(
     units: Traits,
     orders: Orders,
     *,
-    form: Pairs,
     unroll: bool,
 ) -> tuple[Bodies, Shots]:
     """Advance every environment by the ticks of one environment step.
@@ -61,7 +60,6 @@ def run_ticks(
         bodies: state of all units.
         units: their types.
         orders: their headings and targets.
-        form: form of the operations on pairs.
         unroll: make no loop.
     """
     shape = bodies.x.shape
@@ -69,7 +67,7 @@ def run_ticks(
 
     def tick(index: Array, carry: tuple[Bodies, Shots]) -> tuple[Bodies, Shots]:
         remaining = (rules.ticks - 1 - index).astype(jnp.float32)
-        return _tick(rules, carry, remaining, units, orders, form)
+        return _tick(rules, carry, remaining, units, orders)
 
     return lax.fori_loop(0, rules.ticks, tick, start, unroll=unroll)
 
@@ -80,33 +78,32 @@ def _tick(
     remaining: Float[Array, ""],
     units: Traits,
     orders: Orders,
-    form: Pairs,
 ) -> tuple[Bodies, Shots]:
     """Advance every environment by one tick, after which ``remaining`` ticks follow."""
     bodies, shots = carry
-    fires = _can_hit(bodies, units, orders.target, form) & ~shots.fired
+    fires = _can_hit(bodies, units, orders.target) & ~shots.fired
     fired = shots.fired | fires
     moved = _move(rules, bodies, units.speed, orders)
     dealt = jnp.where(fires, units.damage, 0.0)
     # All hits land at the same time, so two units can kill each other.
-    health = form.add(bodies.health, jnp.maximum(orders.target, 0), -dealt)
+    health = scatter_add(bodies.health, jnp.maximum(orders.target, 0), -dealt)
     # A weapon that fired is reloaded at the end of the environment step.
     cooldown = bodies.cooldown - jnp.where(fired, 0.0, rules.tick)
     moved = moved._replace(health=jnp.maximum(health, 0.0), cooldown=cooldown)
     bodies = _kill_out_of_bounds(rules, moved)
-    x, y = push_apart(bodies.x, bodies.y, bodies.health > 0, units.radius, form=form)
+    x, y = push_apart(bodies.x, bodies.y, bodies.health > 0, units.radius)
     remaining = jnp.where(fires, remaining, shots.remaining)
     return bodies._replace(x=x, y=y), Shots(fired, remaining)
 
 
 def _can_hit(
-    bodies: Bodies, units: Traits, target: Int[Array, "U B"], form: Pairs
+    bodies: Bodies, units: Traits, target: Int[Array, "U B"]
 ) -> Bool[Array, "U B"]:
     """Return whether a unit is alive, its weapon ready, and its target alive and in range."""
     index = jnp.maximum(target, 0)
-    target_x = form.take(bodies.x, index)
-    target_y = form.take(bodies.y, index)
-    target_health = form.take(bodies.health, index)
+    target_x = take(bodies.x, index)
+    target_y = take(bodies.y, index)
+    target_health = take(bodies.health, index)
     apart = distance(bodies.x - target_x, bodies.y - target_y)
     in_range = apart < units.attack_range
     has_target = in_range & (target >= 0) & (target_health > 0)
