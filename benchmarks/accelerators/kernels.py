@@ -55,11 +55,11 @@ from jmarl.config.compose import load_config
 from jmarl.envs.battle.scenario import get_scenario
 from jmarl.envs.registry import make
 from jmarl.forecast import kernels
-from jmarl.forecast.compile_plan import compile_traced, plan_run
+from jmarl.forecast.compile_plan import Cost, bounds, compile_traced, plan_run
 from jmarl.forecast.described import described_devices
 from jmarl.forecast.flops import matmul_flops
 from jmarl.forecast.hlo import parse
-from jmarl.forecast.kernels import Loop, Work
+from jmarl.forecast.kernels import Loop
 from jmarl.forecast.targets import Target, find_target
 from jmarl.training.anakin import device_mesh
 from jmarl.training.build import build_run
@@ -100,24 +100,17 @@ def count_all(args: dict[str, Any]) -> Iterator[Row]:
     for part in args["parts"]:
         for name, env, count in makers[part](args):
             started = time.perf_counter()
-            work, flops = count(target)
+            cost = count(target)
             seconds = time.perf_counter() - started
-            row = {"part": name, "env": env, "kernels": work.launches}
-            row |= {"mb": work.nbytes / 1e6, "gflop": flops / 1e9}
-            row["forecast_us"] = 1e6 * time_of(target, work, flops)
+            row = {"part": name, "env": env, "kernels": cost.work.launches}
+            row |= {"mb": cost.work.nbytes / 1e6, "gflop": cost.flops / 1e9}
+            row["forecast_us"] = 1e6 * sum(bounds(target, cost, "float32"))
             yield row | {"compile_s": seconds}
-
-
-def time_of(target: Target, work: Work, flops: float) -> float:
-    """Return the seconds of some work, as ``jmarl plan`` forecasts them for float32."""
-    arithmetic = flops / target.rate("float32")
-    return work.launches * target.launch_s + work.nbytes / target.bandwidth + arithmetic
 
 
 Program = tuple[Callable[..., Any], tuple[Any, ...]]
 """A function and its arguments as shapes."""
-Count = Callable[[Target], tuple[Work, float]]
-"""Function of a target that returns launches and bytes, and operations of matrix products."""
+Count = Callable[[Target], Cost]
 Part = tuple[str, str, Count]
 """Name, environment, and the function that counts the work."""
 
@@ -147,15 +140,13 @@ def training_parts(args: dict[str, Any]) -> Iterator[Part]:
     yield "update of JaxMARL", env, partial(count_jaxmarl_update, peer)
 
 
-def count_own_update(env: str, target: Target) -> tuple[Work, float]:
+def count_own_update(env: str, target: Target) -> Cost:
     """Count an update of jmarl's MAPPO with its rollout, at the sizes of JaxMARL's script."""
     sizes = [f"num_envs={MAPPO.envs}", f"rollout_length={MAPPO.steps}"]
-    found = plan_run("mappo", [f"env={env}", *sizes, *MAPPO.overrides], target)
-    work = found.update.work.plus(found.step.work, MAPPO.steps)
-    return work, found.update.flops + MAPPO.steps * found.step.flops
+    return plan_run("mappo", [f"env={env}", *sizes, *MAPPO.overrides], target).whole
 
 
-def count_jaxmarl_update(peer: Peer, target: Target) -> tuple[Work, float]:
+def count_jaxmarl_update(peer: Peer, target: Target) -> Cost:
     """Count the same of JaxMARL's script, whose run is a loop of updates."""
 
     def program() -> Program:
@@ -166,7 +157,7 @@ def count_jaxmarl_update(peer: Peer, target: Target) -> tuple[Work, float]:
     with target.tracing(), mock.patch("jax.experimental.io_callback"):
         run, flops = compiled(target, *program())
     (updates,) = (loop for loop in run.loops if loop.trips == UPDATES)
-    return updates.iteration, flops / UPDATES
+    return Cost(updates.iteration, flops / UPDATES)
 
 
 def loop(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -238,16 +229,14 @@ def acting(system: str, env: str, num_envs: int) -> Program:
     return act, jax.eval_shape(arguments, jax.random.key(0))
 
 
-def count_program(
-    make_program: Callable[[], Program], target: Target
-) -> tuple[Work, float]:
+def count_program(make_program: Callable[[], Program], target: Target) -> Cost:
     """Count the work of a program, or of one iteration of its loop ``SCOPE``."""
     with target.tracing():
         program, flops = compiled(target, *make_program())
     steps = kernels.find(program, SCOPE)
     if steps is None:
-        return program.iteration, flops
-    return steps.iteration, flops / LENGTH
+        return Cost(program.iteration, flops)
+    return Cost(steps.iteration, flops / LENGTH)
 
 
 def compiled(

@@ -35,10 +35,14 @@ NO_TRITON = {"xla_gpu_enable_triton_gemm": False}
 
 
 class Cost(NamedTuple):
-    """Cost of a part of a program on each device, and its matrix products on all of them."""
+    """Cost of a part of a program.
+
+    In a ``Plan``, the work is that of each device, and the operations are those of all of them.
+    """
 
     work: Work
     flops: float
+    """Operations of matrix products."""
 
 
 class Plan(NamedTuple):
@@ -61,6 +65,13 @@ class Plan(NamedTuple):
     arrays: tuple[tuple[int, str, str], ...]
     """Bytes, type and line of code of the largest arrays."""
     compile_seconds: float
+
+    @property
+    def whole(self) -> Cost:
+        """One update with its rollout."""
+        length = self.config.rollout_length
+        work = self.update.work.plus(self.step.work, length)
+        return Cost(work, self.update.flops + length * self.step.flops)
 
     @property
     def needed(self) -> int:
@@ -234,14 +245,21 @@ class Forecast(NamedTuple):
 
 def forecast(plan: Plan) -> Forecast:
     """Estimate the time of an update from the counts of a plan."""
-    length, target = plan.config.rollout_length, plan.target
-    work = plan.update.work.plus(plan.step.work, length)
-    flops = plan.update.flops + length * plan.step.flops
     config = plan.config
-    rate = target.rate(config.precision)
-    return Forecast(
-        launches=work.launches * target.launch_s,
-        memory=work.nbytes / target.bandwidth,
-        arithmetic=flops / plan.devices / rate,
-        rows=config.num_seeds * config.num_envs * length,
-    )
+    work, flops = plan.whole
+    cost = Cost(work, flops / plan.devices)
+    rows = config.num_seeds * config.num_envs * config.rollout_length
+    return Forecast(*bounds(plan.target, cost, config.precision), rows)
+
+
+def bounds(target: Target, cost: Cost, precision: str) -> tuple[float, float, float]:
+    """Return the seconds of launches, of memory traffic and of arithmetic on one device.
+
+    Args:
+        target: The device.
+        cost: Work and matrix products of that device.
+        precision: Precision of the products.
+    """
+    launches = cost.work.launches * target.launch_s
+    memory = cost.work.nbytes / target.bandwidth
+    return launches, memory, cost.flops / target.rate(precision)

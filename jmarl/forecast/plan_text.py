@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from jmarl.forecast.compile_plan import Cost, Plan, forecast
-from jmarl.forecast.kernels import Work
 from jmarl.results.tables import markdown
 from jmarl.runs.progress import size_text
 
@@ -30,7 +29,7 @@ SWEEP = (
 def plan_record(plan: Plan) -> dict[str, Any]:
     """Return the figures of a plan as plain data, in MB, GFLOP and seconds."""
     found = forecast(plan)
-    whole = plan.update.work.plus(plan.step.work, plan.config.rollout_length)
+    whole = plan.whole.work
     return {
         "devices": plan.devices,
         "num_envs": plan.config.num_envs,
@@ -132,11 +131,11 @@ def _rounded(value: float) -> str:
 
 
 def _collectives(plan: Plan) -> str:
-    both: Work = plan.update.work.plus(plan.step.work, plan.config.rollout_length)
-    if not both.collectives:
+    whole = plan.whole.work
+    if not whole.collectives:
         return "no collectives"
-    size = size_text(both.collective_bytes)
-    return f"{both.collectives:,.0f} collectives with {size} per update"
+    size = size_text(whole.collective_bytes)
+    return f"{whole.collectives:,.0f} collectives with {size} per update"
 
 
 def speed_text(plan: Plan) -> str:
