@@ -123,6 +123,20 @@ def _kernels(record: Mapping[str, Any], part: str) -> str:
     return f"{row['kernels']:,.0f}"
 
 
+PLANNED = {
+    "v5e": ("num_envs", "memory_mb", "compile_s"),
+    "t4": ("num_envs", "memory_mb"),
+}
+"""Counts of MAM's program that texts refer to, by target."""
+
+
+def _planned(record: Mapping[str, Any], system: str, target: str, count: str) -> str:
+    names = system, target, "smax_10v10"
+    rows = record["rows"]
+    row = next(x for x in rows if (x["system"], x["target"], x["env"]) == names)
+    return f"{row[count]:,.0f}"
+
+
 FIGURES: dict[str, Figure] = {
     "env.json": _of_exact_resets,
     "smac.json": _peer,
@@ -142,6 +156,13 @@ FIGURES: dict[str, Figure] = {
     **{
         f"kernels.json#{part.replace(' ', '_')}": functools.partial(_kernels, part=part)
         for part in PARTS
+    },
+    **{
+        f"accelerators.json#mam_ppo-{target}-{count}": functools.partial(
+            _planned, system="mam_ppo", target=target, count=count
+        )
+        for target, counts in PLANNED.items()
+        for count in counts
     },
 }
 """Function of each record, or of each name in a record, that a text refers to."""

@@ -281,6 +281,7 @@ class Writer:
         if is_plain and len(y.shape) == 2 and rows % ROWS == 0:
             return self._matrix_product(params["precision"], x, y, out)
         factors = _Factors(x, y, params["dimension_numbers"])
+        # A sum of products keeps float32 where TF32 is asked for.
         if params["precision"] == lax.DotAlgorithmPreset.BF16_BF16_F32:
             factors = factors._replace(kind=jnp.bfloat16)
         factors = factors._replace(x=self.keep(x), y=self.keep(y))
