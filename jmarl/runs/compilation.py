@@ -6,8 +6,10 @@ Each later stage is compiled while the stage before it trains.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -39,6 +41,8 @@ COLLECTIVE_TIMEOUT_S = 10**6
 
 The limit is long, so that a suspended run can continue.
 """
+CACHE_REQUEST = "/jax/compilation_cache/compile_requests_use_cache"
+CACHE_HIT = "/jax/compilation_cache/cache_hits"
 
 
 class CompiledStage(NamedTuple):
@@ -235,6 +239,31 @@ def _submit(
     """
     lowered = jax.jit(program, out_shardings=out).lower(shapes)
     return pool.submit(lowered.compile, compiler_options(0))
+
+
+@contextmanager
+def cache_use() -> Iterator[Callable[[], str]]:
+    """Count the programs that are looked up in the compilation cache, and those found there.
+
+    Yields:
+        Function that returns both as text; empty if nothing was looked up.
+    """
+    counts: Counter[str] = Counter()
+
+    def count(event: str, **_: Any) -> None:
+        counts[event] += 1
+
+    def text() -> str:
+        found, all_programs = counts[CACHE_HIT], counts[CACHE_REQUEST]
+        if not all_programs:
+            return ""
+        return f"{found} of {all_programs} programs from the compilation cache"
+
+    jax.monitoring.register_event_listener(count)
+    try:
+        yield text
+    finally:
+        jax.monitoring.unregister_event_listener(count)
 
 
 def compiler_options(effort: int) -> dict[str, str | bool] | None:

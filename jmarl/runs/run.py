@@ -33,7 +33,7 @@ from jmarl.runs import folder as run_folder
 from jmarl.runs import progress as report
 from jmarl.runs.absolute import absolute_metric
 from jmarl.runs.checkpoint import Checkpoints, Meta, Restored
-from jmarl.runs.compilation import CompiledRun, compile_run
+from jmarl.runs.compilation import CompiledRun, cache_use, compile_run
 from jmarl.runs.device_memory import Memory
 from jmarl.runs.exit_codes import (
     STOP_SIGNALS,
@@ -424,7 +424,7 @@ def _compile(setup: _Setup, restored: Restored | None) -> CompiledRun:
         needed = state + working_bytes
         device_memory.check_fits(setup.config, setup.memory, needed)
 
-    with setup.stop.raised(), report.stopwatch() as seconds:
+    with setup.stop.raised(), report.stopwatch() as seconds, cache_use() as cached:
         compiled = compile_run(
             setup.config,
             setup.programs,
@@ -435,10 +435,9 @@ def _compile(setup: _Setup, restored: Restored | None) -> CompiledRun:
             check_memory=check_memory,
         )
         elapsed = seconds()
-    memory = compiled.stage(first).memory
-    setup.reporter.info(
-        f"compiled in {elapsed:.1f} s, not included in steps/s; {memory}"
-    )
+    facts = ["not included in steps/s", compiled.stage(first).memory, cached()]
+    text = "; ".join(filter(None, facts))
+    setup.reporter.info(f"compiled in {elapsed:.1f} s, {text}")
     return compiled
 
 
