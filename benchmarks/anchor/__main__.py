@@ -1,7 +1,7 @@
 """Learning of MAPPO beside JaxMARL's script, with the same hyper-parameters.
 
     python -m benchmarks.anchor peer=<checkout of JaxMARL> [units=5] [seeds=3] [steps=3000000]
-        [folder=runs/anchor] [out=results/anchor.json]
+        [folder=runs/anchor] [out=runs/anchor.json]
 
 Options:
 
@@ -9,23 +9,26 @@ Options:
 * ``units``: allied units; the task is ``smacv2_<units>_units`` of SMAX.
 * ``seeds``: seeds of each side.
 * ``steps``: rows of each seed (environments x time steps), rounded down to whole updates.
-* ``folder``: folder of the runs. The same arguments continue after an interruption: jmarl's runs
-  from their checkpoints, the script's with the first seed that is not finished.
-* ``out``: JSON file of the record; none by default.
+* ``folder``: folder of jmarl's runs.
+* ``out``: JSON file of the record. Each seed is written to it as it ends. The same arguments
+  continue from the record, also on another machine. An interrupted run of jmarl continues from its
+  checkpoint in ``folder``, one of the script from its start.
 
 Method: ``mappo_rnn_smax.py`` is loaded unchanged (``benchmarks/support/peers.py``), with the values
 of its own configuration file. jmarl gets the same environments, widths, minibatches, and values:
 no entropy bonus, no normalization of values, and no Huber loss. Both sides act by sampling. A win
 rate is that of the episodes of training in the last tenth of the updates.
 
-Output: win rates of each seed, their means with 95 % intervals over seeds, and the interval of the
-difference (Welch). ``equal`` is true if it contains 0.
+Output: mean win rates with 95 % intervals over seeds, and the difference with its interval (Welch).
+``equal`` in the record is true if that interval contains 0. The record also has the win rate of
+each seed. If seeds are missing, it names them under ``unfinished`` and has no such figures.
 
 Exit codes: 0 at the end, 1 if a run failed, 2 if an argument is unknown or invalid.
 """
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +37,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.support.common import (
+    UNFINISHED,
+    environment_record,
     markdown_table,
     parse_arguments,
     require,
@@ -41,8 +46,8 @@ from benchmarks.support.common import (
 )
 from benchmarks.support.peers import MAPPO, Peer, load_script
 from jmarl.cli.process import exit_code
+from jmarl.config import ConfigError, check
 from jmarl.results.files import read_json
-from jmarl.results.files import write_json as write_file
 from jmarl.results.intervals import seed_difference, seed_interval
 from jmarl.results.metrics_file import read_rows
 
@@ -53,7 +58,7 @@ DEFAULTS: dict[str, Any] = {
     "seeds": 3,
     "steps": 3_000_000,
     "folder": "runs/anchor",
-    "out": "",
+    "out": "runs/anchor.json",
 }
 SAME = (
     "system.lr=0.002",
@@ -74,56 +79,107 @@ ROWS = MAPPO.envs * MAPPO.steps
 """Rows of an update."""
 LAST = 0.1
 """Share of the updates whose episodes count."""
+SIDES = ("jaxmarl", "jmarl")
+Runs = dict[str, list[dict[str, Any]]]
+"""Seed, win rate of each update, and environment of the finished runs of each side."""
 
 
 def main() -> int:
-    """Train both sides, print, and write the record if ``out`` is given."""
+    """Train the seeds that the record lacks, write each as it ends, and print the results."""
     args = parse_arguments(DEFAULTS)
-    require(bool(args["peer"]), "peer=: must be a checkout of JaxMARL")
-    rates = {"jaxmarl": peer_rates(args), "jmarl": own_rates(args)}
-    found = {name: summarize(curves) for name, curves in rates.items()}
-    difference = compare(found)
-    rows = [(name, *cells(side)) for name, side in found.items()]
-    print(markdown_table(("side", "win rate", "95 % interval", "by seed"), rows))
-    print(f"\njmarl minus JaxMARL: {difference}")
-    if args["out"]:
-        record = {"arguments": {**args, "peer": "JaxMARL"}, "overrides": overrides()}
-        record |= {"sides": found, "curves": rates, "difference": difference}
-        write_json(args["out"], record)
+    check(bool(args["peer"]), "peer", args["peer"], "must be a checkout of JaxMARL")
+    path = Path(args["out"])
+    runs = read_runs(path, args)
+    train = {"jaxmarl": _peer_run, "jmarl": _own_run}
+    for side, seed in missing(args, runs):
+        print(f"training {side}, seed {seed}", flush=True)
+        run = {"seed": seed, "win_rate": train[side](args, seed)}
+        runs[side].append({**run, "environment": environment_record()})
+        write_json(path, make_record(args, runs))
+    rows = read_json(path)["rows"]
+    print(markdown_table(tuple(rows[0]), [tuple(row.values()) for row in rows]))
+    print(f"\nrecord: {path}")
     return 0
 
 
+def settings(args: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of a record that its seeds have in common."""
+    arguments = {key: args[key] for key in ("units", "seeds", "steps")}
+    return {"arguments": arguments, "overrides": overrides()}
+
+
 def overrides() -> list[str]:
-    """Return the overrides of jmarl's runs, without environment and budget."""
-    return [*(word for word in MAPPO.overrides if word != "num_seeds=1"), *SAME]
+    """Return the overrides of jmarl's runs, without environment, seed and budget."""
+    return [*MAPPO.overrides, *SAME]
 
 
-def peer_rates(args: dict[str, Any]) -> list[list[float]]:
-    """Return the win rate of each update of the script, for each seed."""
-    return [_peer_run(args, seed) for seed in range(args["seeds"])]
+def read_runs(path: Path, args: dict[str, Any]) -> Runs:
+    """Return the finished seeds of each side in a record; none if there is no record.
+
+    Raises:
+        ConfigError: If the record has other settings, or the file is no record.
+    """
+    if not path.exists():
+        return {side: [] for side in SIDES}
+    fix = "name another file, or remove this one"
+    try:
+        record = read_json(path)
+        runs = {side: record["runs"][side] for side in SIDES}
+    except (KeyError, TypeError, ValueError):
+        rule = f"is not a record of this benchmark; {fix}"
+        raise ConfigError(f"out={path}: {rule}") from None
+    for key, value in settings(args).items():
+        rule = f"has {key} {record.get(key)}, not {value}; give the same, or {fix}"
+        check(record.get(key) == value, "out", str(path), rule)
+    return runs
+
+
+def missing(args: dict[str, Any], runs: Runs) -> list[tuple[str, int]]:
+    """Return side and seed of the runs that are not finished, the sides in turn."""
+    wanted = itertools.product(range(args["seeds"]), SIDES)
+    return [(side, seed) for seed, side in wanted if seed >= len(runs[side])]
+
+
+def make_record(args: dict[str, Any], runs: Runs) -> dict[str, Any]:
+    """Return the record. It has no results before all seeds are finished.
+
+    Args:
+        args: Arguments of the benchmark.
+        runs: Finished seeds of each side, in order.
+    """
+    left = [f"{side}, seed {seed}" for side, seed in missing(args, runs)]
+    record = {**settings(args), UNFINISHED: left, "runs": runs}
+    if left:
+        return record
+    curves = {side: [run["win_rate"] for run in runs[side]] for side in SIDES}
+    found = {side: summarize(curves[side]) for side in SIDES}
+    difference = compare(found)
+    estimates = {side: found[side]["mean"] for side in SIDES}
+    estimates["jmarl minus JaxMARL"] = difference["difference"]
+    rows = [
+        {"side": side, "win rate": mean, "low": low, "high": high}
+        for side, (mean, low, high) in estimates.items()
+    ]
+    return {**record, "sides": found, "difference": difference, "rows": rows}
 
 
 def _peer_run(args: dict[str, Any], seed: int) -> list[float]:
+    """Return the win rate of each update of the script."""
     updates = args["steps"] // ROWS
-    name = f"jaxmarl_{args['units']}_{updates}_{seed}.json"
-    path = Path(args["folder"]) / name
-    if not path.exists():
-        peer = Peer(load_script(args["peer"], MAPPO.script), MAPPO, args["units"])
-        result = peer.program(updates, logging=True, seed=seed)()
-        peer.check(result, updates)
-        ordered = sorted(peer.logs, key=lambda log: int(log["env_step"]))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, {"win_rate": [float(log["win_rate"]) for log in ordered]})
-    return read_json(path)["win_rate"]
+    peer = Peer(load_script(args["peer"], MAPPO.script), MAPPO, args["units"])
+    result = peer.program(updates, logging=True, seed=seed)()
+    peer.check(result, updates)
+    ordered = sorted(peer.logs, key=lambda log: int(log["env_step"]))
+    return [float(log["win_rate"]) for log in ordered]
 
 
-def own_rates(args: dict[str, Any]) -> list[list[float]]:
-    """Return the win rate of each update of jmarl's run, for each seed."""
-    folder = Path(args["folder"]) / f"jmarl_{args['units']}_{args['steps']}"
+def _own_run(args: dict[str, Any], seed: int) -> list[float]:
+    """Return the win rate of each update of jmarl's run."""
+    folder = Path(args["folder"]) / f"jmarl_{args['units']}_{args['steps']}_{seed}"
     command = [sys.executable, "-m", "jmarl.systems.mappo"]
     words = [
         f"env=smax_smacv2_{args['units']}_units",
-        f"num_seeds={args['seeds']}",
+        f"seed={seed}",
         f"total_timesteps={args['steps'] // ROWS * ROWS}",
         "eval.episodes=64",
         "logger=none",
@@ -133,10 +189,8 @@ def own_rates(args: dict[str, Any]) -> list[list[float]]:
     resume = [f"resume={folder}"] if (folder / "config.yaml").exists() else words
     code = subprocess.run([*command, *resume]).returncode
     require(code == 0, f"exit code {code}; the same arguments resume the run")
-    rows = [
-        row for row in read_rows(folder / "metrics.jsonl") if row["kind"] == "train"
-    ]
-    return np.array([row["won"] for row in rows], float).T.tolist()
+    rows = read_rows(folder / "metrics.jsonl")
+    return [float(row["won"][0]) for row in rows if row["kind"] == "train"]
 
 
 def summarize(curves: list[list[float]]) -> dict[str, Any]:
@@ -151,13 +205,6 @@ def summarize(curves: list[list[float]]) -> dict[str, Any]:
         "by_seed": values,
         "mean": list(map(float, seed_interval(np.array(values)))),
     }
-
-
-def cells(side: dict[str, Any]) -> tuple[str, str, str]:
-    """Return mean, interval and values of one side as text."""
-    mean, low, high = side["mean"]
-    values = ", ".join(f"{value:.3f}" for value in side["by_seed"])
-    return f"{mean:.3f}", f"{low:.3f} to {high:.3f}", values
 
 
 def compare(found: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -33,9 +33,13 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import jax.numpy as jnp
 
+from jmarl.results.files import replace_file
+
 
 Row = dict[str, Any]
 
+UNFINISHED = "unfinished"
+"""Entry of a record that lists what is left to measure; it has no results until that is empty."""
 NOISE_LIMIT = 0.10
 SAMPLE_SECONDS = 0.1
 
@@ -293,13 +297,13 @@ def device_record() -> dict[str, Any]:
 def write_json(path: str | Path, obj: dict[str, Any], *, wall: bool = False) -> None:
     """Write a record, with ``environment_record`` unless it has an ``environment``.
 
-    Missing folders are created.
+    Missing folders are created. The file is replaced atomically.
     """
     if "environment" not in obj:
         obj = {"environment": environment_record(wall=wall), **obj}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(obj, indent=1, default=float) + "\n")
+    replace_file(path, json.dumps(obj, indent=1, default=float) + "\n")
 
 
 def parse_arguments(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import json
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from benchmarks.support.common import UNFINISHED
 from docs.generate.docstrings import separate_lists
-from docs.generate.markdown import details, join, table
+from docs.generate.markdown import code, details, join, table
 from docs.generate.tables import analyses, football, growth, timing, training
 from docs.generate.tables.heterogeneous import heterogeneous
 from docs.generate.tables.players import players
@@ -105,6 +106,13 @@ PAGES = (
         "learning",
         ("learning/*.json", "learning/*/*.json"),
         training.learning,
+    ),
+    Page(
+        "anchor",
+        "Learning beside JaxMARL",
+        "anchor",
+        ("anchor.json",),
+        row_tables,
     ),
     Page(
         "ablation",
@@ -205,27 +213,44 @@ def overview(page: Page, files: Iterable[pathlib.Path]) -> Iterator[tuple[str, .
     """Yield the row of each record of a page."""
     link = f"[{page.title}]({page.name}.md)"
     for file in files:
-        host = read(file).get("environment", {})
-        raw = f"[`{relative(file)}`](data/{relative(file)})"
+        record = read(file)
+        host = record.get("environment", {})
+        note = " (unfinished)" if _left(record) else ""
+        raw = f"[`{relative(file)}`](data/{relative(file)}){note}"
         yield link, raw, device(host), date(host)
 
 
 def render(page: Page, files: list[pathlib.Path]) -> str:
     """Return the page of one benchmark."""
     records = {file: read(file) for file in files}
-    figures = [picture(file) for file in pictures(files)]
+    finished = {f: record for f, record in records.items() if not _left(record)}
+    figures = [picture(file) for file in pictures(finished)]
+    shown = [Record(relative(file), record) for file, record in finished.items()]
     heads = [head(file, record, len(files) > 1) for file, record in records.items()]
     summary, _, method = module_docstring(page.module).partition("\n\n")
     return join(
         f"# {page.title}",
         summary,
         *figures,
-        page.body([Record(relative(f), record) for f, record in records.items()]),
+        page.body(shown) if shown else "",
+        unfinished(records),
         "## Method" if method else "",
         method,
         "## Records",
         *heads,
     )
+
+
+def _left(record: Mapping[str, Any]) -> list[str]:
+    """Return what a record still lacks; its figures are shown once that is nothing."""
+    return record.get(UNFINISHED, [])
+
+
+def unfinished(records: Mapping[pathlib.Path, dict[str, Any]]) -> str:
+    """Return a table of the unfinished records; empty if there is none."""
+    rows = [(code(relative(f)), "; ".join(_left(r))) for f, r in records.items()]
+    rows = [row for row in rows if row[1]]
+    return table(("unfinished record, not shown", "missing"), rows) if rows else ""
 
 
 def head(file: pathlib.Path, record: dict[str, Any], folded: bool) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learning import absolute_cells
+from benchmarks.support.common import UNFINISHED
 
 
 ROOT = Path(__file__).parents[2]
@@ -227,7 +228,10 @@ def with_figures(text: str, root: Path = ROOT) -> str:
 def _computed(name: str, root: Path) -> str:
     path = root / "results" / name.partition("#")[0]
     figure = _figure(name)
-    return figure(json.loads(path.read_text(encoding="utf-8")))
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record.get(UNFINISHED):
+        raise ValueError(f"{path.name}: unfinished, so no text can have its figures")
+    return figure(record)
 
 
 def _figure(name: str) -> Figure:

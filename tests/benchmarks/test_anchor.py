@@ -1,12 +1,18 @@
 """The comparison of learning with JaxMARL's script."""
 
+import contextlib
+import functools
+import itertools
 import math
+import sys
 
 import pytest
 
 from benchmarks.anchor import __main__ as anchor
 from benchmarks.support.peers import MAPPO
+from jmarl.config import ConfigError
 from jmarl.config.compose import load_config
+from jmarl.results.files import read_json
 
 
 def test_a_win_rate_is_that_of_the_last_tenth_of_the_updates():
@@ -45,3 +51,75 @@ def test_both_sides_have_the_values_of_the_script():
     }
     for own, theirs in names.items():
         assert getattr(config.system, own) == script[theirs], own
+
+
+CURVES = {
+    (side, seed): [0.1 * seed, 0.2 + 0.05 * number + 0.1 * seed]
+    for number, side in enumerate(anchor.SIDES)
+    for seed in range(3)
+}
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Return a function that runs the benchmark, with planted curves, up to a number of seeds."""
+    path = tmp_path / "new" / "anchor.json"
+
+    def run(limit=6, *words):
+        trained = []
+
+        def train(side, args, seed):
+            if len(trained) == limit:
+                raise KeyboardInterrupt
+            trained.append((side, seed))
+            return CURVES[side, seed]
+
+        for name, side in (("_peer_run", "jaxmarl"), ("_own_run", "jmarl")):
+            planted = functools.partial(train, side)
+            monkeypatch.setattr(anchor, name, planted)
+        line = ["anchor", "peer=x", f"out={path}", *words]
+        monkeypatch.setattr(sys, "argv", line)
+        with contextlib.suppress(KeyboardInterrupt):
+            anchor.main()
+        return trained
+
+    return run, path
+
+
+def test_an_interrupted_benchmark_goes_on_from_its_record(call):
+    run, path = call
+    everything = list(itertools.product(range(3), anchor.SIDES))
+    order = [(side, seed) for seed, side in everything]
+    assert run() == order
+    whole = without_environment(read_json(path))
+    path.unlink()
+    for number in range(6):
+        assert run(1) == [order[number]]
+        record = read_json(path)
+        left = [f"{side}, seed {seed}" for side, seed in order[number + 1 :]]
+        assert record["unfinished"] == left
+        assert ("rows" in record) == ("difference" in record) == (not left)
+    assert without_environment(read_json(path)) == whole
+    before = path.read_bytes()
+    assert run() == [] and path.read_bytes() == before
+
+
+def without_environment(tree):
+    if isinstance(tree, dict):
+        return {
+            k: without_environment(v) for k, v in tree.items() if k != "environment"
+        }
+    return [without_environment(x) for x in tree] if isinstance(tree, list) else tree
+
+
+def test_a_record_of_other_settings_is_an_error_and_stays(call):
+    run, path = call
+    run(2)
+    before = path.read_bytes()
+    message = "'units': 5, 'seeds': 3, 'steps': 3000000.*, not .*'steps': 1000.*another"
+    with pytest.raises(ConfigError, match=message):
+        run(6, "steps=1000")
+    assert path.read_bytes() == before
+    path.write_text("{}")
+    with pytest.raises(ConfigError, match="is not a record of this benchmark"):
+        run()

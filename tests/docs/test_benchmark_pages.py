@@ -59,6 +59,21 @@ def test_an_unknown_record_is_shown_too(tmp_path, monkeypatch):
     assert "`python new.py`" in text
 
 
+def test_an_unfinished_record_is_named_without_its_figures(tmp_path, monkeypatch):
+    """It becomes a page with figures once nothing is left."""
+    rows = [{"side": "jmarl", "win rate": 0.789}]
+    file = tmp_path / "anchor.json"
+    (tmp_path / "anchor.png").touch()
+    monkeypatch.setattr(benchmarks, "RESULTS", tmp_path)
+    for left in (["jmarl, seed 2"], []):
+        file.write_text(json.dumps({"unfinished": left, "rows": rows}))
+        pages = dict(benchmarks.pages())
+        text, index = pages["benchmarks/anchor.md"], pages["benchmarks/index.md"]
+        assert ("0.789" in text) == ("anchor.png" in text) == (not left)
+        assert ("| `anchor.json` | jmarl, seed 2 |" in text) == bool(left)
+        assert ("anchor.json) (unfinished)" in index) == bool(left)
+
+
 def test_missing_circumstances_are_not_recorded():
     shown = dict(records.circumstances({"environment": {}}))
     assert set(shown.values()) == {NOT_RECORDED}

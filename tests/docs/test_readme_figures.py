@@ -75,3 +75,10 @@ def test_a_claim_of_a_study_has_its_verdict_and_its_difference(tmp_path):
 def test_a_record_without_a_function_is_an_error(folder):
     with pytest.raises(KeyError, match=re.escape("other.json: add the function")):
         wrong_figures("[2](results/other.json)", folder)
+
+
+def test_an_unfinished_record_gives_no_figure(folder):
+    record = {"ratio": 1.234, "unfinished": ["jmarl, seed 2"]}
+    (folder / "results" / "throughput.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=re.escape("throughput.json: unfinished")):
+        wrong_figures("[2](results/throughput.json)", folder)
