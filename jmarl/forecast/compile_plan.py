@@ -9,23 +9,15 @@ from typing import Any, NamedTuple
 import jax
 
 from jmarl.config import ConfigError, RunConfig
-from jmarl.config.compose import load_config
 from jmarl.forecast import kernels
-from jmarl.forecast.described import described_devices
+from jmarl.forecast.described import described_programs, load_config_for
 from jmarl.forecast.flops import matmul_flops
 from jmarl.forecast.hlo import parse
 from jmarl.forecast.kernels import Loop, Work
 from jmarl.forecast.targets import Target
 from jmarl.runs.exit_codes import ResourceError
 from jmarl.training.anakin import ROLLOUT
-from jmarl.training.build import build_run
-from jmarl.training.precision import check_devices
-from jmarl.training.programs import (
-    stage_programs,
-    state_shapes,
-    trace_chunk,
-    trace_evaluation,
-)
+from jmarl.training.programs import number_of_bytes, trace_chunk, trace_evaluation
 
 
 USABLE = 0.9
@@ -101,9 +93,7 @@ def plan_run(system: str, overrides: Sequence[str], target: Target) -> Plan:
         ConfigError: As ``plan``, or if the configuration is invalid.
         ResourceError: As ``plan``.
     """
-    with target.tracing():
-        config = load_config(system, [*overrides, "logger=none"])
-    return plan(config, target)
+    return plan(load_config_for(target, system, overrides), target)
 
 
 def plan(config: RunConfig, target: Target) -> Plan:
@@ -119,30 +109,22 @@ def plan(config: RunConfig, target: Target) -> Plan:
             program.
         ResourceError: If XLA compiles no program because it would not fit into the memory.
     """
-    devices = described_devices(target)
-    check_devices(config.precision, devices)
-    with target.tracing():
-        run = build_run(config)
-        programs = stage_programs(run)
-        shapes = state_shapes(config, programs, devices)
-        mesh = jax.tree.leaves(shapes.best)[0].sharding.mesh
+    with described_programs(config, target) as (programs, shapes, mesh):
         started = time.perf_counter()
-        with jax.set_mesh(mesh):
-            chunk = trace_chunk(programs, shapes)
-            evaluation = trace_evaluation(config, programs, shapes.best)
-            compiled = compile_all(config, target, (chunk, evaluation))
-    seconds = time.perf_counter() - started
+        chunk = trace_chunk(programs, shapes)
+        evaluation = trace_evaluation(config, programs, shapes.best)
+        compiled = compile_all(config, target, (chunk, evaluation))
+        seconds = time.perf_counter() - started
     module = parse(compiled[0].as_text())
     step, update, unknown = split(kernels.count(module), config.rollout_length)
     rollout_flops = matmul_flops(chunk.jaxpr, ROLLOUT)
     all_flops = matmul_flops(chunk.jaxpr)
     analyses = [each.memory_analysis() for each in compiled]
-    best_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes.best))
     return Plan(
         target=target,
         config=config,
         devices=mesh.size,
-        state_bytes=analyses[0].argument_size_in_bytes + best_bytes,
+        state_bytes=analyses[0].argument_size_in_bytes + number_of_bytes(shapes.best),
         temporary_bytes=max(each.temp_size_in_bytes for each in analyses),
         step=Cost(step, rollout_flops / config.rollout_length),
         update=Cost(update, all_flops - rollout_flops),

@@ -6,17 +6,69 @@ import importlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
+from jax.sharding import Mesh
 
-from jmarl.config import ConfigError
+from jmarl.config import ConfigError, RunConfig
+from jmarl.config.compose import load_config
 from jmarl.forecast.targets import Target
+from jmarl.training.build import build_run
+from jmarl.training.precision import check_devices
+from jmarl.training.programs import Programs, State, stage_programs, state_shapes
 
 
 MODULES = {"gpu": "jax_plugins.xla_cuda12", "tpu": "libtpu"}
 """Module with the compiler of each platform."""
+
+
+class Described(NamedTuple):
+    """Programs of a run for devices that are not there."""
+
+    programs: Programs
+    """Programs of the last stage."""
+    shapes: State
+    """State of that stage, as shapes with shardings."""
+    mesh: Mesh
+    """Devices that share the environments."""
+
+
+def load_config_for(target: Target, system: str, overrides: Sequence[str]) -> RunConfig:
+    """Compose the configuration of a run for a target, without loggers.
+
+    Args:
+        target: Devices.
+        system: The system.
+        overrides: Overrides, as on its command line.
+
+    Raises:
+        ConfigError: If the configuration is invalid.
+    """
+    with target.tracing():
+        return load_config(system, [*overrides, "logger=none"])
+
+
+@contextmanager
+def described_programs(config: RunConfig, target: Target) -> Iterator[Described]:
+    """Return programs to trace in this context, which sets the platform and the mesh.
+
+    Args:
+        config: Configuration, composed for the platform of the target.
+        target: Devices.
+
+    Raises:
+        ConfigError: As ``described_devices``, or if the target lacks the precision of the run.
+    """
+    devices = described_devices(target)
+    check_devices(config.precision, devices)
+    with target.tracing():
+        programs = stage_programs(build_run(config))
+        shapes = state_shapes(config, programs, devices)
+        mesh = jax.tree.leaves(shapes.best)[0].sharding.mesh
+        with jax.set_mesh(mesh):
+            yield Described(programs, shapes, mesh)
 
 
 def described_devices(target: Target) -> Sequence[Any]:

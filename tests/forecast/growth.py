@@ -8,33 +8,27 @@ import pathlib
 
 import jax
 
-from jmarl.config.compose import load_config
 from jmarl.forecast import kernels
 from jmarl.forecast.compile_plan import compile_traced
-from jmarl.forecast.described import described_devices
+from jmarl.forecast.described import described_programs, load_config_for
 from jmarl.forecast.hlo import parse
 from jmarl.forecast.targets import find_target
-from jmarl.training.build import build_run
-from jmarl.training.programs import stage_programs, state_shapes, trace_chunk
+from jmarl.training.programs import trace_chunk
 
 
 RECORD = pathlib.Path(__file__).with_name("growth.json")
 TARGETS = {"h100": "jax_plugins.xla_cuda12", "v5e": "libtpu"}
 SYSTEMS = ("mappo", "mam_ppo")
-SIZES = ("env=smax_3m", "num_envs=32", "rollout_length=8", "logger=none")
+SIZES = ("env=smax_3m", "num_envs=32", "rollout_length=8")
 LIMIT = 1.05
 
 
 def counts(system, name):
     """Compile the program that trains; return its launches by file, and its megabytes."""
     target = find_target(name)
-    devices = described_devices(target)
-    with target.tracing():
-        config = load_config(system, SIZES)
-        programs = stage_programs(build_run(config))
-        shapes = state_shapes(config, programs, devices)
-        with jax.set_mesh(jax.tree.leaves(shapes.best)[0].sharding.mesh):
-            compiled = compile_traced(trace_chunk(programs, shapes))
+    config = load_config_for(target, system, SIZES)
+    with described_programs(config, target) as (programs, shapes, _):
+        compiled = compile_traced(trace_chunk(programs, shapes))
     root = f"{pathlib.Path(__file__).parents[2]}/"
     files = {}
     for file, count in kernels.launches_by_file(parse(compiled.as_text())).items():

@@ -3,21 +3,13 @@
 import importlib.util
 import re
 
-import jax
 import pytest
 
-from jmarl.config.compose import load_config
 from jmarl.forecast.compile_plan import compile_traced
-from jmarl.forecast.described import described_devices
+from jmarl.forecast.described import described_programs, load_config_for
 from jmarl.forecast.hlo import parse
 from jmarl.forecast.targets import find_target
-from jmarl.training.build import build_run
-from jmarl.training.programs import (
-    count_parameters,
-    stage_programs,
-    state_shapes,
-    trace_chunk,
-)
+from jmarl.training.programs import count_parameters, trace_chunk
 
 
 ENVS = 64
@@ -45,15 +37,10 @@ TARGETS = [("h100:8", "jax_plugins.xla_cuda12"), ("v5e:2x4", "libtpu")]
 def collectives(system, name):
     """Return the collectives of a program that trains, and its number of parameters."""
     target = find_target(name)
-    devices = described_devices(target)
-    with target.tracing():
-        config = load_config(system, [*SIZES, *SYSTEMS[system], "logger=none"])
-        programs = stage_programs(build_run(config))
-        shapes = state_shapes(config, programs, devices)
-        mesh = jax.tree.leaves(shapes.best)[0].sharding.mesh
+    config = load_config_for(target, system, [*SIZES, *SYSTEMS[system]])
+    with described_programs(config, target) as (programs, shapes, mesh):
         assert mesh.size == 8
-        with jax.set_mesh(mesh):
-            text = compile_traced(trace_chunk(programs, shapes)).as_text()
+        text = compile_traced(trace_chunk(programs, shapes)).as_text()
     instructions = (x for c in parse(text).computations.values() for x in c.values())
     found = [x for x in instructions if COLLECTIVE.fullmatch(x.opcode)]
     return found, count_parameters(shapes)
