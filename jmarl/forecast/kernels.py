@@ -8,6 +8,7 @@ Caches and padding are ignored, so the figures are not measurements.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -72,6 +73,8 @@ class Loop(NamedTuple):
     inline: Work
     """Work of one iteration without inner loops."""
     loops: tuple[Loop, ...]
+    computations: tuple[str, ...] = ()
+    """Names of the computations of ``inline``: the loop's own and those that it calls."""
 
     @property
     def times(self) -> int:
@@ -93,7 +96,7 @@ def count(module: Module) -> Loop:
 
 
 def _loop(module: Module, name: str, path: str, trips: int | None) -> Loop:
-    inline, loops = Work(), []
+    inline, loops, names = Work(), [], [name]
     computation = module.computations[name]
     for each in computation.values():
         if each.opcode == "while":
@@ -103,9 +106,10 @@ def _loop(module: Module, name: str, path: str, trips: int | None) -> Loop:
             inner = _largest(module, each)
             inline = inline.plus(inner.inline)
             loops.extend(inner.loops)
+            names.extend(inner.computations)
         elif is_launch(each):
             inline = inline.plus(_work(module, computation, each))
-    return Loop(path, trips, inline, tuple(loops))
+    return Loop(path, trips, inline, tuple(loops), tuple(names))
 
 
 def _trips(module: Module, loop: Instruction) -> int | None:
@@ -274,28 +278,21 @@ def unknown(loop: Loop) -> Iterator[Loop]:
         yield from unknown(inner)
 
 
-def launches_by_file(module: Module) -> dict[str, float]:
+def launches_by_file(module: Module) -> Counter[str]:
     """Return the launches of a module by the file of code that they come from."""
-    return _launches_by_file(module, module.entry)
+    return _launches_by_file(module, count(module))
 
 
-def _launches_by_file(module: Module, name: str) -> dict[str, float]:
-    total: dict[str, float] = {}
-    for each in module.computations[name].values():
-        inner: dict[str, float] = {}
-        if is_launch(each):
-            inner[module.lines.get(each.frame, "").partition(":")[0]] = 1
-        elif each.opcode == "while":
-            (body,) = each.called["body"]
-            times = _trips(module, each) or 1
-            once = _launches_by_file(module, body)
-            inner = {file: times * count for file, count in once.items()}
-        elif each.opcode in BRANCHES:
-            names = (called for group in each.called.values() for called in group)
-            branches = [_launches_by_file(module, called) for called in names]
-            inner = max(branches, key=lambda branch: sum(branch.values()))
-        for file, count in inner.items():
-            total[file] = total.get(file, 0) + count
+def _launches_by_file(module: Module, loop: Loop) -> Counter[str]:
+    """Return the launches of one iteration of a loop."""
+    total: Counter[str] = Counter()
+    for name in loop.computations:
+        launches = filter(is_launch, module.computations[name].values())
+        lines = (module.lines.get(each.frame, "") for each in launches)
+        total.update(line.partition(":")[0] for line in lines)
+    for inner in loop.loops:
+        for file, number in _launches_by_file(module, inner).items():
+            total[file] += inner.times * number
     return total
 
 

@@ -147,6 +147,12 @@ def test_launches_follow_loops_and_the_largest_branch(module):
     assert loop.iteration.launches == 5 + 3
 
 
+def test_launches_by_file_add_up_to_those_of_the_program(module):
+    found = kernels.launches_by_file(module)
+    assert found == {"/code/loop.py": 1, "": 7}
+    assert found.total() == kernels.count(module).iteration.launches
+
+
 def test_slices_and_updates_in_place_count_with_their_own_size(module):
     row, number = 8 * 4, 4
     put = (row + number) + row  # reads the row and its place, and writes the row
