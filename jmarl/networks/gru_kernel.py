@@ -1,4 +1,4 @@
-"""The recurrence of a GRU over time as GPU kernels, forward and backward.
+"""Time step of a GRU, and its recurrence over time as GPU kernels, forward and backward.
 
 As XLA compiles it, each time step takes some twenty kernels forward and backward. Here one program
 of a kernel runs some rows (agents of environments) through all time steps. The state stays in
@@ -8,6 +8,7 @@ registers. The weights are read again in each step.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -30,15 +31,55 @@ WARPS = 8
 
 
 class Saved(NamedTuple):
-    """Arrays of every time step that the gradient needs, ``[T, R, H]``."""
+    """Arrays that the gradient needs, of one time step or of all, ``[T, R, H]``."""
 
-    r: Float[Array, "T R H"]
-    z: Float[Array, "T R H"]
-    candidate: Float[Array, "T R H"]
-    re_n: Float[Array, "T R H"]
+    r: Float[Array, "... H"]
+    z: Float[Array, "... H"]
+    candidate: Float[Array, "... H"]
+    re_n: Float[Array, "... H"]
     """Recurrent part of the candidate, with its bias."""
-    hidden: Float[Array, "T R H"]
+    hidden: Float[Array, "... H"]
     """State before the time step, after a reset."""
+
+
+def update(
+    hidden: Float[Array, "... H"],
+    inputs: Iterable[Float[Array, "... H"]],
+    products: Iterable[Float[Array, "... H"]],
+    candidate_bias: Float[Array, "... H"],
+) -> tuple[Float[Array, "... H"], Saved]:
+    """Return the state after a time step, element by element.
+
+    Args:
+        hidden: State before it, after a reset.
+        inputs: Contributions of the input to r, z and the candidate.
+        products: Products of the state with the weights of the same three.
+        candidate_bias: Bias of the product of the candidate.
+    """
+    in_r, in_z, in_n = inputs
+    re_r, re_z, re_n = products
+    r = jax.nn.sigmoid(in_r + re_r)
+    z = jax.nn.sigmoid(in_z + re_z)
+    re_n = re_n + candidate_bias
+    candidate = jnp.tanh(in_n + r * re_n)
+    after = candidate + z * (hidden - candidate)
+    return after, Saved(r, z, candidate, re_n, hidden)
+
+
+def update_gradients(
+    grad: Float[Array, "... H"], saved: Saved
+) -> tuple[Float[Array, "... H"], tuple[Array, Array, Array]]:
+    """Return gradients of the candidate and of the three products, before the nonlinearities.
+
+    Args:
+        grad: Gradient of the state after the time step.
+        saved: Arrays of the time step.
+    """
+    r, z, candidate, re_n, hidden = saved
+    grad_n = grad * (1 - z) * (1 - candidate * candidate)
+    grad_z = grad * (hidden - candidate) * z * (1 - z)
+    grad_r = grad_n * re_n * r * (1 - r)
+    return grad_n, (grad_r, grad_z, grad_n * r)
 
 
 def has_kernel(length: int, width: int) -> bool:
@@ -174,17 +215,13 @@ def _forward_kernel(shape: tuple[int, ...], *refs: Any) -> None:
         rows.store(hidden_, hidden, t)
         triton.debug_barrier()  # before other threads read it
         # [ROWS, H] each
-        re_r, re_z, re_n = (
+        products = [
             rows.product(hidden_, t, recurrent, part=i, transposed=False)
             for i in range(3)
-        )
-        in_r, in_z, in_n = (rows.load(gates, t, part=i) for i in range(3))
-        r = jax.nn.sigmoid(in_r + re_r)
-        z = jax.nn.sigmoid(in_z + re_z)
-        re_n = re_n + bias
-        candidate = jnp.tanh(in_n + r * re_n)
-        after = candidate + z * (hidden - candidate)
-        for ref, x in zip(outputs, (after, r, z, candidate, re_n), strict=False):
+        ]
+        inputs = [rows.load(gates, t, part=i) for i in range(3)]
+        after, saved = update(hidden, inputs, products, bias)
+        for ref, x in zip(outputs[:-1], (after, *saved[:-1]), strict=True):
             rows.store(ref, x, t)
         return after
 
@@ -192,25 +229,21 @@ def _forward_kernel(shape: tuple[int, ...], *refs: Any) -> None:
 
 
 def _backward_kernel(shape: tuple[int, ...], *refs: Any) -> None:
-    recurrent, r_, z_, candidate_, re_n_, hidden_, first, last, out, *outputs = refs
-    grad_carry, grad_products, grad_candidate = outputs
+    recurrent, *saved_ = refs[:6]
+    first, last, out, grad_carry, grad_products, grad_candidate = refs[6:]
     steps, count, width = shape
     rows = _Rows(count, width)
 
     def step(i: Array, grad_after: Array) -> Array:
         t = steps - 1 - i
-        r, z, candidate, re_n, hidden = (
-            rows.load(ref, t) for ref in (r_, z_, candidate_, re_n_, hidden_)
-        )
+        saved = Saved(*(rows.load(ref, t) for ref in saved_))
         grad = rows.load(out, t) + grad_after
-        grad_n = grad * (1 - z) * (1 - candidate * candidate)
-        grad_z = grad * (hidden - candidate) * z * (1 - z)
-        grad_r = grad_n * re_n * r * (1 - r)
+        grad_n, grads = update_gradients(grad, saved)
         rows.store(grad_candidate, grad_n, t)
-        for part, x in enumerate((grad_r, grad_z, grad_n * r)):
+        for part, x in enumerate(grads):
             rows.store(grad_products, x, t, part=part)
         triton.debug_barrier()  # before other threads read them
-        before = grad * z
+        before = grad * saved.z
         for part in range(3):
             before += rows.product(
                 grad_products, t, recurrent, part=part, transposed=True

@@ -140,20 +140,16 @@ def _gru_forward(recurrent, candidate_bias, carry, gates, first):
         flat = _flat(carry), _flat(gates, 1), _flat_flags(first, gates)
         out, saved = gru_kernel.forward(recurrent, candidate_bias, *flat)
         out, *saved = (x.reshape(-1, *carry.shape) for x in (out, *saved))
-        return (out[-1], out), (recurrent, tuple(saved), first)
+        return (out[-1], out), (recurrent, gru_kernel.Saved(*saved), first)
 
     def step(hidden, row):
         gates, reset = row
         hidden = jnp.where(reset, 0.0, hidden)
         # [B, N, H] each
-        in_r, in_z, in_n = jnp.split(gates, 3, -1)
-        re_r, re_z, re_n = jnp.split(product(hidden, recurrent), 3, -1)
-        r = nn.sigmoid(in_r + re_r)
-        z = nn.sigmoid(in_z + re_z)
-        re_n = re_n + candidate_bias
-        candidate = nn.tanh(in_n + r * re_n)
-        after = candidate + z * (hidden - candidate)
-        return after, (after, (r, z, candidate, re_n, hidden))
+        inputs = jnp.split(gates, 3, -1)
+        products = jnp.split(product(hidden, recurrent), 3, -1)
+        after, saved = gru_kernel.update(hidden, inputs, products, candidate_bias)
+        return after, (after, saved)
 
     last, (out, saved) = jax.lax.scan(step, carry, (gates, first))
     return (last, out), (recurrent, saved, first)
@@ -166,7 +162,7 @@ def _gru_backward(residuals, grads):
     grad_gates = jnp.concatenate([grad_re[..., : 2 * width], grad_n], -1)
     # [T * B * N, ...]
     grad_re = grad_re.reshape(-1, 3 * width)
-    hidden = saved[-1].reshape(-1, width)
+    hidden = saved.hidden.reshape(-1, width)
     grad_recurrent = hidden.T @ grad_re
     grad_bias = grad_re[:, 2 * width :].sum(0)
     return grad_recurrent, grad_bias, grad_carry, grad_gates, None
@@ -187,14 +183,11 @@ def _gru_grads(recurrent, saved, first, grad_last, grad_out):
     transposed = transpose(recurrent)
 
     def step(grad_after, row):
-        grad, (r, z, candidate, re_n, hidden), reset = row
+        grad, saved, reset = row
         grad = grad + grad_after
-        # [B, N, H] each, before the nonlinearities
-        grad_n = grad * (1 - z) * (1 - candidate**2)
-        grad_z = grad * (hidden - candidate) * z * (1 - z)
-        grad_r = grad_n * re_n * r * (1 - r)
-        grad_re = jnp.concatenate([grad_r, grad_z, grad_n * r], -1)
-        grad_before = grad * z + product(grad_re, transposed)
+        grad_n, grad_products = gru_kernel.update_gradients(grad, saved)
+        grad_re = jnp.concatenate(grad_products, -1)
+        grad_before = grad * saved.z + product(grad_re, transposed)
         return jnp.where(reset, 0.0, grad_before), (grad_re, grad_n)
 
     rows = (grad_out, saved, first)
