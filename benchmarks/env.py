@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -132,19 +133,14 @@ def jaxmarl_rollout(name: str, batch: int, length: int) -> Side:
         by_agent = jax.vmap(env.get_avail_actions)(state)
         available = jnp.stack([by_agent[agent] for agent in env.agents], axis=1)
         action = draw(action_key, available)
-        actions = {agent: action[:, i] for i, agent in enumerate(env.agents)}
-        keys = jax.random.split(step_key, batch)
-        obs, state, reward, done, _ = jax.vmap(env.step)(keys, state, actions)
-        return (state, (obs, reward, done), steps + batch), None
+        state, results = smax_reference.step(env, step_key, state, action)
+        return (state, results, steps + batch), None
 
     def rollout(carry: tuple, key: Key) -> tuple:
         return lax.scan(step, carry, jax.random.split(key, length))[0]
 
-    reset_keys = jax.random.split(jax.random.key(1), batch)
-    obs, state = jax.jit(jax.vmap(env.reset))(reset_keys)
-    reward = {agent: jnp.zeros(batch) for agent in env.agents}
-    done = {agent: jnp.zeros(batch, bool) for agent in (*env.agents, "__all__")}
-    return compile_side(rollout, (state, (obs, reward, done), jnp.int32(0)))
+    reset = jax.jit(partial(smax_reference.reset, env, batch=batch))
+    return compile_side(rollout, (*reset(jax.random.key(1)), jnp.int32(0)))
 
 
 def _random_by_availability(

@@ -64,6 +64,7 @@ from jmarl.forecast.targets import Target, find_target
 from jmarl.training.anakin import device_mesh
 from jmarl.training.build import build_run
 from jmarl.training.packing import pack, unpack
+from jmarl.training.programs import with_sharding
 
 
 DEFAULTS: dict[str, Any] = {
@@ -160,57 +161,60 @@ def count_jaxmarl_update(peer: Peer, target: Target) -> Cost:
     return Cost(updates.iteration, flops / UPDATES)
 
 
-def loop(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a program of ``LENGTH`` steps with the actions of each."""
-
-    def run(carry: Any, actions: Any) -> Any:
-        with jax.named_scope(SCOPE):
-            return jax.lax.scan(step, carry, actions)
-
-    return run
-
-
 def own_step(name: str, num_envs: int) -> Program:
     """Return a loop of steps of jmarl's environment."""
     env = make(name)
+
+    def start(key: jax.Array) -> Any:
+        return pack(env.reset(key, num_envs))
 
     def step(carry: Any, inputs: Any) -> tuple[Any, Any]:
         key, action = inputs
         state, timestep = env.step(key, unpack(carry)[0], action)
         return pack((state, timestep)), None
 
-    def start(key: jax.Array) -> Any:
-        return pack(env.reset(key, num_envs))
-
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), LENGTH))
-    sizes = (LENGTH, num_envs, env.spec.n_agents)
-    actions = jax.ShapeDtypeStruct(sizes, jnp.int32)
-    carry = jax.eval_shape(start, jax.random.key(0))
-    return loop(step), (carry, (keys, actions))
+    return loop(start, step, (num_envs, env.spec.n_agents))
 
 
 def jaxmarl_step(name: str, num_envs: int) -> Program:
     """Return the same of JaxMARL's environment, whose step resets by itself."""
     env = smax_reference.reference(get_scenario(name))
 
-    def step(carry: Any, inputs: Any) -> tuple[Any, Any]:
-        key, action = inputs
-        actions = {agent: action[:, i] for i, agent in enumerate(env.agents)}
-        keys = jax.random.split(key, num_envs)
-        obs, state, reward, done, _ = jax.vmap(env.step)(keys, carry[0], actions)
-        return (state, obs, reward, done, jax.vmap(env.get_avail_actions)(state)), None
+    def with_masks(state: Any, results: Any) -> Any:
+        return state, results, jax.vmap(env.get_avail_actions)(state)
 
     def start(key: jax.Array) -> Any:
-        obs, state = jax.vmap(env.reset)(jax.random.split(key, num_envs))
-        reward = {agent: jnp.zeros(num_envs) for agent in env.agents}
-        names = (*env.agents, "__all__")
-        done = {agent: jnp.zeros(num_envs, bool) for agent in names}
-        return state, obs, reward, done, jax.vmap(env.get_avail_actions)(state)
+        return with_masks(*smax_reference.reset(env, key, num_envs))
 
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), LENGTH))
-    actions = jax.ShapeDtypeStruct((LENGTH, num_envs, len(env.agents)), jnp.int32)
-    carry = jax.eval_shape(start, jax.random.key(0))
-    return loop(step), (carry, (keys, actions))
+    def step(carry: Any, inputs: Any) -> tuple[Any, Any]:
+        key, action = inputs
+        return with_masks(*smax_reference.step(env, key, carry[0], action)), None
+
+    return loop(start, step, (num_envs, len(env.agents)))
+
+
+def loop(
+    start: Callable[[jax.Array], Any],
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    actions: tuple[int, int],
+) -> Program:
+    """Return a program of ``LENGTH`` steps with a key and actions for each.
+
+    Args:
+        start: Function of a key that returns the carry of the loop.
+        step: Body of the loop.
+        actions: Numbers of environments and of agents.
+    """
+
+    def run(carry: Any, inputs: Any) -> Any:
+        with jax.named_scope(SCOPE):
+            return jax.lax.scan(step, carry, inputs)
+
+    def arguments(key: jax.Array) -> Any:
+        inputs = jax.random.split(key, LENGTH), jnp.zeros((LENGTH, *actions), jnp.int32)
+        return start(key), inputs
+
+    return run, jax.eval_shape(arguments, jax.random.key(0))
 
 
 def acting(system: str, env: str, num_envs: int) -> Program:
@@ -245,12 +249,9 @@ def compiled(
     """Compile a function for one device; return its loops and its operations."""
     mesh = device_mesh(described_devices(target)[:1])
     sharding = NamedSharding(mesh, PartitionSpec())
-
-    def place(x: Any) -> Any:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
+    placed = jax.tree.map(lambda x: with_sharding(x, sharding), arguments)
     with jax.set_mesh(mesh):
-        traced = jax.jit(function).trace(*jax.tree.map(place, arguments))
+        traced = jax.jit(function).trace(*placed)
         text = compile_traced(traced).as_text()
     return kernels.count(parse(text)), matmul_flops(traced.jaxpr)
 

@@ -83,6 +83,31 @@ def reference(scenario: Scenario) -> Any:
     return HeuristicEnemySMAX(scenario=smax_scenario, max_steps=scenario.limit)
 
 
+def reset(smax: Any, key: Key, batch: int) -> tuple[Any, tuple[Any, Any, Any]]:
+    """Return states of new episodes, with observations, zero rewards, and flags of no end."""
+    obs, state = jax.vmap(smax.reset)(jax.random.split(key, batch))
+    reward = {agent: jnp.zeros(batch) for agent in smax.agents}
+    done = {agent: jnp.zeros(batch, bool) for agent in (*smax.agents, "__all__")}
+    return state, (obs, reward, done)
+
+
+def step(
+    smax: Any, key: Key, state: Any, action: Int[Array, "B N"]
+) -> tuple[Any, tuple[Any, Any, Any]]:
+    """Return the states after a step, with observations, rewards, and flags of ends.
+
+    Args:
+        smax: JaxMARL's environment. Its step resets by itself.
+        key: Random key.
+        state: States of the environments.
+        action: Actions of all agents.
+    """
+    actions = {agent: action[:, i] for i, agent in enumerate(smax.agents)}
+    keys = jax.random.split(key, len(action))
+    obs, state, reward, done, _ = jax.vmap(smax.step)(keys, state, actions)
+    return state, (obs, reward, done)
+
+
 def from_smax(smax_state: Any) -> State:
     """Convert a batch of JaxMARL's states to a battle state."""
     inner = smax_state.state
