@@ -15,8 +15,8 @@ import jax
 
 ENV_AXIS = "env"
 """Mesh axis along which the environment axis B of every array is split."""
-TRITON = 8.0
-"""Least compute capability of a GPU for which XLA compiles Triton's kernels."""
+AMPERE = 8.0
+"""Least compute capability of a GPU with products of bfloat16 and with Triton's kernels."""
 _target: list[tuple[str, bool]] = []
 
 
@@ -37,9 +37,14 @@ def has_gpu_kernels() -> bool:
     """
     if _target:
         return _target[-1][1]
-    capability = getattr(jax.devices()[0], "compute_capability", "")
-    is_known = jax.default_backend() == "gpu" and capability[:1].isdigit()
-    return is_known and float(capability) >= TRITON
+    return compute_capability(jax.devices()[0]) >= AMPERE
+
+
+def compute_capability(device: Any) -> float:
+    """Return the compute capability of an NVIDIA GPU, or 0 for any other device."""
+    text = str(getattr(device, "compute_capability", ""))
+    is_nvidia = device.platform == "gpu" and text[:1].isdigit()
+    return float(text) if is_nvidia else 0.0
 
 
 def short_loop() -> bool:
@@ -87,7 +92,7 @@ def on_each_device(
 
 
 @contextmanager
-def tracing_for(name: str, capability: float = TRITON) -> Iterator[None]:
+def tracing_for(name: str, capability: float = AMPERE) -> Iterator[None]:
     """Trace programs for another platform.
 
     JAX's caches of traces are cleared on both sides, because their keys lack the platform.
@@ -96,7 +101,7 @@ def tracing_for(name: str, capability: float = TRITON) -> Iterator[None]:
         name: ``cpu``, ``gpu`` or ``tpu``.
         capability: Compute capability of a GPU.
     """
-    _target.append((name, name == "gpu" and capability >= TRITON))
+    _target.append((name, name == "gpu" and capability >= AMPERE))
     jax.clear_caches()
     try:
         yield

@@ -22,7 +22,7 @@ from jax import lax
 from jax.extend import core
 
 from jmarl.config import check
-from jmarl.platforms import platform
+from jmarl.platforms import AMPERE, compute_capability, platform
 from jmarl.system import System
 from jmarl.types import Env
 
@@ -48,8 +48,6 @@ ROUNDINGS = {
 }
 """Precisions of products. On a TPU, tf32 is the sum of three products of bfloat16."""
 _EXACT = (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
-_WITHOUT_BFLOAT16 = ("5", "6", "7")
-"""Generations of NVIDIA GPUs, the first part of their compute capability."""
 
 
 def with_precision(system: System, precision: str) -> System:
@@ -109,11 +107,9 @@ def check_devices(precision: str, devices: Sequence[Any]) -> None:
         ConfigError: For bfloat16 on NVIDIA GPUs that are older than Ampere.
     """
     first = devices[0]
-    if first.platform != "gpu" or precision != "bfloat16":
-        return
-    generation = str(first.compute_capability).partition(".")[0]
+    is_older = 0 < compute_capability(first) < AMPERE
     rule = f"{first.device_kind} has no such products; use precision=float32"
-    check(generation not in _WITHOUT_BFLOAT16, "precision", precision, rule)
+    check(precision != "bfloat16" or not is_older, "precision", precision, rule)
 
 
 def _call_rounded(
