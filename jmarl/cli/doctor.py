@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import jmarl
 from jmarl.cli.help import table
 from jmarl.envs import registry
-from jmarl.learning.parallel import ENV_AXIS
+from jmarl.platforms import ENV_AXIS
 from jmarl.results.machine import PACKAGES, package_versions
 from jmarl.runs.checkpoint import Checkpoints
 from jmarl.runs.exit_codes import ExitCode

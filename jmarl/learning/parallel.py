@@ -111,9 +111,7 @@ def _summed_in_order(x: Array, spec: PartitionSpec) -> Float[Array, ""]:
     def local_sum(part: Array) -> Array:
         return sum_devices(part.sum())
 
-    whole = PartitionSpec()
-    split = jax.shard_map(local_sum, in_specs=spec, out_specs=whole, check_vma=False)
-    return split(x)
+    return on_each_device(local_sum, spec, PartitionSpec())(x)
 
 
 def mean_weights(mask: Bool[Array, "..."]) -> Float[Array, "..."]:

@@ -23,8 +23,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Shaped
 
 from jmarl.learning.optimizers import keep_schedules
-from jmarl.learning.parallel import ENV_AXIS, sum_rows
+from jmarl.learning.parallel import sum_rows
 from jmarl.learning.trees import leaf_paths
+from jmarl.platforms import ENV_AXIS
 from jmarl.system import Learner, System
 from jmarl.training.packing import pack, unpack
 from jmarl.types import (

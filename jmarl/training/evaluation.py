@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jmarl.learning.parallel import env_devices, split_envs
+from jmarl.learning.parallel import split_envs
+from jmarl.platforms import env_devices
 from jmarl.system import System
 from jmarl.training.anakin import Actor, act_and_step
 from jmarl.types import Env, Key, Metrics, Params, TimeStep

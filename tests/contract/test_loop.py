@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import jmarl
 from benchmarks.support.common import flops
 from jmarl.envs.batched import SingleEnv, Step, batched, flat_obs, flat_spec
-from jmarl.learning.parallel import env_devices
+from jmarl.platforms import env_devices
 from jmarl.runs.compilation import compile_run
 from jmarl.system import System
 from jmarl.systems import ippo

@@ -11,8 +11,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jmarl.learning import parallel
 from jmarl.learning.parallel import (
-    ENV_AXIS,
-    env_devices,
     gradient,
     map_devices,
     mean_weights,
@@ -21,6 +19,7 @@ from jmarl.learning.parallel import (
     sum_shares,
 )
 from jmarl.networks.memory import make_memory
+from jmarl.platforms import ENV_AXIS, env_devices
 from jmarl.training.anakin import device_mesh
 
 

@@ -11,8 +11,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jmarl.learning.minibatch import num_env_shards
-from jmarl.learning.parallel import ENV_AXIS
 from jmarl.learning.replay import empty_replay, insert, sample
+from jmarl.platforms import ENV_AXIS
 from jmarl.training.anakin import device_mesh
 
 
