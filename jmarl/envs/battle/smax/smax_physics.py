@@ -6,7 +6,8 @@ per environment, restricted to the draws in use.
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -41,7 +42,7 @@ def simulate(
     """Advance every environment by one environment step."""
     units = Traits(*(trait(rules, name, kind) for name in Traits._fields))
     unroll = short_loop() and not is_fused(len(kind))  # a kernel can have a loop
-    ticks = functools.partial(run_ticks, rules, unroll=unroll)
+    ticks = partial(run_ticks, rules, unroll=unroll)
     after, shots = fused(ticks, bodies, units, orders)
     words = _random_words(rules, keys, shots)
     return after._replace(
@@ -55,43 +56,35 @@ def _random_words(
     """Return the random word of each unit for the tick of its shot, if it has fired."""
     units = jnp.arange(len(shots.fired), dtype=jnp.uint32)
     if platform() == "cpu":
-        keys = _keys_of_shots(rules, keys, shots)
+        keys = _of_shots(rules, keys, shots, jax.vmap(jax.random.split, out_axes=1))
         return random_bits(fold_in(keys, units), 1)[..., 0]
-    words = _words_of_shots(rules, split_words(keys), shots)
+    words = _of_shots(rules, split_words(keys), shots, _both_children)
     return draw(child_words(words, units[:, None]), 0)
 
 
-def _keys_of_shots(
-    rules: Rules, keys: Key[Array, "B"], shots: Shots
-) -> Key[Array, "U B"]:
-    """Return the key of the tick of each unit's shot."""
+def _both_children(parents: Words) -> tuple[Words, Words]:
+    return child_words(parents, 0), child_words(parents, 1)
 
-    def descend(carry: tuple[Array, Array], after: Array) -> tuple[Any, None]:
+
+def _of_shots(
+    rules: Rules, keys: Any, shots: Shots, split: Callable[[Any], Any]
+) -> Any:
+    """Return the key of the tick of each unit's shot, or its words, as ``keys`` are given."""
+
+    def descend(carry: tuple[Any, Any], after: Array) -> tuple[Any, None]:
         parents, chosen = carry
-        below = jax.vmap(jax.random.split, out_axes=1)(parents)  # [2, B]
-        chosen = jnp.where(shots.remaining == after, below[1], chosen)
+        below = split(parents)
+        select = partial(jnp.where, shots.remaining == after)
+        chosen = jax.tree.map(select, below[1], chosen)
         return (below[0], chosen), None
 
-    start = keys, jnp.broadcast_to(keys, shots.fired.shape)
-    (_, chosen), _ = lax.scan(descend, start, jnp.asarray(_ticks_after(rules)))
+    spread = partial(jnp.broadcast_to, shape=shots.fired.shape)
+    start = keys, jax.tree.map(spread, keys)
+    ticks_after = np.arange(rules.ticks - 1, -1, -1, dtype=np.float32)
+    (_, chosen), _ = lax.scan(
+        descend, start, jnp.asarray(ticks_after), unroll=short_loop()
+    )
     return chosen
-
-
-def _ticks_after(rules: Rules) -> np.ndarray:
-    """Return the number of ticks after each tick."""
-    return np.arange(rules.ticks - 1, -1, -1, dtype=np.float32)
-
-
-def _words_of_shots(rules: Rules, parents: Words, shots: Shots) -> Words:
-    """Return the words of ``_keys_of_shots``, without a loop or a gather."""
-    first, second = (jnp.broadcast_to(x, shots.fired.shape) for x in parents)
-    for after in _ticks_after(rules):
-        is_tick = shots.remaining == after
-        below = child_words(parents, 1)
-        first = jnp.where(is_tick, below.first, first)
-        second = jnp.where(is_tick, below.second, second)
-        parents = child_words(parents, 0)
-    return Words(first, second)
 
 
 def _reload(
