@@ -318,7 +318,7 @@ def test_the_jobs_of_a_sweep_are_in_the_queue_at_once(slurm, tmp_path, monkeypat
 def test_a_study_and_a_tuning_send_their_jobs_to_the_cluster(slurm, monkeypatch, jobs):
     calls = []
 
-    def record(*args):
+    def record(*args, **_):
         calls.append(args)
         return 0
 
