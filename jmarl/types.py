@@ -157,7 +157,7 @@ class Spec(NamedTuple):
 
     @property
     def group_actions(self) -> tuple[tuple[bool, ...], ...]:
-        """Whether an action group of the agents can ever take an action, ``[groups][n_actions]``.
+        """Return whether a group of agents can ever take an action, ``[groups][n_actions]``.
 
         Unit classes that agents can have, and that have equal actions, form a group.
         """

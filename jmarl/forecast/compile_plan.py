@@ -77,7 +77,7 @@ class Plan(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether the memory of a device is enough."""
+        """Return whether the memory of a device is enough."""
         return self.needed <= self.usable
 
 

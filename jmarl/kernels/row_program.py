@@ -99,6 +99,12 @@ class Scratch:
         base = self.program * self.sizes[kind] + start
         return Place(self.refs[kind], lambda flat: base + flat)
 
+    def write_blocks(self, count: int, block: Callable[[Any], None]) -> None:
+        """Write the code of some blocks that store to memory, which all threads read afterwards."""
+        if not self.is_planning:
+            repeat(count, block)
+            triton.debug_barrier()
+
 
 def storage(dtype: Any) -> np.dtype:
     """Return the type in which an array is stored: integers for Booleans."""
@@ -115,7 +121,7 @@ def stored(place: Place, shape: Sequence[int], dtype: Any) -> Value:
     return Value(tuple(shape), dtype, at, 1)
 
 
-def write(value: Value, place: Place, *, is_planning: bool) -> Value:
+def write(scratch: Scratch, value: Value, place: Place) -> Value:
     """Write an array to memory; return it as it lies there."""
     size = size_of(value.shape)
     tile = min(pl.next_power_of_2(size), TILE)
@@ -125,9 +131,7 @@ def write(value: Value, place: Place, *, is_planning: bool) -> Value:
         index = unravel(jnp.minimum(flat, size - 1), value.shape)
         _store(place, flat, value.at(index), flat < size)
 
-    if not is_planning:
-        _repeat(pl.cdiv(size, tile), block)
-        triton.debug_barrier()
+    scratch.write_blocks(pl.cdiv(size, tile), block)
     return stored(place, value.shape, value.dtype)
 
 
@@ -184,7 +188,7 @@ class Writer:
     def write(self, value: Value) -> Value:
         """Write an array to new memory."""
         place = self.scratch.take(value.shape, value.dtype)
-        return write(value, place, is_planning=self.scratch.is_planning)
+        return write(self.scratch, value, place)
 
     def _results(self, eqn: core.JaxprEqn, operands: list[Value]) -> list[Value]:
         name, params = eqn.primitive.name, eqn.params
@@ -211,35 +215,27 @@ class Writer:
         self, eqn: core.JaxprEqn, operands: list[Value], place: Place
     ) -> Value:
         """Write a result over the argument that it replaces."""
-        is_planning = self.scratch.is_planning
         if eqn.primitive is not lax.dynamic_update_slice_p:
             (value,) = self._results(eqn, operands)
-            return write(value, place, is_planning=is_planning)
+            return write(self.scratch, value, place)
         whole, part, *starts = operands
-        limits = (a - b for a, b in zip(whole.shape, part.shape, strict=True))
-        pairs = zip(starts, limits, strict=True)
-        at = [(start, limit) for start, limit in pairs]
+        limits = [a - b for a, b in zip(whole.shape, part.shape, strict=True)]
 
         def position(flat: Any) -> Any:
-            first = [jnp.clip(start.at(()), 0, limit) for start, limit in at]
+            pairs = zip(starts, limits, strict=True)
+            first = [jnp.clip(start.at(()), 0, limit) for start, limit in pairs]
             index = unravel(flat, part.shape)
             index = tuple(i + j for i, j in zip(index, first, strict=True))
             return place.position(ravel(index, whole.shape))
 
-        write(part, Place(place.ref, position), is_planning=is_planning)
+        write(self.scratch, part, Place(place.ref, position))
         return stored(place, whole.shape, whole.dtype)
 
     def _reduction(self, name: str, axes: Sequence[int], x: Value, out: Any) -> Value:
-        kept = [i for i in range(len(x.shape)) if i not in axes]
         reduced = [x.shape[i] for i in axes]
 
         def at(outer: Index, inner: Index) -> Any:
-            index: list[Any] = [None] * len(x.shape)
-            for i, j in zip(kept, outer, strict=True):
-                index[i] = j
-            for i, j in zip(axes, inner, strict=True):
-                index[i] = j
-            return x.at(tuple(index))
+            return _arrange(x, (), (), axes, inner, outer)
 
         return self._reduce(name, at, out, reduced)
 
@@ -266,9 +262,7 @@ class Writer:
             result = _reduce_rows(name, tile, (term < count)[None, :])
             _store(place, flat, result, flat < size)
 
-        if not self.scratch.is_planning:
-            _repeat(pl.cdiv(size, height), block)
-            triton.debug_barrier()
+        self.scratch.write_blocks(pl.cdiv(size, height), block)
         return stored(place, out.shape, out.dtype)
 
     def _product(
@@ -313,9 +307,8 @@ class Writer:
             flat = row * columns + column[None, :]
             _store(place, flat, total, (column < columns)[None, :])
 
-        if not self.scratch.is_planning:
-            _repeat(size_of(out.shape[:-1]) // ROWS * int(blocks), block)
-            triton.debug_barrier()
+        count = size_of(out.shape[:-1]) // ROWS * int(blocks)
+        self.scratch.write_blocks(count, block)
         return stored(place, out.shape, out.dtype)
 
 
@@ -350,6 +343,7 @@ class _Factors(NamedTuple):
 def _arrange(
     x: Value, batch_axes: Any, batch: Index, axes: Any, inner: Index, free: Index
 ) -> Any:
+    """Return elements at indices of batch axes, of summed axes, and of all others in order."""
     index: dict[int, Any] = dict(zip(batch_axes, batch, strict=True))
     index |= dict(zip(axes, inner, strict=True))
     rest = iter(free)
@@ -381,7 +375,7 @@ def _range(size: int) -> Any:
     return lax.iota(jnp.int32, size)
 
 
-def _repeat(count: int, block: Callable[[Any], None]) -> None:
+def repeat(count: int, block: Callable[[Any], None]) -> None:
     """Write the code of some blocks, as a loop if there are several."""
     if count == 1:
         block(ZERO)

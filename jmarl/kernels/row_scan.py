@@ -25,6 +25,7 @@ from jmarl.kernels.row_program import (
     Program,
     Scratch,
     Writer,
+    repeat,
     storage,
     stored,
     trace,
@@ -176,8 +177,7 @@ def _write_program(
 ) -> None:
     """Write the code of a program of the kernel."""
     writer = Writer(scratch)
-    is_planning = scratch.is_planning
-    to = partial(write, is_planning=is_planning)
+    to = partial(write, scratch)
     before = [*_constants(plan.start, places.start_constants)]
     before += _stored(places.inputs, plan.inputs)
     for value, place in zip(
@@ -202,15 +202,7 @@ def _write_program(
         for j, value in zip(changed, new, strict=True):
             to(value, places.carry[j])
 
-    if is_planning:
-        iteration(0)
-        return
-
-    def body(i: Any, done: Any) -> Any:
-        iteration(i)
-        return done
-
-    lax.fori_loop(0, length, body, np.int32(0))
+    repeat(1 if scratch.is_planning else length, iteration)
 
 
 def _constants(program: Program, places: list[Place]) -> list[Value]:
@@ -278,47 +270,52 @@ def _kernel(plan: _Plan, batch: int, length: int, *refs: Any) -> None:
     scratch.sizes, scratch.program = plan.scratch, program
     scratch.refs = dict(zip(plan.scratch, rest, strict=True))
 
-    def of_step(
-        refs: Sequence[Any], leaves: Sequence[_Leaf], bound: Callable[[Any], Any]
-    ) -> Callable[[Any], list[Place]]:
-        """Return places in ``[B, N, ...]``."""
-
-        def place(ref: Any, leaf: _Leaf, i: Any) -> Place:
-            inner = np.int32(size_of(leaf.shape[1:]))
-
-            def position(flat: Any) -> Any:
-                row = bound(program * ROWS + lax.div(flat, inner))
-                return (row * length + i) * inner + lax.rem(flat, inner)
-
-            return Place(ref, position)
-
-        pairs = [*zip(refs, leaves, strict=True)]
-        return lambda i: [place(ref, leaf, i) for ref, leaf in pairs]
-
-    def of_rows(
-        refs: Sequence[Any], leaves: Sequence[_Leaf], bound: Callable[..., Any]
-    ) -> list[Place]:
-        """Return places in ``[B, ...]``."""
-
-        def place(ref: Any, leaf: _Leaf) -> Place:
-            return Place(
-                ref, lambda flat: bound(program * leaf.size + flat, ref.shape[0] - 1)
-            )
-
-        return [place(ref, leaf) for ref, leaf in zip(refs, leaves, strict=True)]
-
-    def unbounded(position: Any, last: Any = None) -> Any:
-        return position
-
+    of_rows = partial(_places_in_rows, program)
+    of_step = partial(_places_in_step, program, length)
     places = _Places(
         [Place(ref, lambda flat: flat) for ref in start_constants],
         [Place(ref, lambda flat: flat) for ref in step_constants],
-        of_rows(inputs, plan.inputs, jnp.minimum),  # rows after the last do not exist
-        of_rows(carry, plan.carry, unbounded),
-        of_step(xs, plan.xs, lambda row: jnp.minimum(row, batch - 1)),
-        of_step(results, plan.results, unbounded),
+        of_rows(inputs, plan.inputs, batch),
+        of_rows(carry, plan.carry, None),
+        partial(of_step, xs, plan.xs, batch),
+        partial(of_step, results, plan.results, None),
     )
     _write_program(plan, scratch, places, length)
+
+
+def _places_in_rows(
+    program: Any, refs: Sequence[Any], leaves: Sequence[_Leaf], batch: int | None
+) -> list[Place]:
+    """Return places in arrays ``[B, ...]``; rows after the last of a batch are the last."""
+
+    def position(leaf: _Leaf, last: int, flat: Any) -> Any:
+        flat = program * leaf.size + flat
+        return flat if batch is None else jnp.minimum(flat, last)
+
+    pairs = zip(refs, leaves, strict=True)
+    return [
+        Place(ref, partial(position, leaf, ref.shape[0] - 1)) for ref, leaf in pairs
+    ]
+
+
+def _places_in_step(
+    program: Any,
+    length: int,
+    refs: Sequence[Any],
+    leaves: Sequence[_Leaf],
+    batch: int | None,
+    i: Any,
+) -> list[Place]:
+    """Return places of iteration i in arrays ``[B, N, ...]``, as ``_places_in_rows``."""
+
+    def position(leaf: _Leaf, flat: Any) -> Any:
+        inner = np.int32(size_of(leaf.shape[1:]))
+        row = program * ROWS + lax.div(flat, inner)
+        row = row if batch is None else jnp.minimum(row, batch - 1)
+        return (row * length + i) * inner + lax.rem(flat, inner)
+
+    pairs = zip(refs, leaves, strict=True)
+    return [Place(ref, partial(position, leaf)) for ref, leaf in pairs]
 
 
 def _swap_axes(x: Array) -> Array:
