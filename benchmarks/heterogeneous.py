@@ -170,9 +170,7 @@ def compile_seconds(config: RunConfig, spec: Spec, args: dict[str, Any]) -> floa
     cached = jax.config.jax_enable_compilation_cache  # pyright: ignore
     jax.config.update("jax_enable_compilation_cache", False)
     begin = time.process_time()
-    compile_for(
-        system.update, learner, experience, key, options=compiler_options(effort=1)
-    )
+    compile_for(system.update, learner, experience, key, options=compiler_options(1))
     seconds = time.process_time() - begin
     jax.config.update("jax_enable_compilation_cache", cached)
     return seconds

@@ -55,7 +55,7 @@ from jmarl.config.compose import load_config
 from jmarl.envs.battle.scenario import get_scenario
 from jmarl.envs.registry import make
 from jmarl.forecast import kernels
-from jmarl.forecast.compile_plan import Cost, bounds, compile_traced, plan_run
+from jmarl.forecast.compile_plan import Cost, bounds, compile_lowered, plan_run
 from jmarl.forecast.described import described_devices
 from jmarl.forecast.flops import matmul_flops
 from jmarl.forecast.hlo import parse
@@ -252,7 +252,7 @@ def compiled(
     placed = jax.tree.map(lambda x: with_sharding(x, sharding), arguments)
     with jax.set_mesh(mesh):
         traced = jax.jit(function).trace(*placed)
-        text = compile_traced(traced).as_text()
+        text = compile_lowered(traced.lower()).as_text()
     return kernels.count(parse(text)), matmul_flops(traced.jaxpr)
 
 

@@ -56,7 +56,7 @@ class Program(NamedTuple):
 
 def compile_program(function: Callable, *args: Any, effort: int = 1) -> Program:
     """Compile a function with the compiler options of training."""
-    options = compiler_options(effort=effort)
+    options = compiler_options(effort)
     return Program(compile_for(function, *args, options=options), args)
 
 

@@ -50,7 +50,7 @@ class UpdateJob(NamedTuple):
 def update_job(name: str, system: System, start: Learner, experience: Any) -> UpdateJob:
     """Compile the update of a system, and check that it changes every parameter."""
     key = jax.random.key(1)
-    options = compiler_options(effort=1)
+    options = compiler_options(1)
     update = compile_for(system.update, start, experience, key, options=options)
     learner, _ = update(start, experience, key)
     learned = all_changed(start.params, learner.params)

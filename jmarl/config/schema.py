@@ -74,9 +74,12 @@ class ArchConfig:
     """Folder of the persistent compilation cache; empty disables it."""
     check_memory: bool = True
     """True: reject a run that needs more memory than the devices have."""
+    compile_effort: float = 0.0
+    """Effort of XLA for a TPU: -1 compiles fastest, and 0 is XLA's default."""
 
     def __post_init__(self) -> None:
         check_range("arch.updates_per_chunk", self.updates_per_chunk, 1)
+        check_range("arch.compile_effort", self.compile_effort, -1, 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +17,7 @@ from jmarl.forecast.flops import matmul_flops
 from jmarl.forecast.hlo import parse
 from jmarl.forecast.kernels import Loop, Work
 from jmarl.forecast.targets import Target
+from jmarl.runs.compilation import compiler_options
 from jmarl.runs.exit_codes import ResourceError
 from jmarl.training.anakin import ROLLOUT
 from jmarl.training.programs import number_of_bytes, trace_chunk, trace_evaluation
@@ -137,13 +140,16 @@ def plan(config: RunConfig, target: Target) -> Plan:
 def compile_all(
     config: RunConfig, target: Target, programs: Sequence[Any]
 ) -> list[Any]:
-    """Compile traced programs.
+    """Compile traced programs at the same time, each on a processor.
 
     Raises:
         ResourceError: If XLA does not compile one because it would not fit into the memory.
     """
+    lowered = [each.lower() for each in programs]
     try:
-        return [compile_traced(each) for each in programs]
+        options = compiler_options(1, config.arch.compile_effort)
+        with ThreadPoolExecutor(len(lowered)) as pool:
+            return list(pool.map(partial(compile_lowered, options=options), lowered))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -152,15 +158,19 @@ def compile_all(
     raise ResourceError(f"num_envs={config.num_envs}: {text}")
 
 
-def compile_traced(traced: Any) -> Any:
-    """Compile a program; without Triton's matrix products if XLA finds no tiling for one."""
-    lowered = traced.lower()
+def compile_lowered(lowered: Any, options: Mapping[str, Any] | None = None) -> Any:
+    """Compile a program; without Triton's matrix products if XLA finds no tiling for one.
+
+    Args:
+        lowered: The program.
+        options: XLA's options.
+    """
     try:
-        return lowered.compile()
+        return lowered.compile(options)
     except jax.errors.JaxRuntimeError as error:
         if "tile sizes" not in str(error):
             raise
-        return lowered.compile(NO_TRITON)
+        return lowered.compile({**(options or {}), **NO_TRITON})
 
 
 def split(program: Loop, rollout_length: int) -> tuple[Work, Work, tuple[str, ...]]:

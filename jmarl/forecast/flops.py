@@ -1,18 +1,43 @@
-"""Count the floating-point operations of matrix products in a traced program."""
+"""Find the matrix products of a traced program, and count their floating-point operations."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax.extend import core
 
 from jmarl.forecast.hlo import is_in_scope
 
 
+class Product(NamedTuple):
+    """Shapes of a matrix product ``[batch, rows, depth] @ [batch, depth, columns]``."""
+
+    batch: int
+    rows: int
+    depth: int
+    columns: int
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations, two for each multiply-add."""
+        return 2.0 * math.prod(self)
+
+
 def matmul_flops(jaxpr: Any, scope: str = "") -> float:
-    """Return the floating-point operations of all matrix products, two for each multiply-add.
+    """Return the floating-point operations of all matrix products.
+
+    Args:
+        jaxpr: A jaxpr, closed or not.
+        scope: Count only products in a scope of this name (``jax.named_scope``); empty for all.
+    """
+    return _total(products(jaxpr, scope))
+
+
+def products(jaxpr: Any, scope: str = "") -> Counter[Product]:
+    """Return how often a program computes each matrix product.
 
     A scan counts as often as it runs, and a conditional as its largest branch. A loop of unknown
     length counts once. A program that is split over devices counts on all of them,
@@ -22,18 +47,30 @@ def matmul_flops(jaxpr: Any, scope: str = "") -> float:
         jaxpr: A jaxpr, closed or not.
         scope: Count only products in a scope of this name (``jax.named_scope``); empty for all.
     """
-    return sum(_flops(eqn, scope) for eqn in _open(jaxpr).eqns)
+    found: Counter[Product] = Counter()
+    for eqn in _open(jaxpr).eqns:
+        found.update(_products(eqn, scope))
+    return found
 
 
-def _flops(eqn: Any, scope: str) -> float:
+def _total(found: Counter[Product]) -> float:
+    return sum(product.flops * times for product, times in found.items())
+
+
+def _products(eqn: Any, scope: str) -> Counter[Product]:
     is_inside = not scope or is_in_scope(str(eqn.source_info.name_stack), scope)
     inner_scope = "" if is_inside else scope
     name = eqn.primitive.name
     if name == "dot_general":
-        return _dot(eqn) if is_inside else 0.0
+        return Counter([_dot(eqn)] if is_inside else [])
     if name == "cond":
-        return max(matmul_flops(x, inner_scope) for x in eqn.params["branches"])
-    return _times(eqn) * sum(matmul_flops(x, inner_scope) for x in _inner(eqn))
+        branches = (products(x, inner_scope) for x in eqn.params["branches"])
+        return max(branches, key=_total)
+    found: Counter[Product] = Counter()
+    for inner in _inner(eqn):
+        found.update(products(inner, inner_scope))
+    times = _times(eqn)
+    return Counter({product: times * count for product, count in found.items()})
 
 
 def _times(eqn: Any) -> int:
@@ -45,11 +82,13 @@ def _times(eqn: Any) -> int:
     return eqn.params["length"] if eqn.primitive.name == "scan" else 1
 
 
-def _dot(eqn: Any) -> float:
-    (contracted, _), _ = eqn.params["dimension_numbers"]
-    shape = eqn.invars[0].aval.shape
-    depth = math.prod(shape[axis] for axis in contracted)
-    return 2.0 * math.prod(eqn.outvars[0].aval.shape) * depth
+def _dot(eqn: Any) -> Product:
+    (contracted, _), (batched, _) = eqn.params["dimension_numbers"]
+    left, right = (x.aval.shape for x in eqn.invars)
+    depth = math.prod(left[axis] for axis in contracted)
+    batch = math.prod(left[axis] for axis in batched)
+    both = max(1, batch * depth)
+    return Product(batch, math.prod(left) // both, depth, math.prod(right) // both)
 
 
 def _inner(eqn: Any) -> Iterator[Any]:

@@ -9,10 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from jmarl.config import SystemConfig, check_positive, check_range
 from jmarl.learning.parallel import sum_shares
+from jmarl.platforms import platform
 from jmarl.types import Metrics, Params
 
 
@@ -48,7 +50,8 @@ def optimizer(cfg: LearningConfig, num_updates: int) -> optax.GradientTransforma
     """Build AdamW with clipping by global norm that skips non-finite gradients.
 
     With ``anneal_lr`` the learning rate falls linearly to zero. It is constant within a learning
-    phase of ``cfg.steps_per_update`` gradient steps.
+    phase of ``cfg.steps_per_update`` gradient steps. The moments of all parameters are one vector
+    each, so that an accelerator updates them in a few kernels.
 
     Args:
         cfg: Configuration of the system.
@@ -65,8 +68,35 @@ def optimizer(cfg: LearningConfig, num_updates: int) -> optax.GradientTransforma
 
     lr = schedule if cfg.anneal_lr else cfg.lr
     adam = optax.adamw(lr, eps=cfg.adam_eps, weight_decay=cfg.weight_decay)
-    clipped_adam = optax.chain(optax.clip_by_global_norm(cfg.max_grad_norm), adam)
-    return optax.apply_if_finite(clipped_adam, MAX_SKIPS * steps)
+    skipping = optax.apply_if_finite(adam, MAX_SKIPS * steps)
+    return optax.chain(clip_by_global_norm(cfg.max_grad_norm), optax.flatten(skipping))
+
+
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+    """Scale gradients whose ``global_norm`` is larger than ``max_norm`` down to that norm.
+
+    Gradients that are not finite stay so.
+    """
+
+    def clip(grads: Params, _: Any) -> Params:
+        norm = global_norm(grads)
+        is_small = norm < max_norm
+        return jax.tree.map(
+            lambda x: jnp.where(is_small, x, x / norm * max_norm), grads
+        )
+
+    return optax.stateless(clip)
+
+
+def global_norm(tree: Params) -> Float[Array, ""]:
+    """Return the Euclidean norm of all leaves together.
+
+    An accelerator launches a kernel or more for the sum of each leaf, so there the leaves are
+    concatenated.
+    """
+    if platform() == "cpu":
+        return optax.global_norm(tree)
+    return jnp.linalg.norm(ravel_pytree(tree)[0])
 
 
 def by_part(
@@ -104,7 +134,7 @@ def apply_gradients(
     """
     loss, (sums, maxima), grads = loss_aux_grads
     metrics = jax.tree.map(sum_shares, sums) | jax.tree.map(jnp.max, maxima)
-    metrics |= {"loss": loss, "grad_norm": optax.global_norm(grads)}
+    metrics |= {"loss": loss, "grad_norm": global_norm(grads)}
     updates, opt_state = tx.update(grads, opt_state, params)
     return optax.apply_updates(params, updates), opt_state, metrics
 

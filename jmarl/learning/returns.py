@@ -11,6 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
+from jmarl.platforms import short_loop
+
+
+UNROLLED = 128
+"""Time steps that become straight-line code on an accelerator, which XLA fuses into few kernels."""
+
 
 def align(
     flag: Shaped[Array, "..."], like: Shaped[Array, "..."]
@@ -75,4 +81,5 @@ def lambda_return(
         return result, result
 
     rows = (reward, discount, counts, value[:-1], value[1:])
-    return jax.lax.scan(step, value[-1], rows, reverse=True)[1]
+    unroll = min(len(reward), UNROLLED) if short_loop() else 1
+    return jax.lax.scan(step, value[-1], rows, reverse=True, unroll=unroll)[1]

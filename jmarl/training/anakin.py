@@ -282,23 +282,28 @@ def train_chunk(
     # jit keeps the trace, so that the loop does not trace the update a second time
     once = jax.jit(partial(_update_once, env, system, rollout_length), inline=True)
     shapes = jax.eval_shape(once, runner)[1:]
-    sums, finite = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    first_bad = jax.tree.map(lambda _: jnp.int32(-1), finite)
+    sums, checked = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    names = tuple(checked)
+    first_bad = jnp.full(len(names), -1, jnp.int32)
 
     def iteration(i: Int[Array, ""], state: Any) -> Any:
         runner, sums, first_bad = state
         runner, metrics, finite = once(runner)
         sums = jax.tree.map(jnp.add, sums, metrics)
-        first_bad = jax.tree.map(
-            lambda first, ok: jnp.where((first < 0) & ~ok, i, first), first_bad, finite
-        )
+        # one array, because a device would compute each value in several kernels
+        is_bad = ~jnp.stack([finite[name] for name in names])
+        first_bad = jnp.where((first_bad < 0) & is_bad, i, first_bad)
         return runner, sums, first_bad
 
     start = (runner, sums, first_bad)
     runner, sums, first_bad = jax.lax.fori_loop(0, updates, iteration, start)
     means = jax.tree.map(lambda x: x / updates, sums["train"])
-    metrics = {"train": means, "episodes": sums["episodes"], "nonfinite": first_bad}
-    return runner, metrics
+    found = dict(zip(names, first_bad, strict=True))
+    return runner, {
+        "train": means,
+        "episodes": sums["episodes"],
+        "nonfinite": found,
+    }
 
 
 def _update_once(

@@ -1,5 +1,6 @@
 """Tests of the throughput benchmark: both sides must learn, from as much, before a time counts."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import jax
@@ -7,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import throughput
 from benchmarks.support import common, peers
+from benchmarks.throughput import __main__ as throughput
+from benchmarks.throughput import machine_rate
 from jmarl import load_config
 from jmarl.cli.process import exit_code
+from jmarl.forecast.flops import Product
 
 
 class Learner:
@@ -202,3 +205,22 @@ def test_system_without_a_script_exits_with_code_2(monkeypatch, capsys):
 def test_folder_without_the_script_is_rejected(tmp_path):
     with pytest.raises(SystemExit, match=r"no baselines/QLearning/qmix_rnn\.py"):
         peers.load_script(str(tmp_path), peers.QMIX.script)
+
+
+def test_the_machines_rate_counts_each_product_as_often_as_it_runs(monkeypatch):
+    """Products with a vector do not count."""
+    seconds = {Product(1, 8, 8, 8): 2.0, Product(4, 8, 8, 8): 5.0}
+    monkeypatch.setattr(
+        machine_rate, "product_seconds", lambda product, repeats: seconds[product]
+    )
+    found = Counter(dict(zip(seconds, (3, 2), strict=True)))
+    found[Product(1, 1000, 1000, 1)] = 10
+    rate = machine_rate.machine_rate(found, 2)
+    assert rate == (2 * 8**3 * (3 + 4 * 2), 3 * 2.0 + 2 * 5.0)
+
+
+def test_the_time_of_a_product_is_that_of_one():
+    small, large = (
+        machine_rate.product_seconds(Product(1, n, n, n), 2) for n in (64, 512)
+    )
+    assert 0 < small < large

@@ -172,6 +172,7 @@ BAD = [
     ("eval.episodes=0", "eval.episodes=0: must be at least 1"),
     ("checkpoint.keep=0", "checkpoint.keep=0: must be at least 1"),
     ("arch.updates_per_chunk=0", "arch.updates_per_chunk=0: must be at least 1"),
+    ("arch.compile_effort=2", "arch.compile_effort=2.0: must lie in [-1, 1]"),
     (
         "arch.name=cpux",
         "arch.name='cpux': must be one of auto, cpu, gpu, tpu; did you mean cpu?",

@@ -9,7 +9,7 @@ import pathlib
 import jax
 
 from jmarl.forecast import kernels
-from jmarl.forecast.compile_plan import compile_traced
+from jmarl.forecast.compile_plan import compile_lowered
 from jmarl.forecast.described import described_programs, load_config_for
 from jmarl.forecast.hlo import parse
 from jmarl.forecast.targets import find_target
@@ -28,7 +28,7 @@ def counts(system, name):
     target = find_target(name)
     config = load_config_for(target, system, SIZES)
     with described_programs(config, target) as (programs, shapes, _):
-        compiled = compile_traced(trace_chunk(programs, shapes))
+        compiled = compile_lowered(trace_chunk(programs, shapes).lower())
     root = f"{pathlib.Path(__file__).parents[2]}/"
     files = {}
     for file, count in kernels.launches_by_file(parse(compiled.as_text())).items():

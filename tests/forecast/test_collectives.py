@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from jmarl.forecast.compile_plan import compile_traced
+from jmarl.forecast.compile_plan import compile_lowered
 from jmarl.forecast.described import described_programs, load_config_for
 from jmarl.forecast.hlo import parse
 from jmarl.forecast.targets import find_target
@@ -40,7 +40,7 @@ def collectives(system, name):
     config = load_config_for(target, system, [*SIZES, *SYSTEMS[system]])
     with described_programs(config, target) as (programs, shapes, mesh):
         assert mesh.size == 8
-        text = compile_traced(trace_chunk(programs, shapes)).as_text()
+        text = compile_lowered(trace_chunk(programs, shapes).lower()).as_text()
     instructions = (x for c in parse(text).computations.values() for x in c.values())
     found = [x for x in instructions if COLLECTIVE.fullmatch(x.opcode)]
     return found, count_parameters(shapes)

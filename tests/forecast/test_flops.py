@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jmarl.forecast.flops import matmul_flops
+from jmarl.forecast.flops import Product, matmul_flops, products
 from jmarl.nn.linear import product
 
 
@@ -46,6 +46,17 @@ def test_a_scope_selects_products_in_inner_programs():
     batch = jax.make_jaxpr(jax.vmap(scoped))(A[None], B[None])
     assert matmul_flops(batch, "rollout") == 7 * ONE
     assert matmul_flops(batch, "roll") == 0
+
+
+def test_products_have_shapes_and_counts():
+    def program(a, b):
+        return looped(a, b), jnp.einsum("nij,njk->nik", a[None], b[None]), b.T @ b
+
+    found = products(jax.make_jaxpr(program)(A, B))
+    assert found == {
+        Product(1, 3, 4, 5): 7 + 1,
+        Product(1, 5, 4, 5): 1,
+    }
 
 
 def test_a_batch_of_products_counts_each():

@@ -153,12 +153,13 @@ def test_operations_have_no_exponent(config, flops):
 
 
 def test_a_run_that_xla_refuses_is_one_line(config, monkeypatch):
-    def refuse(_):
+    def refuse(_, options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory.\nMore")
 
-    monkeypatch.setattr(plan_module, "compile_traced", refuse)
+    monkeypatch.setattr(plan_module, "compile_lowered", refuse)
+    traced = jax.jit(lambda x: x).trace(1.0)
     with pytest.raises(ResourceError) as error:
-        plan_module.compile_all(config, find_target("v5e"), [None])
+        plan_module.compile_all(config, find_target("v5e"), [traced])
     assert str(error.value) == (
         "num_envs=64: does not fit v5e; choose fewer environments "
         "(RESOURCE_EXHAUSTED: Ran out of memory.)"

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jmarl.learning import returns
 from jmarl.learning.returns import align, lambda_return
+from jmarl.platforms import tracing_for
 
 
 def brute_force(reward, terminated, valid, value, gamma, lam):
@@ -59,6 +61,28 @@ def test_equals_the_sum_of_n_step_returns(lam):
             np.testing.assert_allclose(
                 got[:, b, n], brute_force(*args, 0.9, lam), rtol=2e-5, atol=2e-5
             )
+
+
+@pytest.mark.parametrize("unrolled", [12, 5])
+def test_the_form_for_accelerators_has_the_same_returns(unrolled, monkeypatch):
+    monkeypatch.setattr(returns, "UNROLLED", unrolled)
+    rng = np.random.default_rng(2)
+    flags = [episodes(rng, 12) for _ in range(4)]
+    terminated, valid = (np.stack(x, axis=1) for x in zip(*flags, strict=True))
+    reward, value = rng.normal(size=(12, 4)), rng.normal(size=(13, 4))
+    rows = [jnp.asarray(x) for x in (reward, terminated, valid, value)]
+
+    def compiled():
+        function = jax.jit(lambda *rows: lambda_return(*rows, gamma=0.9, lam=0.7))
+        text = function.lower(*rows).as_text()
+        return function(*rows), "stablehlo.while" in text
+
+    plain, is_loop = compiled()
+    with tracing_for("gpu"):
+        got, has_loop = compiled()
+    assert is_loop
+    assert has_loop == (unrolled < 12)
+    np.testing.assert_allclose(got, plain, rtol=1e-6, atol=1e-6)
 
 
 def test_gae_is_the_return_minus_the_value():

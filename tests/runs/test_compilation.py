@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jmarl.runs.compilation import cache_use
+from jmarl.platforms import tracing_for
+from jmarl.runs.compilation import cache_use, compiler_options
 
 
 def test_programs_found_in_the_cache_are_counted():
@@ -23,3 +24,17 @@ def test_programs_found_in_the_cache_are_counted():
     with cache_use() as text:
         pass
     assert text() == ""
+
+
+def test_the_effort_of_xla_is_that_of_the_platform(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2")
+    with tracing_for("tpu"):
+        assert compiler_options(1) is None
+        assert compiler_options(1, -0.5) == {"exec_time_optimization_effort": -0.5}
+    with tracing_for("gpu"):
+        assert compiler_options(1, -0.5) is None
+    with tracing_for("cpu"):
+        assert "exec_time_optimization_effort" not in compiler_options(1, -0.5)
+        assert "xla_backend_optimization_level" not in compiler_options(1)
+        monkeypatch.delenv("XLA_FLAGS")
+        assert compiler_options(1)["xla_backend_optimization_level"] == "1"

@@ -30,8 +30,12 @@ Rates are of wall time, because the use of the cores is half of the result. The 
 is printed as well. The scripts run on one device. XLA's CPU backend has several, which made no
 measurable difference to JaxMARL's MAPPO.
 
-Output: parameters, rates and their ratio, and the shares of environment, policy and update in
-jmarl's time. A record is ``<out>/throughput_<system>.json``.
+The matrix products of an update are also measured by themselves, in the same process and at the
+same shapes (``machine_rate.py``). Their time is the least that an update could take, and its share
+of jmarl's time is printed.
+
+Output: parameters, rates and their ratio, the shares of environment, policy and update in
+jmarl's time, and the rates of matrix products. A record is ``<out>/throughput_<system>.json``.
 
 Exit codes: 0 at the end, 1 if a side did not learn, if parameters differ by too much or if a script
 cannot be loaded, 2 if an argument is unknown or invalid.
@@ -41,6 +45,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,10 +66,12 @@ from benchmarks.support.common import (
     write_json,
 )
 from benchmarks.support.peers import MATCHES, STORED, Match, Peer, load_script
+from benchmarks.throughput.machine_rate import machine_rate
 from jmarl import load_config
 from jmarl.cli.process import exit_code, use_cores
 from jmarl.config import check
 from jmarl.envs.conformance import random_action
+from jmarl.forecast.flops import Product, products
 from jmarl.runs.compilation import compile_run
 from jmarl.training.anakin import Runner, device_mesh, rollout
 from jmarl.training.build import build_run
@@ -73,6 +80,7 @@ from jmarl.training.programs import (
     seed_keys,
     stage_programs,
     state_shapes,
+    trace_chunk,
 )
 from jmarl.types import Key, Params
 
@@ -147,6 +155,8 @@ class CompiledSystem:
         self.system = built.system
         programs = stage_programs(built)
         shapes = state_shapes(built.config, programs)
+        with jax.set_mesh(device_mesh()):
+            self.products = products(trace_chunk(programs, shapes).jaxpr)
         compiled = compile_run(built.config, [programs], [shapes], fresh=True)
         self.runner = compiled.init(seed_keys(built.config).init).runner
         self.chunk = compiled.stage(0).chunk
@@ -225,7 +235,9 @@ def run(name: str, args: dict[str, Any]) -> dict[str, Any]:
         script = load_script(args["peer"], match.script)
         peer = Peer(script, match, args["units"])
         record |= compare(system, peer, args)
-    return record | time_shares(system, args["repeats"])
+    record |= time_shares(system, args["repeats"])
+    seconds = record["split_seconds"]["all"]
+    return record | product_shares(system.products, seconds, args["repeats"])
 
 
 def time_shares(system: CompiledSystem, repeats: int) -> dict[str, Any]:
@@ -238,6 +250,34 @@ def time_shares(system: CompiledSystem, repeats: int) -> dict[str, Any]:
     header = ["part of jmarl's time", "us an environment step", "share"]
     print(markdown_table(header, rows))
     return {"split_seconds": seconds, "shares": shares}
+
+
+def product_shares(
+    found: Counter[Product], update_seconds: float, repeats: int
+) -> dict[str, Any]:
+    """Measure the products of an update by themselves, print their rates, and return the record.
+
+    Args:
+        found: How often an update computes each product.
+        update_seconds: Wall seconds of an update.
+        repeats: Samples per product.
+    """
+    machine = machine_rate(found, repeats)
+    record = {
+        "gflop an update": machine.flops / 1e9,
+        "gflop_per_second": {
+            "update": machine.flops / update_seconds / 1e9,
+            "products alone": machine.flops / machine.seconds / 1e9,
+        },
+        "share of the products' own rate": machine.seconds / update_seconds,
+    }
+    speeds = record["gflop_per_second"]
+    print(
+        f"{record['gflop an update']:.0f} GFLOP an update at {speeds['update']:.0f} GFLOP/s, "
+        f"{machine.seconds / update_seconds:.0%} of the {speeds['products alone']:.0f} GFLOP/s "
+        "of the products alone"
+    )
+    return {"products": record}
 
 
 def compare(system: CompiledSystem, peer: Peer, args: dict[str, Any]) -> dict[str, Any]:

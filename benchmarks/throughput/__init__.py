@@ -1,0 +1,1 @@
+"""Training throughput beside JaxMARL's scripts."""
