@@ -131,9 +131,8 @@ def compile_run(
         if i not in stages and i < len(programs):
             with jax.set_mesh(mesh):
                 again = restart and i == first
-                stages[i] = _submit_stage(
-                    pool, effort, programs, shapes, i, restart=again
-                )
+                options = {"compile_effort": effort, "restart": again}
+                stages[i] = _submit_stage(pool, programs, shapes, i, **options)
 
     def stage(i: int) -> CompiledStage:
         request(i)
@@ -165,11 +164,11 @@ def compile_run(
 
 def _submit_stage(
     pool: ThreadPoolExecutor,
-    compile_effort: float,
     programs: Sequence[Programs],
     shapes: Sequence[State],
     i: int,
     *,
+    compile_effort: float,
     restart: bool,
 ) -> _PendingStage:
     """Trace the chunk of stage i and the program that starts the stage."""
