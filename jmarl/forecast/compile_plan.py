@@ -15,7 +15,7 @@ from jmarl.forecast import kernels
 from jmarl.forecast.described import described_programs, load_config_for
 from jmarl.forecast.flops import matmul_flops
 from jmarl.forecast.hlo import parse
-from jmarl.forecast.kernels import Loop, Work
+from jmarl.forecast.kernels import Loop, Repetition, Work
 from jmarl.forecast.targets import Target
 from jmarl.runs.compilation import compiler_options
 from jmarl.runs.exit_codes import ResourceError
@@ -38,6 +38,8 @@ class Cost(NamedTuple):
     work: Work
     flops: float
     """Operations of matrix products."""
+    loops: tuple[Repetition, ...] = ()
+    """What its loops repeat; a part of the work."""
 
 
 class Plan(NamedTuple):
@@ -119,7 +121,7 @@ def plan(config: RunConfig, target: Target) -> Plan:
         compiled = compile_all(config, target, (chunk, evaluation))
         seconds = time.perf_counter() - started
     module = parse(compiled[0].as_text())
-    step, update, unknown = split(kernels.count(module), config.rollout_length)
+    parts = split(kernels.count(module), config.rollout_length)
     rollout_flops = matmul_flops(chunk.jaxpr, ROLLOUT)
     all_flops = matmul_flops(chunk.jaxpr)
     analyses = [each.memory_analysis() for each in compiled]
@@ -129,9 +131,9 @@ def plan(config: RunConfig, target: Target) -> Plan:
         devices=mesh.size,
         state_bytes=analyses[0].argument_size_in_bytes + number_of_bytes(shapes.best),
         temporary_bytes=max(each.temp_size_in_bytes for each in analyses),
-        step=Cost(step, rollout_flops / config.rollout_length),
-        update=Cost(update, all_flops - rollout_flops),
-        unknown=unknown,
+        step=parts.step._replace(flops=rollout_flops / config.rollout_length),
+        update=parts.update._replace(flops=all_flops - rollout_flops),
+        unknown=parts.unknown,
         arrays=tuple(kernels.largest_arrays(module)),
         compile_seconds=seconds,
     )
@@ -173,15 +175,23 @@ def compile_lowered(lowered: Any, options: Mapping[str, Any] | None = None) -> A
         return lowered.compile({**(options or {}), **NO_TRITON})
 
 
-def split(program: Loop, rollout_length: int) -> tuple[Work, Work, tuple[str, ...]]:
+class Parts(NamedTuple):
+    """Parts of a program that trains, without operations."""
+
+    step: Cost
+    """A time step."""
+    update: Cost
+    """An update without its rollout."""
+    unknown: tuple[str, ...]
+    """Paths of inner loops of unknown length."""
+
+
+def split(program: Loop, rollout_length: int) -> Parts:
     """Return the work of a time step and of an update without its rollout.
 
     Args:
         program: Tree of the loops of the program that trains.
         rollout_length: Time steps of a rollout.
-
-    Returns:
-        Both, and the paths of inner loops of unknown length.
 
     Raises:
         ConfigError: If the program has no loop for the rollout. XLA has none for a single step.
@@ -195,8 +205,11 @@ def split(program: Loop, rollout_length: int) -> tuple[Work, Work, tuple[str, ..
     steps = rollout_length if rollout.trips is None else rollout.trips
     step = Work().plus(rollout.iteration, steps / rollout_length)
     update = updates.iteration.plus(rollout.iteration, -rollout.times)
-    unknown = tuple(loop.path for loop in kernels.unknown(updates))
-    return step, update, unknown
+    return Parts(
+        Cost(step, 0.0, tuple(kernels.repetitions(rollout))),
+        Cost(update, 0.0, tuple(kernels.repetitions(updates, skipped=rollout))),
+        tuple(loop.path for loop in kernels.unknown(updates)),
+    )
 
 
 def _all_loops(loop: Loop) -> Iterator[Loop]:
@@ -238,8 +251,8 @@ class Forecast(NamedTuple):
 def forecast(plan: Plan) -> Forecast:
     """Estimate the time of an update from the counts of a plan."""
     config = plan.config
-    work, flops = plan.whole
-    cost = Cost(work, flops / plan.devices)
+    whole = plan.whole
+    cost = whole._replace(flops=whole.flops / plan.devices)
     rows = config.num_seeds * config.num_envs * config.rollout_length
     return Forecast(*bounds(plan.target, cost, config.precision), rows)
 

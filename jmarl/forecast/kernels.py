@@ -8,6 +8,7 @@ Caches and padding are ignored, so the figures are not measurements.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -75,6 +76,8 @@ class Loop(NamedTuple):
     loops: tuple[Loop, ...]
     computations: tuple[str, ...] = ()
     """Names of the computations of ``inline``: the loop's own and those that it calls."""
+    line: str = ""
+    """Line of code that the loop comes from."""
 
     @property
     def times(self) -> int:
@@ -90,6 +93,21 @@ class Loop(NamedTuple):
         return total
 
 
+class Repetition(NamedTuple):
+    """Kernels that a loop launches in each iteration, without those of inner loops."""
+
+    trips: tuple[int, ...]
+    """Iterations of the loops around it, from the outermost, and its own."""
+    launches: float
+    line: str
+    """Line of code that the loop comes from."""
+
+    @property
+    def total(self) -> float:
+        """Kernels of all iterations."""
+        return math.prod(self.trips) * self.launches
+
+
 def count(module: Module) -> Loop:
     """Return the tree of loops of a module, with the work of each."""
     return _loop(module, module.entry, "", 1)
@@ -101,7 +119,8 @@ def _loop(module: Module, name: str, path: str, trips: int | None) -> Loop:
     for each in computation.values():
         if each.opcode == "while":
             (body,) = each.called["body"]
-            loops.append(_loop(module, body, each.op_name, _trips(module, each)))
+            loop = _loop(module, body, each.op_name, _trips(module, each))
+            loops.append(loop._replace(line=module.lines.get(each.frame, "")))
         elif each.opcode in BRANCHES:
             inner = _largest(module, each)
             inline = inline.plus(inner.inline)
@@ -276,6 +295,23 @@ def unknown(loop: Loop) -> Iterator[Loop]:
         if inner.trips is None:
             yield inner
         yield from unknown(inner)
+
+
+def repetitions(
+    loop: Loop, skipped: Loop | None = None, trips: tuple[int, ...] = ()
+) -> Iterator[Repetition]:
+    """Yield what the inner loops of a loop repeat. A loop of unknown length counts once.
+
+    Args:
+        loop: The loop around them.
+        skipped: Inner loop to leave out, with those that it runs.
+        trips: Iterations of the loops around it that count.
+    """
+    for inner in loop.loops:
+        if inner is not skipped:
+            times = (*trips, inner.times)
+            yield Repetition(times, inner.inline.launches, inner.line)
+            yield from repetitions(inner, skipped, times)
 
 
 def launches_by_file(module: Module) -> Counter[str]:

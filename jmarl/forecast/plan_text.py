@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ NOTE = """\
 Kernels and bytes are counted in the compiled program, operations in the traced one. The speed is an
 estimate that no measurement has calibrated: {launch:g} us a kernel, {bandwidth:g} GB/s, and
 {flops:.3g} TFLOP/s of products in {precision} ({source})."""
+LOOPS = 5
+"""Most loops that are listed for a part of a program."""
 SWEEP = (
     "num_envs",
     "memory",
@@ -71,7 +75,9 @@ def _lines(plan: Plan) -> Iterator[str]:
     )
     yield _field("memory", memory_text(plan))
     yield _field("step", f"{_cost(plan.step)}, for one step of all environments")
+    yield from _loops(plan.step)
     yield _field("learning", f"{_cost(plan.update)}, for the rest of an update")
+    yield from _loops(plan.update)
     yield _field("devices talk", _collectives(plan))
     yield _field("speed", speed_text(plan))
     for path in plan.unknown:
@@ -115,6 +121,17 @@ def _cost(cost: Cost) -> str:
         f"{work.launches:,.0f} kernels, {size_text(work.nbytes)} read and written, "
         f"{_flops_text(cost.flops)}"
     )
+
+
+def _loops(cost: Cost) -> Iterator[str]:
+    """Yield the loops with the most kernels; those of one line of code that are alike together."""
+    alike: dict[tuple[tuple[int, ...], str], float] = defaultdict(float)
+    for each in filter(lambda x: x.launches, cost.loops):
+        alike[each.trips, each.line] += each.total
+    largest = sorted(alike.items(), key=lambda item: -item[1])[:LOOPS]
+    for (trips, line), total in largest:
+        factors = " x ".join(f"{n:,.0f}" for n in (*trips, total / math.prod(trips)))
+        yield _field("", f"{factors} of these in a loop, {_place(line)}")
 
 
 def _flops_text(flops: float) -> str:

@@ -126,8 +126,26 @@ def test_an_update_is_what_a_rollout_leaves():
     unknown = Loop("jit(f)/while/body/while", None, Work(7), ())
     updates = Loop("jit(f)/while", None, UPDATE, (rollout, unknown))
     step, update, paths = split(Loop("", 1, Work(), (updates,)), 32)
-    assert step == STEP and update == UPDATE.plus(Work(7))
+    assert step.work == STEP and update.work == UPDATE.plus(Work(7))
     assert paths == (unknown.path,)
+
+
+def test_loops_are_named_with_what_they_repeat(config):
+    agents = Loop("jit(f)/while/body/rollout/while/body/while", 10, Work(6), ())
+    agents = agents._replace(line="decoder.py:5")
+    rollout = Loop("jit(f)/while/body/rollout/while", 32, STEP, (agents,))
+    scan = Loop("scan", 8, Work(9), (), line="scan.py:7")
+    minibatch = Loop("minibatch", 2, Work(50), (scan, scan), line="learn.py:2")
+    epochs = Loop("epochs", 4, Work(0), (minibatch,), line="learn.py:1")
+    updates = Loop("jit(f)/while", None, UPDATE, (rollout, epochs))
+    step, update, _ = split(Loop("", 1, Work(), (updates,)), 32)
+    text = plan_text(plan_of(config, step=step, update=update)).splitlines()
+    found = [line.strip() for line in text if "in a loop" in line]
+    assert found == [
+        "10 x 6 of these in a loop, decoder.py:5",
+        "4 x 2 x 8 x 18 of these in a loop, scan.py:7",
+        "4 x 2 x 50 of these in a loop, learn.py:2",
+    ]
 
 
 @pytest.mark.parametrize(("trips", "times"), [(32, 1), (16, 2), (None, 1)])
@@ -136,7 +154,7 @@ def test_a_rollout_may_be_unrolled_or_of_unknown_length(trips, times):
     rollout = Loop("jit(f)/while/body/rollout/while", trips, body, ())
     updates = Loop("jit(f)/while", None, UPDATE, (rollout,))
     step, update, _ = split(Loop("", 1, Work(), (updates,)), 32)
-    assert step == STEP and update == UPDATE
+    assert step.work == STEP and update.work == UPDATE
 
 
 def test_a_rollout_without_a_loop_is_an_error():
