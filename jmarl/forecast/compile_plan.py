@@ -17,7 +17,7 @@ from jmarl.forecast.flops import matmul_flops
 from jmarl.forecast.hlo import parse
 from jmarl.forecast.kernels import Loop, Repetition, Work
 from jmarl.forecast.targets import Target
-from jmarl.runs.compilation import compiler_options
+from jmarl.runs.compilation import training_options
 from jmarl.runs.exit_codes import ResourceError
 from jmarl.training.anakin import ROLLOUT
 from jmarl.training.programs import number_of_bytes, trace_chunk, trace_evaluation
@@ -38,8 +38,6 @@ class Cost(NamedTuple):
     work: Work
     flops: float
     """Operations of matrix products."""
-    loops: tuple[Repetition, ...] = ()
-    """What its loops repeat; a part of the work."""
 
 
 class Plan(NamedTuple):
@@ -57,6 +55,10 @@ class Plan(NamedTuple):
     """One time step of all environments of all seeds."""
     update: Cost
     """One update without its rollout."""
+    step_loops: tuple[Repetition, ...]
+    """What the loops of a time step repeat."""
+    update_loops: tuple[Repetition, ...]
+    """What the loops of an update without its rollout repeat."""
     unknown: tuple[str, ...]
     """Paths of loops whose length XLA does not know, counted once."""
     arrays: tuple[tuple[int, str, str], ...]
@@ -131,8 +133,10 @@ def plan(config: RunConfig, target: Target) -> Plan:
         devices=mesh.size,
         state_bytes=analyses[0].argument_size_in_bytes + number_of_bytes(shapes.best),
         temporary_bytes=max(each.temp_size_in_bytes for each in analyses),
-        step=parts.step._replace(flops=rollout_flops / config.rollout_length),
-        update=parts.update._replace(flops=all_flops - rollout_flops),
+        step=Cost(parts.step, rollout_flops / config.rollout_length),
+        update=Cost(parts.update, all_flops - rollout_flops),
+        step_loops=parts.step_loops,
+        update_loops=parts.update_loops,
         unknown=parts.unknown,
         arrays=tuple(kernels.largest_arrays(module)),
         compile_seconds=seconds,
@@ -149,7 +153,7 @@ def compile_all(
     """
     lowered = [each.lower() for each in programs]
     try:
-        options = compiler_options(1, config.arch.compile_effort)
+        options = training_options(config)
         with ThreadPoolExecutor(len(lowered)) as pool:
             return list(pool.map(partial(compile_lowered, options=options), lowered))
     except jax.errors.JaxRuntimeError as error:
@@ -176,14 +180,13 @@ def compile_lowered(lowered: Any, options: Mapping[str, Any] | None = None) -> A
 
 
 class Parts(NamedTuple):
-    """Parts of a program that trains, without operations."""
+    """Work of a program that trains, as the fields of ``Plan`` with these names."""
 
-    step: Cost
-    """A time step."""
-    update: Cost
-    """An update without its rollout."""
+    step: Work
+    update: Work
+    step_loops: tuple[Repetition, ...]
+    update_loops: tuple[Repetition, ...]
     unknown: tuple[str, ...]
-    """Paths of inner loops of unknown length."""
 
 
 def split(program: Loop, rollout_length: int) -> Parts:
@@ -206,9 +209,11 @@ def split(program: Loop, rollout_length: int) -> Parts:
     step = Work().plus(rollout.iteration, steps / rollout_length)
     update = updates.iteration.plus(rollout.iteration, -rollout.times)
     return Parts(
-        Cost(step, 0.0, tuple(kernels.repetitions(rollout))),
-        Cost(update, 0.0, tuple(kernels.repetitions(updates, skipped=rollout))),
-        tuple(loop.path for loop in kernels.unknown(updates)),
+        step=step,
+        update=update,
+        step_loops=tuple(kernels.repetitions(rollout)),
+        update_loops=tuple(kernels.repetitions(updates, skipped=rollout)),
+        unknown=tuple(loop.path for loop in kernels.unknown(updates)),
     )
 
 
@@ -251,8 +256,8 @@ class Forecast(NamedTuple):
 def forecast(plan: Plan) -> Forecast:
     """Estimate the time of an update from the counts of a plan."""
     config = plan.config
-    whole = plan.whole
-    cost = whole._replace(flops=whole.flops / plan.devices)
+    work, flops = plan.whole
+    cost = Cost(work, flops / plan.devices)
     rows = config.num_seeds * config.num_envs * config.rollout_length
     return Forecast(*bounds(plan.target, cost, config.precision), rows)
 

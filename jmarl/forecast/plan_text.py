@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from jmarl.forecast.compile_plan import Cost, Plan, forecast
+from jmarl.forecast.kernels import Repetition
 from jmarl.results.tables import markdown
 from jmarl.runs.progress import size_text
 
@@ -75,9 +76,9 @@ def _lines(plan: Plan) -> Iterator[str]:
     )
     yield _field("memory", memory_text(plan))
     yield _field("step", f"{_cost(plan.step)}, for one step of all environments")
-    yield from _loops(plan.step)
+    yield from _loops(plan.step_loops)
     yield _field("learning", f"{_cost(plan.update)}, for the rest of an update")
-    yield from _loops(plan.update)
+    yield from _loops(plan.update_loops)
     yield _field("devices talk", _collectives(plan))
     yield _field("speed", speed_text(plan))
     for path in plan.unknown:
@@ -123,10 +124,10 @@ def _cost(cost: Cost) -> str:
     )
 
 
-def _loops(cost: Cost) -> Iterator[str]:
+def _loops(repetitions: Iterable[Repetition]) -> Iterator[str]:
     """Yield the loops with the most kernels; those of one line of code that are alike together."""
     alike: dict[tuple[tuple[int, ...], str], float] = defaultdict(float)
-    for each in filter(lambda x: x.launches, cost.loops):
+    for each in filter(lambda x: x.launches, repetitions):
         alike[each.trips, each.line] += each.total
     largest = sorted(alike.items(), key=lambda item: -item[1])[:LOOPS]
     for (trips, line), total in largest:

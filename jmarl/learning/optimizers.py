@@ -75,7 +75,8 @@ def optimizer(cfg: LearningConfig, num_updates: int) -> optax.GradientTransforma
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     """Scale gradients whose ``global_norm`` is larger than ``max_norm`` down to that norm.
 
-    Gradients that are not finite stay so.
+    As Optax's transformation of this name, with the norm of this module. Gradients that are not
+    finite stay so.
     """
 
     def clip(grads: Params, _: Any) -> Params:

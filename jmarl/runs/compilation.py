@@ -123,7 +123,7 @@ def compile_run(
     mesh = jax.tree.leaves(shapes[-1].best)[0].sharding.mesh
     pool = ThreadPoolExecutor(4, thread_name_prefix=COMPILE_THREAD)
     close = partial(pool.shutdown, wait=False, cancel_futures=True)
-    effort = config.arch.compile_effort
+    options = training_options(config)
     stages: dict[int, _PendingStage] = {}
     checked: dict[int, CompiledStage] = {}
 
@@ -131,8 +131,9 @@ def compile_run(
         if i not in stages and i < len(programs):
             with jax.set_mesh(mesh):
                 again = restart and i == first
-                options = {"compile_effort": effort, "restart": again}
-                stages[i] = _submit_stage(pool, programs, shapes, i, **options)
+                stages[i] = _submit_stage(
+                    pool, programs, shapes, i, options=options, restart=again
+                )
 
     def stage(i: int) -> CompiledStage:
         request(i)
@@ -168,7 +169,7 @@ def _submit_stage(
     shapes: Sequence[State],
     i: int,
     *,
-    compile_effort: float,
+    options: dict[str, Any] | None,
     restart: bool,
 ) -> _PendingStage:
     """Trace the chunk of stage i and the program that starts the stage."""
@@ -176,7 +177,7 @@ def _submit_stage(
     runner = shapes[i].runner
     out = shardings_of(runner)
     lowered = trace_chunk(programs[i], shapes[i]).lower()
-    chunk = pool.submit(lowered.compile, compiler_options(1, compile_effort))
+    chunk = pool.submit(lowered.compile, options)
     if restart:
         start, previous = programs[i].restart_stage, drop_env_state(runner)
     elif i:
@@ -197,9 +198,7 @@ def _submit_shared(
 ) -> tuple[Future[Any] | None, Future[Any]]:
     """Trace ``init`` of the first stage and ``evaluate`` of the last one."""
     lowered = trace_evaluation(config, programs[-1], shapes[-1].best).lower()
-    evaluate = pool.submit(
-        lowered.compile, compiler_options(1, config.arch.compile_effort)
-    )
+    evaluate = pool.submit(lowered.compile, training_options(config))
     if not fresh:
         return None, evaluate
     replicated = jax.tree.leaves(shapes[-1].best)[0].sharding
@@ -269,6 +268,11 @@ def cache_use() -> Iterator[Callable[[], str]]:
         yield text
     finally:
         jax.monitoring.unregister_event_listener(count)
+
+
+def training_options(config: RunConfig) -> dict[str, Any] | None:
+    """Return XLA's options for training and evaluation of a run."""
+    return compiler_options(1, config.arch.compile_effort)
 
 
 def compiler_options(cpu_effort: int, tpu_effort: float = 0.0) -> dict[str, Any] | None:

@@ -281,8 +281,8 @@ def train_chunk(
     """
     # jit keeps the trace, so that the loop does not trace the update a second time
     once = jax.jit(partial(_update_once, env, system, rollout_length), inline=True)
-    shapes = jax.eval_shape(once, runner)[1:]
-    sums, checked = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    _, summed, checked = jax.eval_shape(once, runner)
+    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), summed)
     names = tuple(checked)
     first_bad = jnp.full(len(names), -1, jnp.int32)
 
@@ -299,11 +299,8 @@ def train_chunk(
     runner, sums, first_bad = jax.lax.fori_loop(0, updates, iteration, start)
     means = jax.tree.map(lambda x: x / updates, sums["train"])
     found = dict(zip(names, first_bad, strict=True))
-    return runner, {
-        "train": means,
-        "episodes": sums["episodes"],
-        "nonfinite": found,
-    }
+    metrics = {"train": means, "episodes": sums["episodes"], "nonfinite": found}
+    return runner, metrics
 
 
 def _update_once(

@@ -41,6 +41,8 @@ def plan_of(config, **changes):
         "temporary_bytes": 2**30,
         "step": Cost(STEP, 1e9),
         "update": Cost(UPDATE, 1e10),
+        "step_loops": (),
+        "update_loops": (),
         "unknown": (),
         "arrays": ((2**20, "f32[512,512]", "jmarl/nn/linear.py:1"),),
         "compile_seconds": 12.0,
@@ -125,9 +127,9 @@ def test_an_update_is_what_a_rollout_leaves():
     rollout = Loop("jit(f)/while/body/rollout/while", 32, STEP, ())
     unknown = Loop("jit(f)/while/body/while", None, Work(7), ())
     updates = Loop("jit(f)/while", None, UPDATE, (rollout, unknown))
-    step, update, paths = split(Loop("", 1, Work(), (updates,)), 32)
-    assert step.work == STEP and update.work == UPDATE.plus(Work(7))
-    assert paths == (unknown.path,)
+    parts = split(Loop("", 1, Work(), (updates,)), 32)
+    assert parts.step == STEP and parts.update == UPDATE.plus(Work(7))
+    assert parts.unknown == (unknown.path,)
 
 
 def test_loops_are_named_with_what_they_repeat(config):
@@ -138,8 +140,9 @@ def test_loops_are_named_with_what_they_repeat(config):
     minibatch = Loop("minibatch", 2, Work(50), (scan, scan), line="learn.py:2")
     epochs = Loop("epochs", 4, Work(0), (minibatch,), line="learn.py:1")
     updates = Loop("jit(f)/while", None, UPDATE, (rollout, epochs))
-    step, update, _ = split(Loop("", 1, Work(), (updates,)), 32)
-    text = plan_text(plan_of(config, step=step, update=update)).splitlines()
+    parts = split(Loop("", 1, Work(), (updates,)), 32)
+    loops = {"step_loops": parts.step_loops, "update_loops": parts.update_loops}
+    text = plan_text(plan_of(config, **loops)).splitlines()
     found = [line.strip() for line in text if "in a loop" in line]
     assert found == [
         "10 x 6 of these in a loop, decoder.py:5",
@@ -153,8 +156,8 @@ def test_a_rollout_may_be_unrolled_or_of_unknown_length(trips, times):
     body = Work(times * STEP.launches, times * STEP.nbytes)
     rollout = Loop("jit(f)/while/body/rollout/while", trips, body, ())
     updates = Loop("jit(f)/while", None, UPDATE, (rollout,))
-    step, update, _ = split(Loop("", 1, Work(), (updates,)), 32)
-    assert step.work == STEP and update.work == UPDATE
+    parts = split(Loop("", 1, Work(), (updates,)), 32)
+    assert parts.step == STEP and parts.update == UPDATE
 
 
 def test_a_rollout_without_a_loop_is_an_error():
@@ -241,7 +244,7 @@ def test_a_run_compiles_for_a_device_that_is_not_there(system, target, module):
     assert plan.fits and plan.devices == 1 and not plan.unknown
     assert 20 < plan.step.work.launches
     # a step of the environment has no loop; MAM has those over agents
-    assert bool(plan.step.loops) == (system == "mam_ppo" and target == "v5e")
+    assert bool(plan.step_loops) == (system == "mam_ppo" and target == "v5e")
     assert plan.update.work.launches > 100
     assert plan.step.flops > 1e6 and plan.update.flops > plan.step.flops
     assert math.isfinite(forecast(plan).rows_per_second)
