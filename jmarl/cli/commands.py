@@ -478,7 +478,7 @@ search hyper-parameters with Optuna: trials are runs, and the best one becomes a
   warmup=1              first evaluations after training starts at which no trial is pruned
   metric=won            result of an episode to maximize; default: won, or return without a winner
   mode=greedy           greedy or sampled episodes
-  protocol=mam          options and overrides of a published tuning, or the path of a YAML file
+  protocol=mam          options and overrides of a tuning: mam, small, or the path of a YAML file
   seed=0                first seed of each trial, and seed of the sampler
   jobs=1                trials at a time; the command can also be started several times
   launcher=local        slurm: send the trials to Slurm, see docs/how-to/slurm.md
