@@ -1,1 +1,1 @@
-"""Learning beside JaxMARL's script."""
+"""Learning beside JaxMARL's scripts."""

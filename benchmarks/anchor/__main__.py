@@ -1,11 +1,12 @@
-"""Learning of MAPPO beside JaxMARL's script, with the same hyper-parameters.
+"""Learning of MAPPO and PQN-VDN beside JaxMARL's scripts, with the same hyper-parameters.
 
-    python -m benchmarks.anchor peer=<checkout of JaxMARL> [units=5] [seeds=3] [steps=3000000]
-        [folder=runs/anchor] [out=runs/anchor.json]
+    python -m benchmarks.anchor peer=<checkout of JaxMARL> [system=mappo] [units=5] [seeds=3]
+        [steps=3000000] [folder=runs/anchor] [out=runs/anchor.json]
 
 Options:
 
 * ``peer``: checkout of JaxMARL.
+* ``system``: ``mappo`` or ``pqn_vdn``.
 * ``units``: allied units; the task is ``smacv2_<units>_units`` of SMAX.
 * ``seeds``: seeds of each side.
 * ``steps``: rows of each seed (environments x time steps), rounded down to whole updates.
@@ -14,10 +15,17 @@ Options:
   continue from the record, also on another machine. An interrupted run of jmarl continues from its
   checkpoint in ``folder``, one of the script from its start.
 
-Method: ``mappo_rnn_smax.py`` is loaded unchanged (``benchmarks/support/peers.py``), with the values
-of its own configuration file. jmarl gets the same environments, widths, minibatches, and values:
-no entropy bonus, no normalization of values, and no Huber loss. Both sides act by sampling. A win
-rate is that of the episodes of training in the last tenth of the updates.
+Method: the script is loaded unchanged (``benchmarks/support/peers.py``), with the values of its own
+configuration file. jmarl gets the same environments, widths, minibatches, and values. A win rate is
+that of the episodes of training in the last tenth of the updates.
+
+* ``mappo_rnn_smax.py``: no entropy bonus, no normalization of values, no Huber loss. Both sides
+  act by sampling.
+* ``pqn_vdn_rnn.py``: on both sides, layers are 128 wide instead of 512 and have layer
+  normalization. Batch normalization and rows of the previous rollout, which jmarl lacks, are off.
+  The script uses RAdam, jmarl Adam. Both sides act epsilon-greedily, with 0.01 at the end. The
+  script logs a mean over time steps of the last result in each environment, jmarl a mean over
+  episodes.
 
 Output: mean win rates with 95 % intervals over seeds, and the difference with its interval (Welch).
 ``equal`` in the record is true if that interval contains 0. The record also has the win rate of
@@ -36,6 +44,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.anchor.systems import ANCHORS
 from benchmarks.support.common import (
     UNFINISHED,
     environment_record,
@@ -44,7 +53,7 @@ from benchmarks.support.common import (
     require,
     write_json,
 )
-from benchmarks.support.peers import MAPPO, Peer, load_script
+from benchmarks.support.peers import Peer, load_script
 from jmarl.cli.process import exit_code
 from jmarl.config import ConfigError, check
 from jmarl.results.files import read_json
@@ -54,29 +63,13 @@ from jmarl.results.metrics_file import read_rows
 
 DEFAULTS: dict[str, Any] = {
     "peer": "",
+    "system": "mappo",
     "units": 5,
     "seeds": 3,
     "steps": 3_000_000,
     "folder": "runs/anchor",
     "out": "runs/anchor.json",
 }
-SAME = (
-    "system.lr=0.002",
-    "system.gamma=0.99",
-    "system.gae_lambda=0.95",
-    "system.clip=0.2",
-    "system.value_clip=0.2",
-    "system.entropy_coef=0",
-    "system.value_coef=0.5",
-    "system.max_grad_norm=0.25",
-    "system.value_memory=0",
-    "system.huber_delta=0",
-    f"num_envs={MAPPO.envs}",
-    f"rollout_length={MAPPO.steps}",
-)
-"""The values of the script's configuration file, as overrides of jmarl's."""
-ROWS = MAPPO.envs * MAPPO.steps
-"""Rows of an update."""
 LAST = 0.1
 """Share of the updates whose episodes count."""
 SIDES = ("jaxmarl", "jmarl")
@@ -88,6 +81,8 @@ def main() -> int:
     """Train the seeds that the record lacks, write each as it ends, and print the results."""
     args = parse_arguments(DEFAULTS)
     check(bool(args["peer"]), "peer", args["peer"], "must be a checkout of JaxMARL")
+    rule = f"must be one of {', '.join(ANCHORS)}"
+    check(args["system"] in ANCHORS, "system", args["system"], rule)
     path = Path(args["out"])
     runs = read_runs(path, args)
     train = {"jaxmarl": _peer_run, "jmarl": _own_run}
@@ -104,13 +99,9 @@ def main() -> int:
 
 def settings(args: dict[str, Any]) -> dict[str, Any]:
     """Return the entries of a record that its seeds have in common."""
-    arguments = {key: args[key] for key in ("units", "seeds", "steps")}
-    return {"arguments": arguments, "overrides": overrides()}
-
-
-def overrides() -> list[str]:
-    """Return the overrides of jmarl's runs, without environment, seed and budget."""
-    return [*MAPPO.overrides, *SAME]
+    arguments = {key: args[key] for key in ("system", "units", "seeds", "steps")}
+    overrides = ANCHORS[args["system"]].own(args["steps"])
+    return {"arguments": arguments, "overrides": overrides}
 
 
 def read_runs(path: Path, args: dict[str, Any]) -> Runs:
@@ -165,26 +156,30 @@ def make_record(args: dict[str, Any], runs: Runs) -> dict[str, Any]:
 
 def _peer_run(args: dict[str, Any], seed: int) -> list[float]:
     """Return the win rate of each update of the script."""
-    updates = args["steps"] // ROWS
-    peer = Peer(load_script(args["peer"], MAPPO.script), MAPPO, args["units"])
+    anchor = ANCHORS[args["system"]]
+    updates = args["steps"] // anchor.rows
+    script = load_script(args["peer"], anchor.match.script)
+    peer = Peer(script, anchor.match, args["units"])
     result = peer.program(updates, logging=True, seed=seed)()
     peer.check(result, updates)
     ordered = sorted(peer.logs, key=lambda log: int(log["env_step"]))
-    return [float(log["win_rate"]) for log in ordered]
+    return [float(log[anchor.win_rate]) for log in ordered]
 
 
 def _own_run(args: dict[str, Any], seed: int) -> list[float]:
     """Return the win rate of each update of jmarl's run."""
-    folder = Path(args["folder"]) / f"jmarl_{args['units']}_{args['steps']}_{seed}"
-    command = [sys.executable, "-m", "jmarl.systems.mappo"]
+    system, steps = args["system"], args["steps"]
+    anchor = ANCHORS[system]
+    folder = Path(args["folder"]) / f"{system}_{args['units']}_{steps}_{seed}"
+    command = [sys.executable, "-m", f"jmarl.systems.{system}"]
     words = [
         f"env=smax_smacv2_{args['units']}_units",
         f"seed={seed}",
-        f"total_timesteps={args['steps'] // ROWS * ROWS}",
+        f"total_timesteps={steps // anchor.rows * anchor.rows}",
         "eval.episodes=64",
         "logger=none",
         f"run_dir={folder}",
-        *overrides(),
+        *anchor.own(steps),
     ]
     resume = [f"resume={folder}"] if (folder / "config.yaml").exists() else words
     code = subprocess.run([*command, *resume]).returncode

@@ -111,7 +111,7 @@ PAGES = (
         "anchor",
         "Learning beside JaxMARL",
         "anchor",
-        ("anchor.json",),
+        ("anchor*.json",),
         row_tables,
     ),
     Page(
