@@ -26,9 +26,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,7 @@ UNFINISHED = "unfinished"
 """Entry of a record that lists what is left to measure; it has no results until that is empty."""
 NOISE_LIMIT = 0.10
 SAMPLE_SECONDS = 0.1
+_Name = TypeVar("_Name", bound=Hashable)
 
 
 def _git(*args: str) -> str:
@@ -136,13 +137,13 @@ def time_pair(
 
 
 def time_each(
-    calls: Mapping[str, Callable[[], Any]], repeats: int = 10
-) -> dict[str, Timing]:
-    """Time several calls, interleaved A B C C B A; ``repeats`` is rounded up as above."""
+    calls: Mapping[_Name, Callable[[], Any]], repeats: int = 10, *, wall: bool = False
+) -> dict[_Name, Timing]:
+    """Time several calls, interleaved A B C C B A; arguments as for ``time_pair``."""
     sides = [(call, _calls_per_sample(call)) for call in calls.values()]
     samples = [[] for _ in sides]
     _add_samples(sides, samples, repeats)
-    timings = [_summarize(rows, False) for rows in samples]
+    timings = [_summarize(rows, wall) for rows in samples]
     return dict(zip(calls, timings, strict=True))
 
 

@@ -45,7 +45,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,7 @@ from jmarl import load_config
 from jmarl.cli.process import exit_code, use_cores
 from jmarl.config import check
 from jmarl.envs.conformance import random_action
-from jmarl.forecast.flops import Product, products
+from jmarl.forecast.flops import products
 from jmarl.runs.compilation import compile_run
 from jmarl.training.anakin import Runner, device_mesh, rollout
 from jmarl.training.build import build_run
@@ -236,8 +235,7 @@ def run(name: str, args: dict[str, Any]) -> dict[str, Any]:
         peer = Peer(script, match, args["units"])
         record |= compare(system, peer, args)
     record |= time_shares(system, args["repeats"])
-    seconds = record["split_seconds"]["all"]
-    return record | product_shares(system.products, seconds, args["repeats"])
+    return record | product_shares(system, args["repeats"])
 
 
 def time_shares(system: CompiledSystem, repeats: int) -> dict[str, Any]:
@@ -252,31 +250,23 @@ def time_shares(system: CompiledSystem, repeats: int) -> dict[str, Any]:
     return {"split_seconds": seconds, "shares": shares}
 
 
-def product_shares(
-    found: Counter[Product], update_seconds: float, repeats: int
-) -> dict[str, Any]:
-    """Measure the products of an update by themselves, print their rates, and return the record.
-
-    Args:
-        found: How often an update computes each product.
-        update_seconds: Wall seconds of an update.
-        repeats: Samples per product.
-    """
-    machine = machine_rate(found, repeats)
-    record = {
-        "gflop an update": machine.flops / 1e9,
-        "gflop_per_second": {
-            "update": machine.flops / update_seconds / 1e9,
-            "products alone": machine.flops / machine.seconds / 1e9,
-        },
-        "share of the products' own rate": machine.seconds / update_seconds,
+def product_shares(system: CompiledSystem, repeats: int) -> dict[str, Any]:
+    """Measure the products of an update by themselves, print their rates, and return the record."""
+    rate = machine_rate(system.products, system, repeats)
+    gflop, share = rate.flops / 1e9, rate.seconds / rate.program_seconds
+    speeds = {
+        "update": gflop / rate.program_seconds,
+        "products alone": gflop / rate.seconds,
     }
-    speeds = record["gflop_per_second"]
     print(
-        f"{record['gflop an update']:.0f} GFLOP an update at {speeds['update']:.0f} GFLOP/s, "
-        f"{machine.seconds / update_seconds:.0%} of the {speeds['products alone']:.0f} GFLOP/s "
-        "of the products alone"
+        f"{gflop:.0f} GFLOP an update at {speeds['update']:.0f} GFLOP/s, {share:.0%} of the "
+        f"{speeds['products alone']:.0f} GFLOP/s of the products alone"
     )
+    record = {
+        "gflop an update": gflop,
+        "gflop_per_second": speeds,
+        "share of the products' own rate": share,
+    }
     return {"products": record}
 
 

@@ -1,25 +1,29 @@
 """The machine's own rate of matrix products, at the shapes of a program.
 
 The rate is measured product by product: row-major float32 matrices, one product at a time on each
-device, as in a run. Products with a vector do not count, because they are bound by memory.
+device, as in a run. Products with a vector do not count, because they are bound by memory. Samples
+of the program and of the products take turns, because the clock of a shared machine varies.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks.support.common import time_call
+from benchmarks.support.common import time_each
 from jmarl.forecast.flops import Product
 
 
 COVERED = 0.999
 """Share of the operations whose products are measured. The others count with the mean rate."""
 CALL_FLOPS = 1e9
-"""Operations of a measured call, so that the start of a product is hidden by the one before."""
+"""Operations of a measured call, so that its start does not count."""
+TURNS = 2
+"""Left sides that take turns. The product of a single one would be computed once."""
 
 
 class MachineRate(NamedTuple):
@@ -28,15 +32,20 @@ class MachineRate(NamedTuple):
     flops: float
     """Operations of all products."""
     seconds: float
-    """Wall time of the products, each measured by itself."""
+    """Wall time of the products, each measured by itself. All times are medians."""
+    program_seconds: float
+    """Wall time of the program."""
 
 
-def machine_rate(found: Counter[Product], repeats: int) -> MachineRate:
-    """Measure the products of a program on all devices.
+def machine_rate(
+    found: Counter[Product], program: Callable[[], Any], repeats: int
+) -> MachineRate:
+    """Measure a program, and each of its products on all devices, in turns.
 
     Args:
         found: How often the program computes each product, see ``forecast.flops.products``.
-        repeats: Samples per product.
+        program: A call of the program.
+        repeats: Samples of the program and of each product.
     """
     flops = {
         product: product.flops * times
@@ -44,24 +53,39 @@ def machine_rate(found: Counter[Product], repeats: int) -> MachineRate:
         if min(product.rows, product.columns) > 1
     }
     total = sum(flops.values())
-    covered = seconds = 0.0
+    measured: list[Product] = []
     for product in sorted(flops, key=lambda x: -flops[x]):
-        if covered < COVERED * total:
-            covered += flops[product]
-            seconds += found[product] * product_seconds(product, repeats)
-    return MachineRate(total, seconds * total / covered)
+        if sum(flops[x] for x in measured) < COVERED * total:
+            measured.append(product)
+    calls = {product: product_call(product) for product in measured}
+    times = time_each({None: program, **calls}, repeats, wall=True)
+    devices = jax.device_count()
+    seconds = sum(
+        found[product] * times[product].wall_median / (call_products(product) * devices)
+        for product in measured
+    )
+    covered = sum(flops[product] for product in measured)
+    return MachineRate(total, seconds * total / covered, times[None].wall_median)
 
 
-def product_seconds(product: Product, repeats: int) -> float:
-    """Return the seconds of one product while each device computes products of this shape."""
+def call_products(product: Product) -> int:
+    """Return how often a measured call computes a product on each device."""
+    return max(1, round(CALL_FLOPS / product.flops))
+
+
+def product_call(product: Product) -> Callable[[], list[jax.Array]]:
+    """Return a call in which each device computes a product ``call_products`` times."""
     batch, rows, depth, columns = product
-    left = jnp.ones((batch, rows, depth))
+    lefts = jnp.ones((TURNS, batch, rows, depth))
     right = jnp.ones((batch, depth, columns))
-    operands = [jax.device_put((left, right), device) for device in jax.devices()]
-    multiply = jax.jit(jnp.matmul)
-    count = max(1, round(CALL_FLOPS / product.flops))
+    operands = [jax.device_put((lefts, right), device) for device in jax.devices()]
+    count = call_products(product)
 
-    def call() -> list[jax.Array]:
-        return [multiply(*pair) for _ in range(count) for pair in operands]
+    @jax.jit
+    def multiply(lefts: jax.Array, right: jax.Array) -> jax.Array:
+        def step(number: jax.Array, _: jax.Array) -> jax.Array:
+            return lefts[number % TURNS] @ right
 
-    return time_call(call, repeats, wall=True).best / (count * len(operands))
+        return jax.lax.fori_loop(0, count, step, jnp.zeros((batch, rows, columns)))
+
+    return lambda: [multiply(*pair) for pair in operands]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from jax.extend import core
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from jmarl.forecast.hlo import is_in_scope
 
@@ -41,14 +42,15 @@ def products(jaxpr: Any, scope: str = "") -> Counter[Product]:
 
     A scan counts as often as it runs, and a conditional as its largest branch. A loop of unknown
     length counts once. A program that is split over devices counts on all of them,
-    and a kernel of Pallas as often as its grid has programs.
+    and a kernel of Pallas as often as its grid has programs. Products without an effect on the
+    outputs do not count, because XLA removes them.
 
     Args:
         jaxpr: A jaxpr, closed or not.
         scope: Count only products in a scope of this name (``jax.named_scope``); empty for all.
     """
     found: Counter[Product] = Counter()
-    for eqn in _open(jaxpr).eqns:
+    for eqn in _live(jaxpr).eqns:
         found.update(_products(eqn, scope))
     return found
 
@@ -98,5 +100,7 @@ def _inner(eqn: Any) -> Iterator[Any]:
             yield value
 
 
-def _open(jaxpr: Any) -> Any:
-    return jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
+def _live(jaxpr: Any) -> Any:
+    """Return an open jaxpr without equations that have no effect."""
+    opened = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
+    return dce_jaxpr(opened, [True] * len(opened.outvars))[0]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -210,17 +211,32 @@ def test_folder_without_the_script_is_rejected(tmp_path):
 def test_the_machines_rate_counts_each_product_as_often_as_it_runs(monkeypatch):
     """Products with a vector do not count."""
     seconds = {Product(1, 8, 8, 8): 2.0, Product(4, 8, 8, 8): 5.0}
-    monkeypatch.setattr(
-        machine_rate, "product_seconds", lambda product, repeats: seconds[product]
-    )
+
+    def time_each(calls, repeats, *, wall):
+        each = {
+            name: seconds[name] * machine_rate.call_products(name) * jax.device_count()
+            for name in calls
+            if name is not None
+        }
+        times = {None: 20.0, **each}
+        return {name: Timed(times[name]) for name in calls}
+
+    monkeypatch.setattr(machine_rate, "time_each", time_each)
     found = Counter(dict(zip(seconds, (3, 2), strict=True)))
     found[Product(1, 1000, 1000, 1)] = 10
-    rate = machine_rate.machine_rate(found, 2)
-    assert rate == (2 * 8**3 * (3 + 4 * 2), 3 * 2.0 + 2 * 5.0)
+    rate = machine_rate.machine_rate(found, lambda: None, 2)
+    assert rate == (2 * 8**3 * (3 + 4 * 2), pytest.approx(3 * 2.0 + 2 * 5.0), 20.0)
 
 
-def test_the_time_of_a_product_is_that_of_one():
-    small, large = (
-        machine_rate.product_seconds(Product(1, n, n, n), 2) for n in (64, 512)
-    )
-    assert 0 < small < large
+class Timed(NamedTuple):
+    """A planted time."""
+
+    wall_median: float
+
+
+def test_a_program_takes_as_long_as_its_products():
+    product = Product(1, 512, 512, 512)
+    call = machine_rate.product_call(product)
+    times = machine_rate.call_products(product) * jax.device_count()
+    rate = machine_rate.machine_rate(Counter({product: times}), call, 4)
+    assert rate.seconds == pytest.approx(rate.program_seconds, rel=0.5)

@@ -26,14 +26,30 @@ def scoped(a, b):
     return inside + a @ b
 
 
+def while_loop(a, b):
+    def step(x):
+        return x + unused(a, b)[0]
+
+    return jax.lax.while_loop(lambda x: x.sum() < 0, step, jnp.zeros((3, 5)))
+
+
+def unused(a, b):
+    """Compute ``a @ b`` once, and 7 times without a use."""
+    _, seven = jax.lax.scan(lambda c, _: (c, a @ b), 0, length=7)
+    return a @ b, seven.shape[0]
+
+
 @pytest.mark.parametrize(
     ("program", "count"),
     [
         (jnp.matmul, 1),
+        (unused, 1),
+        (while_loop, 1),
         (looped, 7),
         (jax.jit(looped), 7),
         (branched, 2),
-        (jax.grad(lambda a, b: (a @ b).sum(), (0, 1)), 3),
+        (jax.grad(lambda a, b: (a @ b).sum(), (0, 1)), 2),
+        (jax.value_and_grad(lambda a, b: product(a, b).sum(), 1), 2),
         (scoped, 8),
     ],
 )
