@@ -2,6 +2,7 @@
 
     python -m benchmarks.accelerators [systems=...] [targets=h100,v5e] [envs=smax_10v10,mpe_spread]
         [out=results/accelerators.json] [again=...]
+    python -m benchmarks.accelerators calibrate=true
 
 Options:
 
@@ -11,15 +12,23 @@ Options:
 * ``out``: JSON file of the record, written after each program; none by default. Programs that it
   has are not compiled again. Each names the commit at which it was compiled.
 * ``again``: systems that are compiled again, because a commit changed their programs.
+* ``calibrate``: measure the GPU or TPU of this machine instead, see below.
 
 Method: ``jmarl plan`` at the default sizes of the target's platform. Kernels, bytes and operations
 are counted, not measured. The speed is a forecast without calibration. Each program is compiled in
 a process of its own, and seconds are wall time.
 
-Output: a table with memory, kernels for each step of all environments and for the rest of an
-update, and the forecast.
+With ``calibrate=true``, nothing is forecast for other devices. The time of a small kernel, the
+bandwidth, and the rate of large matrix products are measured on the first device of this machine.
+Five programs of training are then timed beside their forecasts from these rates. The record is
+``jmarl/forecast/calibrations/<device>.json``, or ``out``. From then on, ``jmarl plan`` uses the
+measured rates for this device, and prints how far the forecasts of the five programs were off.
 
-Exit codes: 0 if all programs compile and fit, 1 if one does not, 2 if an argument is unknown.
+Output: a table with memory, kernels for each step of all environments and for the rest of an
+update, and the forecast; with ``calibrate=true``, the rates, and the speed of the five programs.
+
+Exit codes: 0 if all programs compile and fit, 1 if one does not, 2 if an argument is unknown, or
+if the device cannot be calibrated.
 """
 
 from __future__ import annotations
@@ -32,6 +41,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accelerators.calibrate import calibrate
 from benchmarks.support.common import (
     COMMIT,
     Row,
@@ -51,6 +61,7 @@ DEFAULTS: dict[str, Any] = {
     "envs": ("smax_10v10", "mpe_spread"),
     "out": "",
     "again": (),
+    "calibrate": False,
 }
 SPREAD = "mpe_spread"
 CONTINUOUS = (
@@ -81,6 +92,9 @@ SHOWN = (
 def main() -> int:
     """Compile, print, and write the record if ``out`` is given."""
     args = parse_arguments(DEFAULTS)
+    if args.pop("calibrate"):
+        print(f"record: {calibrate(args['out'])}")
+        return 0
     rows = known_rows(args["out"], args["again"])
     done = {tuple(row[key] for key in NAMES) for row in rows}
     for names in programs(args):

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+from jax.stages import Traced
 
 from jmarl.config import ConfigError, RunConfig
 from jmarl.forecast import kernels
@@ -20,7 +21,7 @@ from jmarl.forecast.targets import Target
 from jmarl.runs.compilation import training_options
 from jmarl.runs.exit_codes import ResourceError
 from jmarl.training.anakin import ROLLOUT
-from jmarl.training.programs import number_of_bytes, trace_chunk, trace_evaluation
+from jmarl.training.programs import Best, number_of_bytes, trace_chunk, trace_evaluation
 
 
 USABLE = 0.9
@@ -116,12 +117,36 @@ def plan(config: RunConfig, target: Target) -> Plan:
             program.
         ResourceError: If XLA compiles no program because it would not fit into the memory.
     """
-    with described_programs(config, target) as (programs, shapes, mesh):
+    with described_programs(config, target) as (programs, shapes, _):
         started = time.perf_counter()
         chunk = trace_chunk(programs, shapes)
         evaluation = trace_evaluation(config, programs, shapes.best)
         compiled = compile_all(config, target, (chunk, evaluation))
         seconds = time.perf_counter() - started
+    return count_run(config, target, chunk, compiled, shapes.best, seconds)
+
+
+def count_run(
+    config: RunConfig,
+    target: Target,
+    chunk: Traced,
+    compiled: Sequence[Any],
+    best: Best,
+    seconds: float,
+) -> Plan:
+    """Count what compiled programs need.
+
+    Args:
+        config: Configuration of the run.
+        target: Devices.
+        chunk: Traced program of training.
+        compiled: Programs of the run. The first is that of training.
+        best: Shapes of the best parameters, with shardings.
+        seconds: Time that the compilation took.
+
+    Raises:
+        ConfigError: As ``split``.
+    """
     module = parse(compiled[0].as_text())
     parts = split(kernels.count(module), config.rollout_length)
     rollout_flops = matmul_flops(chunk.jaxpr, ROLLOUT)
@@ -130,8 +155,8 @@ def plan(config: RunConfig, target: Target) -> Plan:
     return Plan(
         target=target,
         config=config,
-        devices=mesh.size,
-        state_bytes=analyses[0].argument_size_in_bytes + number_of_bytes(shapes.best),
+        devices=jax.tree.leaves(best)[0].sharding.num_devices,
+        state_bytes=analyses[0].argument_size_in_bytes + number_of_bytes(best),
         temporary_bytes=max(each.temp_size_in_bytes for each in analyses),
         step=Cost(parts.step, rollout_flops / config.rollout_length),
         update=Cost(parts.update, all_flops - rollout_flops),

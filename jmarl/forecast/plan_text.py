@@ -10,13 +10,14 @@ from typing import Any
 
 from jmarl.forecast.compile_plan import Cost, Plan, forecast
 from jmarl.forecast.kernels import Repetition
+from jmarl.forecast.targets import Target
 from jmarl.results.tables import markdown
 from jmarl.runs.progress import size_text
 
 
 NOTE = """\
 Kernels and bytes are counted in the compiled program, operations in the traced one. The speed is an
-estimate that no measurement has calibrated: {launch:g} us a kernel, {bandwidth:g} GB/s, and
+estimate{calibrated}: {launch:.3g} us a kernel, {bandwidth:.4g} GB/s, and
 {flops:.3g} TFLOP/s of products in {precision} ({source})."""
 LOOPS = 5
 """Most loops that are listed for a part of a program."""
@@ -86,13 +87,32 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield _field("arrays", "the largest:")
     for nbytes, text, line in plan.arrays:
         yield _field("", f"{size_text(nbytes):>9}  {text}  {_place(line)}")
-    yield NOTE.format(
+    yield note(target, config.precision)
+
+
+def note(target: Target, precision: str) -> str:
+    """Return what the figures of a plan mean.
+
+    Args:
+        target: Devices.
+        precision: Precision of matrix products.
+    """
+    return NOTE.format(
+        calibrated=_calibrated(target.ratios),
         launch=1e6 * target.launch_s,
         bandwidth=target.bandwidth / 1e9,
-        flops=target.rate(config.precision) / 1e12,
-        precision=config.precision,
+        flops=target.rate(precision) / 1e12,
+        precision=precision,
         source=target.source,
     )
+
+
+def _calibrated(ratios: Sequence[float]) -> str:
+    """Return how far measured speeds were from their forecasts."""
+    if not ratios:
+        return " that no measurement has calibrated"
+    span = f"{min(ratios):.2g} to {max(ratios):.2g}"
+    return f". {len(ratios)} programs reached {span} times theirs. It assumes"
 
 
 def _field(name: str, text: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from jmarl.config import ConfigError, suggest
+from jmarl.forecast.calibration import Calibration, find_calibration
 from jmarl.platforms import tracing_for
 
 
@@ -54,8 +55,11 @@ class Target(NamedTuple):
     flops: dict[str, float]
     """Floating-point operations per second of matrix products, by their precision."""
     launch_s: float
-    """Least time of a kernel in seconds, an estimate."""
+    """Least time of a kernel in seconds."""
     source: str
+    """Origin of bandwidth and rates: a data sheet, or a measurement."""
+    ratios: tuple[float, ...]
+    """Measured speeds of programs over their forecasts; empty if nothing was measured."""
 
     def tracing(self) -> AbstractContextManager[None]:
         """Return the context in which programs are traced for these devices."""
@@ -67,9 +71,11 @@ class Target(NamedTuple):
         Args:
             precision: Precision of a run. XLA takes float32 for TF32 on a GPU without it.
         """
+        if precision in self.flops:
+            return self.flops[precision]
         if self.platform == "tpu":
             return self.flops["bfloat16"] / PASSES[precision]
-        return self.flops.get(precision, self.flops["float32"])
+        return self.flops["float32"]
 
 
 @functools.cache
@@ -97,6 +103,14 @@ def find_target(name: str) -> Target:
         example = "h100:8" if platform == "gpu" else "v5e:2x4"
         fix = f"write it as in {example}"
         raise ConfigError(f"target={name}: invalid number of devices; {fix}")
+    measured = find_calibration(device)
+    sheet = Calibration(
+        launch_s=1e-6 * entry["launch_us"],
+        bandwidth=entry["bandwidth"],
+        flops=entry["flops"],
+        ratios=(),
+        source=entry["source"],
+    )
     return Target(
         name=name,
         platform=platform,
@@ -106,10 +120,7 @@ def find_target(name: str) -> Target:
         description=_describe_gpu(entry) if "gpu" in entry else "",
         capability=_capability(entry) if "gpu" in entry else 0.0,
         memory=entry["memory"],
-        bandwidth=entry["bandwidth"],
-        flops=entry["flops"],
-        launch_s=1e-6 * entry["launch_us"],
-        source=entry["source"],
+        **(measured or sheet)._asdict(),
     )
 
 
