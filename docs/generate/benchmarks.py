@@ -136,6 +136,13 @@ PAGES = (
         row_tables,
     ),
     Page(
+        "chips",
+        "Forecast for many devices",
+        "accelerators/chips",
+        ("chips.json",),
+        row_tables,
+    ),
+    Page(
         "compilation",
         "Compilation of trials",
         "compilation",

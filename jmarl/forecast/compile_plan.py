@@ -251,21 +251,27 @@ def _all_loops(loop: Loop) -> Iterator[Loop]:
 class Forecast(NamedTuple):
     """Time of an update with its rollout, in seconds, by what it is spent on.
 
-    It is the sum of three bounds that a device partly overlaps, so an estimate. All matrix
-    products count with the rate of the run's precision. The time of collectives is that of their
-    launches.
+    It is the sum of four bounds that a device partly overlaps, so an estimate. All matrix
+    products count with the rate of the run's precision.
     """
 
     launches: float
     memory: float
     arithmetic: float
+    transfers: float
+    """Time of the collectives between devices."""
     rows: int
     """Rows of experience of an update, over all seeds."""
 
     @property
     def seconds(self) -> float:
         """Time of an update."""
-        return self.launches + self.memory + self.arithmetic
+        return sum(self.parts.values())
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Times by name."""
+        return {name: getattr(self, name) for name in self._fields[:-1]}
 
     @property
     def rows_per_second(self) -> float:
@@ -275,16 +281,29 @@ class Forecast(NamedTuple):
     @property
     def bound(self) -> str:
         """Name of the largest part."""
-        return max(("launches", "memory", "arithmetic"), key=lambda x: getattr(self, x))
+        return max(self.parts, key=self.parts.__getitem__)
 
 
-def forecast(plan: Plan) -> Forecast:
-    """Estimate the time of an update from the counts of a plan."""
-    config = plan.config
+def forecast(plan: Plan, devices: int = 0) -> Forecast:
+    """Estimate the time of an update from the counts of a plan.
+
+    Args:
+        plan: The plan.
+        devices: Number of devices, each with the work of a device of the plan; by default those of
+            the plan.
+    """
+    config, target = plan.config, plan.target
+    devices = devices or plan.devices
     work, flops = plan.whole
     cost = Cost(work, flops / plan.devices)
     rows = config.num_seeds * config.num_envs * config.rollout_length
-    return Forecast(*bounds(plan.target, cost, config.precision), rows)
+    return Forecast(
+        *bounds(target, cost, config.precision),
+        transfers=target.links.reduce_seconds(
+            work.collectives, work.collective_bytes, devices
+        ),
+        rows=rows * devices // plan.devices,
+    )
 
 
 def bounds(target: Target, cost: Cost, precision: str) -> tuple[float, float, float]:

@@ -180,8 +180,9 @@ def speed_text(plan: Plan) -> str:
     """Return the forecast of rows per second, and what bounds it."""
     found = forecast(plan)
     shares = ", ".join(
-        f"{name} {100 * getattr(found, name) / found.seconds:.0f} %"
-        for name in ("launches", "memory", "arithmetic")
+        f"{name} {100 * part / found.seconds:.0f} %"
+        for name, part in found.parts.items()
+        if name != "transfers" or plan.devices > 1
     )
     return f"about {_rounded(found.rows_per_second)} rows/s, an estimate ({shares})"
 

@@ -33,6 +33,34 @@ dnn_version_info {{ major: 9 minor: 3 }} device_description_str: "{kind}"
 """XLA's description of a GPU, a ``GpuTargetConfigProto`` as text."""
 
 
+class Links(NamedTuple):
+    """Connections between devices of one kind."""
+
+    domain: int
+    """Number of devices that fast links connect."""
+    fast: float
+    """Bytes per second that a device sends within a domain."""
+    slow: float
+    """Bytes per second that a device sends to other domains."""
+    hop_s: float
+    """Seconds of a message without content."""
+
+    def reduce_seconds(self, count: float, nbytes: float, devices: int) -> float:
+        """Return the time in which devices add arrays, an estimate.
+
+        Every device sends its share twice. A message of any size takes ``hop_s``, twice for each
+        doubling of the devices.
+
+        Args:
+            count: Number of reductions.
+            nbytes: Bytes of all their results on one device.
+            devices: Number of devices.
+        """
+        rate = self.fast if devices <= self.domain else self.slow
+        sent = 2 * nbytes * (devices - 1) / devices
+        return 2 * count * math.log2(devices) * self.hop_s + sent / rate
+
+
 class Target(NamedTuple):
     """A number of devices of one kind."""
 
@@ -58,6 +86,7 @@ class Target(NamedTuple):
     """Least time of a kernel in seconds."""
     source: str
     """Origin of bandwidth and rates: a data sheet, or a measurement."""
+    links: Links
     ratios: tuple[float, ...]
     """Measured speeds of programs over their forecasts; empty if nothing was measured."""
 
@@ -120,8 +149,15 @@ def find_target(name: str) -> Target:
         description=_describe_gpu(entry) if "gpu" in entry else "",
         capability=_capability(entry) if "gpu" in entry else 0.0,
         memory=entry["memory"],
+        links=_links(entry["links"]),
         **(measured or sheet)._asdict(),
     )
+
+
+def _links(entry: dict[str, float]) -> Links:
+    numbers = dict(entry)
+    hop_s = 1e-6 * numbers.pop("hop_us")
+    return Links(hop_s=hop_s, **numbers)  # pyright: ignore[reportArgumentType]
 
 
 def _topology(entry: dict[str, Any], size: str | None, count: int) -> str:

@@ -21,22 +21,36 @@ TARGETS = {"h100": "jax_plugins.xla_cuda12", "v5e": "libtpu"}
 SYSTEMS = ("mappo", "mam_ppo")
 SIZES = ("env=smax_3m", "num_envs=32", "rollout_length=8")
 LIMIT = 1.05
+ARRAYS = 20
+"""Largest arrays that are recorded."""
 
 
 def counts(system, name):
-    """Compile the program that trains; return its launches by file, and its megabytes."""
+    """Compile the program that trains; return its launches by file, megabytes, and arrays."""
     target = find_target(name)
     config = load_config_for(target, system, SIZES)
     with described_programs(config, target) as (programs, shapes, _):
         compiled = compile_lowered(trace_chunk(programs, shapes).lower())
-    root = f"{pathlib.Path(__file__).parents[2]}/"
+    module = parse(compiled.as_text())
     files = {}
-    for file, count in kernels.launches_by_file(parse(compiled.as_text())).items():
-        short = file.removeprefix(root) if file.startswith(root) else "libraries"
-        short = "libraries" if ".venv" in short else short
-        files[short] = files.get(short, 0) + round(count)
+    for file, count in kernels.launches_by_file(module).items():
+        files[short(file)] = files.get(short(file), 0) + round(count)
     temporary = compiled.memory_analysis().temp_size_in_bytes / 1e6
-    return {"kernels": dict(sorted(files.items())), "temporary_mb": round(temporary, 3)}
+    arrays = kernels.largest_arrays(module, ARRAYS)
+    return {
+        "kernels": dict(sorted(files.items())),
+        "temporary_mb": round(temporary, 3),
+        "arrays": [
+            f"{kind} of {short(line.partition(':')[0])}" for _, kind, line in arrays
+        ],
+    }
+
+
+def short(file):
+    """Return the path of a file in this repository, or one name for all others."""
+    root = f"{pathlib.Path(__file__).parents[2]}/"
+    inside = file.startswith(root) and ".venv" not in file
+    return file.removeprefix(root) if inside else "libraries"
 
 
 def growth(before, after):
@@ -52,7 +66,9 @@ def growth(before, after):
         lines.append(f"{old} -> {new} kernels, most of them new in {culprit}")
     old, new = before["temporary_mb"], after["temporary_mb"]
     if new > LIMIT * old:
-        lines.append(f"{old} -> {new} MB of temporary memory")
+        added = [x for x in after["arrays"] if x not in before["arrays"]]
+        culprit = f"the largest new array is {added[0]}" if added else "no new array"
+        lines.append(f"{old} -> {new} MB of temporary memory; {culprit}")
     return lines
 
 

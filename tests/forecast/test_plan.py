@@ -83,6 +83,24 @@ def test_devices_share_the_arithmetic(config):
     assert forecast(four).arithmetic == pytest.approx(forecast(one).arithmetic / 4)
 
 
+def test_devices_add_their_gradients_over_the_links(config):
+    one, eight = plan_of(config), plan_of(config, devices=8)
+    assert forecast(one).transfers == 0 and "transfers" not in plan_text(one)
+    transfers = eight.target.links.reduce_seconds(2, 3e5, 8)
+    assert forecast(eight).transfers == pytest.approx(transfers)
+    assert "transfers 0 %" in plan_text(eight)
+
+
+def test_a_forecast_for_more_devices_gives_each_the_same_work(config):
+    eight = plan_of(config, devices=8)
+    more = forecast(eight, 64)
+    assert more._replace(transfers=0, rows=0) == forecast(eight)._replace(
+        transfers=0, rows=0
+    )
+    assert more.rows == 8 * forecast(eight).rows
+    assert more.transfers > forecast(eight).transfers
+
+
 def test_a_report_names_what_a_user_asks(config):
     text = plan_text(plan_of(config, unknown=("jit(chunk)/while",)))
     assert text.startswith("mappo on smax_3m for h100, 1 seed\n")

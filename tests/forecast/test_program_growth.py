@@ -19,11 +19,18 @@ def test_kernels_and_memory_have_not_grown(target, system):
 
 
 def test_growth_names_its_culprit():
-    before = {"kernels": {"a.py": 90, "b.py": 10}, "temporary_mb": 10.0}
-    same = {"kernels": {"a.py": 91, "b.py": 12}, "temporary_mb": 10.4}
-    assert growth(before, same) == []
-    more = {"kernels": {"a.py": 89, "b.py": 12, "c.py": 9}, "temporary_mb": 11.0}
-    assert growth(before, more) == [
+    old = "f32[4] of a.py"
+    before = measured({"a.py": 90, "b.py": 10}, 10.0, [old])
+    assert growth(before, measured({"a.py": 91, "b.py": 12}, 10.4, ["f32[8]"])) == []
+    kernels = {"a.py": 89, "b.py": 12, "c.py": 9}
+    assert growth(before, measured(kernels, 11.0, [old, "f32[9] of c.py"])) == [
         "100 -> 110 kernels, most of them new in c.py",
-        "10.0 -> 11.0 MB of temporary memory",
+        "10.0 -> 11.0 MB of temporary memory; the largest new array is f32[9] of c.py",
     ]
+    assert growth(before, measured({}, 11.0, [old])) == [
+        "10.0 -> 11.0 MB of temporary memory; no new array"
+    ]
+
+
+def measured(kernels, megabytes, arrays):
+    return {"kernels": kernels, "temporary_mb": megabytes, "arrays": arrays}

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from jmarl.config import ConfigError
-from jmarl.forecast.targets import find_target, table
+from jmarl.forecast.targets import Links, find_target, table
 
 
 @pytest.mark.parametrize("name", table())
@@ -15,9 +15,18 @@ def test_each_device_has_its_rates_and_their_source(name):
     assert target.memory > 1e10 and target.bandwidth > 1e11
     assert all(rate > 1e12 for rate in target.flops.values())
     assert 1e-7 < target.launch_s < 1e-5
+    assert 1e9 < target.links.slow < target.links.fast < target.bandwidth
+    assert target.links.domain >= 8 and 1e-7 < target.links.hop_s < 1e-4
     if target.platform == "gpu":
         assert f"device_memory_size: {target.memory} " in target.description
         assert target.description.count("{") == target.description.count("}")
+
+
+def test_devices_add_arrays_over_the_slowest_link():
+    links = Links(domain=8, fast=100.0, slow=10.0, hop_s=0.5)
+    assert links.reduce_seconds(3, 1000, 1) == 0
+    assert links.reduce_seconds(3, 1000, 8) == 3 * 2 * 3 * 0.5 + 2 * 1000 * 7 / 8 / 100
+    assert links.reduce_seconds(0, 1000, 16) == 2 * 1000 * 15 / 16 / 10
 
 
 @pytest.mark.parametrize(
