@@ -45,6 +45,9 @@ REPEATS = 5
 def calibrate(out: str = "") -> Path:
     """Measure the first device, print the results, and write them beside the table of devices.
 
+    The record is written after the rates and after each program, so that a program that fails
+    loses no measurement.
+
     Args:
         out: Other path of the record.
 
@@ -65,9 +68,12 @@ def calibrate(out: str = "") -> Path:
         ratios=(),
         source="",
     )
-    rows = show(measure_programs(target._replace(**measured._asdict())))
     path = Path(out) if out else calibration_file(device)
+    rows: list[Row] = []
     write_json(path, {"rates": rates, "rows": rows}, wall=True)
+    for row in measure_programs(target._replace(**measured._asdict())):
+        rows += show([row])
+        write_json(path, {"rates": rates, "rows": rows}, wall=True)
     return path
 
 

@@ -83,10 +83,9 @@ def test_rates_are_those_of_the_machine(rates):
 
 
 def test_programs_are_timed_beside_their_forecast(tmp_path, monkeypatch, rates):
-    """The forecast of a program is that of its counts and the measured rates."""
+    """The forecast is that of counts and measured rates. A later failure loses no row."""
     monkeypatch.setattr(calibrate, "this_device", lambda: "h100")
     monkeypatch.setattr(calibrate, "measure_rates", lambda names: rates)
-    monkeypatch.setattr(calibrate, "PROGRAMS", ("ippo",))
     monkeypatch.setattr(calibrate, "ENV", "smax_3m")
     monkeypatch.setattr(calibrate, "REPEATS", 2)
     compile_program, plans = calibrate.compile_program, []
@@ -97,7 +96,10 @@ def test_programs_are_timed_beside_their_forecast(tmp_path, monkeypatch, rates):
         return plan, update
 
     monkeypatch.setattr(calibrate, "compile_program", compile_tiny)
-    path = calibrate.calibrate(str(tmp_path / "h100.json"))
+    monkeypatch.setattr(calibrate, "PROGRAMS", ("ippo", "not a system"))
+    path = tmp_path / "h100.json"
+    with pytest.raises(ConfigError, match="not a system"):
+        calibrate.calibrate(str(path))
     record = json.loads(path.read_text())
     assert record["rates"] == rates
     (row,) = record["rows"]

@@ -37,14 +37,16 @@ def test_a_row_of_the_table_of_measurements_has_no_other_figure():
 
 @pytest.fixture
 def folder(tmp_path):
-    path = tmp_path / "results" / "throughput.json"
+    path = tmp_path / "results" / "throughput_mappo.json"
     path.parent.mkdir()
     path.write_text(json.dumps({"ratio": 1.234}))
     return tmp_path
 
 
 def test_a_wrong_claim_is_found_and_can_be_rewritten(folder):
-    claim = "MAPPO has [1.50 times the steps per second](results/throughput.json)."
+    claim = (
+        "MAPPO has [1.50 times the steps per second](results/throughput_mappo.json)."
+    )
     (line,) = wrong_figures(claim, folder)
     assert "the text has '1.50 times" in line and "gives '1.23 times" in line
     assert wrong_figures(with_figures(claim, folder), folder) == []
@@ -79,6 +81,8 @@ def test_a_record_without_a_function_is_an_error(folder):
 
 def test_an_unfinished_record_gives_no_figure(folder):
     record = {"ratio": 1.234, "unfinished": ["jmarl, seed 2"]}
-    (folder / "results" / "throughput.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=re.escape("throughput.json: unfinished")):
-        wrong_figures("[2](results/throughput.json)", folder)
+    (folder / "results" / "throughput_mappo.json").write_text(json.dumps(record))
+    with pytest.raises(
+        ValueError, match=re.escape("throughput_mappo.json: unfinished")
+    ):
+        wrong_figures("[2](results/throughput_mappo.json)", folder)
