@@ -15,14 +15,15 @@ Options:
 * ``calibrate``: measure the GPU or TPU of this machine instead, see below.
 
 Method: ``jmarl plan`` at the default sizes of the target's platform. Kernels, bytes and operations
-are counted, not measured. The speed is a forecast without calibration. Each program is compiled in
-a process of its own, and seconds are wall time.
+are counted, not measured. The speed is a forecast, from measured rates if the device has a
+calibration. Each program is compiled in a process of its own, and seconds are wall time.
 
-With ``calibrate=true``, nothing is forecast for other devices. The time of a small kernel, the
-bandwidth, and the rate of large matrix products are measured on the first device of this machine.
-Five programs of training are then timed beside their forecasts from these rates. The record is
-``jmarl/forecast/calibrations/<device>.json``, or ``out``. From then on, ``jmarl plan`` uses the
-measured rates for this device, and prints how far the forecasts of the five programs were off.
+``calibrate=true`` measures the first device of this machine: the time of a small kernel, the
+bandwidth, and the rate of large matrix products. Five programs of training are then timed beside
+their forecasts from these rates. XLA compiles them on the device, so they have its tuned matrix
+products, and those of a plan do not. The record is ``jmarl/forecast/calibrations/<device>.json``.
+``jmarl plan`` then uses the measured rates for this device, and prints how far the forecasts of the
+five programs were off. With ``out``, the record is written elsewhere and has no effect.
 
 Output: a table with memory, kernels for each step of all environments and for the rest of an
 update, and the forecast; with ``calibrate=true``, the rates, and the speed of the five programs.
@@ -50,6 +51,7 @@ from benchmarks.support.common import (
     write_json,
 )
 from jmarl.cli.process import exit_code
+from jmarl.config import check
 from jmarl.config.choices import systems
 from jmarl.results.files import read_json
 from jmarl.runs.exit_codes import ExitCode
@@ -93,6 +95,8 @@ def main() -> int:
     """Compile, print, and write the record if ``out`` is given."""
     args = parse_arguments(DEFAULTS)
     if args.pop("calibrate"):
+        others = [key for key in args if key != "out" and args[key] != DEFAULTS[key]]
+        check(not others, "calibrate", True, f"takes no {', '.join(others)}; only out")
         print(f"record: {calibrate(args['out'])}")
         return 0
     rows = known_rows(args["out"], args["again"])

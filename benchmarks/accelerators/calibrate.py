@@ -85,7 +85,11 @@ def this_device() -> str:
     """
     kind = jax.devices()[0].device_kind
     names = [name for name, entry in table().items() if entry["kind"] == kind]
-    rule = f"needs a device of jmarl/forecast/targets.yaml; this one is {kind}"
+    kinds = ", ".join(entry["kind"] for entry in table().values())
+    rule = (
+        f"the first device is {kind}, which jmarl/forecast/targets.yaml lacks; run on one of "
+        f"{kinds}, or add an entry"
+    )
     check(bool(names), "calibrate", True, rule)
     return names[0]
 
@@ -133,7 +137,8 @@ def bandwidth() -> float:
 
 def product_rate(precision: str) -> float:
     """Return the floating-point operations per second of a large product."""
-    x = jnp.ones((WIDTH, WIDTH))
+    # A device that is limited by power multiplies constants faster.
+    x = jax.random.normal(jax.random.key(0), (WIDTH, WIDTH))
     multiply = jax.jit(in_precision(jnp.matmul, precision))
     return 2 * WIDTH**3 / _seconds(lambda: multiply(x, x))
 
@@ -151,8 +156,7 @@ def measure_programs(target: Target) -> Iterator[Row]:
     for system in PROGRAMS:
         plan, update = compile_program(system, target)
         expected = forecast(plan)
-        rows = plan.config.num_envs * plan.config.rollout_length
-        measured = rows / update()
+        measured = expected.rows / update()
         yield {
             "system": system,
             "env": ENV,

@@ -1,4 +1,4 @@
-"""Forecast of training on 1 to 256 devices, on paper.
+"""Forecast the speed of training on 1 to 256 devices.
 
     python -m benchmarks.accelerators.chips [targets=h100,v5e] [systems=mappo,mam_ppo]
         [env=smax_10v10] [most=256] [out=results/chips.json]
@@ -13,12 +13,11 @@ Options:
 Method: each device trains the environments of the target's preset, so the batch grows with the
 devices. The number of minibatches is that of one device, so the gradient steps of an update do not
 grow. With the default, ``system.minibatch_rows``, they would. A program is compiled for one device
-and for eight, and its collectives are counted. Those of more devices are the same, and take longer:
-all devices add the gradient, over the links of ``jmarl/forecast/targets.yaml``. What a step on a
-larger batch learns is another question.
+and for eight, and its collectives are counted. More devices have the collectives of eight, whose
+time grows with the number of devices, by the links in ``jmarl/forecast/targets.yaml``. The effect
+of the larger batch on learning is not considered.
 
-Output: rows of experience per second, and their share of what as many single devices would reach.
-Nothing is measured.
+Output: rows of experience per second, and the share of ideal scaling. Nothing is measured.
 
 Exit codes: 0 at the end, 2 if an argument is unknown or invalid.
 """
@@ -54,6 +53,9 @@ EIGHT = {"gpu": "8", "tpu": "2x4"}
 def main() -> int:
     """Compile, print, and write the record if ``out`` is given."""
     args = parse_arguments(DEFAULTS)
+    most = args["most"]
+    rule = "must be a power of two, such as 64"
+    check(most > 0 and most & (most - 1) == 0, "most", most, rule)
     jax.config.update("jax_platforms", "cpu")  # the targets are described, not used
     show_and_record(args, forecasts(args))
     return 0

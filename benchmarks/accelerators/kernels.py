@@ -23,7 +23,7 @@ input. Acting is a program of its own. Counts are those of ``jmarl plan``: launc
 program, the bytes that they read and write, and operations of matrix products.
 
 Output: kernels, bytes, operations and seconds to compile of each part, and the time that ``jmarl
-plan`` would forecast, which no measurement has calibrated.
+plan`` would forecast.
 
 Exit codes: 0 at the end, 2 if an argument is unknown or invalid.
 """

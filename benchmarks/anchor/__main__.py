@@ -23,9 +23,10 @@ that of the episodes of training in the last tenth of the updates.
   act by sampling.
 * ``pqn_vdn_rnn.py``: on both sides, layers are 128 wide instead of 512 and have layer
   normalization. Batch normalization and rows of the previous rollout, which jmarl lacks, are off.
-  The script uses RAdam, jmarl Adam. Both sides act epsilon-greedily, with 0.01 at the end. The
-  script logs a mean over time steps of the last result in each environment, jmarl a mean over
-  episodes.
+  The script uses RAdam, jmarl Adam. The script normalizes before the activation, jmarl after it.
+  The script does not learn from the last row of a rollout. Both sides act epsilon-greedily, with
+  0.01 at the end. The script logs a mean over time steps of the last result in each environment,
+  jmarl a mean over episodes.
 
 Output: mean win rates with 95 % intervals over seeds, and the difference with its interval (Welch).
 ``equal`` in the record is true if that interval contains 0. The record also has the win rate of

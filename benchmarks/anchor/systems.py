@@ -1,4 +1,4 @@
-"""JaxMARL's scripts with the values of their own configuration files, and jmarl's equal ones."""
+"""Hyper-parameters of JaxMARL's scripts, and the overrides that give jmarl the same."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ ANCHORS = {
             # Half of the script's, because the loss is half of the script's.
             "system.max_grad_norm=0.5",
             "system.reward_scale=10",
+            "system.mixer.mask_dead=false",
         ),
         win_rate="returned_won_episode",
     ),

@@ -33,6 +33,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jmarl.config import check
 from jmarl.results.files import replace_file
 
 
@@ -42,6 +43,7 @@ UNFINISHED = "unfinished"
 """Entry of a record that lists what is left to measure; it has no results until that is empty."""
 NOISE_LIMIT = 0.10
 SAMPLE_SECONDS = 0.1
+WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _Name = TypeVar("_Name", bound=Hashable)
 
 
@@ -323,12 +325,15 @@ def parse_arguments(
     Raises:
         SystemExit: With exit code 2 after a line on stderr, if a key is unknown. The line
             names the nearest key.
+        ConfigError: If a value must be true or false, and is neither.
     """
     values = dict(defaults)
     for word in sys.argv[1:] if argv is None else argv:
         key, _, text = word.partition("=")
         if key not in defaults:
             _exit_unknown(key, defaults)
+        if isinstance(defaults[key], bool):
+            check(text.lower() in WORDS, key, text, "must be true or false")
         values[key] = _cast(defaults[key], text)
     return values
 
@@ -344,7 +349,7 @@ def _cast(default: Any, text: str) -> Any:
     if isinstance(default, tuple):
         return tuple(type(default[0])(item) for item in text.split(",") if item)
     if isinstance(default, bool):
-        return text.lower() in ("1", "true", "yes")
+        return WORDS[text.lower()]
     return type(default)(text)
 
 

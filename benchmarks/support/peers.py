@@ -14,7 +14,8 @@ Remaining differences:
 * ``mappo_rnn_smax.py`` always logs to the host once per update. The other scripts are checked for
   learning in a run with logs, and timed in a run without.
 * ``pqn_vdn_rnn.py`` has a batch normalization with an unused result, and also learns from the last
-  4 steps of the previous rollout. ``MEMORY_WINDOW=0`` leaves these steps out.
+  4 steps of the previous rollout. ``MEMORY_WINDOW=0`` leaves these steps out. It normalizes before
+  the activation, jmarl after it. It does not learn from the last row of a rollout.
 * ``qmix_rnn.py`` begins every rollout with new episodes; jmarl's sequences continue.
 * ``qmix_rnn.py`` does not learn until the buffer has as many rollouts as a batch has sequences.
   Here its buffer is ready after the first rollout and ``LEARNING_STARTS`` is 0, so it learns from

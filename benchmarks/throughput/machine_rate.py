@@ -21,9 +21,7 @@ from jmarl.forecast.flops import Product
 COVERED = 0.999
 """Share of the operations whose products are measured. The others count with the mean rate."""
 CALL_FLOPS = 1e9
-"""Operations of a measured call, so that its start does not count."""
-TURNS = 2
-"""Left sides that take turns. The product of a single one would be computed once."""
+"""Operations of a measured call, so that its overhead is negligible."""
 
 
 class MachineRate(NamedTuple):
@@ -76,16 +74,20 @@ def call_products(product: Product) -> int:
 def product_call(product: Product) -> Callable[[], list[jax.Array]]:
     """Return a call in which each device computes a product ``call_products`` times."""
     batch, rows, depth, columns = product
-    lefts = jnp.ones((TURNS, batch, rows, depth))
-    right = jnp.ones((batch, depth, columns))
-    operands = [jax.device_put((lefts, right), device) for device in jax.devices()]
+    left, other = jnp.ones((batch, rows, depth)), jnp.zeros((batch, rows, depth))
+    operands = [
+        jax.device_put((left, other, jnp.ones((batch, depth, columns))), device)
+        for device in jax.devices()
+    ]
     count = call_products(product)
 
     @jax.jit
-    def multiply(lefts: jax.Array, right: jax.Array) -> jax.Array:
+    def multiply(left: jax.Array, other: jax.Array, right: jax.Array) -> jax.Array:
         def step(number: jax.Array, _: jax.Array) -> jax.Array:
-            return lefts[number % TURNS] @ right
+            # XLA would compute the product of a single left side once, and copy a slice.
+            is_even = number % 2 == 0
+            return jax.lax.cond(is_even, lambda: left @ right, lambda: other @ right)
 
         return jax.lax.fori_loop(0, count, step, jnp.zeros((batch, rows, columns)))
 
-    return lambda: [multiply(*pair) for pair in operands]
+    return lambda: [multiply(*each) for each in operands]

@@ -251,8 +251,8 @@ def _all_loops(loop: Loop) -> Iterator[Loop]:
 class Forecast(NamedTuple):
     """Time of an update with its rollout, in seconds, by what it is spent on.
 
-    It is the sum of four bounds that a device partly overlaps, so an estimate. All matrix
-    products count with the rate of the run's precision.
+    The sum is an estimate, because a device overlaps some of the four. All matrix products count
+    with the rate of the run's precision, and all collectives as sums over the devices.
     """
 
     launches: float

@@ -42,8 +42,8 @@ def products(jaxpr: Any, scope: str = "") -> Counter[Product]:
 
     A scan counts as often as it runs, and a conditional as its largest branch. A loop of unknown
     length counts once. A program that is split over devices counts on all of them,
-    and a kernel of Pallas as often as its grid has programs. Products without an effect on the
-    outputs do not count, because XLA removes them.
+    and a kernel of Pallas as often as its grid has programs. Products that no output depends on do
+    not count, because XLA removes them.
 
     Args:
         jaxpr: A jaxpr, closed or not.

@@ -98,7 +98,7 @@ def note(target: Target, precision: str) -> str:
         precision: Precision of matrix products.
     """
     return NOTE.format(
-        calibrated=_calibrated(target.ratios),
+        calibrated=_calibrated(target),
         launch=1e6 * target.launch_s,
         bandwidth=target.bandwidth / 1e9,
         flops=target.rate(precision) / 1e12,
@@ -107,12 +107,14 @@ def note(target: Target, precision: str) -> str:
     )
 
 
-def _calibrated(ratios: Sequence[float]) -> str:
-    """Return how far measured speeds were from their forecasts."""
-    if not ratios:
+def _calibrated(target: Target) -> str:
+    """Return whether rates are measured, and how far speeds were from their forecasts."""
+    if not target.is_measured:
         return " that no measurement has calibrated"
-    span = f"{min(ratios):.2g} to {max(ratios):.2g}"
-    return f". {len(ratios)} programs reached {span} times theirs. It assumes"
+    if not target.ratios:
+        return " from measured rates, compared with no program"
+    span = f"{min(target.ratios):.3g} to {max(target.ratios):.3g}"
+    return f"; {len(target.ratios)} programs ran at {span} times their forecasts. The rates are"
 
 
 def _field(name: str, text: str) -> str:

@@ -48,17 +48,20 @@ class Links(NamedTuple):
     def reduce_seconds(self, count: float, nbytes: float, devices: int) -> float:
         """Return the time in which devices add arrays, an estimate.
 
-        Every device sends its share twice. A message of any size takes ``hop_s``, twice for each
-        doubling of the devices.
+        Devices add arrays within a domain, then between domains. Within a domain, a device sends
+        the array about twice (reduce-scatter and all-gather), and between domains its share of it.
+        Each reduction takes ``2 log2(devices)`` messages, each of at least ``hop_s``.
 
         Args:
             count: Number of reductions.
             nbytes: Bytes of all their results on one device.
             devices: Number of devices.
         """
-        rate = self.fast if devices <= self.domain else self.slow
-        sent = 2 * nbytes * (devices - 1) / devices
-        return 2 * count * math.log2(devices) * self.hop_s + sent / rate
+        inside = min(devices, self.domain)
+        domains = devices / inside
+        fast = 2 * nbytes * (1 - 1 / inside) / self.fast
+        slow = 2 * nbytes / inside * (1 - 1 / domains) / self.slow
+        return 2 * count * math.log2(devices) * self.hop_s + fast + slow
 
 
 class Target(NamedTuple):
@@ -87,8 +90,10 @@ class Target(NamedTuple):
     source: str
     """Origin of bandwidth and rates: a data sheet, or a measurement."""
     links: Links
+    is_measured: bool
+    """Whether bandwidth and rates are those of a calibration."""
     ratios: tuple[float, ...]
-    """Measured speeds of programs over their forecasts; empty if nothing was measured."""
+    """Measured speeds of programs over their forecasts."""
 
     def tracing(self) -> AbstractContextManager[None]:
         """Return the context in which programs are traced for these devices."""
@@ -150,6 +155,7 @@ def find_target(name: str) -> Target:
         capability=_capability(entry) if "gpu" in entry else 0.0,
         memory=entry["memory"],
         links=_links(entry["links"]),
+        is_measured=measured is not None,
         **(measured or sheet)._asdict(),
     )
 

@@ -72,6 +72,7 @@ def test_exploration_decays_and_gradients_are_clipped_as_in_the_script():
     config = load_config("pqn_vdn", words)
     assert config.system.explore_steps == script["EPS_DECAY"] * 1_000_000
     assert len(config.network.torso) == script["NUM_LAYERS"]
+    assert not config.system.mixer.mask_dead
     assert config.system.max_grad_norm == script["MAX_GRAD_NORM"] / 2
 
 

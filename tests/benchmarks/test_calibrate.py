@@ -1,9 +1,11 @@
 """Calibration of the forecast, on a CPU that stands in for an accelerator."""
 
 import json
+import sys
 
 import pytest
 
+from benchmarks.accelerators import __main__ as accelerators
 from benchmarks.accelerators import calibrate
 from jmarl.config import ConfigError
 from jmarl.forecast import calibration, compile_plan, plan_text
@@ -57,14 +59,33 @@ def test_a_plan_says_how_far_forecasts_were_off(planted):
     calibrated, sheet = (
         plan_text.note(find_target(x), "float32") for x in ("h100", "l4")
     )
-    assert "2 programs reached 0.8 to 1.2 times theirs" in " ".join(calibrated.split())
+    text = "estimate; 2 programs ran at 0.8 to 1.25 times their forecasts. The rates are: 2 us"
+    assert text in " ".join(calibrated.split())
     assert "2 us a kernel, 3000 GB/s, and\n50 TFLOP/s" in calibrated
     assert "no measurement has calibrated: 2.5 us a kernel, 300 GB/s" in sheet
+    without = find_target("h100")._replace(ratios=())
+    text = "estimate from measured rates, compared with no program: 2 us a kernel"
+    assert text in plan_text.note(without, "float32")
 
 
 def test_a_device_without_an_entry_is_an_error():
-    with pytest.raises(ConfigError, match=r"calibrate=True: needs a device .* is cpu"):
+    with pytest.raises(
+        ConfigError, match=r"calibrate=True: .* device is cpu, .* run on one of NV"
+    ):
         calibrate.calibrate()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["calibrate=ture"], "calibrate='ture': must be true or false"),
+        (["calibrate=true", "systems=mappo"], "calibrate=True: takes no systems; only"),
+    ],
+)
+def test_wrong_arguments_are_errors(monkeypatch, words, message):
+    monkeypatch.setattr(sys, "argv", ["accelerators", *words])
+    with pytest.raises(ConfigError, match=message):
+        accelerators.main()
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """The forecast for many devices, with plans that are not compiled."""
 
+import sys
+
 import pytest
 
 from benchmarks.accelerators import chips
@@ -62,3 +64,10 @@ def test_gradient_steps_do_not_grow_with_the_devices(monkeypatch):
 def test_a_system_with_a_replay_buffer_is_an_error():
     with pytest.raises(ConfigError, match="systems='qmix': must learn from the minib"):
         chips.compiled_plans("qmix", "smax_10v10", "h100")
+
+
+@pytest.mark.parametrize("most", [0, 100])
+def test_the_number_of_devices_must_be_a_power_of_two(monkeypatch, most):
+    monkeypatch.setattr(sys, "argv", ["chips", f"most={most}"])
+    with pytest.raises(ConfigError, match=f"most={most}: must be a power of two"):
+        chips.main()

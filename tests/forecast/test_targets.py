@@ -22,11 +22,21 @@ def test_each_device_has_its_rates_and_their_source(name):
         assert target.description.count("{") == target.description.count("}")
 
 
-def test_devices_add_arrays_over_the_slowest_link():
+def test_devices_add_arrays_within_domains_and_then_between_them():
     links = Links(domain=8, fast=100.0, slow=10.0, hop_s=0.5)
     assert links.reduce_seconds(3, 1000, 1) == 0
     assert links.reduce_seconds(3, 1000, 8) == 3 * 2 * 3 * 0.5 + 2 * 1000 * 7 / 8 / 100
-    assert links.reduce_seconds(0, 1000, 16) == 2 * 1000 * 15 / 16 / 10
+    within = 2 * 1000 * 7 / 8 / 100
+    assert links.reduce_seconds(0, 1000, 16) == within + 2 * 125 / 2 / 10
+    times = [links.reduce_seconds(3, 1000, 2**k) for k in range(9)]
+    assert times == sorted(times)
+
+
+def test_links_of_one_speed_know_no_domains():
+    """A reduction in two stages sends as much as one in a single stage."""
+    nested, flat = (Links(size, 10.0, 10.0, 0.5) for size in (8, 64))
+    times = [links.reduce_seconds(3, 1000, 64) for links in (nested, flat)]
+    assert times[0] == pytest.approx(times[1])
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ SIZES = {
     "gradient_steps": "gradient steps per update",
 }
 """Entry of a record of throughput -> its title."""
-OWN_RATE = "share of the products' own rate"
 SMAC_TABLES = {
     "bounds": "Values with a limit",
     "costs": "Time of an environment step and compilation",
@@ -172,16 +171,11 @@ def throughput_figures(data: Mapping[str, Any]) -> list[tuple[str, Any]]:
     shares = [
         (f"{name}, share of jmarl's time", x) for name, x in data["shares"].items()
     ]
-    products = data["products"]
-    speeds = products["gflop_per_second"]
     return [
         ("ratio by wall time", data.get("ratio")),
         ("ratio by CPU time", data.get("ratio_by_cpu_time")),
         ("noise", percent(data["noise"])),
         *((name, percent(share)) for name, share in shares),
-        ("GFLOP of matrix products an update", products["gflop an update"]),
-        *((f"GFLOP/s, {name}", speed) for name, speed in speeds.items()),
-        (OWN_RATE, percent(products[OWN_RATE])),
         *((title, data.get(key)) for key, title in SIZES.items()),
     ]
 
