@@ -54,6 +54,8 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "unknown_loops": len(plan.unknown),
         "rows_per_second": round(found.rows_per_second),
         "bound": found.bound,
+        "seconds": {name: float(f"{part:.3g}") for name, part in found.parts.items()},
+        "rates_from": plan.target.source,
         "compile_s": round(plan.compile_seconds, 1),
     }
 

@@ -118,6 +118,13 @@ def test_a_record_has_the_figures_of_the_report(config):
     assert record["fits"] and record["memory_mb"] == pytest.approx(1074.8)
     assert (record["step_kernels"], record["update_kernels"]) == (200, 1000)
     assert record["collective_mb"] == 0.3 and record["bound"] == "launches"
+    parts = record["seconds"]
+    rows = record["num_envs"] * record["rollout_length"]
+    assert rows / sum(parts.values()) == pytest.approx(
+        record["rows_per_second"], rel=0.01
+    )
+    assert max(parts, key=parts.get) == "launches"
+    assert record["rates_from"] == plan_of(config).target.source
     assert json.loads(json.dumps(record)) == record
 
 

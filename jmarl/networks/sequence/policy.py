@@ -16,6 +16,7 @@ embedding, K width of a token, O width of a decoder output.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -95,7 +96,7 @@ def _discrete_codec(spec: Spec) -> ActionCodec:
     width = spec.n_actions + 1
 
     def noise(key: Key, shape: tuple[int, ...]) -> Array:
-        return jax.random.gumbel(key, (*shape, spec.n_actions))
+        return _draw_flat(jax.random.gumbel, key, (*shape, spec.n_actions))
 
     def choose(dist: Any, noise: Array) -> Array:
         action = jnp.argmax(dist.logits + noise, axis=-1)
@@ -107,6 +108,11 @@ def _discrete_codec(spec: Spec) -> ActionCodec:
     return ActionCodec(width, masked_categorical, noise, choose, token)
 
 
+def _draw_flat(draw: Callable[..., Array], key: Key, shape: tuple[int, ...]) -> Array:
+    # the values of a draw with axes, whose counters take two more kernels for large teams
+    return draw(key, (math.prod(shape),)).reshape(shape)
+
+
 def _continuous_codec(spec: Spec) -> ActionCodec:
     width = spec.n_actions + 1
 
@@ -115,7 +121,7 @@ def _continuous_codec(spec: Spec) -> ActionCodec:
         return TanhNormal(mean, jnp.exp(log_std))
 
     def noise(key: Key, shape: tuple[int, ...]) -> Array:
-        return jax.random.normal(key, (*shape, spec.n_actions))
+        return _draw_flat(jax.random.normal, key, (*shape, spec.n_actions))
 
     def choose(dist: Any, noise: Array) -> Array:
         return dist.mean + dist.std * noise
