@@ -37,7 +37,7 @@ def hangups():
 
 @pytest.fixture
 def interpreted_kernels(monkeypatch):
-    """Compute kernels for GPUs one operation after another on the CPU."""
+    """Compute kernels for accelerators one operation after another on the CPU."""
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton
 

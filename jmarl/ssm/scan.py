@@ -23,7 +23,8 @@ from jaxtyping import Array, Bool, Float
 
 from jmarl.platforms import platform
 from jmarl.ssm.recompute import Tokens, make_plan, recompute_scan
-from jmarl.ssm.scan_kernel import has_kernel, kernel_scan
+from jmarl.ssm.scan_gpu import gpu_scan, has_gpu_kernel
+from jmarl.ssm.scan_tpu import has_tpu_kernel, tpu_scan
 
 
 class PlatformDefaults(NamedTuple):
@@ -43,7 +44,7 @@ PLATFORM_DEFAULTS = {
 }
 """Defaults by platform. On a CPU, the state of a tile fits into the second-level cache, and each
 operation is too small for XLA to spread over threads. On accelerators one tile is the whole
-batch. Supported shapes have kernels on a GPU instead."""
+batch. Shapes that a kernel supports use it instead."""
 
 
 def selective_scan(  # noqa: PLR0913 - the recurrence has six inputs
@@ -73,9 +74,9 @@ def selective_scan(  # noqa: PLR0913 - the recurrence has six inputs
         h0: State before position 0; zero if None.
         reset: True where a new sequence starts. The state is zeroed *before* this position.
         impl: ``ref`` (plain scan), ``assoc`` (associative scan over materialized states, as in the
-            published MAM code), ``xla`` (tiled, recomputes states in the backward pass), ``kernel``
-            (one GPU kernel in each direction) or ``auto`` (``kernel`` where it is supported, else
-            the platform's default).
+            published MAM code), ``xla`` (tiled, recomputes states in the backward pass),
+            ``gpu_kernel`` or ``tpu_kernel`` (one kernel in each direction), or ``auto`` (the kernel
+            of the platform where it is supported, else the platform's default).
 
     Returns:
         Outputs in the type of ``u``, and the last state in float32 or wider.
@@ -190,7 +191,7 @@ def _batch_order(name: str, count: int) -> tuple[int, ...]:
     """Return the leading axes from the major to the minor axis of the batch."""
     axes = range(count)
     # The rows of a kernel are on one device, so there is nothing to gain by moving them.
-    return tuple(axes if name == "kernel" else reversed(axes))
+    return tuple(axes if name in KERNELS else reversed(axes))
 
 
 def _merge_batch(x, order: tuple[int, ...]):
@@ -215,14 +216,18 @@ _IMPLEMENTATIONS: dict[str, Callable] = {
     "ref": _reference,
     "assoc": _associative,
     "xla": _recomputing,
-    "kernel": kernel_scan,
+    "gpu_kernel": gpu_scan,
+    "tpu_kernel": tpu_scan,
 }
+KERNELS = {"gpu_kernel": has_gpu_kernel, "tpu_kernel": has_tpu_kernel}
+"""Implementations that are kernels, and where each is supported."""
 
 
 def _choose(name: str, shape: tuple[int, ...]) -> str:
     """Return the name of an implementation for A of a shape."""
     if name == "auto":
-        return "kernel" if has_kernel(*shape) else _platform_defaults().impl
+        supported = (kernel for kernel, fits in KERNELS.items() if fits(*shape))
+        return next(supported, _platform_defaults().impl)
     if name not in _IMPLEMENTATIONS:
         known = ", ".join(_IMPLEMENTATIONS)
         raise ValueError(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jmarl.networks import gru_kernel
+from jmarl.networks.gru import gpu, tpu
 from jmarl.networks.memory import GRU
 from jmarl.platforms import ENV_AXIS, on_each_device, tracing_for
 from jmarl.training.anakin import device_mesh
@@ -35,21 +35,50 @@ def value_and_gradients(steps, batch, width, seed=0):
     return jax.jit(both)(params, carry, x)
 
 
+@pytest.fixture
+def small_tpu(monkeypatch):
+    """Let the kernels of a TPU run small states, of which a block has few rows."""
+    monkeypatch.setattr(tpu, "WIDTHS", (16, 64))
+    monkeypatch.setattr(tpu, "ROWS", 128)
+
+
+@pytest.mark.parametrize("kernels", [gpu, tpu])
 @pytest.mark.parametrize(
-    ("steps", "batch", "width"), [(2, (3, 1), 16), (5, (3, 7), 16), (4, (8, 4), 64)]
+    ("steps", "batch", "width"),
+    [(2, (3, 1), 16), (5, (3, 7), 16), (4, (8, 4), 64), (3, (50, 3), 16)],
 )
-def test_kernels_equal_the_scan(steps, batch, width):
+def test_kernels_equal_the_scan(steps, batch, width, kernels, small_tpu):
     """The number of rows need not be a multiple of a program's, nor the width of a product's."""
     expected = value_and_gradients(steps, batch, width)
-    with tracing_for("gpu"):
-        assert gru_kernel.has_kernel(steps, width)
+    with tracing_for(target_of(kernels)):
+        assert kernels.has_kernel(steps, width)
         found = value_and_gradients(steps, batch, width)
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
         assert np.abs(a).max() > 0
 
 
-def test_kernels_can_be_vmapped_over_seeds():
+def target_of(kernels):
+    """Return the platform of a module with kernels."""
+    return kernels.__name__.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_products_of_a_tpu_have_the_precision_of_the_context(precision, small_tpu):
+    def inputs(x, kernel):
+        with tracing_for("tpu"), jax.default_matmul_precision(precision):
+            jaxpr = jax.make_jaxpr(tpu._product)(x, kernel)
+        (eqn,) = [e for e in jaxpr.eqns if e.primitive is jax.lax.dot_general_p]
+        return {str(var.aval.dtype) for var in eqn.invars}, eqn.params["precision"]
+
+    kinds, given = inputs(jnp.ones((8, 16)), jnp.ones((16, 48)))
+    assert kinds == {precision}
+    highest = (jax.lax.Precision.HIGHEST,) * 2
+    assert (given == highest) == (precision == "float32")
+
+
+@pytest.mark.parametrize("target", ["gpu", "tpu"])
+def test_kernels_can_be_vmapped_over_seeds(target, small_tpu):
     gru = GRU(16)
     x = jax.random.normal(jax.random.key(0), (3, 4, 2, 5, 16))
     first = jnp.zeros((4, 2), bool)
@@ -60,33 +89,39 @@ def test_kernels_can_be_vmapped_over_seeds():
         return gru.apply(params, carry, x, first)[1]
 
     expected = jnp.stack([states(each) for each in x])
-    with tracing_for("gpu"):
+    with tracing_for(target):
         found = jax.jit(jax.vmap(states))(x)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_where_kernels_are_used():
-    assert not gru_kernel.has_kernel(8, 64)
+    assert not gpu.has_kernel(8, 128) and not tpu.has_kernel(8, 128)
     with tracing_for("tpu"):
-        assert not gru_kernel.has_kernel(8, 64)
+        assert not gpu.has_kernel(8, 128)
+        assert tpu.has_kernel(8, 128)
+        assert not tpu.has_kernel(1, 128)
+        assert not tpu.has_kernel(8, 64)
     with tracing_for("gpu", 7.5):
-        assert not gru_kernel.has_kernel(8, 64)
+        assert not gpu.has_kernel(8, 64)
     with tracing_for("gpu"):
-        assert gru_kernel.has_kernel(8, 64)
-        assert not gru_kernel.has_kernel(1, 64)
-        assert not gru_kernel.has_kernel(8, 60)
+        assert not tpu.has_kernel(8, 128)
+        assert gpu.has_kernel(8, 64)
+        assert not gpu.has_kernel(1, 64)
+        assert not gpu.has_kernel(8, 60)
 
 
-def test_the_partitioner_gets_no_kernels():
+@pytest.mark.parametrize("kernels", [gpu, tpu])
+def test_the_partitioner_gets_no_kernels(kernels):
     """It would gather the rows; on the rows of each device there are kernels."""
     seen = {}
 
     def look(name, x):
-        seen[name] = gru_kernel.has_kernel(8, 64)
+        seen[name] = kernels.has_kernel(8, 128)
         return x
 
     split = jax.sharding.PartitionSpec(ENV_AXIS)
-    with tracing_for("gpu"), jax.set_mesh(device_mesh(jax.devices()[:2])):
+    target = tracing_for(target_of(kernels))
+    with target, jax.set_mesh(device_mesh(jax.devices()[:2])):
         jax.eval_shape(lambda x: look("all", x), jnp.zeros(2))
         local = on_each_device(lambda x: look("each", x), split, split)
         jax.eval_shape(local, jnp.zeros(2))

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jmarl.platforms import arrays_are_local, has_gpu_kernels
 from jmarl.ssm.recompute import Tokens
+from jmarl.ssm.scan_vjp import kernel_scan
 
 
 BLOCK = 5
@@ -48,7 +48,7 @@ class Sums(NamedTuple):
     """[E]"""
 
 
-def has_kernel(states: int, channels: int) -> bool:
+def has_gpu_kernel(states: int, channels: int) -> bool:
     """Return whether the kernels run a scan of these sizes, here: on a GPU, on local arrays.
 
     Args:
@@ -59,37 +59,6 @@ def has_kernel(states: int, channels: int) -> bool:
     is_tile = all(size & (size - 1) == 0 for size in sizes) and states <= WARP
     is_supported = is_tile and WARP <= states * channels <= MOST_STATES
     return has_gpu_kernels() and is_supported and arrays_are_local()
-
-
-@jax.custom_vjp
-def kernel_scan(
-    tokens: Tokens,
-    A: Float[Array, "N E"],
-    D: Float[Array, " E"],
-    h0: Float[Array, "Bt N E"] | None,
-) -> tuple[Float[Array, "Bt L E"], Float[Array, "Bt N E"]]:
-    """Run the recurrence of ``selective_scan`` along L.
-
-    Args:
-        tokens: Inputs of all positions, [Bt, L, X].
-        A: Decay rate.
-        D: Skip connection.
-        h0: State before position 0; zero if None.
-
-    Returns:
-        The outputs and the last state.
-    """
-    y, last, _ = _run_forward(tokens, A, D, h0, save=False)
-    return y, last
-
-
-def _forward(*primals: Any) -> tuple[Any, Any]:
-    # With symbolic zeros, each leaf is a pair of its value and whether it is differentiated.
-    tokens, A, D, h0 = jax.tree.map(
-        lambda x: x.value, primals, is_leaf=lambda x: hasattr(x, "perturbed")
-    )
-    y, last, starts = _run_forward(tokens, A, D, h0, save=True)
-    return (y, last), (tokens, A, D, h0, starts)
 
 
 def _run_forward(tokens: Tokens, A: Any, D: Any, h0: Any, *, save: bool) -> Any:
@@ -107,13 +76,11 @@ def _run_forward(tokens: Tokens, A: Any, D: Any, h0: Any, *, save: bool) -> Any:
     return _call(_forward_kernel, tokens, A, outputs)(tokens, A, D, h0)
 
 
-def _backward(residuals: Any, cotangents: Any) -> Any:
-    tokens, A, D, h0, starts = residuals
+def _run_backward(
+    tokens: Tokens, A: Any, D: Any, h0: Any, starts: Any, dy: Any, dh: Any
+) -> Any:
     if starts is None and h0 is not None:
         starts = h0[:, None]
-    dy, dh = (None if isinstance(x, SymbolicZero) else x for x in cotangents)
-    if dy is None:
-        dy = jnp.zeros_like(tokens.u)
     programs = _programs(len(tokens.u))
 
     def like(x: Array, *before: int) -> jax.ShapeDtypeStruct:
@@ -130,7 +97,8 @@ def _backward(residuals: Any, cotangents: Any) -> Any:
     return grads, dA, dD, dh0
 
 
-kernel_scan.defvjp(_forward, _backward, symbolic_zeros=True)
+gpu_scan = kernel_scan(_run_forward, _run_backward)
+"""Run the recurrence of ``selective_scan``: ``(tokens[Bt, L, X], A, D, h0) -> (y, last)``."""
 
 
 class _Blocks(NamedTuple):
